@@ -1,0 +1,68 @@
+//! Scaled dot-product attention with the masks this model needs.
+//!
+//! A query without a single key gets output 0 and gradient 0: at small t a whole group is often empty.
+//!
+//! Shapes: B batch, h heads, Q queries, C keys, d head width, H = h d.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor};
+
+/// Which keys a query may not see. The only place that knows the polarity: `true` hides.
+#[derive(Clone, Debug)]
+pub struct AttentionMask {
+    hidden: Tensor<4, Bool>,
+    // 1 for a query that sees at least one key, else 0.
+    alive: Tensor<4>,
+}
+
+impl AttentionMask {
+    /// A mask that hides keys where `hidden` is true, `[B, Q, C]`.
+    pub fn hiding(hidden: Tensor<3, Bool>) -> Self {
+        let hidden: Tensor<4, Bool> = hidden.unsqueeze_dim(1); // [B, 1, Q, C]
+        let alive = hidden.clone().bool_not().float().max_dim(3); // [B, 1, Q, 1]
+        Self { hidden, alive }
+    }
+}
+
+/// Splits the last dimension into heads: `[B, S, H] -> [B, h, S, d]`.
+pub fn split_heads(x: Tensor<3>, n_heads: usize) -> Tensor<4> {
+    let [n_rows, length, width] = x.dims();
+    x.reshape([n_rows, length, n_heads, width / n_heads]).swap_dims(1, 2)
+}
+
+/// Attention of queries over keys; absent `mask` means that all is visible.
+///
+/// # Shapes
+/// `[B, h, Q, d], [B, h, C, d], [B, h, C, d] -> [B, Q, H]`
+pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<&AttentionMask>) -> Tensor<3> {
+    let [n_rows, n_heads, n_queries, head_dim] = q.dims();
+    let heads = if q.device().is_autodiff() {
+        differentiable(q, k, v, mask)
+    } else {
+        let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
+        attention(q, k, v, mask.map(|mask| mask.hidden.clone()), None, options)
+    };
+    let heads = match mask {
+        Some(mask) => heads * mask.alive.clone(),
+        None => heads,
+    };
+    heads.swap_dims(1, 2).reshape([n_rows, n_queries, n_heads * head_dim])
+}
+
+// Burn's own fallback divides by the smallest positive number where nothing is visible, and the gradient of that can
+// overflow. Here hidden scores are finite: an empty row is a harmless average that `alive` multiplies by zero.
+fn differentiable(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<&AttentionMask>) -> Tensor<4> {
+    const HIDDEN: f32 = -1e30;
+    let scale = 1.0 / (q.dims()[3] as f64).sqrt();
+    let scores = (q * scale).matmul(k.swap_dims(2, 3)); // [B, h, Q, C]
+    let scores = match mask {
+        Some(mask) => {
+            let hidden = mask.hidden.clone().expand(scores.dims());
+            scores.mask_fill(hidden, HIDDEN)
+        }
+        None => scores,
+    };
+    softmax(scores, 3).matmul(v)
+}

@@ -1,0 +1,390 @@
+//! Model folders: `config.json` and `model.safetensors`, with `tokenizer.json` and `generation_config.json` beside.
+//!
+//! Weights are stored under the published checkpoints' names without their `backbone.` prefix, linear weights as
+//! `[out, in]`, so that PyTorch code reads our files and we read theirs. [`published_name`] is the one table of names.
+//!
+//! Files are written beside and renamed into place. Loading checks that each tensor is there, has the configured shape
+//! and belongs to the model.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{ModelConfig, ModelError, Network};
+
+/// Name of the configuration in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// Name of the weights in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Name of the tokenizer in a model folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Name of the sampler defaults in a model folder.
+pub const GENERATION_FILE: &str = "generation_config.json";
+
+/// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be.
+///
+/// # Errors
+/// [`ModelError::Io`] when the disk refuses, [`ModelError::Device`] when a weight cannot be read back.
+pub fn save(folder: &Path, config: &ModelConfig, network: &Network) -> Result<(), ModelError> {
+    std::fs::create_dir_all(folder).map_err(|source| io("write", folder, source))?;
+    let weights = to_safetensors(network)?;
+    write_file(&folder.join(WEIGHTS_FILE), &weights)?;
+    let json = serde_json::to_vec_pretty(config).expect("a configuration always serialises");
+    write_file(&folder.join(CONFIG_FILE), &json)
+}
+
+/// Reads `config.json` and `model.safetensors` from `folder`. The weights file is mapped, not copied.
+///
+/// # Errors
+/// Says which file cannot be read, or which tensor is missing, unknown, or of the wrong shape or type.
+pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), ModelError> {
+    let config = load_config(folder)?;
+    let network = load_weights(&folder.join(WEIGHTS_FILE), &config, device)?;
+    Ok((config, network))
+}
+
+/// Reads and checks `config.json` of a model folder.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
+    let path = folder.join(CONFIG_FILE);
+    let json = std::fs::read(&path).map_err(|source| io("read", &path, source))?;
+    parse_config(&json, &path.display().to_string())
+}
+
+/// Reads a safetensors file into a new network; the file may be ours or a published checkpoint.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
+    let file = File::open(path).map_err(|source| io("read", path, source))?;
+    // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a bus
+    // error, as with every mapped file; our own writers replace files by renaming and never truncate.
+    #[allow(unsafe_code)]
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|source| io("read", path, source))?;
+    from_safetensors(&map, &path.display().to_string(), config, device)
+}
+
+/// As [`load`], from bytes: what an application that embeds a model calls.
+///
+/// # Errors
+/// As [`load`], without [`ModelError::Io`].
+pub fn load_bytes(config: &[u8], weights: &[u8], device: &Device) -> Result<(ModelConfig, Network), ModelError> {
+    let config = parse_config(config, "the configuration")?;
+    let network = from_safetensors(weights, "the weights", &config, device)?;
+    Ok((config, network))
+}
+
+/// Writes `bytes` beside `path` and renames them into place: a reader sees the old file or the new one, never half.
+///
+/// # Errors
+/// [`ModelError::Io`] naming `path`; nothing is left behind.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|source| io("write", path, source))
+}
+
+fn io(action: &'static str, path: &Path, source: std::io::Error) -> ModelError {
+    ModelError::Io { action, path: path.to_path_buf(), source }
+}
+
+fn parse_config(json: &[u8], origin: &str) -> Result<ModelConfig, ModelError> {
+    let config: ModelConfig =
+        serde_json::from_slice(json).map_err(|source| ModelError::Json { origin: origin.to_string(), source })?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// The published name of a parameter, from its path in our modules, both without the `backbone.` prefix.
+fn published_name(path: &str, masked: bool) -> String {
+    let (blocks, encoder_blocks) = ("blocks.", if masked { "blocks." } else { "encoder.blocks." });
+    let whole = [
+        ("embedding.weight", "vocab_embed.embedding"),
+        ("swap.base", "decoder.group_swap.base_embedding"),
+    ];
+    if let Some((_, name)) = whole.iter().find(|(ours, _)| *ours == path) {
+        return (*name).to_string();
+    }
+    let starts = [
+        ("time.input.", "sigma_map.mlp.0."),
+        ("time.output.", "sigma_map.mlp.2."),
+        ("encoder.", encoder_blocks),
+        (blocks, encoder_blocks),
+        ("decoder.", "decoder.layers."),
+        ("swap.norm.", "decoder.group_swap.pre_query_norm."),
+        ("swap.projection.up.", "decoder.group_swap.query_processor.0."),
+        ("swap.projection.down.", "decoder.group_swap.query_processor.2."),
+        ("swap.projection.", "decoder.group_swap.query_processor."),
+        ("swap.kv.", "decoder.group_swap.hidden_to_key_value."),
+        ("swap.out.", "decoder.group_swap.output_linear."),
+        ("head.norm.", "output_layer.norm_final."),
+        ("head.modulation.", "output_layer.adaLN_modulation."),
+        ("head.linear.", "output_layer.linear."),
+    ];
+    let parts = [
+        (".modulation.", ".adaLN_modulation."),
+        (".qkv.", ".attn_qkv."),
+        (".q.", ".attn_q."),
+        (".kv.", ".attn_kv."),
+        (".out.", ".attn_out."),
+        (".mlp.up.", ".mlp.0."),
+        (".mlp.down.", ".mlp.2."),
+    ];
+    let mut name = match starts.iter().find(|(ours, _)| path.starts_with(ours)) {
+        Some((ours, theirs)) => format!("{theirs}{}", &path[ours.len()..]),
+        None => path.to_string(),
+    };
+    if name.starts_with(encoder_blocks) || name.starts_with("decoder.layers.") {
+        for (ours, theirs) in parts {
+            name = name.replace(ours, theirs);
+        }
+    }
+    // Burn calls a norm's weight gamma and its bias beta.
+    name.replace(".gamma", ".weight").replace(".beta", ".bias")
+}
+
+// Linear weights are the only matrices whose published name ends so; they are stored transposed.
+fn is_linear_weight(name: &str, rank: usize) -> bool {
+    rank == 2 && name.ends_with(".weight")
+}
+
+/// The path from the network's root to the parameter being visited, without the names of enum variants.
+#[derive(Default)]
+struct NamePath {
+    parts: Vec<String>,
+    masked: bool,
+}
+
+impl NamePath {
+    fn enter(&mut self, name: &str) {
+        self.masked |= name == "Masked";
+        self.parts.push(name.to_string());
+    }
+
+    fn exit(&mut self) {
+        self.parts.pop();
+    }
+
+    fn published(&self) -> String {
+        let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
+        let is_variant = |part: &str| part.starts_with(char::is_uppercase);
+        let path = parts.into_iter().filter(|part| !is_variant(part)).collect::<Vec<_>>().join(".");
+        published_name(&path, self.masked)
+    }
+}
+
+/// The network's weights as a safetensors file: published names, float32, linear weights `[out, in]`.
+///
+/// # Errors
+/// [`ModelError::Device`] when a weight cannot be read back from its device.
+pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
+    struct Collect {
+        path: NamePath,
+        tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+        failed: Option<ModelError>,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.published();
+            let value = if is_linear_weight(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
+            let shape = value.dims().to_vec();
+            match value.try_into_vec_as::<f32>() {
+                Ok(values) => {
+                    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    self.tensors.insert(name, (shape, bytes));
+                }
+                Err(error) => {
+                    self.failed.get_or_insert(ModelError::Device { name, problem: error.to_string() });
+                }
+            }
+        }
+    }
+    let mut collect = Collect { path: NamePath::default(), tensors: BTreeMap::new(), failed: None };
+    network.visit(&mut collect);
+    if let Some(error) = collect.failed {
+        return Err(error);
+    }
+    let views = collect.tensors.iter().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and bytes belong together"))
+    });
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    Ok(safetensors::serialize(views, Some(metadata)).expect("views of equal type always serialise"))
+}
+
+/// A network of that configuration with the weights of a safetensors file; `origin` names the file in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_safetensors(
+    bytes: &[u8],
+    origin: &str,
+    config: &ModelConfig,
+    device: &Device,
+) -> Result<Network, ModelError> {
+    struct Fill<'a> {
+        path: NamePath,
+        file: &'a SafeTensors<'a>,
+        origin: &'a str,
+        prefix: &'static str,
+        device: &'a Device,
+        used: usize,
+        missing: Vec<String>,
+        failed: Option<ModelError>,
+    }
+    impl Fill<'_> {
+        fn read<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Option<Tensor<D>>, ModelError> {
+            let Ok(view) = self.file.tensor(&format!("{}{name}", self.prefix)) else {
+                self.missing.push(name.to_string());
+                return Ok(None);
+            };
+            self.used += 1;
+            let transposed = is_linear_weight(name, D);
+            let mut expected = shape.to_vec();
+            if transposed {
+                expected.reverse();
+            }
+            let origin = || self.origin.to_string();
+            if view.shape() != expected {
+                let (name, found) = (name.to_string(), view.shape().to_vec());
+                return Err(ModelError::Shape { origin: origin(), name, expected, found });
+            }
+            let values = to_f32(&view).map_err(|dtype| ModelError::DType {
+                origin: origin(),
+                name: name.to_string(),
+                dtype: format!("{dtype:?}"),
+            })?;
+            let values = if transposed { transpose(&values, expected[0], expected[1]) } else { values };
+            Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
+        }
+    }
+    impl ModuleMapper for Fill<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.failed.is_some() {
+                return param;
+            }
+            let name = self.path.published();
+            match self.read(&name, param.lazy_shape().dims()) {
+                Ok(Some(value)) => Param::initialized(param.id, value).set_require_grad(true),
+                Ok(None) => param,
+                Err(error) => {
+                    self.failed = Some(error);
+                    param
+                }
+            }
+        }
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|error| ModelError::Weights {
+        origin: origin.to_string(),
+        problem: error.to_string(),
+    })?;
+    // The rotary frequencies that published files carry follow from the sizes.
+    let names: Vec<&str> = file.names().into_iter().filter(|name| !name.ends_with("inv_freq")).collect();
+    let prefix = if names.iter().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
+    let mut fill = Fill {
+        path: NamePath::default(),
+        file: &file,
+        origin,
+        prefix,
+        device,
+        used: 0,
+        missing: Vec::new(),
+        failed: None,
+    };
+    let network = Network::new(config, device).map(&mut fill);
+    if let Some(error) = fill.failed {
+        return Err(error);
+    }
+    let origin = origin.to_string();
+    if let Some(first) = fill.missing.first() {
+        return Err(ModelError::MissingTensor { origin, count: fill.missing.len(), first: first.clone() });
+    }
+    if fill.used < names.len() {
+        let known = BTreeMap::from_iter(known_names(&network).into_iter().map(|name| (format!("{prefix}{name}"), ())));
+        let mut unknown: Vec<&str> = names.into_iter().filter(|name| !known.contains_key(*name)).collect();
+        unknown.sort_unstable();
+        if let Some(first) = unknown.first() {
+            return Err(ModelError::UnknownTensor { origin, count: unknown.len(), first: (*first).to_string() });
+        }
+    }
+    Ok(network)
+}
+
+/// The published name of each parameter, in the modules' order.
+pub fn known_names(network: &Network) -> Vec<String> {
+    struct Names(NamePath, Vec<String>);
+    impl ModuleVisitor for Names {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.0.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+            self.1.push(self.0.published());
+        }
+    }
+    let mut names = Names(NamePath::default(), Vec::new());
+    network.visit(&mut names);
+    names.1
+}
+
+fn to_f32<'a>(view: &TensorView<'a>) -> Result<Vec<f32>, Dtype> {
+    fn each<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|chunk| f(*chunk)).collect()
+    }
+    let bytes: Cow<'a, [u8]> = Cow::Borrowed(view.data());
+    match view.dtype() {
+        Dtype::F32 => Ok(each(&bytes, f32::from_le_bytes)),
+        Dtype::F64 => Ok(each(&bytes, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::F16 => Ok(each(&bytes, |b| burn::tensor::f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => Ok(each(&bytes, |b| burn::tensor::bf16::from_le_bytes(b).to_f32())),
+        other => Err(other),
+    }
+}
+
+// [rows, columns] -> [columns, rows], in tiles that fit the cache.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_start in (0..rows).step_by(TILE) {
+        for column_start in (0..columns).step_by(TILE) {
+            for row in row_start..(row_start + TILE).min(rows) {
+                for column in column_start..(column_start + TILE).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}

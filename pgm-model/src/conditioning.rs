@@ -1,0 +1,57 @@
+//! The conditioning vector that modulates every block (adaLN).
+//!
+//! The text models embed a time that is always 0. A class label would be another source of the same `[B, c]` vector;
+//! the blocks only see the vector.
+//!
+//! Shapes: B batch (1 where all rows share it), c conditioning width, H hidden.
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor, TensorData};
+
+const N_FREQUENCIES: usize = 128;
+
+/// SiLU(MLP(sinusoid(t))), section 2 of the paper's appendix on architectures.
+#[derive(Module, Debug)]
+pub struct TimeEmbedding {
+    input: Linear,
+    output: Linear,
+}
+
+impl TimeEmbedding {
+    /// A new embedding of width `cond_dim`.
+    pub fn new(cond_dim: usize, device: &Device) -> Self {
+        Self {
+            input: LinearConfig::new(2 * N_FREQUENCIES, cond_dim).init(device),
+            output: LinearConfig::new(cond_dim, cond_dim).init(device),
+        }
+    }
+
+    /// The condition at t = 0, `[1, c]`: neither text model is told the time.
+    pub fn forward(&self) -> Tensor<2> {
+        let device = self.input.weight.device();
+        // cos(0 f) = 1 and sin(0 f) = 0 at every frequency.
+        let mut sinusoid = vec![1.0_f32; 2 * N_FREQUENCIES];
+        sinusoid[N_FREQUENCIES..].fill(0.0);
+        let x = Tensor::from_data(TensorData::new(sinusoid, [1, 2 * N_FREQUENCIES]), &device);
+        silu(self.output.forward(silu(self.input.forward(x))))
+    }
+}
+
+/// A zero-initialised linear layer from the condition to `N` vectors of width H.
+pub(crate) fn modulation(cond_dim: usize, width: usize, device: &Device) -> Linear {
+    LinearConfig::new(cond_dim, width).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// The `N` vectors, each `[B, 1, H]`.
+pub(crate) fn modulators<const N: usize>(layer: &Linear, condition: &Tensor<2>) -> [Tensor<3>; N] {
+    let all: Tensor<3> = layer.forward(condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
+    let width = all.dims()[2] / N;
+    std::array::from_fn(|index| all.clone().narrow(2, index * width, width))
+}
+
+/// `x (1 + scale) + shift`.
+pub(crate) fn modulate(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    x * (scale + 1.0) + shift
+}

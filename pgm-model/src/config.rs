@@ -1,0 +1,262 @@
+//! Sizes and variants of the networks: what `config.json` holds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// What both networks share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneConfig {
+    /// Tokens of the vocabulary, the mask included.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Attention heads; `hidden_size / n_heads` must be even, for the rotary halves.
+    pub n_heads: usize,
+    /// Positions of a training row. Longer sequences work: the position tables grow on demand.
+    pub length: usize,
+    /// Width of the conditioning vector.
+    #[serde(default = "default_cond_dim")]
+    pub cond_dim: usize,
+    /// Width of the feed-forward layer in multiples of `hidden_size`.
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: usize,
+    /// Dropout probability on both branches of every block, in training only.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Id of the mask token, whose logit is -inf before the softmax.
+    pub mask_index: usize,
+    /// Id of the token at position 0.
+    pub bos_index: usize,
+    /// Id of the token between documents.
+    pub eos_index: usize,
+    /// Id of the padding token, if the tokenizer has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_index: Option<usize>,
+}
+
+fn default_cond_dim() -> usize {
+    128
+}
+
+fn default_mlp_ratio() -> usize {
+    4
+}
+
+impl BackboneConfig {
+    /// The published defaults for a vocabulary whose last id is the mask and whose last but one is BOS and EOS.
+    pub fn new(vocab_size: usize, hidden_size: usize, n_heads: usize, length: usize) -> Self {
+        Self {
+            vocab_size,
+            hidden_size,
+            n_heads,
+            length,
+            cond_dim: default_cond_dim(),
+            mlp_ratio: default_mlp_ratio(),
+            dropout: 0.0,
+            mask_index: vocab_size.saturating_sub(1),
+            bos_index: vocab_size.saturating_sub(2),
+            eos_index: vocab_size.saturating_sub(2),
+            pad_index: None,
+        }
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.n_heads
+    }
+
+    fn validate(&self) -> Result<(), ModelError> {
+        let positive = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("n_heads", self.n_heads),
+            ("length", self.length),
+            ("cond_dim", self.cond_dim),
+            ("mlp_ratio", self.mlp_ratio),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(invalid(key, value, "must be at least 1"));
+            }
+        }
+        if !self.hidden_size.is_multiple_of(2 * self.n_heads) {
+            let problem = format!("must be a multiple of 2 * n_heads = {}", 2 * self.n_heads);
+            return Err(invalid("hidden_size", self.hidden_size, problem));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(invalid("dropout", self.dropout, "must be at least 0 and below 1"));
+        }
+        let special = [
+            ("mask_index", Some(self.mask_index)),
+            ("bos_index", Some(self.bos_index)),
+            ("eos_index", Some(self.eos_index)),
+            ("pad_index", self.pad_index),
+        ];
+        for (key, index) in special {
+            if let Some(index) = index.filter(|&index| index >= self.vocab_size) {
+                return Err(invalid(key, index, format!("is outside the vocabulary of {} tokens", self.vocab_size)));
+            }
+        }
+        if self.mask_index == self.bos_index || self.mask_index == self.eos_index {
+            return Err(invalid("mask_index", self.mask_index, "must differ from bos_index and eos_index"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(key: &'static str, value: impl ToString, problem: impl Into<String>) -> ModelError {
+    ModelError::Config { key, value: value.to_string(), problem: problem.into() }
+}
+
+/// What the GroupSwap's data-independent queries are made of (section 2 of the paper, `pre_query_mode` there).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Queries {
+    /// A learned vector, the same at every position.
+    #[serde(rename = "learn")]
+    Learn,
+    /// A learned vector plus sinusoidal positions.
+    #[default]
+    #[serde(rename = "learn+freqs")]
+    LearnFreqs,
+    /// As `learn+freqs`, plus the mean of the other group's encoder output.
+    #[serde(rename = "learn+freqs+mean")]
+    LearnFreqsMean,
+    /// As `learn+freqs`, plus the log-sum-exp of the other group's encoder output.
+    #[serde(rename = "learn+freqs+logsumexp")]
+    LearnFreqsLogSumExp,
+}
+
+/// How the GroupSwap's queries are projected (`query_process_mode` in the public code).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Projection {
+    /// One linear layer.
+    #[default]
+    Linear,
+    /// Linear to four times the width, SiLU, linear.
+    Mlp4,
+}
+
+/// The Partition Transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionConfig {
+    /// Sizes, vocabulary, special tokens.
+    pub backbone: BackboneConfig,
+    /// Self-attention blocks before the GroupSwap.
+    pub encoder_blocks: usize,
+    /// Cross-attention blocks after it.
+    pub decoder_blocks: usize,
+    /// What the GroupSwap's queries are made of.
+    #[serde(default)]
+    pub queries: Queries,
+    /// How they are projected.
+    #[serde(default)]
+    pub projection: Projection,
+}
+
+/// The masked baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskedConfig {
+    /// Sizes, vocabulary, special tokens.
+    pub backbone: BackboneConfig,
+    /// Self-attention blocks.
+    pub n_blocks: usize,
+}
+
+/// Either network, as `config.json` names it in `model_type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum ModelConfig {
+    /// [`PartitionTransformer`](crate::PartitionTransformer).
+    Partition(PartitionConfig),
+    /// [`MaskedTransformer`](crate::MaskedTransformer).
+    Masked(MaskedConfig),
+}
+
+impl ModelConfig {
+    /// What both networks share.
+    pub fn backbone(&self) -> &BackboneConfig {
+        match self {
+            Self::Partition(config) => &config.backbone,
+            Self::Masked(config) => &config.backbone,
+        }
+    }
+
+    /// As [`backbone`](Self::backbone), to be changed.
+    pub fn backbone_mut(&mut self) -> &mut BackboneConfig {
+        match self {
+            Self::Partition(config) => &mut config.backbone,
+            Self::Masked(config) => &mut config.backbone,
+        }
+    }
+
+    /// The masked baseline with as many blocks as this model has in all.
+    pub fn masked_baseline(&self) -> MaskedConfig {
+        match self {
+            Self::Partition(config) => MaskedConfig {
+                backbone: config.backbone.clone(),
+                n_blocks: config.encoder_blocks + config.decoder_blocks,
+            },
+            Self::Masked(config) => config.clone(),
+        }
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] naming the first key that no model can have.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.backbone().validate()?;
+        let blocks = match self {
+            Self::Partition(config) if config.encoder_blocks == 0 => ("encoder_blocks", 0),
+            Self::Partition(config) => ("decoder_blocks", config.decoder_blocks),
+            Self::Masked(config) => ("n_blocks", config.n_blocks),
+        };
+        if blocks.1 == 0 {
+            return Err(invalid(blocks.0, 0, "must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_survives_json_and_unknown_keys_are_named() {
+        let config = ModelConfig::Partition(PartitionConfig {
+            backbone: BackboneConfig::new(61, 32, 4, 24),
+            encoder_blocks: 2,
+            decoder_blocks: 1,
+            queries: Queries::LearnFreqsMean,
+            projection: Projection::Mlp4,
+        });
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        let broken = json.replace("encoder_blocks", "encoder_block");
+        let message = serde_json::from_str::<ModelConfig>(&broken).unwrap_err().to_string();
+        assert!(message.contains("encoder_block"), "{message}");
+    }
+
+    #[test]
+    fn impossible_sizes_are_named() {
+        let cases: [(fn(&mut BackboneConfig), &str); 5] = [
+            (|c| c.n_heads = 0, "n_heads"),
+            (|c| c.n_heads = 5, "hidden_size"),
+            (|c| c.dropout = 1.0, "dropout"),
+            (|c| c.mask_index = 61, "mask_index"),
+            (|c| c.bos_index = c.mask_index, "mask_index"),
+        ];
+        for (break_it, key) in cases {
+            let mut backbone = BackboneConfig::new(61, 32, 4, 24);
+            break_it(&mut backbone);
+            let message = ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 }).validate().unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+    }
+}

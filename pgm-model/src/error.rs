@@ -1,0 +1,95 @@
+//! What can go wrong with a model's configuration and files.
+
+use std::path::PathBuf;
+
+/// Errors of this crate. Each message names what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A configuration value that no model can have.
+    #[error("model configuration: {key} = {value} {problem}")]
+    Config {
+        /// The configuration key.
+        key: &'static str,
+        /// The value found.
+        value: String,
+        /// What is wrong with it, as the end of the sentence.
+        problem: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read" or "write".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A JSON file that does not parse.
+    #[error("{origin} is not a valid model configuration: {source}")]
+    Json {
+        /// The file, or "the configuration" when it came as bytes.
+        origin: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A weights file that is not a readable safetensors file.
+    #[error("{origin} is not a readable safetensors file ({problem}); it may be truncated, copy it again")]
+    Weights {
+        /// The file, or "the weights" when they came as bytes.
+        origin: String,
+        /// What the reader says.
+        problem: String,
+    },
+    /// The model has tensors that the file lacks.
+    #[error("{origin} lacks {count} of the model's tensors, the first is {first}; does config.json belong to it?")]
+    MissingTensor {
+        /// The weights file.
+        origin: String,
+        /// How many are missing.
+        count: usize,
+        /// The published name of the first.
+        first: String,
+    },
+    /// The file has tensors that the model does not know.
+    #[error("{origin} holds {count} tensors that the model does not have, the first is {first}; does config.json belong to it?")]
+    UnknownTensor {
+        /// The weights file.
+        origin: String,
+        /// How many there are.
+        count: usize,
+        /// The name of the first.
+        first: String,
+    },
+    /// A tensor of another shape than the configuration says.
+    #[error("{origin}: tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
+    Shape {
+        /// The weights file.
+        origin: String,
+        /// The published name.
+        name: String,
+        /// The shape the configuration implies, as stored (`[out, in]` for linear layers).
+        expected: Vec<usize>,
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that holds no weights.
+    #[error("{origin}: tensor {name} is stored as {dtype}, which is none of F64, F32, F16, BF16")]
+    DType {
+        /// The weights file.
+        origin: String,
+        /// The published name.
+        name: String,
+        /// The stored type.
+        dtype: String,
+    },
+    /// A tensor could not be read back from its device.
+    #[error("cannot read tensor {name} from its device: {problem}")]
+    Device {
+        /// The published name.
+        name: String,
+        /// What the backend says.
+        problem: String,
+    },
+}

@@ -1,0 +1,131 @@
+//! The one layer in which information crosses the groups (section 3 of the paper).
+//!
+//! Its queries are made of nothing but positions (and, in two variants, an aggregate of the other group), its output
+//! replaces the stream: after it, the vector at position i describes the tokens of the *other* group.
+//!
+//! Shapes: B batch, C keys, K queries, S key sets, H hidden.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use crate::attention::{attend, split_heads};
+use crate::block::keys_and_values;
+use crate::config::{PartitionConfig, Projection, Queries};
+use crate::plan::{KeySets, Plan};
+use crate::rotary::AngleTables;
+
+/// How queries are projected.
+#[derive(Module, Debug)]
+pub enum QueryProjection {
+    /// One linear layer.
+    Linear(Linear),
+    /// Linear to 4 H, SiLU, linear.
+    Mlp4(QueryMlp),
+}
+
+/// The two layers of [`QueryProjection::Mlp4`].
+#[derive(Module, Debug)]
+pub struct QueryMlp {
+    up: Linear,
+    down: Linear,
+}
+
+impl QueryProjection {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Linear(layer) => layer.forward(x),
+            Self::Mlp4(mlp) => mlp.down.forward(silu(mlp.up.forward(x))),
+        }
+    }
+}
+
+/// Attention from data-independent queries to the encoder output across the groups.
+#[derive(Module, Debug)]
+pub struct GroupSwap {
+    base: Param<Tensor<2>>,
+    norm: LayerNorm,
+    projection: QueryProjection,
+    kv: Linear,
+    out: Linear,
+    #[module(skip)]
+    queries: Queries,
+    n_heads: usize,
+}
+
+impl GroupSwap {
+    /// A new layer.
+    pub fn new(config: &PartitionConfig, device: &Device) -> Self {
+        let width = config.backbone.hidden_size;
+        let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(device);
+        Self {
+            base: Initializer::Normal { mean: 0.0, std: 1.0 }.init([1, width], device),
+            norm: LayerNormConfig::new(width).init(device),
+            projection: match config.projection {
+                Projection::Linear => QueryProjection::Linear(linear(width, width)),
+                Projection::Mlp4 => {
+                    QueryProjection::Mlp4(QueryMlp { up: linear(width, 4 * width), down: linear(4 * width, width) })
+                }
+            },
+            kv: linear(width, 2 * width),
+            out: linear(width, width),
+            queries: config.queries,
+            n_heads: config.backbone.n_heads,
+        }
+    }
+
+    /// # Shapes
+    /// encoder output `[B, C, H] -> [B, K, H]`
+    pub(crate) fn forward(&self, encoded: &Tensor<3>, plan: &Plan, sinusoids: &AngleTables) -> Tensor<3> {
+        let [n_rows, _, width] = encoded.dims();
+        let n_queries = plan.query_positions.indices().dims()[1];
+        let learned: Tensor<3> = self.base.val().unsqueeze_dim(0); // [1, 1, H]
+        let positional = |x: Tensor<3>| {
+            let positions = &plan.query_positions;
+            let (cos, sin) = sinusoids.get(positions.span(), &positions.indices().device()).at(positions);
+            Tensor::cat(vec![cos, sin], 2) + x // [B, K, H]
+        };
+        let query = match self.queries {
+            Queries::Learn => learned.expand([n_rows, n_queries, width]),
+            Queries::LearnFreqs => positional(learned),
+            Queries::LearnFreqsMean => positional(learned) + spread(mean(encoded, &plan.key_sets), &plan.key_sets),
+            Queries::LearnFreqsLogSumExp => {
+                positional(learned) + spread(log_sum_exp(encoded, &plan.key_sets), &plan.key_sets)
+            }
+        };
+        let q = split_heads(self.projection.forward(self.norm.forward(query)), self.n_heads);
+        let (k, v) = keys_and_values(&self.kv, encoded.clone(), self.n_heads);
+        let context = attend(plan.queries.rotate(q), plan.keys.rotate(k), v, plan.across.as_ref());
+        self.out.forward(context)
+    }
+}
+
+// [B, S, H] -> [B, K, H]: each query takes its set's aggregate.
+fn spread(aggregates: Tensor<3>, sets: &KeySets) -> Tensor<3> {
+    sets.chosen.clone().matmul(aggregates)
+}
+
+// Mean over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
+fn mean(encoded: &Tensor<3>, sets: &KeySets) -> Tensor<3> {
+    let count = sets.members.clone().sum_dim(2).clamp_min(1.0); // [B, S, 1]
+    sets.members.clone().matmul(encoded.clone()) / count
+}
+
+// Log-sum-exp over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
+fn log_sum_exp(encoded: &Tensor<3>, sets: &KeySets) -> Tensor<3> {
+    const OUTSIDE: f32 = -1e30;
+    let [n_rows, n_keys, width] = encoded.dims();
+    let n_sets = sets.members.dims()[1];
+    let members: Tensor<4> = sets.members.clone().unsqueeze_dim(3); // [B, S, C, 1]
+    let shape = [n_rows, n_sets, n_keys, width];
+    let outside = members.equal_elem(0.0).expand(shape);
+    let values = encoded.clone().unsqueeze_dim::<4>(1).expand(shape).mask_fill(outside.clone(), OUTSIDE);
+    let alive = sets.members.clone().max_dim(2); // [B, S, 1]
+    // The shift only steadies the sum, so no gradient runs through it.
+    let shift = values.clone().max_dim(2).detach(); // [B, S, 1, H]
+    let terms = (values - shift.clone()).exp().mask_fill(outside, 0.0);
+    let sum = terms.sum_dim(2).squeeze_dim::<3>(2); // [B, S, H]
+    let empty = alive.clone().neg() + 1.0;
+    ((sum + empty).log() + shift.squeeze_dim::<3>(2)) * alive
+}

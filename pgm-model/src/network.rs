@@ -1,0 +1,30 @@
+//! Either network behind one type, for code that trains, stores or samples both.
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::{MaskedTransformer, ModelConfig, PartitionTransformer};
+
+/// A Partition Transformer or its masked baseline.
+#[derive(Module, Debug)]
+pub enum Network {
+    /// The Partition Transformer.
+    Partition(PartitionTransformer),
+    /// The masked baseline.
+    Masked(MaskedTransformer),
+}
+
+impl Network {
+    /// A new network of that configuration, which should have been [validated](ModelConfig::validate).
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        match config {
+            ModelConfig::Partition(config) => Self::Partition(PartitionTransformer::new(config, device)),
+            ModelConfig::Masked(config) => Self::Masked(MaskedTransformer::new(config, device)),
+        }
+    }
+
+    /// Trainable numbers in all.
+    pub fn n_parameters(&self) -> usize {
+        self.num_params()
+    }
+}

@@ -1,0 +1,88 @@
+//! The Partition Transformer: encoder, GroupSwap, decoder, head.
+//!
+//! Shapes: B batch, L length, C clean tokens, K positions to decode, H hidden, V vocabulary.
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Embedding, EmbeddingConfig};
+use burn::tensor::{Device, Int, Tensor, assert_shape};
+
+use crate::block::{DecoderBlock, EncoderBlock};
+use crate::conditioning::TimeEmbedding;
+use crate::config::{BackboneConfig, PartitionConfig};
+use crate::group_swap::GroupSwap;
+use crate::head::Head;
+use crate::plan::{CleanTokens, Partition, Plan, Positions};
+use crate::rotary::AngleTables;
+
+/// Predicts each group of a partitioned sequence from the other one.
+#[derive(Module, Debug)]
+pub struct PartitionTransformer {
+    embedding: Embedding,
+    time: TimeEmbedding,
+    encoder: Vec<EncoderBlock>,
+    swap: GroupSwap,
+    decoder: Vec<DecoderBlock>,
+    head: Head,
+    #[module(skip)]
+    rotary: AngleTables,
+    #[module(skip)]
+    sinusoids: AngleTables,
+}
+
+impl PartitionTransformer {
+    /// A new network with the paper's initialisation. Parameters are drawn on first use, from the device's generator.
+    pub fn new(config: &PartitionConfig, device: &Device) -> Self {
+        let backbone = &config.backbone;
+        Self {
+            embedding: embedding(backbone, device),
+            time: TimeEmbedding::new(backbone.cond_dim, device),
+            encoder: (0..config.encoder_blocks).map(|_| EncoderBlock::new(backbone, device)).collect(),
+            swap: GroupSwap::new(config, device),
+            decoder: (0..config.decoder_blocks).map(|_| DecoderBlock::new(backbone, device)).collect(),
+            head: Head::new(backbone, device),
+            rotary: AngleTables::new(backbone.head_dim(), backbone.length),
+            sinusoids: AngleTables::new(backbone.hidden_size, backbone.length),
+        }
+    }
+
+    /// Training: logits at every position, each predicted from the other group alone.
+    ///
+    /// # Shapes
+    /// tokens `[B, L]` and groups `[B, L] -> [B, L, V]`
+    pub fn forward_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
+        let [n_rows, length] = tokens.dims();
+        assert_shape!(partition.groups(), [n_rows, length]);
+        let plan = Plan::partition(partition, &self.rotary);
+        self.run(tokens, &plan)
+    }
+
+    /// Sampling: logits at `positions` only, computed from the clean tokens only.
+    ///
+    /// # Shapes
+    /// clean tokens `[B, C]`, positions `[B, K] -> [B, K, V]`
+    pub fn forward_clean(&self, clean: &CleanTokens, positions: &Positions) -> Tensor<3> {
+        let plan = Plan::clean(clean, positions, &self.rotary);
+        self.run(clean.tokens().clone(), &plan)
+    }
+
+    fn run(&self, tokens: Tensor<2, Int>, plan: &Plan) -> Tensor<3> {
+        let condition = self.time.forward();
+        let mut encoded = self.embedding.forward(tokens); // [B, C, H]
+        for block in &self.encoder {
+            encoded = block.forward(encoded, &condition, &plan.keys, plan.within.as_ref());
+        }
+        let mut decoded = self.swap.forward(&encoded, plan, &self.sinusoids); // [B, K, H]
+        for block in &self.decoder {
+            decoded = block.forward(decoded, &encoded, &condition, plan);
+        }
+        self.head.forward(decoded, &condition)
+    }
+}
+
+/// An embedding drawn from U(-1/sqrt(H), 1/sqrt(H)).
+pub(crate) fn embedding(config: &BackboneConfig, device: &Device) -> Embedding {
+    let bound = 1.0 / (config.hidden_size as f64).sqrt();
+    EmbeddingConfig::new(config.vocab_size, config.hidden_size)
+        .with_initializer(Initializer::Uniform { min: -bound, max: bound })
+        .init(device)
+}

@@ -1,0 +1,190 @@
+//! Who stands where and who may look at whom: everything that distinguishes training from sampling.
+//!
+//! Both ways into the network build one [`Plan`]; the layers read it and know no mode.
+//!
+//! Shapes: B batch, L length, C keys (clean tokens), K queries (positions to decode), S key sets, H hidden.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::attention::AttentionMask;
+use crate::rotary::{AngleTables, RotaryAngles};
+
+/// Positions of tokens in the sequence, `[B, S]`, and the smallest table length that holds them all.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    indices: Tensor<2, Int>,
+    span: usize,
+}
+
+impl Positions {
+    /// Positions from the host, one slice a row. Shorter rows are padded with position 0; what is computed there has
+    /// no meaning.
+    pub fn new(rows: &[Vec<usize>], device: &Device) -> Self {
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let span = rows.iter().flatten().max().map_or(1, |last| last + 1);
+        Self { indices: padded(rows, width, device, |&position| position as i32), span }
+    }
+
+    /// Positions `0..length` in each of `n_rows` rows.
+    pub fn all(n_rows: usize, length: usize, device: &Device) -> Self {
+        let indices = Tensor::<1, Int>::arange(0..length as i64, device).unsqueeze::<2>().expand([n_rows, length]);
+        Self { indices, span: length }
+    }
+
+    /// The positions, `[B, S]`.
+    pub fn indices(&self) -> &Tensor<2, Int> {
+        &self.indices
+    }
+
+    /// One more than the largest position.
+    pub fn span(&self) -> usize {
+        self.span
+    }
+}
+
+fn padded<T>(rows: &[Vec<T>], width: usize, device: &Device, to_int: impl Fn(&T) -> i32) -> Tensor<2, Int> {
+    let mut values = Vec::with_capacity(rows.len() * width);
+    for row in rows {
+        values.extend(row.iter().map(&to_int));
+        values.resize(values.len() + width - row.len(), 0);
+    }
+    Tensor::from_data(TensorData::new(values, [rows.len(), width]), device)
+}
+
+/// A split of every row into group 0 and group 1, `[B, L]`.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    groups: Tensor<2, Int>,
+}
+
+impl Partition {
+    /// Groups already on the device, `[B, L]`, each 0 or 1.
+    pub fn new(groups: Tensor<2, Int>) -> Self {
+        Self { groups }
+    }
+
+    /// Groups from the host: `true` is group 1, the one that plays the masks. Rows have equal length.
+    pub fn from_rows(rows: &[Vec<bool>], device: &Device) -> Self {
+        let width = rows.first().map_or(0, Vec::len);
+        Self { groups: padded(rows, width, device, |&in_group_one| i32::from(in_group_one)) }
+    }
+
+    /// The groups, `[B, L]`.
+    pub fn groups(&self) -> &Tensor<2, Int> {
+        &self.groups
+    }
+}
+
+/// The tokens decoded so far, packed in any order, with their true positions.
+#[derive(Clone, Debug)]
+pub struct CleanTokens {
+    tokens: Tensor<2, Int>,
+    positions: Positions,
+    // Tokens that count in each row; absent when every row is full, which spares the masks.
+    lengths: Option<Tensor<2, Int>>,
+}
+
+impl CleanTokens {
+    /// Clean tokens from the host, one row each; rows may differ in length and may be empty.
+    ///
+    /// # Panics
+    /// When `tokens` and `positions` differ in shape, which is a programmer's error.
+    pub fn new(tokens: &[Vec<u32>], positions: &[Vec<usize>], device: &Device) -> Self {
+        let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
+        let position_counts: Vec<usize> = positions.iter().map(Vec::len).collect();
+        assert_eq!(lengths, position_counts, "every clean token has one position");
+        // At least one column, so that no tensor is empty: in an empty row that column is hidden from every query.
+        let width = lengths.iter().copied().max().unwrap_or(0).max(1);
+        let span = positions.iter().flatten().max().map_or(1, |last| last + 1);
+        let ragged = lengths.iter().any(|&length| length != width);
+        Self {
+            tokens: padded(tokens, width, device, |&token| token as i32),
+            positions: Positions { indices: padded(positions, width, device, |&position| position as i32), span },
+            lengths: ragged.then(|| {
+                let lengths: Vec<i32> = lengths.iter().map(|&length| length as i32).collect();
+                Tensor::from_data(TensorData::new(lengths, [tokens.len(), 1]), device)
+            }),
+        }
+    }
+
+    /// Token ids, `[B, C]`; beyond a row's length they have no meaning.
+    pub fn tokens(&self) -> &Tensor<2, Int> {
+        &self.tokens
+    }
+}
+
+/// Sets of keys whose aggregate the GroupSwap may add to its queries, and which set each query gets.
+#[derive(Clone, Debug)]
+pub struct KeySets {
+    /// 1 where a key belongs to a set, `[B, S, C]`.
+    pub members: Tensor<3>,
+    /// 1 where a query takes a set, `[B, K, S]`.
+    pub chosen: Tensor<3>,
+}
+
+/// What the layers need to know about positions and visibility.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rotary angles of the keys, which are also the encoder's queries.
+    pub keys: RotaryAngles,
+    /// Rotary angles of the decoder's queries.
+    pub queries: RotaryAngles,
+    /// Positions of the decoder's queries, `[B, K]`.
+    pub query_positions: Positions,
+    /// Visibility among the keys; absent when every key sees every key.
+    pub within: Option<AttentionMask>,
+    /// Visibility of the keys from the queries; absent when every query sees every key.
+    pub across: Option<AttentionMask>,
+    /// For the GroupSwap's aggregates.
+    pub key_sets: KeySets,
+}
+
+impl Plan {
+    /// Training: every position is a key and a query; the encoder looks within a group, the decoder across.
+    pub(crate) fn partition(partition: &Partition, tables: &AngleTables) -> Self {
+        let groups = partition.groups.clone();
+        let [n_rows, length] = groups.dims();
+        let device = groups.device();
+        let positions = Positions::all(n_rows, length, &device);
+        let angles = RotaryAngles::new(tables, &positions);
+        let same = groups.clone().unsqueeze_dim::<3>(2).equal(groups.clone().unsqueeze_dim::<3>(1)); // [B, L, L]
+        // Sets are numbered by group; a query takes the set of the other group.
+        let one: Tensor<3> = groups.float().unsqueeze_dim(2); // [B, L, 1]
+        let zero = one.clone().neg() + 1.0;
+        Self {
+            keys: angles.clone(),
+            queries: angles,
+            query_positions: positions,
+            within: Some(AttentionMask::hiding(same.clone().bool_not())),
+            across: Some(AttentionMask::hiding(same)),
+            key_sets: KeySets {
+                members: Tensor::cat(vec![zero.clone(), one.clone()], 2).swap_dims(1, 2),
+                chosen: Tensor::cat(vec![one, zero], 2),
+            },
+        }
+    }
+
+    /// Sampling: only clean tokens are keys, only the asked-for positions are queries, and all of it is visible.
+    pub(crate) fn clean(clean: &CleanTokens, queries: &Positions, tables: &AngleTables) -> Self {
+        let [n_rows, n_keys] = clean.tokens.dims();
+        let n_queries = queries.indices.dims()[1];
+        let device = clean.tokens.device();
+        let hidden: Option<Tensor<3, Bool>> = clean.lengths.as_ref().map(|lengths| {
+            let column = Tensor::<1, Int>::arange(0..n_keys as i64, &device).unsqueeze::<2>();
+            column.expand([n_rows, n_keys]).greater_equal(lengths.clone().expand([n_rows, n_keys])).unsqueeze_dim(1)
+        }); // [B, 1, C]
+        let members = match &hidden {
+            Some(hidden) => hidden.clone().bool_not().float(),
+            None => Tensor::ones([n_rows, 1, n_keys], &device),
+        };
+        let mask = |n| hidden.clone().map(|hidden| AttentionMask::hiding(hidden.expand([n_rows, n, n_keys])));
+        Self {
+            keys: RotaryAngles::new(tables, &clean.positions),
+            queries: RotaryAngles::new(tables, queries),
+            query_positions: queries.clone(),
+            within: mask(n_keys),
+            across: mask(n_queries),
+            key_sets: KeySets { members, chosen: Tensor::ones([n_rows, n_queries, 1], &device) },
+        }
+    }
+}

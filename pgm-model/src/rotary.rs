@@ -1,0 +1,101 @@
+//! Positions as tables: rotary angles for queries and keys, sinusoids for the GroupSwap's queries.
+//!
+//! Tokens arrive packed and out of order, so every row looks its angles up at its own true positions.
+//!
+//! Shapes: B batch, S positions, h heads, d head width, P table rows, W table width.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::plan::Positions;
+
+const BASE: f32 = 10_000.0;
+
+/// Cosines and sines of a set of frequencies at positions `0..P`, `[P, W]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct AngleTable {
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+}
+
+impl AngleTable {
+    /// Looks the table up at positions it holds: `[B, S] -> [B, S, W]` each.
+    pub(crate) fn at(&self, positions: &Positions) -> (Tensor<3>, Tensor<3>) {
+        let [n_rows, n_positions] = positions.indices().dims();
+        let width = self.cos.dims()[1];
+        let index = positions.indices().clone().reshape([n_rows * n_positions]);
+        let look_up = |table: &Tensor<2>| table.clone().select(0, index.clone()).reshape([n_rows, n_positions, width]);
+        (look_up(&self.cos), look_up(&self.sin))
+    }
+}
+
+/// The tables of one width, one for each device in use: frequencies `10000^(-2j/width)` for `j < width/2`.
+///
+/// They start at the trained length and grow when a longer sequence asks. Clones of a model share them.
+#[derive(Clone, Debug)]
+pub(crate) struct AngleTables {
+    frequencies: Vec<f32>,
+    length: usize,
+    made: Arc<Mutex<Vec<(Device, AngleTable)>>>,
+}
+
+impl AngleTables {
+    pub(crate) fn new(width: usize, length: usize) -> Self {
+        let frequencies = (0..width / 2).map(|j| 1.0 / BASE.powf(2.0 * j as f32 / width as f32)).collect();
+        Self { frequencies, length, made: Arc::default() }
+    }
+
+    /// A table on `device` that holds positions below `span`.
+    pub(crate) fn get(&self, span: usize, device: &Device) -> AngleTable {
+        let device = device.clone().without_autodiff();
+        // A table is replaced whole, so one that another thread left behind in a panic is still good.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = made.iter().position(|(known, _)| *known == device);
+        if let Some(index) = known {
+            if made[index].1.cos.dims()[0] >= span {
+                return made[index].1.clone();
+            }
+            made.swap_remove(index);
+        }
+        let table = self.make(span.max(self.length), &device);
+        made.push((device, table.clone()));
+        table
+    }
+
+    // Made on the host in float32, as the public code makes them, so that every backend has the same ones.
+    fn make(&self, length: usize, device: &Device) -> AngleTable {
+        let table = |f: fn(f32) -> f32| {
+            let angles = (0..length).flat_map(|position| self.frequencies.iter().map(move |w| position as f32 * w));
+            Tensor::from_data(TensorData::new(angles.map(f).collect(), [length, self.frequencies.len()]), device)
+        };
+        AngleTable { cos: table(f32::cos), sin: table(f32::sin) }
+    }
+}
+
+/// Rotary angles at the positions of one set of tokens: cosines and sines, `[B, 1, S, d/2]`.
+#[derive(Clone, Debug)]
+pub struct RotaryAngles {
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl RotaryAngles {
+    pub(crate) fn new(tables: &AngleTables, positions: &Positions) -> Self {
+        let (cos, sin) = tables.get(positions.span(), &positions.indices().device()).at(positions);
+        Self { cos: cos.unsqueeze_dim(1), sin: sin.unsqueeze_dim(1) }
+    }
+
+    /// Rotates queries or keys in the half-split form: the first half of a head is the real part.
+    ///
+    /// # Shapes
+    /// `[B, h, S, d] -> [B, h, S, d]`
+    pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let (real, imaginary) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let turned_real = real.clone() * cos.clone() - imaginary.clone() * sin.clone();
+        let turned_imaginary = imaginary * cos + real * sin;
+        Tensor::cat(vec![turned_real, turned_imaginary], 3)
+    }
+}

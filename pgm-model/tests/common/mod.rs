@@ -1,0 +1,116 @@
+//! Reading golden folders.
+
+use std::path::PathBuf;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, checkpoint};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// A golden folder: its configuration and the bytes of its files.
+pub struct Golden {
+    pub folder: PathBuf,
+    pub config: ModelConfig,
+    io: Vec<u8>,
+}
+
+impl Golden {
+    /// Opens a folder below `PGM_GOLDEN`, or below the repository's copy.
+    pub fn open(name: &str) -> Self {
+        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into();
+        let root = std::env::var_os("PGM_GOLDEN").map_or(default, PathBuf::from);
+        let folder = root.join(name);
+        let read = |file: &str| {
+            std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{}/{file}: {error}", folder.display()))
+        };
+        let json: Value = serde_json::from_slice(&read("config.json")).unwrap();
+        let config = published_config(&json);
+        let io = read("io.safetensors");
+        Self { folder, config, io }
+    }
+
+    pub fn network(&self, device: &Device) -> Network {
+        checkpoint::load_weights(&self.folder.join("reference.safetensors"), &self.config, device).unwrap()
+    }
+
+    fn raw(&self, key: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
+        let io = SafeTensors::deserialize(&self.io).unwrap();
+        let view = io.tensor(key).unwrap();
+        (view.shape().to_vec(), view.dtype(), view.data().to_vec())
+    }
+
+    /// Integers, row by row.
+    pub fn ints(&self, key: &str) -> Vec<Vec<usize>> {
+        let (shape, dtype, bytes) = self.raw(key);
+        assert_eq!(dtype, Dtype::I64, "{key}");
+        let values: Vec<usize> = bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as usize).collect();
+        values.chunks(*shape.last().unwrap()).map(<[usize]>::to_vec).collect()
+    }
+
+    pub fn int_tensor(&self, key: &str, device: &Device) -> Tensor<2, Int> {
+        let rows = self.ints(key);
+        let shape = [rows.len(), rows[0].len()];
+        let flat: Vec<i32> = rows.into_iter().flatten().map(|value| value as i32).collect();
+        Tensor::from_data(TensorData::new(flat, shape), device)
+    }
+
+    pub fn floats(&self, key: &str) -> Vec<f32> {
+        let (_, dtype, bytes) = self.raw(key);
+        assert_eq!(dtype, Dtype::F32, "{key}");
+        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+fn published_config(json: &Value) -> ModelConfig {
+    let size = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("config.json: {key}")) as usize;
+    let backbone = BackboneConfig {
+        cond_dim: size("cond_dim"),
+        mask_index: size("mask_index"),
+        ..BackboneConfig::new(size("vocab_size"), size("hidden_size"), size("n_heads"), size("length"))
+    };
+    if json.get("encoder").is_none() {
+        return ModelConfig::Masked(MaskedConfig { backbone, n_blocks: size("n_blocks") });
+    }
+    ModelConfig::Partition(PartitionConfig {
+        backbone,
+        encoder_blocks: json["encoder"]["n_blocks"].as_u64().unwrap() as usize,
+        decoder_blocks: json["decoder"]["n_blocks"].as_u64().unwrap() as usize,
+        queries: serde_json::from_value(json["swap"]["pre_query_mode"].clone()).unwrap(),
+        projection: serde_json::from_value(json["swap"]["query_process_mode"].clone()).unwrap(),
+    })
+}
+
+/// Largest |difference| in units of `1e-5 + 1e-6 |x|`, with the largest |difference| itself.
+pub fn distance(found: &[f32], expected: &[f32]) -> (f32, f32) {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).fold((0.0, 0.0), |(relative, absolute), (f, e)| {
+        let difference = (f - e).abs();
+        assert!(!difference.is_nan(), "{f} against {e}");
+        (f32::max(relative, difference / (1e-5 + 1e-6 * e.abs())), f32::max(absolute, difference))
+    })
+}
+
+pub fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    let (relative, absolute) = distance(found, expected);
+    println!("{what}: largest difference {absolute:.2e}");
+    assert!(relative <= 1.0, "{what}: largest difference {absolute:e}, {relative} times the tolerance");
+}
+
+/// Replaces every parameter by noise from `seed`: a fresh model's logits are all zero, and laws about zeros say nothing.
+pub fn randomised(network: Network, seed: u64) -> Network {
+    use burn::module::{Module, ModuleMapper, Param};
+    use rand::{Rng, RngExt, SeedableRng};
+
+    struct Noise(rand::rngs::StdRng);
+    impl ModuleMapper for Noise {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let shape = param.lazy_shape();
+            let n: usize = shape.num_elements();
+            let _ = self.0.next_u32();
+            let values: Vec<f32> = (0..n).map(|_| self.0.random_range(-0.4..0.4)).collect();
+            let device = param.lazy_device();
+            Param::initialized(param.id, Tensor::from_data(TensorData::new(values, shape), &device))
+        }
+    }
+    network.map(&mut Noise(rand::rngs::StdRng::seed_from_u64(seed)))
+}

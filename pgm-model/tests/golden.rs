@@ -1,0 +1,99 @@
+//! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder.
+
+mod common;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{Golden, assert_close};
+use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
+use pgm_model::{CleanTokens, Network, Partition, Positions};
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as::<f32>().unwrap()
+}
+
+fn per_row(times: &[f32], groups: &[Vec<bool>], weights: impl Fn(f64, &[bool]) -> Vec<f64>) -> Tensor<2> {
+    let flat: Vec<f32> = times
+        .iter()
+        .zip(groups)
+        .flat_map(|(&t, row)| weights(f64::from(t), row))
+        .map(|weight| weight as f32)
+        .collect();
+    Tensor::from_data(TensorData::new(flat, [groups.len(), groups[0].len()]), &Device::flex())
+}
+
+fn check_text(name: &str) {
+    let golden = Golden::open(name);
+    let device = Device::flex();
+    let Network::Partition(model) = golden.network(&device) else { panic!("{name} is a partition model") };
+    let mask_index = golden.config.backbone().mask_index;
+
+    let tokens = golden.int_tensor("tokens", &device);
+    let groups = golden.int_tensor("groups", &device);
+    let logits = model.forward_partition(tokens.clone(), &Partition::new(groups));
+    assert_close("train_logits", &values(logits.clone()), &golden.floats("train_logits"));
+
+    let groups: Vec<Vec<bool>> =
+        golden.ints("groups").into_iter().map(|row| row.into_iter().map(|group| group == 1).collect()).collect();
+    let times = golden.floats("t");
+    let cross_entropy = token_cross_entropy(logits, tokens, mask_index);
+    let train = per_row(&times, &groups, |t, row| partition_weights(t, row, EPS).collect());
+    let nelbo = per_row(&times, &groups, |t, row| nelbo_weights(t, row).collect());
+    let found = values(cross_entropy.clone() * train);
+    assert_close("train_loss_per_token", &found, &golden.floats("train_loss_per_token"));
+    assert_close("val_nelbo_per_token", &values(cross_entropy * nelbo), &golden.floats("val_nelbo_per_token"));
+
+    let lengths = &golden.ints("clean_lengths")[0];
+    let cut = |key: &str| {
+        let rows = golden.ints(key).into_iter().zip(lengths);
+        rows.map(|(row, &length)| row[..length].to_vec()).collect::<Vec<_>>()
+    };
+    let tokens: Vec<Vec<u32>> =
+        cut("clean_tokens").into_iter().map(|row| row.into_iter().map(|token| token as u32).collect()).collect();
+    let clean = CleanTokens::new(&tokens, &cut("clean_positions"), &device);
+    let positions = Positions::new(&golden.ints("decode_positions"), &device);
+    let logits = model.forward_clean(&clean, &positions);
+    assert_close("decode_logits", &values(logits), &golden.floats("decode_logits"));
+}
+
+#[test]
+fn golden_text_freqs_linear() {
+    check_text("text_freqs_linear");
+}
+
+#[test]
+fn golden_text_learn_mlp4() {
+    check_text("text_learn_mlp4");
+}
+
+#[test]
+fn golden_text_mean_linear() {
+    check_text("text_mean_linear");
+}
+
+#[test]
+fn golden_text_logsumexp_linear() {
+    check_text("text_logsumexp_linear");
+}
+
+#[test]
+fn golden_mdlm() {
+    let golden = Golden::open("mdlm");
+    let device = Device::flex();
+    let Network::Masked(model) = golden.network(&device) else { panic!("mdlm is the masked baseline") };
+    let mask_index = golden.config.backbone().mask_index;
+
+    let masked_tokens = golden.int_tensor("masked_tokens", &device);
+    let logits = model.forward(masked_tokens.clone());
+    assert_close("logits", &values(logits.clone()), &golden.floats("logits"));
+
+    let is_masked = |row: Vec<usize>| row.into_iter().map(|token| token == mask_index).collect::<Vec<bool>>();
+    let groups: Vec<Vec<bool>> = golden.ints("masked_tokens").into_iter().map(is_masked).collect();
+    let weights = per_row(&golden.floats("t"), &groups, |t, row| nelbo_weights(t, row).collect());
+    let cross_entropy = token_cross_entropy(logits.clone(), golden.int_tensor("tokens", &device), mask_index);
+    assert_close("nelbo_per_token", &values(cross_entropy * weights), &golden.floats("nelbo_per_token"));
+
+    let some = vec![vec![5, 0, 23, 7]; groups.len()];
+    let found = values(model.forward_at(masked_tokens, &Positions::new(&some, &device)));
+    let index = Tensor::from_data(TensorData::new(vec![5, 0, 23, 7], [4]), &device);
+    assert_close("logits at some positions", &found, &values(logits.select(1, index)));
+}

@@ -1,0 +1,173 @@
+//! The laws everything rests on, over random shapes and every variant of the network.
+
+mod common;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use common::randomised;
+use pgm_model::{
+    BackboneConfig, CleanTokens, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer, Positions,
+    Projection, Queries,
+};
+use proptest::prelude::*;
+
+const VOCAB: usize = 13;
+const TOLERANCE: f32 = 2e-5;
+
+#[derive(Clone, Debug)]
+struct Case {
+    config: PartitionConfig,
+    tokens: Vec<Vec<u32>>,
+    groups: Vec<Vec<bool>>,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let queries = prop_oneof![
+        Just(Queries::Learn),
+        Just(Queries::LearnFreqs),
+        Just(Queries::LearnFreqsMean),
+        Just(Queries::LearnFreqsLogSumExp),
+    ];
+    let projection = prop_oneof![Just(Projection::Linear), Just(Projection::Mlp4)];
+    (1..4_usize, 1..12_usize, 1..3_usize, 1..3_usize, 1..4_usize, queries, projection, any::<u64>()).prop_flat_map(
+        |(n_rows, length, encoder_blocks, decoder_blocks, n_heads, queries, projection, seed)| {
+            let backbone = BackboneConfig { cond_dim: 5, ..BackboneConfig::new(VOCAB, 6 * n_heads, n_heads, 7) };
+            let config = PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection };
+            let tokens = prop::collection::vec(prop::collection::vec(0..VOCAB as u32, length), n_rows);
+            let groups = prop::collection::vec(prop::collection::vec(any::<bool>(), length), n_rows);
+            (tokens, groups).prop_map(move |(tokens, groups)| Case { config: config.clone(), tokens, groups, seed })
+        },
+    )
+}
+
+impl Case {
+    fn model(&self) -> PartitionTransformer {
+        let network = Network::new(&ModelConfig::Partition(self.config.clone()), &Device::flex());
+        match randomised(network, self.seed) {
+            Network::Partition(model) => model,
+            Network::Masked(_) => unreachable!(),
+        }
+    }
+
+    fn partition_logits(&self, model: &PartitionTransformer) -> Vec<Vec<Vec<f32>>> {
+        let device = Device::flex();
+        let shape = [self.tokens.len(), self.tokens[0].len()];
+        let flat: Vec<i32> = self.tokens.iter().flatten().map(|&token| token as i32).collect();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &device);
+        rows(model.forward_partition(tokens, &Partition::from_rows(&self.groups, &device)))
+    }
+
+    /// Positions of each row that are in group 1 (or 0).
+    fn members(&self, group: bool) -> Vec<Vec<usize>> {
+        let of_row = |row: &Vec<bool>| (0..row.len()).filter(|&i| row[i] == group).collect();
+        self.groups.iter().map(of_row).collect()
+    }
+
+    fn clean_logits(&self, model: &PartitionTransformer, clean: &[Vec<usize>]) -> Vec<Vec<Vec<f32>>> {
+        let device = Device::flex();
+        let tokens: Vec<Vec<u32>> =
+            clean.iter().zip(&self.tokens).map(|(at, row)| at.iter().map(|&i| row[i]).collect()).collect();
+        let decoded = self.members(true);
+        if decoded.iter().all(Vec::is_empty) {
+            return vec![Vec::new(); decoded.len()];
+        }
+        rows(model.forward_clean(&CleanTokens::new(&tokens, clean, &device), &Positions::new(&decoded, &device)))
+    }
+}
+
+fn rows(logits: Tensor<3>) -> Vec<Vec<Vec<f32>>> {
+    let [_, length, width] = logits.dims();
+    let flat = logits.try_into_vec_as::<f32>().unwrap();
+    flat.chunks(length * width).map(|row| row.chunks(width).map(<[f32]>::to_vec).collect()).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    let difference = |(x, y): (&f32, &f32)| (x - y).abs();
+    a.iter().zip(b).map(difference).fold(0.0, |largest, d| if d.is_nan() { f32::INFINITY } else { largest.max(d) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn both_ways_through_the_network_agree_at_the_decoded_positions(case in cases()) {
+        let model = case.model();
+        let trained = case.partition_logits(&model);
+        let sampled = case.clean_logits(&model, &case.members(false));
+        let mut spread = 0.0_f32;
+        for (row, positions) in case.members(true).iter().enumerate() {
+            for (index, &position) in positions.iter().enumerate() {
+                let (a, b) = (&trained[row][position], &sampled[row][index]);
+                prop_assert!(largest_difference(a, b) < TOLERANCE, "row {row}, position {position}: {a:?} {b:?}");
+                spread = spread.max(largest_difference(a, &vec![0.0; VOCAB]));
+            }
+        }
+        prop_assert!(spread > 0.0 || case.members(true).iter().all(Vec::is_empty), "logits are not all zero");
+    }
+
+    #[test]
+    fn a_groups_logits_never_depend_on_that_groups_tokens(case in cases(), other_tokens in any::<u64>()) {
+        let model = case.model();
+        let before = case.partition_logits(&model);
+        for group in [false, true] {
+            let mut changed = case.clone();
+            for (row, positions) in case.members(group).into_iter().enumerate() {
+                for position in positions {
+                    let token = &mut changed.tokens[row][position];
+                    *token = (*token + 1 + ((other_tokens >> (position % 32)) % (VOCAB as u64 - 1)) as u32) % VOCAB as u32;
+                }
+            }
+            let after = changed.partition_logits(&model);
+            for (row, positions) in case.members(group).into_iter().enumerate() {
+                for position in positions {
+                    let (a, b) = (&before[row][position], &after[row][position]);
+                    prop_assert!(largest_difference(a, b) == 0.0, "row {row}, position {position}: {a:?} {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_clean_tokens_does_not_matter(case in cases(), rotation in 1..11_usize) {
+        let model = case.model();
+        let clean = case.members(false);
+        let turned: Vec<Vec<usize>> = clean
+            .iter()
+            .map(|row| {
+                let mut row = row.clone();
+                let by = rotation % row.len().max(1);
+                row.rotate_left(by);
+                row
+            })
+            .collect();
+        let (a, b) = (case.clean_logits(&model, &clean), case.clean_logits(&model, &turned));
+        for (row, positions) in case.members(true).iter().enumerate() {
+            for index in 0..positions.len() {
+                prop_assert!(largest_difference(&a[row][index], &b[row][index]) < TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_other_groups_tokens_do_matter() {
+    let config = PartitionConfig {
+        backbone: BackboneConfig { cond_dim: 5, ..BackboneConfig::new(VOCAB, 12, 2, 7) },
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::LearnFreqs,
+        projection: Projection::Linear,
+    };
+    let case = Case {
+        config,
+        tokens: vec![vec![1, 2, 3, 4, 5]],
+        groups: vec![vec![false, true, false, true, true]],
+        seed: 7,
+    };
+    let model = case.model();
+    let mut changed = case.clone();
+    changed.tokens[0][0] = 9;
+    let (a, b) = (case.partition_logits(&model), changed.partition_logits(&model));
+    assert!(largest_difference(&a[0][1], &b[0][1]) > 1e-4, "position 1 sees position 0");
+    assert_eq!(largest_difference(&a[0][2], &b[0][2]), 0.0, "position 2 is in position 0's group");
+}

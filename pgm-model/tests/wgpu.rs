@@ -1,0 +1,94 @@
+//! The GPU path against Flex: WGSL kernels on any Vulkan or Metal driver, software ones included.
+//!
+//! Run with `cargo test -p pgm-model --features wgpu --test wgpu`; autotune stays out, because a software driver would
+//! measure kernels for minutes.
+#![cfg(feature = "wgpu")]
+
+mod common;
+
+use burn::module::Module;
+use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
+use common::Golden;
+use pgm_model::loss::{EPS, partition_weights, weighted_loss};
+use pgm_model::{CleanTokens, Network, Partition, Positions};
+
+fn largest(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
+
+#[test]
+fn wgsl_agrees_with_flex_in_training_sampling_and_gradient() {
+    let wgpu = Device::wgpu(DeviceKind::DefaultDevice);
+    for name in ["text_freqs_linear", "text_logsumexp_linear", "mdlm"] {
+        let golden = Golden::open(name);
+        let results = [Device::flex(), wgpu.clone()].map(|device| run(&golden, &device));
+        let [flex, wgpu] = results;
+        let difference = largest(&flex.0, &wgpu.0);
+        println!("{name}: logits differ by {difference:e}");
+        assert!(difference < 2e-5, "{name}: logits differ by {difference}");
+        let difference = largest(&flex.1, &wgpu.1);
+        println!("{name}: the loss and a gradient differ by {difference:e}");
+        assert!(difference < 5e-4, "{name}: the loss and a gradient differ by {difference}");
+    }
+}
+
+/// Logits of every way in, then the training loss and the gradient of the embedding.
+fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
+    let mask_index = golden.config.backbone().mask_index;
+    match golden.network(device) {
+        Network::Masked(model) => {
+            let logits = model.forward(golden.int_tensor("masked_tokens", device));
+            (logits.try_into_vec_as::<f32>().unwrap(), Vec::new())
+        }
+        Network::Partition(model) => {
+            let tokens = golden.int_tensor("tokens", device);
+            let groups = golden.int_tensor("groups", device);
+            let mut logits = model
+                .forward_partition(tokens, &Partition::new(groups))
+                .try_into_vec_as::<f32>()
+                .unwrap();
+            let lengths = &golden.ints("clean_lengths")[0];
+            let cut = |key: &str| -> Vec<Vec<usize>> {
+                golden.ints(key).into_iter().zip(lengths).map(|(row, &n)| row[..n].to_vec()).collect()
+            };
+            let tokens: Vec<Vec<u32>> =
+                cut("clean_tokens").into_iter().map(|row| row.into_iter().map(|t| t as u32).collect()).collect();
+            let clean = CleanTokens::new(&tokens, &cut("clean_positions"), device);
+            let positions = Positions::new(&golden.ints("decode_positions"), device);
+            logits.extend(model.forward_clean(&clean, &positions).try_into_vec_as::<f32>().unwrap());
+
+            let device = device.clone().autodiff();
+            let model = model.train().fork(&device);
+            let groups: Vec<Vec<bool>> =
+                golden.ints("groups").into_iter().map(|row| row.into_iter().map(|g| g == 1).collect()).collect();
+            let shape = [groups.len(), groups[0].len()];
+            let weights: Vec<f32> = golden
+                .floats("t")
+                .iter()
+                .zip(&groups)
+                .flat_map(|(&t, row)| partition_weights(f64::from(t), row, EPS).collect::<Vec<_>>())
+                .map(|weight| (weight / 72.0) as f32)
+                .collect();
+            let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
+            let tokens = golden.int_tensor("tokens", &device);
+            let logits_again = model.forward_partition(tokens.clone(), &Partition::from_rows(&groups, &device));
+            let loss = weighted_loss(logits_again, tokens, weights, mask_index);
+            let mut numbers = vec![loss.clone().into_scalar::<f32>()];
+            let gradients = loss.backward();
+            struct First<'a>(&'a burn::tensor::Gradients, Vec<f32>);
+            impl burn::module::ModuleVisitor for First<'_> {
+                fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+                    if self.1.is_empty() {
+                        let gradient = param.val().grad(self.0).expect("the embedding takes part in the loss");
+                        self.1 = gradient.try_into_vec_as::<f32>().unwrap();
+                    }
+                }
+            }
+            let mut first = First(&gradients, Vec::new());
+            model.visit(&mut first);
+            numbers.extend(first.1);
+            (logits, numbers)
+        }
+    }
+}

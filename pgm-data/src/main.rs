@@ -1,1 +1,248 @@
-fn main() {}
+//! The `pgm-data` command.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pgm_data::prepare::Progress;
+use pgm_data::tokenizer::SpecialNames;
+use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, Validation, prepare};
+
+/// Turns text into the token rows that pgm-train reads.
+#[derive(Parser)]
+#[command(name = "pgm-data", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tokenises text files, JSONL or Parquet into a data folder
+    Prepare(PrepareArgs),
+    /// Shows the counts of a data folder and some of its rows as text
+    Inspect(InspectArgs),
+    /// Trains a byte-level BPE tokenizer
+    TrainTokenizer(TrainTokenizerArgs),
+}
+
+#[derive(Args)]
+struct InputArgs {
+    /// Files, folders or glob patterns; *.jsonl and *.parquet by their ending, all else is plain text
+    #[arg(long, required = true, num_args = 1..)]
+    input: Vec<String>,
+    /// The text field of JSONL lines
+    #[arg(long, default_value = "text")]
+    field: String,
+    /// The text column of Parquet files
+    #[arg(long, default_value = "text")]
+    column: String,
+}
+
+impl InputArgs {
+    fn resolve(&self) -> Result<Inputs, pgm_data::DataError> {
+        Inputs::resolve(&self.input, &self.field, &self.column)
+    }
+}
+
+#[derive(Args)]
+struct PrepareArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    /// "bytes", or a Hugging Face tokenizer.json
+    #[arg(long)]
+    tokenizer: String,
+    /// Tokens of a row, BOS included
+    #[arg(long)]
+    length: usize,
+    /// The folder to make
+    #[arg(long)]
+    out: PathBuf,
+    /// The last part of the text, by bytes, that is held out [default: 0.05]
+    #[arg(long, conflicts_with = "val")]
+    val_fraction: Option<f64>,
+    /// Other inputs to hold out instead
+    #[arg(long, num_args = 1..)]
+    val: Option<Vec<String>>,
+    /// How documents become rows
+    #[arg(long, value_enum, default_value = "pack")]
+    mode: ModeArg,
+    /// End every packed row with EOS, as the public code does
+    #[arg(long)]
+    row_eos: bool,
+    /// Name of the BOS token
+    #[arg(long)]
+    bos: Option<String>,
+    /// Name of the EOS token
+    #[arg(long)]
+    eos: Option<String>,
+    /// Name of the padding token
+    #[arg(long)]
+    pad: Option<String>,
+    /// Name of the mask token
+    #[arg(long)]
+    mask: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeArg {
+    /// Documents joined with EOS and cut to length
+    Pack,
+    /// One document a row, cut or filled
+    Pad,
+}
+
+#[derive(Args)]
+struct InspectArgs {
+    /// The data folder
+    folder: PathBuf,
+    /// Rows to show of each split
+    #[arg(long, default_value_t = 2)]
+    rows: usize,
+}
+
+#[derive(Args)]
+struct TrainTokenizerArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Tokens of the vocabulary, special tokens included
+    #[arg(long)]
+    vocab_size: usize,
+    /// The tokenizer.json to write
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[allow(clippy::print_stderr)]
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Prepare(args) => run_prepare(&args),
+        Command::Inspect(args) => run_inspect(&args),
+        Command::TrainTokenizer(args) => run_train_tokenizer(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgm-data: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
+    let inputs = args.input.resolve()?;
+    let names = SpecialNames {
+        bos: args.bos.clone(),
+        eos: args.eos.clone(),
+        pad: args.pad.clone(),
+        mask: args.mask.clone(),
+    };
+    let tokenizer = match args.tokenizer.as_str() {
+        "bytes" => TextTokenizer::bytes(),
+        path => TextTokenizer::from_file(Path::new(path), &names)?,
+    };
+    let validation = match &args.val {
+        Some(patterns) => Validation::Inputs(Inputs::resolve(patterns, &args.input.field, &args.input.column)?),
+        None => Validation::Fraction(args.val_fraction.unwrap_or(0.05)),
+    };
+    let mode = match args.mode {
+        ModeArg::Pack => Mode::Pack,
+        ModeArg::Pad => Mode::Pad,
+    };
+    let what = Prepare {
+        inputs: &inputs,
+        validation: &validation,
+        tokenizer: &tokenizer,
+        length: args.length,
+        mode,
+        row_eos: args.row_eos,
+        out: &args.out,
+    };
+    let mut report = Report::new();
+    let manifest = prepare(&what, &mut |progress| report.update(progress))?;
+    report.finish();
+    let mut out = std::io::stdout().lock();
+    for (name, split) in [("training", &manifest.train), ("validation", &manifest.validation)] {
+        writeln!(
+            out,
+            "{name}: {} rows of {} tokens from {} documents, {} tokens of {} bytes, {} dropped",
+            split.rows, manifest.length, split.documents, split.tokens, split.text_bytes, split.dropped_tokens
+        )?;
+    }
+    writeln!(out, "{}", args.out.display())?;
+    Ok(())
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A bar on a terminal, otherwise a plain line every few seconds.
+struct Report {
+    bar: ProgressBar,
+    plain: bool,
+    start: Instant,
+    last: Instant,
+}
+
+impl Report {
+    fn new() -> Self {
+        // Without a handler Ctrl-C still ends the program; the folder beside the target then stays behind.
+        let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+        let plain = !std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let template = "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, plain, start: Instant::now(), last: Instant::now() }
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn update(&mut self, progress: Progress) -> ControlFlow<()> {
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+        if self.plain && self.last.elapsed() > Duration::from_secs(5) {
+            self.last = Instant::now();
+            let rate = progress.done as f64 / self.start.elapsed().as_secs_f64();
+            let left = (progress.total.saturating_sub(progress.done)) as f64 / rate;
+            let percent = 100.0 * progress.done as f64 / progress.total.max(1) as f64;
+            eprintln!("{percent:.0} %  {:.1} MB/s  {left:.0} s left", rate / 1e6);
+        }
+        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
+    let folder = DataFolder::open(&args.folder)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string_pretty(folder.manifest())?)?;
+    for (name, split) in [("training", Split::Train), ("validation", Split::Validation)] {
+        let rows = folder.rows(split)?;
+        for index in 0..args.rows.min(rows.len()) {
+            let row = rows.row(index)?;
+            let text = folder.tokenizer().decode(&row.tokens[..row.valid])?;
+            writeln!(out, "{name} row {index}, {} of {} tokens valid: {text:?}", row.valid, row.tokens.len())?;
+        }
+    }
+    Ok(())
+}
+
+fn run_train_tokenizer(args: &TrainTokenizerArgs) -> anyhow::Result<()> {
+    let tokenizer = TextTokenizer::train(&args.input.resolve()?, args.vocab_size)?;
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = || format!("cannot write {}", args.out.display());
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(refused)?;
+    file.write_all(tokenizer.json()).with_context(refused)?;
+    file.persist(&args.out).with_context(refused)?;
+    writeln!(std::io::stdout(), "{} tokens in {}", tokenizer.vocab_size(), args.out.display())?;
+    Ok(())
+}

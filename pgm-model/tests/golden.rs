@@ -3,9 +3,15 @@
 mod common;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use common::{Golden, assert_close};
+use common::{Golden, distance};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
 use pgm_model::{CleanTokens, Network, Partition, Positions};
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    let (relative, absolute) = distance(found, expected);
+    println!("{what}: largest difference {absolute:.2e}");
+    assert!(relative <= 1.0, "{what}: largest difference {absolute:e}, {relative} times the tolerance");
+}
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().unwrap()

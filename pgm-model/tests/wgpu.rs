@@ -8,14 +8,9 @@ mod common;
 
 use burn::module::Module;
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
-use common::Golden;
+use common::{Golden, distance};
 use pgm_model::loss::{EPS, partition_weights, weighted_loss};
 use pgm_model::{CleanTokens, Network, Partition, Positions};
-
-fn largest(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
-}
 
 #[test]
 fn wgsl_agrees_with_flex_in_training_sampling_and_gradient() {
@@ -24,10 +19,10 @@ fn wgsl_agrees_with_flex_in_training_sampling_and_gradient() {
         let golden = Golden::open(name);
         let results = [Device::flex(), wgpu.clone()].map(|device| run(&golden, &device));
         let [flex, wgpu] = results;
-        let difference = largest(&flex.0, &wgpu.0);
+        let (_, difference) = distance(&flex.0, &wgpu.0);
         println!("{name}: logits differ by {difference:e}");
         assert!(difference < 2e-5, "{name}: logits differ by {difference}");
-        let difference = largest(&flex.1, &wgpu.1);
+        let (_, difference) = distance(&flex.1, &wgpu.1);
         println!("{name}: the loss and a gradient differ by {difference:e}");
         assert!(difference < 5e-4, "{name}: the loss and a gradient differ by {difference}");
     }

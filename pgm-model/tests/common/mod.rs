@@ -89,28 +89,3 @@ pub fn distance(found: &[f32], expected: &[f32]) -> (f32, f32) {
         (f32::max(relative, difference / (1e-5 + 1e-6 * e.abs())), f32::max(absolute, difference))
     })
 }
-
-pub fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
-    let (relative, absolute) = distance(found, expected);
-    println!("{what}: largest difference {absolute:.2e}");
-    assert!(relative <= 1.0, "{what}: largest difference {absolute:e}, {relative} times the tolerance");
-}
-
-/// Replaces every parameter by noise from `seed`: a fresh model's logits are all zero, and laws about zeros say nothing.
-pub fn randomised(network: Network, seed: u64) -> Network {
-    use burn::module::{Module, ModuleMapper, Param};
-    use rand::{Rng, RngExt, SeedableRng};
-
-    struct Noise(rand::rngs::StdRng);
-    impl ModuleMapper for Noise {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let shape = param.lazy_shape();
-            let n: usize = shape.num_elements();
-            let _ = self.0.next_u32();
-            let values: Vec<f32> = (0..n).map(|_| self.0.random_range(-0.4..0.4)).collect();
-            let device = param.lazy_device();
-            Param::initialized(param.id, Tensor::from_data(TensorData::new(values, shape), &device))
-        }
-    }
-    network.map(&mut Noise(rand::rngs::StdRng::seed_from_u64(seed)))
-}

@@ -1,1 +1,24 @@
-//! pgm-infer
+//! Sampling from Partition Generative Models: any order, any number of steps, any tokens given.
+//!
+//! A sampler is one loop, [`sample`]: how many positions a step decodes ([`Schedule`]), which ones (a random order),
+//! what stands there (the categorical draw of [`draw`]), from the logits of a [`Denoiser`]. It works on token ids
+//! alone; [`TextModel`] puts a tokenizer around it.
+
+pub mod bench;
+pub mod denoiser;
+#[cfg(feature = "cli")]
+pub mod device;
+pub mod draw;
+mod error;
+pub mod flops;
+pub mod sampler;
+pub mod schedule;
+pub mod template;
+pub mod text;
+
+pub use denoiser::{Denoiser, FullDenoiser, Logits, MaskedDenoiser, PartitionDenoiser};
+pub use draw::DrawSettings;
+pub use error::InferError;
+pub use sampler::{Request, Sampled, Settings, StepView, sample};
+pub use schedule::Schedule;
+pub use text::{GenerationConfig, Route, TextModel};

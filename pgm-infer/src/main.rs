@@ -1,1 +1,372 @@
-fn main() {}
+//! The `pgm-infer` command.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{anyhow, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgm_infer::bench::{Workload, alternate, default_schedule};
+use pgm_infer::denoiser::HeadAt;
+use pgm_infer::device::{self, DeviceName};
+use pgm_infer::sampler::{Request, Settings, StepView};
+use pgm_infer::template::{self, Part};
+use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
+use pgm_model::{ModelConfig, Network, checkpoint, presets};
+use serde_json::{Value, json};
+
+/// Writes text with a Partition Generative Model: in parallel, in any order, around any given text.
+#[derive(Parser)]
+#[command(name = "pgm-infer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continues a prompt, fills in a template, or writes freely
+    Generate(GenerateArgs),
+    /// Shows what a model folder holds
+    Info {
+        /// The model folder
+        model: PathBuf,
+    },
+    /// Measures sampling speed and prints one JSON object
+    Bench(BenchArgs),
+}
+
+#[derive(Args)]
+struct GenerateArgs {
+    /// The model folder
+    #[arg(long)]
+    model: PathBuf,
+    /// Text to continue
+    #[arg(long, conflicts_with = "template")]
+    prompt: Option<String>,
+    /// Text with blanks: {N} is N tokens, ___ is --blank tokens
+    #[arg(long)]
+    template: Option<String>,
+    /// Tokens of a ___ blank
+    #[arg(long, default_value_t = 8)]
+    blank: usize,
+    /// Samples; sample i uses --seed + i
+    #[arg(short, default_value_t = 1)]
+    n: usize,
+    /// Samples computed together
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Tokens in all, BOS included [default: the template's, else the model's]
+    #[arg(long)]
+    length: Option<usize>,
+    /// Sampling steps [default: the model's, else 128]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// How many positions a step decodes, and by which path
+    #[arg(long, value_enum)]
+    sampler: Option<Sampler>,
+    /// Temperature; 0 takes the most probable token [default: the model's, else 1]
+    #[arg(long)]
+    temp: Option<f64>,
+    /// Keep the k most probable tokens; 0 keeps all
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Keep the most probable tokens that hold this probability together
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Seed of the first sample [default: from the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Print one JSON object a sample
+    #[arg(long)]
+    json: bool,
+    /// Redraw the text on the terminal as it fills
+    #[arg(long)]
+    visual: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Sampler {
+    /// Equal shares, clean tokens only
+    Uniform,
+    /// Binomial counts as in MDLM
+    Binomial,
+    /// Equal shares by the training path over the full length (slow)
+    Full,
+    /// MDLM's ancestral sampler, the masked baseline's default
+    Ancestral,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// A preset with fresh weights
+    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    preset: Option<String>,
+    /// A model folder
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Tokens of a row [default: the model's]
+    #[arg(long)]
+    length: Option<usize>,
+    /// Rows
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Sampling steps
+    #[arg(long, default_value_t = 32)]
+    steps: usize,
+    /// Timed runs, in alternation with the baseline's
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Also measure a masked model of as many blocks
+    #[arg(long, value_enum)]
+    baseline: Option<Baseline>,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Accepted for symmetry; the output is always one JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Baseline {
+    /// The masked diffusion model, its head at every still masked position as in MDLM's sampler
+    Mdlm,
+    /// The same with the head only where a token is decoded: the same law at less cost
+    MdlmLean,
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+#[allow(clippy::print_stderr)]
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate(&args),
+        Command::Info { model } => info(&model),
+        Command::Bench(args) => bench(&args),
+    };
+    match result {
+        Ok(()) if STOP.load(Ordering::Relaxed) => ExitCode::from(130),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgm-infer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open_device(name: &DeviceName) -> anyhow::Result<(burn::tensor::Device, String)> {
+    let (device, name) = name.open().map_err(|message| anyhow!(message))?;
+    device::set_default(&name);
+    Ok((device, name))
+}
+
+fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
+    if args.n == 0 || args.batch == 0 {
+        bail!("-n and --batch must be at least 1");
+    }
+    let (device, device_name) = open_device(&args.device)?;
+    let model = TextModel::load(&args.model, &device)?;
+    let parts = match (&args.prompt, &args.template) {
+        (Some(prompt), _) => vec![Part::Text(prompt.clone())],
+        (None, Some(template)) => template::parse(template, args.blank)?,
+        (None, None) => Vec::new(),
+    };
+    let defaults = model.generation();
+    let draw = DrawSettings {
+        temperature: args.temp.unwrap_or(defaults.draw().temperature),
+        top_k: args.top_k.unwrap_or(defaults.draw().top_k),
+        top_p: args.top_p.unwrap_or(defaults.draw().top_p),
+    };
+    let schedule = match args.sampler {
+        Some(Sampler::Uniform | Sampler::Full) => Schedule::Uniform,
+        Some(Sampler::Binomial | Sampler::Ancestral) => Schedule::Binomial,
+        None => default_schedule(model.config()),
+    };
+    let route = if matches!(args.sampler, Some(Sampler::Full)) { Route::Full } else { Route::Clean };
+    if matches!((args.sampler, model.config()), (Some(Sampler::Full), ModelConfig::Masked(_))) {
+        bail!("--sampler full is the partition model's training path; this model is masked");
+    }
+    let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, draw };
+    let seed = args.seed.unwrap_or_else(clock_seed);
+    let requests = (0..args.n as u64)
+        .map(|index| model.request(&parts, args.length, seed.wrapping_add(index)))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Without a handler Ctrl-C ends the program at once, which loses nothing either.
+    let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+
+    let mut out = std::io::stdout().lock();
+    for batch in requests.chunks(args.batch) {
+        let mut screen = Screen::new(&model, batch, args.visual);
+        let start = Instant::now();
+        let outcome = model.generate(batch, &settings, route, &mut |view| {
+            screen.update(view);
+            if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let seconds = start.elapsed().as_secs_f64();
+        screen.clear();
+        for (request, row) in batch.iter().zip(&outcome.rows) {
+            let text = model.decode(&row.tokens[1..])?;
+            if args.json {
+                let object = json!({
+                    "text": text, "tokens": row.tokens, "order": row.order,
+                    "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
+                    "steps": settings.steps, "temperature": draw.temperature, "top_k": draw.top_k,
+                    "top_p": draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
+                    "seconds": seconds, "device": device_name,
+                });
+                writeln!(out, "{object}")?;
+            } else {
+                if args.n > 1 {
+                    writeln!(out, "=== seed {} ===", request.seed)?;
+                }
+                writeln!(out, "{text}")?;
+            }
+        }
+        if STOP.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn clock_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// The first row's text as it fills, or a line that counts steps; nothing when not on a terminal.
+struct Screen<'a> {
+    model: &'a TextModel,
+    tokens: Vec<Option<u32>>,
+    visual: bool,
+    terminal: bool,
+}
+
+impl<'a> Screen<'a> {
+    fn new(model: &'a TextModel, requests: &[Request], visual: bool) -> Self {
+        let mut tokens = vec![None; requests[0].length];
+        requests[0].given.iter().for_each(|&(position, token)| tokens[position] = Some(token));
+        Self { model, tokens, visual, terminal: std::io::stderr().is_terminal() }
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn update(&mut self, view: &StepView) {
+        if !self.terminal {
+            return;
+        }
+        view.decoded[0].iter().for_each(|&(position, token)| self.tokens[position] = Some(token));
+        if self.visual {
+            eprint!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text());
+        } else {
+            eprint!("\rstep {} of {}", view.step, view.n_steps);
+        }
+    }
+
+    // Runs of decoded tokens as text, a shaded block for each open one.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for run in self.tokens[1..].chunk_by(|a, b| a.is_some() == b.is_some()) {
+            let decoded: Vec<u32> = run.iter().flatten().copied().collect();
+            if decoded.is_empty() {
+                text.push_str(&"░".repeat(run.len()));
+            } else {
+                text.push_str(&self.model.decode(&decoded).unwrap_or_default());
+            }
+        }
+        text
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn clear(&self) {
+        if self.terminal {
+            eprint!("{}", if self.visual { "\x1b[2J\x1b[H" } else { "\r\x1b[K" });
+        }
+    }
+}
+
+fn info(folder: &std::path::Path) -> anyhow::Result<()> {
+    let (device, _) = open_device(&"auto".parse().map_err(|message: String| anyhow!(message))?)?;
+    let model = TextModel::load(folder, &device)?;
+    let size = std::fs::metadata(folder.join(checkpoint::WEIGHTS_FILE))?.len();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string_pretty(model.config())?)?;
+    writeln!(out, "parameters: {}", model.network().n_parameters())?;
+    writeln!(out, "weights: {:.1} MB", size as f64 / 1e6)?;
+    writeln!(out, "sampler defaults: {}", serde_json::to_string(model.generation())?)?;
+    Ok(())
+}
+
+fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    if args.runs == 0 || args.batch == 0 {
+        bail!("--runs and --batch must be at least 1");
+    }
+    let (device, device_name) = open_device(&args.device)?;
+    let (name, config, network) = match (&args.preset, &args.model) {
+        (_, Some(folder)) => {
+            let (config, network) = checkpoint::load(folder, &device)?;
+            (folder.display().to_string(), config, network)
+        }
+        (Some(preset), None) => {
+            let config = presets::by_name(preset).ok_or_else(|| {
+                let known: Vec<&str> = presets::ALL.iter().map(|(name, _)| *name).collect();
+                anyhow!("--preset {preset} is none of {}", known.join(", "))
+            })?;
+            let network = Network::new(&config, &device);
+            (preset.clone(), config, network)
+        }
+        (None, None) => bail!("give --preset or --model"),
+    };
+    let length = args.length.unwrap_or(config.backbone().length);
+    if length < 2 {
+        bail!("--length {length} leaves nothing to decode, it must be at least 2");
+    }
+    let head_at = match args.baseline {
+        Some(Baseline::Mdlm) => HeadAt::Masked,
+        Some(Baseline::MdlmLean) | None => HeadAt::Decoded,
+    };
+    let workload = Workload { length, batch: args.batch, steps: args.steps, runs: args.runs, head_at };
+    let baseline = args.baseline.map(|_| {
+        let config = ModelConfig::Masked(config.masked_baseline());
+        (Network::new(&config, &device), config)
+    });
+    let mut models = vec![(&network, &config)];
+    models.extend(baseline.as_ref().map(|(network, config)| (network, config)));
+    let measured = alternate(&models, &device, &workload)?;
+    let figures = |index: usize| -> serde_json::Map<String, Value> {
+        let measured = &measured[index];
+        let seconds = measured.seconds_median();
+        let Value::Object(map) = json!({
+            "seconds_median": seconds,
+            "seconds": measured.seconds,
+            "tokens_per_second": (args.batch * length) as f64 / seconds,
+            "network_evaluations": measured.network_evaluations,
+            "parameters": models[index].0.n_parameters(),
+            "flops": measured.flops,
+        }) else {
+            return serde_json::Map::new();
+        };
+        map
+    };
+    let mut object = figures(0);
+    object.insert("model".into(), name.into());
+    object.insert("device".into(), device_name.into());
+    object.insert("threads".into(), std::thread::available_parallelism().map_or(1, usize::from).into());
+    for (key, value) in [("length", length), ("batch", args.batch), ("steps", args.steps), ("runs", args.runs)] {
+        object.insert(key.into(), value.into());
+    }
+    if measured.len() > 1 {
+        let ratio = measured[1].seconds_median() / measured[0].seconds_median();
+        object.insert("baseline".into(), Value::Object(figures(1)));
+        object.insert("ratio".into(), ratio.into());
+        object.insert("flops_ratio".into(), (measured[1].flops / measured[0].flops).into());
+    }
+    writeln!(std::io::stdout(), "{}", Value::Object(object))?;
+    Ok(())
+}

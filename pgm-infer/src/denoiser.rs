@@ -1,0 +1,180 @@
+//! Who gives the logits: the partition model by either way in, or the masked baseline.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::{CleanTokens, MaskedTransformer, Partition, PartitionTransformer, Positions};
+
+use crate::InferError;
+
+/// What is decoded of one row so far.
+#[derive(Clone, Debug, Default)]
+pub struct RowState {
+    /// Tokens of the row in all, open ones included.
+    pub length: usize,
+    /// Positions that are decoded or were given, in the order in which they came.
+    pub positions: Vec<usize>,
+    /// Their tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// Logits on the host: `values[(row * n_positions + index) * n_classes + class]`.
+#[derive(Clone, Debug)]
+pub struct Logits {
+    /// All logits; rows with fewer positions than the longest are padded.
+    pub values: Vec<f32>,
+    /// Positions of the longest row.
+    pub n_positions: usize,
+    /// Classes.
+    pub n_classes: usize,
+}
+
+impl Logits {
+    /// The logits of one position of one row.
+    pub fn at(&self, row: usize, index: usize) -> &[f32] {
+        let start = (row * self.n_positions + index) * self.n_classes;
+        &self.values[start..start + self.n_classes]
+    }
+}
+
+/// Predicts the tokens at some positions from what is decoded so far.
+pub trait Denoiser {
+    /// Logits at `positions[row]` of each row; rows may ask for different numbers of positions.
+    ///
+    /// # Errors
+    /// [`InferError::Device`] when the device fails.
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError>;
+
+    /// The class that is never drawn.
+    fn mask_index(&self) -> usize;
+}
+
+fn read(logits: Tensor<3>) -> Result<Logits, InferError> {
+    let [_, n_positions, n_classes] = logits.dims();
+    let values = logits.try_into_vec_as::<f32>().map_err(|error| InferError::Device(error.to_string()))?;
+    Ok(Logits { values, n_positions, n_classes })
+}
+
+fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {
+    positions.iter().map(|row| row.to_vec()).collect()
+}
+
+// A [B, L] tensor of tokens, `filler` where nothing is decoded. Shorter rows are filled up too.
+fn dense(rows: &[&RowState], filler: u32, device: &Device) -> Tensor<2, Int> {
+    let length = rows.iter().map(|row| row.length).max().unwrap_or(0);
+    let mut values = vec![filler as i32; rows.len() * length];
+    for (index, row) in rows.iter().enumerate() {
+        for (&position, &token) in row.positions.iter().zip(&row.tokens) {
+            values[index * length + position] = token as i32;
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [rows.len(), length]), device)
+}
+
+/// The partition model's sampling path: only clean tokens are processed.
+#[derive(Debug)]
+pub struct PartitionDenoiser<'a> {
+    /// The network.
+    pub model: &'a PartitionTransformer,
+    /// Where it lives.
+    pub device: &'a Device,
+    /// The class that is never drawn.
+    pub mask_index: usize,
+}
+
+impl Denoiser for PartitionDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
+        let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
+        let clean = CleanTokens::new(&tokens, &clean, self.device);
+        read(self.model.forward_clean(&clean, &Positions::new(&to_vecs(positions), self.device)))
+    }
+
+    fn mask_index(&self) -> usize {
+        self.mask_index
+    }
+}
+
+/// The partition model's training path over the full length: slow, the yardstick of the other one.
+#[derive(Debug)]
+pub struct FullDenoiser<'a> {
+    /// The network.
+    pub model: &'a PartitionTransformer,
+    /// Where it lives.
+    pub device: &'a Device,
+    /// The class that is never drawn.
+    pub mask_index: usize,
+}
+
+impl Denoiser for FullDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        let tokens = dense(rows, 0, self.device);
+        let length = tokens.dims()[1];
+        let groups: Vec<Vec<bool>> = rows
+            .iter()
+            .map(|row| {
+                let mut open = vec![true; length];
+                row.positions.iter().for_each(|&position| open[position] = false);
+                open
+            })
+            .collect();
+        let all = self.model.forward_partition(tokens, &Partition::from_rows(&groups, self.device));
+        let n_classes = all.dims()[2];
+        let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
+        let mut index = Vec::with_capacity(rows.len() * n_positions);
+        for (row, positions) in positions.iter().enumerate() {
+            index.extend(positions.iter().map(|position| (row * length + position) as i32));
+            index.resize((row + 1) * n_positions, 0);
+        }
+        let index = Tensor::from_data(TensorData::new(index, [rows.len() * n_positions]), self.device);
+        let chosen = all.reshape([rows.len() * length, n_classes]).select(0, index);
+        read(chosen.reshape([rows.len(), n_positions, n_classes]))
+    }
+
+    fn mask_index(&self) -> usize {
+        self.mask_index
+    }
+}
+
+/// Where the masked baseline runs its head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadAt {
+    /// At the positions that this step decodes: the same law at less cost.
+    #[default]
+    Decoded,
+    /// At every position that is still masked, as MDLM's sampler does, which draws everywhere and keeps what moves.
+    Masked,
+}
+
+/// The masked baseline: the network over the full length.
+#[derive(Debug)]
+pub struct MaskedDenoiser<'a> {
+    /// The network.
+    pub model: &'a MaskedTransformer,
+    /// Where it lives.
+    pub device: &'a Device,
+    /// The mask token, also the class that is never drawn.
+    pub mask_index: usize,
+    /// Where the head runs.
+    pub head_at: HeadAt,
+}
+
+impl Denoiser for MaskedDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        let tokens = dense(rows, self.mask_index as u32, self.device);
+        let mut wanted = to_vecs(positions);
+        let n_positions = wanted.iter().map(Vec::len).max().unwrap_or(0);
+        if self.head_at == HeadAt::Masked {
+            for (row, wanted) in rows.iter().zip(&mut wanted) {
+                let mut is_open = vec![true; row.length];
+                row.positions.iter().chain(wanted.iter()).for_each(|&position| is_open[position] = false);
+                // Rows with fewer positions to decode are filled from the rest, which is computed anyway.
+                wanted.extend((0..row.length).filter(|&position| is_open[position]));
+            }
+        }
+        let logits = self.model.forward_at(tokens, &Positions::new(&wanted, self.device));
+        read(logits.narrow(1, 0, n_positions))
+    }
+
+    fn mask_index(&self) -> usize {
+        self.mask_index
+    }
+}

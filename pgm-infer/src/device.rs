@@ -1,0 +1,172 @@
+//! `--device`: which of the compiled backends to run on, and whether it is really there.
+
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+/// A value of `--device`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceName {
+    backend: Option<Backend>,
+    index: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backend {
+    Cuda,
+    Metal,
+    Vulkan,
+    Wgpu,
+    Flex,
+    NdArray,
+}
+
+// Best first: the order in which `auto` tries them.
+const ALL: [(Backend, &str); 6] = [
+    (Backend::Cuda, "cuda"),
+    (Backend::Metal, "metal"),
+    (Backend::Vulkan, "vulkan"),
+    (Backend::Wgpu, "wgpu"),
+    (Backend::Flex, "flex"),
+    (Backend::NdArray, "ndarray"),
+];
+
+impl Backend {
+    fn name(self) -> &'static str {
+        ALL.iter().find(|(backend, _)| *backend == self).map_or("", |(_, name)| name)
+    }
+
+    fn is_compiled(self) -> bool {
+        match self {
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Metal => cfg!(feature = "metal"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Flex => cfg!(feature = "flex"),
+            Self::NdArray => cfg!(feature = "ndarray"),
+        }
+    }
+
+    /// The devices that are really there. A driver that panics when asked counts as absent.
+    fn devices(self) -> Vec<Device> {
+        #[allow(unused_imports)]
+        use burn::tensor::DeviceType;
+        let list = || -> Vec<Device> {
+            match self {
+                #[cfg(feature = "cuda")]
+                Self::Cuda => Device::enumerate(DeviceType::Cuda).into_vec(),
+                #[cfg(feature = "metal")]
+                Self::Metal => Device::enumerate(DeviceType::Metal).into_vec(),
+                #[cfg(feature = "vulkan")]
+                Self::Vulkan => Device::enumerate(DeviceType::Vulkan).into_vec(),
+                #[cfg(feature = "wgpu")]
+                Self::Wgpu => Device::enumerate(DeviceType::Wgpu).into_vec(),
+                #[cfg(feature = "flex")]
+                Self::Flex => vec![Device::flex()],
+                #[cfg(feature = "ndarray")]
+                Self::NdArray => vec![Device::ndarray()],
+                #[allow(unreachable_patterns)]
+                _ => Vec::new(),
+            }
+        };
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| ()));
+        let devices = std::panic::catch_unwind(list).unwrap_or_default();
+        std::panic::set_hook(hook);
+        devices
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => {
+                let index = index.parse().map_err(|_| format!("{index:?} is no device number, as in {name}:0"))?;
+                (name, Some(index))
+            }
+            None => (text, None),
+        };
+        if name == "auto" && index.is_none() {
+            return Ok(Self { backend: None, index });
+        }
+        match ALL.iter().find(|(_, known)| *known == name) {
+            Some((backend, _)) => Ok(Self { backend: Some(*backend), index }),
+            None => Err(format!("{name:?} is none of auto, {}", ALL.map(|(_, name)| name).join(", "))),
+        }
+    }
+}
+
+impl DeviceName {
+    /// The device and its name.
+    ///
+    /// # Errors
+    /// One sentence naming what is compiled in and present, when the asked-for device is not.
+    pub fn open(&self) -> Result<(Device, String), String> {
+        let first = self.index.unwrap_or(0);
+        let found = match self.backend {
+            None => ALL.iter().find_map(|(backend, name)| Some((backend.devices().into_iter().next()?, name.to_string()))),
+            Some(backend) => {
+                let name = format!("{}{}", backend.name(), self.index.map_or(String::new(), |index| format!(":{index}")));
+                backend.devices().into_iter().nth(first).map(|device| (device, name))
+            }
+        };
+        found.ok_or_else(|| {
+            let present: Vec<String> = ALL
+                .iter()
+                .flat_map(|(backend, name)| match backend.devices().len() {
+                    0 => Vec::new(),
+                    1 => vec![(*name).to_string()],
+                    n => (0..n).map(|index| format!("{name}:{index}")).collect(),
+                })
+                .collect();
+            let present = if present.is_empty() { "none".to_string() } else { present.join(", ") };
+            match self.backend {
+                Some(backend) if !backend.is_compiled() => format!(
+                    "--device {0} is not compiled in (build with --features {0}); present: {present}",
+                    backend.name()
+                ),
+                Some(backend) => format!(
+                    "--device {} {first} is compiled in, but no such device or driver is on this machine; present: {present}",
+                    backend.name()
+                ),
+                None => "no backend is compiled in; build with --features flex, wgpu or cuda".to_string(),
+            }
+        })
+    }
+}
+
+/// Makes Burn's own default device the opened one. Restoring an optimiser goes through that default, which would
+/// otherwise be the best *compiled* backend, present or not.
+///
+/// Call it first thing in `main`.
+pub fn set_default(name: &str) {
+    let backend = name.split(':').next().unwrap_or(name);
+    // SAFETY: called at the start of main, before any thread exists that could read the environment.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("BURN_DEVICE", backend);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_and_absent_devices_get_a_sentence() {
+        assert!("auto".parse::<DeviceName>().unwrap().open().is_ok());
+        assert!("flex".parse::<DeviceName>().unwrap().open().is_ok());
+        for (text, says) in [("tpu", "none of auto"), ("wgpu:x", "no device number"), ("auto:1", "none of auto")] {
+            let message = text.parse::<DeviceName>().unwrap_err();
+            assert!(message.contains(says), "{message}");
+        }
+        let message = "flex:3".parse::<DeviceName>().unwrap().open().unwrap_err();
+        assert!(message.contains("present: flex"), "{message}");
+        if !cfg!(feature = "cuda") {
+            let message = "cuda".parse::<DeviceName>().unwrap().open().unwrap_err();
+            assert!(message.contains("--features cuda") && message.contains("present: flex"), "{message}");
+        }
+    }
+}

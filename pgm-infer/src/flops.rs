@@ -1,0 +1,83 @@
+//! Floating-point operations of one network evaluation, counted from the shapes: two for each multiply-add of a matrix
+//! product. Norms, activations and the draw are left out.
+
+use pgm_model::{BackboneConfig, ModelConfig};
+
+use crate::denoiser::HeadAt;
+
+fn linear(tokens: usize, inputs: usize, outputs: usize) -> f64 {
+    2.0 * tokens as f64 * inputs as f64 * outputs as f64
+}
+
+fn attention(queries: usize, keys: usize, hidden: usize) -> f64 {
+    4.0 * queries as f64 * keys as f64 * hidden as f64
+}
+
+fn feed_forward(tokens: usize, backbone: &BackboneConfig) -> f64 {
+    2.0 * linear(tokens, backbone.hidden_size, backbone.mlp_ratio * backbone.hidden_size)
+}
+
+fn encoder_block(tokens: usize, backbone: &BackboneConfig) -> f64 {
+    let width = backbone.hidden_size;
+    linear(tokens, width, 4 * width) + attention(tokens, tokens, width) + feed_forward(tokens, backbone)
+}
+
+/// One row: `n_clean` tokens decoded so far, the head at `n_head` positions, `length` tokens in all (which only the
+/// masked baseline pays for).
+pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: usize) -> f64 {
+    let backbone = config.backbone();
+    let width = backbone.hidden_size;
+    let head = linear(n_head, width, backbone.vocab_size);
+    match config {
+        ModelConfig::Masked(config) => config.n_blocks as f64 * encoder_block(length, backbone) + head,
+        ModelConfig::Partition(config) => {
+            // The GroupSwap has the projections and the attention of a decoder block, and no feed-forward layer.
+            let across = linear(n_head, width, 2 * width)
+                + linear(n_clean, width, 2 * width)
+                + attention(n_head, n_clean, width);
+            config.encoder_blocks as f64 * encoder_block(n_clean, backbone)
+                + across
+                + config.decoder_blocks as f64 * (across + feed_forward(n_head, backbone))
+                + head
+        }
+    }
+}
+
+/// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only.
+pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> f64 {
+    let n_open = length - 1;
+    let due = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
+    let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadAt::Masked;
+    (0..steps)
+        .map(|step| (due(step), due(step + 1)))
+        .filter(|(decoded, next)| next > decoded)
+        .map(|(decoded, next)| {
+            let n_head = if everywhere { n_open - decoded } else { next - decoded };
+            evaluation(config, length, 1 + decoded, n_head)
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgm_model::presets;
+
+    #[test]
+    fn sampling_owt_6_6_in_32_steps_takes_two_teraflop_and_a_quarter_of_the_baselines() {
+        let model = presets::owt_6_6();
+        let baseline = ModelConfig::Masked(model.masked_baseline());
+        let flops = uniform_sampling(&model, 1024, 32, HeadAt::Decoded);
+        assert!((flops / 1.97e12 - 1.0).abs() < 0.02, "{flops:e}");
+        for (steps, head_at, expected) in [
+            (32, HeadAt::Masked, 4.1),
+            (128, HeadAt::Masked, 4.3),
+            (32, HeadAt::Decoded, 3.5),
+            (128, HeadAt::Decoded, 3.65),
+        ] {
+            let of = |config| uniform_sampling(config, 1024, steps, head_at);
+            let ratio = of(&baseline) / of(&model);
+            assert!((ratio - expected).abs() < 0.1, "{steps} steps, {head_at:?}: {ratio}");
+        }
+    }
+}

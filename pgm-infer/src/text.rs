@@ -1,0 +1,211 @@
+//! A model folder as a thing that writes text: the network, its configuration and its tokenizer.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use pgm_model::checkpoint::{self, GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::{ModelConfig, Network};
+use serde::{Deserialize, Serialize};
+use tokenizers::Tokenizer;
+
+use crate::denoiser::{Denoiser, FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
+use crate::sampler::{Outcome, Request, Settings, StepView, sample};
+use crate::template::Part;
+use crate::{DrawSettings, InferError};
+
+/// Sampler defaults of a model folder, `generation_config.json`. What is absent has the field's usual default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationConfig {
+    /// Steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Divides the logits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Keeps the k most probable tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Keeps the smallest set of tokens that holds this probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+}
+
+impl GenerationConfig {
+    /// The draw these defaults describe.
+    pub fn draw(&self) -> DrawSettings {
+        let usual = DrawSettings::default();
+        DrawSettings {
+            temperature: self.temperature.unwrap_or(usual.temperature),
+            top_k: self.top_k.unwrap_or(usual.top_k),
+            top_p: self.top_p.unwrap_or(usual.top_p),
+        }
+    }
+}
+
+/// By which route a partition model is sampled; the masked baseline has only one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// Only clean tokens are processed.
+    #[default]
+    Clean,
+    /// The training path over the full length.
+    Full,
+}
+
+/// A network with its tokenizer.
+#[derive(Debug)]
+pub struct TextModel {
+    config: ModelConfig,
+    network: Network,
+    tokenizer: Tokenizer,
+    generation: GenerationConfig,
+    device: Device,
+}
+
+impl TextModel {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// Says which file cannot be used, and when the tokenizer is another model's.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
+        let (config, network) = checkpoint::load(folder, device)?;
+        let path = folder.join(TOKENIZER_FILE);
+        let unreadable = |problem: String| InferError::File { path: path.clone(), problem };
+        let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| unreadable(error.to_string()))?;
+        let generation_path = folder.join(GENERATION_FILE);
+        let generation = match std::fs::read(&generation_path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .map_err(|error| InferError::File { path: generation_path, problem: error.to_string() })?,
+            Err(_) => GenerationConfig::default(),
+        };
+        Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
+    }
+
+    /// Puts the parts together; `origin` names the tokenizer in errors.
+    ///
+    /// # Errors
+    /// [`InferError::WrongTokenizer`] when the tokenizer has ids that the model lacks.
+    pub fn new(
+        config: ModelConfig,
+        network: Network,
+        mut tokenizer: Tokenizer,
+        generation: GenerationConfig,
+        device: &Device,
+        origin: &str,
+    ) -> Result<Self, InferError> {
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        let vocab_size = config.backbone().vocab_size;
+        if largest >= vocab_size {
+            return Err(InferError::WrongTokenizer { origin: origin.to_string(), largest, vocab_size });
+        }
+        // Names of special tokens in a prompt are text like any other, as they were in training.
+        tokenizer.set_encode_special_tokens(true);
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        Ok(Self { config, network, tokenizer, generation, device: device.clone() })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Sampler defaults of the folder.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Token ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, InferError> {
+        let failed = |error: tokenizers::Error| InferError::Tokenizer { action: "encode", problem: error.to_string() };
+        Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The text of token ids, special tokens left out.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, InferError> {
+        let failed = |error: tokenizers::Error| InferError::Tokenizer { action: "decode", problem: error.to_string() };
+        self.tokenizer.decode(tokens, true).map_err(failed)
+    }
+
+    /// A row that starts with BOS and the parts of a template, and is open behind them up to `length`.
+    ///
+    /// Without `length` a template that ends in a blank or has any blank is as long as its parts; plain text is
+    /// continued to the trained length.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the parts do not fit into `length` or leave nothing to fill in.
+    pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<Request, InferError> {
+        let mut given = vec![(0, self.config.backbone().bos_index as u32)];
+        let mut next = 1_usize;
+        for part in parts {
+            match part {
+                Part::Text(text) => {
+                    let tokens = self.encode(text)?;
+                    given.extend(tokens.iter().enumerate().map(|(index, &token)| (next + index, token)));
+                    next += tokens.len();
+                }
+                Part::Blank(count) => next = next.saturating_add(*count),
+            }
+        }
+        let has_blank = parts.iter().any(|part| matches!(part, Part::Blank(_)));
+        let length = length.unwrap_or(if has_blank { next } else { self.config.backbone().length });
+        if next > length {
+            let message = format!("the text and its blanks need {next} tokens with BOS, but --length is {length}");
+            return Err(InferError::Request(message));
+        }
+        if given.len() == length {
+            let message = format!("the text fills all {length} tokens; give a larger --length or a blank");
+            return Err(InferError::Request(message));
+        }
+        Ok(Request { length, given, seed })
+    }
+
+    /// Samples requests together; see [`sample`].
+    ///
+    /// # Errors
+    /// As [`sample`].
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        route: Route,
+        observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
+    ) -> Result<Outcome, InferError> {
+        sample(self.denoiser(route).as_ref(), requests, settings, observe)
+    }
+
+    fn denoiser(&self, route: Route) -> Box<dyn Denoiser + '_> {
+        denoiser(&self.network, &self.config, route, &self.device)
+    }
+}
+
+/// The denoiser of a network.
+pub fn denoiser<'a>(
+    network: &'a Network,
+    config: &ModelConfig,
+    route: Route,
+    device: &'a Device,
+) -> Box<dyn Denoiser + 'a> {
+    let mask_index = config.backbone().mask_index;
+    match (network, route) {
+        (Network::Masked(model), _) => {
+            Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
+        },
+        (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
+        (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
+    }
+}

@@ -1,5 +1,6 @@
 //! Model folders: what is saved comes back, what is wrong is named.
 
+#[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::tensor::Device;

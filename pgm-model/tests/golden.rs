@@ -1,5 +1,6 @@
 //! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder.
 
+#[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::tensor::{Device, Tensor, TensorData};

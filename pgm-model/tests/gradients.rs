@@ -1,5 +1,6 @@
 //! The gradient of the training loss, against PyTorch's (`tests/golden/gradients.py` made the files).
 
+#[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::module::{Module, ModuleVisitor, Param};

@@ -4,6 +4,7 @@
 //! measure kernels for minutes.
 #![cfg(feature = "wgpu")]
 
+#[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::module::Module;

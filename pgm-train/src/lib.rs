@@ -1,1 +1,24 @@
-//! pgm-train
+//! Training of Partition Generative Models and their masked baseline on burn-train's learner.
+//!
+//! [`fit()`] runs a whole training: a [`TrainConfig`], a prepared data folder and an output folder in, checkpoints,
+//! `metrics.jsonl`, `loss.svg` and a model folder out. It is resumable to the digit: the rows, times, groups and
+//! dropout of a step are functions of (seed, step) alone.
+
+pub mod batch;
+pub mod bench;
+mod capture;
+mod checkpoint;
+pub mod config;
+mod dashboard;
+mod error;
+pub mod fit;
+mod gradients;
+pub mod history;
+pub mod learner;
+mod plot;
+mod schedule;
+mod strategy;
+
+pub use config::{Objective, TrainConfig};
+pub use error::TrainError;
+pub use fit::{Event, Finished, Fit, fit};

@@ -1,1 +1,241 @@
-fn main() {}
+//! The `pgm-train` command.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use burn::train::Interrupter;
+use burn::train::renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgm_infer::bench::median;
+use pgm_infer::device::{self, DeviceName};
+use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, presets};
+use pgm_train::bench::{What, measure};
+use pgm_train::{Event, Fit, TrainConfig, fit};
+use serde_json::json;
+
+/// Trains Partition Generative Models and their masked baseline.
+#[derive(Parser)]
+#[command(name = "pgm-train", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trains a model on a prepared data folder
+    Fit(FitArgs),
+    /// Measures one step and prints one JSON object
+    Bench(BenchArgs),
+}
+
+#[derive(Args)]
+struct FitArgs {
+    /// The run, as TOML
+    #[arg(long)]
+    config: PathBuf,
+    /// A folder made by pgm-data prepare
+    #[arg(long)]
+    data: PathBuf,
+    /// The folder of the run
+    #[arg(long)]
+    out: PathBuf,
+    /// Change a key of the TOML, as in optim.lr=1e-3
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
+    set: Vec<String>,
+    /// Go on from the newest checkpoint in --out
+    #[arg(long)]
+    resume: bool,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// A preset's sizes
+    #[arg(long, conflicts_with_all = ["hidden", "heads", "encoder", "decoder", "vocab"])]
+    preset: Option<String>,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = 256)]
+    hidden: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+    /// Encoder blocks
+    #[arg(long, default_value_t = 3)]
+    encoder: usize,
+    /// Decoder blocks
+    #[arg(long, default_value_t = 3)]
+    decoder: usize,
+    /// Tokens of the vocabulary, the mask included
+    #[arg(long, default_value_t = 8192)]
+    vocab: usize,
+    /// Tokens of a row [default: the preset's, else 256]
+    #[arg(long)]
+    length: Option<usize>,
+    /// Rows
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// What is timed
+    #[arg(long, value_enum, default_value = "train")]
+    what: WhatArg,
+    /// Which network
+    #[arg(long, value_enum, default_value = "pgm")]
+    model: ModelArg,
+    /// Timed runs
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Accepted for symmetry; the output is always one JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhatArg {
+    /// The network without gradients
+    Forward,
+    /// Forward, backward, clipping, AdamW
+    Train,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModelArg {
+    /// The Partition Transformer
+    Pgm,
+    /// The masked baseline
+    Mdlm,
+}
+
+#[allow(clippy::print_stderr)]
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Fit(args) => run_fit(&args),
+        Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("pgm-train: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
+    let config = TrainConfig::load(&args.config, &args.set)?;
+    let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
+    device::set_default(&device_name);
+    let interrupter = Interrupter::new();
+    let on_signal = interrupter.clone();
+    ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
+    let terminal = std::io::stdout().is_terminal();
+    let renderer: Option<Box<dyn MetricsRenderer>> =
+        terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
+    let observe: Arc<dyn Fn(&Event) + Send + Sync> =
+        if terminal { Arc::new(|_| ()) } else { Arc::new(|event| print_event(event)) };
+    let finished = fit(Fit {
+        config: &config,
+        data: &args.data,
+        out: &args.out,
+        resume: args.resume,
+        device: &device,
+        interrupter,
+        renderer,
+        observe,
+    })?;
+    let mut out = std::io::stdout().lock();
+    let out_folder = args.out.display();
+    if let Some(validation) = &finished.validation {
+        writeln!(out, "validation: {:.4} nats per token, perplexity {:.3}", validation.val_nelbo, validation.val_ppl)?;
+    }
+    if finished.complete {
+        writeln!(out, "model: {out_folder}/model   curve: {out_folder}/loss.svg")?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        writeln!(out, "stopped after step {} of {}; continue with --resume", finished.step, config.steps)?;
+        Ok(ExitCode::from(130))
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn print_event(event: &Event) {
+    match event {
+        Event::Started { step, parameters, rows } => {
+            println!("{parameters} parameters, {rows} training rows, from step {step}");
+        }
+        Event::Trained { line, steps } => {
+            let rate = line.step as f64 / line.seconds;
+            let left = (steps - line.step) as f64 / rate;
+            println!(
+                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} tokens/s  {} left",
+                line.step, line.train_loss, line.lr, line.grad_norm, line.tokens_per_second, clock(left)
+            );
+        }
+        Event::Validated(line) => {
+            println!("step {}  validation {:.4} nats per token, perplexity {:.3}", line.step, line.val_nelbo, line.val_ppl);
+        }
+        Event::Saved { step } => println!("step {step}  saved"),
+        Event::Notice(text) => println!("note: {text}"),
+    }
+}
+
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
+    if args.runs == 0 || args.batch == 0 {
+        bail!("--runs and --batch must be at least 1");
+    }
+    let mut config = match &args.preset {
+        Some(name) => presets::by_name(name).ok_or_else(|| {
+            let known: Vec<&str> = presets::ALL.iter().map(|(name, _)| *name).collect();
+            anyhow!("--preset {name} is none of {}", known.join(", "))
+        })?,
+        None => ModelConfig::Partition(PartitionConfig {
+            backbone: BackboneConfig::new(args.vocab, args.hidden, args.heads, 256),
+            encoder_blocks: args.encoder,
+            decoder_blocks: args.decoder,
+            queries: Queries::default(),
+            projection: Projection::default(),
+        }),
+    };
+    let backbone = config.backbone_mut();
+    backbone.length = args.length.unwrap_or(backbone.length);
+    backbone.dropout = 0.0;
+    if matches!(args.model, ModelArg::Mdlm) {
+        config = ModelConfig::Masked(config.masked_baseline());
+    }
+    config.validate()?;
+    let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
+    device::set_default(&device_name);
+    let what = match args.what {
+        WhatArg::Forward => What::Forward,
+        WhatArg::Train => What::Train,
+    };
+    let seconds = measure(&config, args.batch, what, args.runs, &device)?;
+    let middle = median(&seconds);
+    let length = config.backbone().length;
+    let object = json!({
+        "model": if matches!(config, ModelConfig::Masked(_)) { "mdlm" } else { "pgm" },
+        "what": if what == What::Train { "train" } else { "forward" },
+        "seconds_median": middle,
+        "seconds": seconds,
+        "tokens_per_second": (args.batch * length) as f64 / middle,
+        "parameters": Network::new(&config, &device).n_parameters(),
+        "threads": std::thread::available_parallelism().map_or(1, usize::from),
+        "length": length,
+        "batch": args.batch,
+        "device": device_name,
+    });
+    writeln!(std::io::stdout(), "{object}")?;
+    Ok(())
+}

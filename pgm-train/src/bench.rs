@@ -1,0 +1,91 @@
+//! Speed of one step: the yardstick's, with random groups at p = 0.5, plain cross-entropy, clipping and AdamW, without
+//! dropout or averaging.
+
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::{ModelConfig, Network, Partition};
+use rand::RngExt;
+
+use crate::TrainError;
+use crate::batch::{Batch, Inputs, stream};
+use crate::gradients::clip_global_norm;
+use crate::learner::Trainee;
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The network alone, without gradients.
+    Forward,
+    /// Forward, backward, clipping, AdamW.
+    Train,
+}
+
+/// Seconds of each of `runs` runs, after one that is not timed.
+///
+/// # Errors
+/// [`TrainError::Device`] when the device fails.
+pub fn measure(
+    config: &ModelConfig,
+    batch: usize,
+    what: What,
+    runs: usize,
+    device: &Device,
+) -> Result<Vec<f64>, TrainError> {
+    let backbone = config.backbone();
+    let shape = [batch, backbone.length];
+    let mut rng = stream(0, 0, 0);
+    let plain = device.clone().without_autodiff();
+    let autodiff = plain.clone().autodiff();
+    let on = if what == What::Train { &autodiff } else { &plain };
+    let n = shape[0] * shape[1];
+    let ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..backbone.vocab_size as i32 - 1)).collect();
+    let groups: Vec<i32> = (0..n).map(|_| i32::from(rng.random::<bool>())).collect();
+    let ints = |values: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(values, shape), on);
+    let tokens = ints(ids);
+    let inputs = match config {
+        ModelConfig::Partition(_) => Inputs::Partition(Partition::new(ints(groups))),
+        ModelConfig::Masked(_) => Inputs::Masked(tokens.clone()),
+    };
+    let weights = Tensor::full(shape, 1.0 / n as f64, on);
+    let batch = Batch { inputs, tokens, weights, n_valid: n, seed: 0 };
+
+    let mut trainee = Trainee::new(Network::new(config, &plain), backbone.mask_index);
+    if what == What::Train {
+        trainee = trainee.train().fork(&autodiff);
+    }
+    let mut optimiser = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init();
+    let mut seconds = Vec::with_capacity(runs);
+    let failed = |error: &dyn ToString| TrainError::Device(error.to_string());
+    for run in 0..=runs {
+        let start = Instant::now();
+        match what {
+            What::Forward => {
+                let logits = match (&trainee.network, &batch.inputs) {
+                    (Network::Partition(model), Inputs::Partition(partition)) => {
+                        model.forward_partition(batch.tokens.clone(), partition)
+                    }
+                    (Network::Masked(model), _) => model.forward(batch.tokens.clone()),
+                    (Network::Partition(_), Inputs::Masked(_)) => unreachable!("inputs were made for the network"),
+                };
+                // One number, so that a device that works in the background has finished.
+                logits.slice([0..1, 0..1, 0..1]).try_into_data().map_err(|error| failed(&error))?;
+            }
+            What::Train => {
+                let loss = trainee.loss(batch.clone());
+                let value = loss.clone().inner();
+                let mut gradients = GradientsParams::from_grads(loss.backward(), &trainee);
+                clip_global_norm(&mut gradients, &trainee, 1.0);
+                trainee = optimiser.step(3e-4, trainee, gradients);
+                value.try_into_data().map_err(|error| failed(&error))?;
+                plain.sync().map_err(|error| failed(&error))?;
+            }
+        }
+        if run > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
+}

@@ -1,0 +1,79 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+/// Errors of this crate. Each message names what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A configuration that cannot be trained.
+    #[error("{origin}: {problem}")]
+    Config {
+        /// The file or flag.
+        origin: String,
+        /// What is wrong, naming the key.
+        problem: String,
+    },
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] pgm_data::DataError),
+    /// The model cannot be made or written.
+    #[error(transparent)]
+    Model(#[from] pgm_model::ModelError),
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {problem}", path.display())]
+    File {
+        /// "read" or "write".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        problem: String,
+    },
+    /// The output folder holds a run already.
+    #[error("{} holds a run already; continue it with --resume, or choose another --out", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The run to resume was made with other settings.
+    #[error("{} cannot be resumed: {key} was {before} and is now {now}; resume with the old setting or start anew", path.display())]
+    Changed {
+        /// The run's folder.
+        path: PathBuf,
+        /// The first setting that differs.
+        key: String,
+        /// Its value in the checkpoint.
+        before: String,
+        /// Its value now.
+        now: String,
+    },
+    /// No checkpoint of the run can be read.
+    #[error("{} has checkpoints, but none can be read: {problem}", path.display())]
+    NoCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+        /// What is wrong with the newest.
+        problem: String,
+    },
+    /// The loss or the gradient is no longer a number.
+    #[error("the {what} is not finite at step {step}; lower optim.lr or optim.clip; the checkpoint before is kept")]
+    NotFinite {
+        /// "training loss", "gradient norm" or "validation loss".
+        what: &'static str,
+        /// The step at which it was seen.
+        step: usize,
+    },
+    /// The learner failed.
+    #[error("training stopped: {0}")]
+    Learner(String),
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+impl TrainError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, problem: impl ToString) -> Self {
+        Self::File { action, path: path.into(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,244 @@
+//! A whole training run.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::AdamWConfig;
+use burn::tensor::{Device, Tensor};
+use burn::train::renderer::MetricsRenderer;
+use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use pgm_data::{DataFolder, Split};
+use pgm_model::{ModelConfig, Network, checkpoint as model_folder};
+
+use crate::batch::{TrainLoader, ValidationLoader};
+use crate::capture::{Always, captures};
+use crate::checkpoint::{self, State};
+use crate::dashboard::{Gauge, NoLog, Quiet};
+use crate::history::{TrainLine, ValidationLine};
+use crate::learner::Trainee;
+use crate::schedule::WarmUp;
+use crate::strategy::{Ended, Steps};
+use crate::{TrainConfig, TrainError, plot};
+
+/// Something a caller may want to show.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The run begins, or goes on from a checkpoint.
+    Started {
+        /// Steps done before.
+        step: usize,
+        /// Parameters of the network.
+        parameters: usize,
+        /// Training rows.
+        rows: usize,
+    },
+    /// A report of training.
+    Trained {
+        /// The figures.
+        line: TrainLine,
+        /// Steps in all.
+        steps: usize,
+    },
+    /// A validation.
+    Validated(ValidationLine),
+    /// A checkpoint was written.
+    Saved {
+        /// Steps done.
+        step: usize,
+    },
+    /// Something the user should know.
+    Notice(String),
+}
+
+/// What to run.
+pub struct Fit<'a> {
+    /// The run.
+    pub config: &'a TrainConfig,
+    /// The prepared data folder.
+    pub data: &'a Path,
+    /// The folder of the run.
+    pub out: &'a Path,
+    /// Whether to go on from the newest checkpoint in `out` (from the start, when there is none).
+    pub resume: bool,
+    /// Where to train.
+    pub device: &'a Device,
+    /// A way to stop the run after the current step, which is then saved.
+    pub interrupter: Interrupter,
+    /// The dashboard; nothing is shown without one.
+    pub renderer: Option<Box<dyn MetricsRenderer>>,
+    /// Sees what happens.
+    pub observe: Arc<dyn Fn(&Event) + Send + Sync>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Steps done in all.
+    pub step: usize,
+    /// Whether that is all of them; the model folder is written only then.
+    pub complete: bool,
+    /// The last validation of this part of the run.
+    pub validation: Option<ValidationLine>,
+}
+
+/// Trains, and writes `checkpoints/`, `metrics.jsonl`, `loss.svg` and `model/` into `out`.
+///
+/// # Errors
+/// What is wrong with the configuration, the data, the checkpoints or the disk; [`TrainError::NotFinite`] when the
+/// loss is no longer a number. Checkpoints written before stay.
+pub fn fit(what: Fit) -> Result<Finished, TrainError> {
+    let config = Arc::new(what.config.clone());
+    let data = DataFolder::open(what.data)?;
+    let model_config = config.model_config(data.manifest())?;
+    if !what.resume && (!checkpoint::list(what.out).is_empty() || what.out.join("model").exists()) {
+        return Err(TrainError::Exists { path: what.out.to_path_buf() });
+    }
+    let identity = (data.manifest().tokenizer_sha256.clone(), data.manifest().train.rows);
+    let mut start = None;
+    if what.resume {
+        let (newest, damaged) = checkpoint::newest(what.out)?;
+        damaged.into_iter().for_each(|problem| (what.observe)(&Event::Notice(problem)));
+        if let Some((state, _)) = &newest {
+            check_same(what.out, state, &config, &identity)?;
+        } else {
+            (what.observe)(&Event::Notice("there is no checkpoint yet; starting from step 0".to_string()));
+        }
+        start = newest;
+    }
+    let train_rows = Arc::new(data.rows(Split::Train)?);
+    let validation_rows = Arc::new(data.rows(Split::Validation)?);
+    std::fs::create_dir_all(what.out).map_err(|error| TrainError::file("write", what.out, error))?;
+
+    let plain = what.device.clone().without_autodiff();
+    let device = plain.clone().autodiff();
+    let first_step = start.as_ref().map_or(0, |(state, _)| state.step);
+    let trainee = initialised(&model_config, config.seed, &plain).train();
+    (what.observe)(&Event::Started {
+        step: first_step,
+        parameters: trainee.network.n_parameters(),
+        rows: train_rows.len(),
+    });
+    let mask = model_config.backbone().mask_index as u32;
+    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
+    let validation = ValidationLoader::new(validation_rows, config.clone(), mask, plain.clone());
+
+    let optim = &config.optim;
+    let optimiser = AdamWConfig::new()
+        .with_beta_1(optim.beta1 as f32)
+        .with_beta_2(optim.beta2 as f32)
+        .with_epsilon(optim.eps as f32)
+        .with_weight_decay(optim.weight_decay as f32)
+        .init();
+    let schedule = burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(WarmUp::new(optim, config.steps));
+    let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
+    let result = Arc::new(Mutex::new(None));
+    let strategy = Steps {
+        config: config.clone(),
+        out: what.out.to_path_buf(),
+        device,
+        data: identity,
+        start: Mutex::new(start),
+        captured: Mutex::new(captured),
+        observe: what.observe.clone(),
+        result: result.clone(),
+    };
+    SupervisedTraining::new(what.out, Arc::new(train), Arc::new(validation))
+        .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
+        .with_interrupter(what.interrupter)
+        .with_application_logger(None)
+        .with_metric_logger(NoLog)
+        .with_custom_checkpointers(model_capture, optim_capture, scheduler_capture)
+        .with_checkpointing_strategy(Always)
+        .renderer(what.renderer.unwrap_or_else(|| Box::new(Quiet)))
+        .metric_train_numeric(Gauge::new("Loss", false, |report| report.loss))
+        .metric_train_numeric(Gauge::new("Gradient norm", false, |report| report.grad_norm))
+        .metric_train_numeric(Gauge::new("Learning rate", false, |report| report.lr))
+        .metric_train_numeric(Gauge::new("Tokens per second", true, |report| report.tokens_per_second))
+        .metric_valid_numeric(Gauge::new("NELBO", false, |report| report.loss))
+        .metric_valid_numeric(Gauge::new("Perplexity", false, |report| report.perplexity))
+        .num_epochs(1)
+        .launch(Learner::new(trainee, optimiser, schedule));
+
+    let ended = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Ended { step, average, validation } =
+        ended.unwrap_or_else(|| Err(TrainError::Learner("the training loop did not run".to_string())))?;
+    plot::draw(what.out)?;
+    let complete = step == config.steps;
+    if complete {
+        let folder = what.out.join("model");
+        model_folder::save(&folder, &model_config, &average.network)?;
+        model_folder::write_file(&folder.join(model_folder::TOKENIZER_FILE), data.tokenizer().json())?;
+        let defaults = serde_json::json!({ "steps": 128, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
+        let json = serde_json::to_vec_pretty(&defaults).expect("JSON values always serialise");
+        model_folder::write_file(&folder.join(model_folder::GENERATION_FILE), &json)?;
+    }
+    Ok(Finished { step, complete, validation })
+}
+
+/// A network whose parameters are drawn now, in a fixed order, from `seed`.
+fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> Trainee {
+    struct Touch;
+    impl ModuleVisitor for Touch {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let _ = param.val();
+        }
+    }
+    device.seed(seed);
+    let network = Network::new(config, device);
+    network.visit(&mut Touch);
+    Trainee::new(network, config.backbone().mask_index)
+}
+
+// Steps and intervals may change on resuming, nothing else.
+fn check_same(out: &Path, state: &State, config: &TrainConfig, data: &(String, u64)) -> Result<(), TrainError> {
+    let comparable = |config: &TrainConfig| {
+        let mut value = serde_json::to_value(config).expect("a configuration always serialises");
+        if let Some(map) = value.as_object_mut() {
+            for key in ["log_every", "validate_every", "validate_rows", "validate_times", "checkpoint_every", "checkpoint_keep"] {
+                map.remove(key);
+            }
+            // With a cosine the number of steps shapes every learning rate.
+            if config.optim.decay == crate::config::Decay::Constant {
+                map.remove("steps");
+            }
+        }
+        value
+    };
+    let changed = |key: String, before: String, now: String| TrainError::Changed {
+        path: out.to_path_buf(),
+        key,
+        before,
+        now,
+    };
+    if let Some((key, before, now)) = first_difference("", &comparable(&state.config), &comparable(config)) {
+        return Err(changed(key, before, now));
+    }
+    if state.data != *data {
+        let describe = |(hash, rows): &(String, u64)| format!("{rows} rows with tokenizer {}", &hash[..hash.len().min(8)]);
+        return Err(changed("--data".to_string(), describe(&state.data), describe(data)));
+    }
+    if state.step > config.steps {
+        return Err(changed("steps".to_string(), format!("{} done", state.step), config.steps.to_string()));
+    }
+    Ok(())
+}
+
+fn first_difference(
+    prefix: &str,
+    before: &serde_json::Value,
+    now: &serde_json::Value,
+) -> Option<(String, String, String)> {
+    match (before.as_object(), now.as_object()) {
+        (Some(a), Some(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            let null = serde_json::Value::Null;
+            keys.into_iter().find_map(|key| {
+                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                first_difference(&name, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null))
+            })
+        }
+        _ if before == now => None,
+        _ => Some((prefix.to_string(), before.to_string(), now.to_string())),
+    }
+}

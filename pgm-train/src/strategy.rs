@@ -1,0 +1,315 @@
+//! The training loop, counted in steps, as a strategy of burn-train's learner.
+//!
+//! burn-train's own strategies validate, save and resume by epoch. This one does so by step, clips by the global norm,
+//! keeps the moving average, and writes everything a resumed run needs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use burn::data::dataloader::Progress;
+use burn::module::Module;
+use burn::optim::GradientsAccumulator;
+use burn::store::ModuleRecord;
+use burn::tensor::{Device, Tensor, Transaction};
+use burn::train::{
+    EventProcessorTraining, InferenceStep, Learner, LearnerEvent, SupervisedLearningStrategy,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
+};
+
+use crate::capture::Captured;
+use crate::checkpoint::{self, Pending, Records, State};
+use crate::dashboard::Report;
+use crate::fit::Event;
+use crate::gradients::{clip_global_norm, ema_decay, update_average};
+use crate::history::{History, Line, TrainLine, ValidationLine};
+use crate::learner::{StepOutput, Trainee};
+use crate::{TrainConfig, TrainError};
+
+/// Everything the loop needs beside what the learner brings.
+pub(crate) struct Steps {
+    pub(crate) config: Arc<TrainConfig>,
+    pub(crate) out: PathBuf,
+    pub(crate) device: Device,
+    /// Identity of the data, kept in checkpoints.
+    pub(crate) data: (String, u64),
+    pub(crate) start: Mutex<Option<(State, Records)>>,
+    pub(crate) captured: Mutex<Captured>,
+    pub(crate) observe: Arc<dyn Fn(&Event) + Send + Sync>,
+    pub(crate) result: Arc<Mutex<Option<Result<Ended, TrainError>>>>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    /// Steps done in all.
+    pub(crate) step: usize,
+    /// The averaged weights, on the plain device.
+    pub(crate) average: Trainee,
+    /// The last validation.
+    pub(crate) validation: Option<ValidationLine>,
+}
+
+impl SupervisedLearningStrategy<Trainee> for Steps {
+    fn fit(
+        &self,
+        mut components: TrainingComponents<Trainee>,
+        mut learner: Learner<Trainee>,
+        train: TrainLoader<Trainee>,
+        validation: ValidLoader<Trainee>,
+        _starting_epoch: usize,
+    ) -> (Trainee, SupervisedTrainingEventProcessor<Trainee>) {
+        let result = self.run(&mut components, &mut learner, &train, &validation);
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        (learner.model(), components.event_processor)
+    }
+}
+
+/// What the loop carries from step to step.
+struct Progressing {
+    step: usize,
+    average: Trainee,
+    pending: Pending,
+    // Sum of losses since the last report, still on the device.
+    loss_sum: Tensor<1>,
+    grad_norm: Tensor<1>,
+    seconds_before: f64,
+    start: Instant,
+    tokens: usize,
+    since: Instant,
+    history: History,
+}
+
+impl Progressing {
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+}
+
+impl Steps {
+    fn run(
+        &self,
+        components: &mut TrainingComponents<Trainee>,
+        learner: &mut Learner<Trainee>,
+        train: &TrainLoader<Trainee>,
+        validation: &ValidLoader<Trainee>,
+    ) -> Result<Ended, TrainError> {
+        let config = &*self.config;
+        let plain = self.device.clone().without_autodiff();
+        let (mut state, restored) = self.restore(learner)?;
+        learner.fork(&self.device);
+        state.average = state.average.fork(&plain).valid();
+        let start_split = |items| LearnerEvent::StartSplit { epoch_number: 1, total_items: items };
+        report(components.event_processor.process_train(start_split(config.steps)))?;
+        let mut batches = train.iter();
+        let mut last_validation = None;
+        if !restored {
+            last_validation = Some(self.validate(components, validation, &mut state)?);
+        }
+        while state.step < config.steps && !components.interrupter.should_stop() {
+            let mut accumulator = GradientsAccumulator::new();
+            let mut loss: Option<Tensor<1>> = None;
+            for _ in 0..config.accumulate {
+                let batch = batches.next().ok_or_else(|| TrainError::Learner("the batches ran out".to_string()))?;
+                let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
+                state.tokens += batch.n_valid;
+                let output = learner.train_step(batch);
+                accumulator.accumulate(&learner.model(), output.grads);
+                loss = Some(match loss {
+                    Some(loss) => loss + output.item.loss,
+                    None => output.item.loss,
+                });
+            }
+            let mut gradients = accumulator.grads();
+            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), config.optim.clip);
+            learner.lr_step();
+            learner.optimizer_step(gradients);
+            state.step += 1;
+            state.pending.steps += 1;
+            state.loss_sum = state.loss_sum.clone() + loss.expect("at least one micro-batch");
+            let current = learner.model().valid();
+            state.average = if config.optim.ema > 0.0 {
+                update_average(state.average, &current, ema_decay(config.optim.ema, state.step))
+            } else {
+                current
+            };
+            let is_last = state.step == config.steps;
+            let stops = components.interrupter.should_stop();
+            let due = |every: usize| state.step.is_multiple_of(every) || is_last;
+            let (logs, validates, saves) =
+                (due(config.log_every), due(config.validate_every), due(config.checkpoint_every) || stops);
+            if logs || validates || saves {
+                self.read_loss(&mut state)?;
+            }
+            if logs {
+                self.log(components, learner, &mut state)?;
+            }
+            if validates {
+                last_validation = Some(self.validate(components, validation, &mut state)?);
+            }
+            if saves {
+                self.save(components, learner, &state)?;
+            }
+        }
+        report(components.event_processor.process_train(LearnerEvent::EndSplit(1)))?;
+        if let Some(error) = components.interrupter.error() {
+            return Err(TrainError::Learner(error.to_string()));
+        }
+        Ok(Ended { step: state.step, average: state.average, validation: last_validation })
+    }
+
+    fn restore(&self, learner: &mut Learner<Trainee>) -> Result<(Progressing, bool), TrainError> {
+        let plain = self.device.clone().without_autodiff();
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut step = 0;
+        let mut pending = Pending::default();
+        let mut seconds_before = 0.0;
+        let restored = start.is_some();
+        let mut average = None;
+        if let Some((state, records)) = start {
+            (step, pending, seconds_before) = (state.step, state.pending, state.seconds);
+            learner.load_model(records.model);
+            learner.load_optim(records.optim);
+            learner.load_scheduler(records.scheduler);
+            average = records.average.map(|record: ModuleRecord| learner.model().valid().load_record(record));
+        }
+        let average = average.unwrap_or_else(|| learner.model().valid());
+        let now = Instant::now();
+        let state = Progressing {
+            step,
+            average,
+            pending,
+            loss_sum: Tensor::from_data([pending.loss_sum], &plain),
+            grad_norm: Tensor::zeros([1], &plain),
+            seconds_before,
+            start: now,
+            tokens: 0,
+            since: now,
+            history: History::open(&self.out, step)?,
+        };
+        Ok((state, restored))
+    }
+
+    // Brings loss and norm to the host and refuses to go on with what is not a number, before anything is saved.
+    fn read_loss(&self, state: &mut Progressing) -> Result<(), TrainError> {
+        let numbers = Transaction::default()
+            .register(state.loss_sum.clone())
+            .register(state.grad_norm.clone())
+            .try_execute()
+            .map_err(|error| TrainError::Device(error.to_string()))?;
+        let number = |index: usize| numbers[index].iter::<f32>().next().unwrap_or(f32::NAN);
+        state.pending.loss_sum = number(0);
+        for (what, value) in [("training loss", number(0)), ("gradient norm", number(1))] {
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite { what, step: state.step });
+            }
+        }
+        Ok(())
+    }
+
+    fn log(
+        &self,
+        components: &mut TrainingComponents<Trainee>,
+        learner: &Learner<Trainee>,
+        state: &mut Progressing,
+    ) -> Result<(), TrainError> {
+        let grad_norm = state.grad_norm.clone().try_into_scalar::<f32>();
+        let line = TrainLine {
+            step: state.step,
+            train_loss: f64::from(state.pending.loss_sum) / state.pending.steps as f64,
+            lr: learner.lr_current().base(),
+            grad_norm: f64::from(grad_norm.map_err(|error| TrainError::Device(error.to_string()))?),
+            tokens_per_second: state.tokens as f64 / state.since.elapsed().as_secs_f64(),
+            seconds: state.seconds(),
+        };
+        let figures = Report {
+            loss: line.train_loss,
+            perplexity: line.train_loss.exp(),
+            lr: line.lr,
+            grad_norm: line.grad_norm,
+            tokens_per_second: line.tokens_per_second,
+        };
+        let item = self.item(state, state.step, self.config.steps, figures, Some(learner));
+        report(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
+        (self.observe)(&Event::Trained { line: line.clone(), steps: self.config.steps });
+        state.history.push(&Line::Train(line))?;
+        state.pending = Pending::default();
+        state.loss_sum = state.loss_sum.zeros_like();
+        (state.tokens, state.since) = (0, Instant::now());
+        Ok(())
+    }
+
+    fn item(
+        &self,
+        state: &Progressing,
+        done: usize,
+        total: usize,
+        report: Report,
+        learner: Option<&Learner<Trainee>>,
+    ) -> TrainingItem<StepOutput> {
+        let output = StepOutput { loss: state.loss_sum.clone(), report: Some(report) };
+        let progress = Progress::new(done, total, Some("steps".to_string()));
+        TrainingItem::new(output, progress, Some(state.step), learner.map(Learner::lr_current))
+    }
+
+    fn validate(
+        &self,
+        components: &mut TrainingComponents<Trainee>,
+        loader: &ValidLoader<Trainee>,
+        state: &mut Progressing,
+    ) -> Result<ValidationLine, TrainError> {
+        let pause = Instant::now();
+        let (mut sum, mut n_tokens) = (0.0, 0);
+        let mut batches = loader.iter();
+        let n_batches = loader.num_items();
+        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
+        report(components.event_processor.process_valid(start))?;
+        while let Some(batch) = batches.next() {
+            let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
+            n_tokens += batch.n_valid;
+            let loss = InferenceStep::step(&state.average, batch).loss;
+            sum += loss.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))?;
+        }
+        let val_nelbo = sum / n_tokens as f64;
+        if !val_nelbo.is_finite() {
+            return Err(TrainError::NotFinite { what: "validation loss", step: state.step });
+        }
+        let line = ValidationLine { step: state.step, val_nelbo, val_ppl: val_nelbo.exp() };
+        let figures = Report { loss: val_nelbo, perplexity: line.val_ppl, ..Report::default() };
+        let item = self.item(state, n_batches, n_batches, figures, None);
+        report(components.event_processor.process_valid(LearnerEvent::ProcessedItem(item)))?;
+        report(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
+        (self.observe)(&Event::Validated(line.clone()));
+        state.history.push(&Line::Validation(line.clone()))?;
+        // The time of a validation is none of the training's rate.
+        state.since += pause.elapsed();
+        Ok(line)
+    }
+
+    fn save(
+        &self,
+        components: &mut TrainingComponents<Trainee>,
+        learner: &Learner<Trainee>,
+        state: &Progressing,
+    ) -> Result<(), TrainError> {
+        let lost = || TrainError::Learner("the learner gave no record to save".to_string());
+        let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
+        checkpointer.checkpoint(learner, state.step, &components.event_store);
+        let average = (self.config.optim.ema > 0.0).then(|| state.average.clone().into_record());
+        let records = Records {
+            model: captured.model.recv().map_err(|_| lost())?,
+            average,
+            optim: captured.optim.recv().map_err(|_| lost())?,
+            scheduler: captured.scheduler.recv().map_err(|_| lost())?,
+        };
+        let saved = State::new(state.step, state.seconds(), state.pending, &self.config, self.data.clone());
+        checkpoint::write(&self.out, saved, records, self.config.checkpoint_keep)?;
+        (self.observe)(&Event::Saved { step: state.step });
+        Ok(())
+    }
+}
+
+fn report(result: Result<(), burn::train::EventProcessorError>) -> Result<(), TrainError> {
+    result.map_err(|error| TrainError::Learner(error.to_string()))
+}

@@ -16,6 +16,11 @@ use pgm_train::bench::{What, measure};
 use pgm_train::{Event, Fit, TrainConfig, fit};
 use serde_json::json;
 
+// Burn's Flex backend allocates a fresh tensor for every result; an allocator that keeps freed memory spares the page
+// faults of getting it from the system again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Trains Partition Generative Models and their masked baseline.
 #[derive(Parser)]
 #[command(name = "pgm-train", version)]

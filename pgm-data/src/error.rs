@@ -64,7 +64,9 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The inputs make not a single row.
-    #[error("the {split} inputs hold {tokens} tokens, too few for one row of length {length}; give more text or a smaller --length")]
+    #[error(
+        "the {split} inputs hold {tokens} tokens, too few for one row of length {length}; give more text or a smaller --length"
+    )]
     TooShort {
         /// "training" or "validation".
         split: &'static str,

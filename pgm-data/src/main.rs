@@ -137,12 +137,8 @@ fn main() -> ExitCode {
 
 fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     let inputs = args.input.resolve()?;
-    let names = SpecialNames {
-        bos: args.bos.clone(),
-        eos: args.eos.clone(),
-        pad: args.pad.clone(),
-        mask: args.mask.clone(),
-    };
+    let names =
+        SpecialNames { bos: args.bos.clone(), eos: args.eos.clone(), pad: args.pad.clone(), mask: args.mask.clone() };
     let tokenizer = match args.tokenizer.as_str() {
         "bytes" => TextTokenizer::bytes(),
         path => TextTokenizer::from_file(Path::new(path), &names)?,

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn epochs_and_seeds_differ() {
-        let epoch = |seed, epoch: u64| (0..100).map(|i| RowOrder::new(seed, 100).row(epoch * 100 + i)).collect::<Vec<_>>();
+        let epoch =
+            |seed, epoch: u64| (0..100).map(|i| RowOrder::new(seed, 100).row(epoch * 100 + i)).collect::<Vec<_>>();
         assert_ne!(epoch(1, 0), epoch(1, 1));
         assert_ne!(epoch(1, 0), epoch(2, 0));
         // Not merely a rotation or the identity: few rows stay where they were.

@@ -73,10 +73,7 @@ pub struct Progress {
 /// # Errors
 /// What is wrong with the inputs or options; [`DataError::Stopped`] when `observe` says so. Nothing is left at
 /// `out` then.
-pub fn prepare(
-    what: &Prepare,
-    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Manifest, DataError> {
+pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Manifest, DataError> {
     let least = if what.row_eos || what.mode == Mode::Pad { 3 } else { 2 };
     if what.length < least {
         return Err(DataError::Option(format!("--length {} is too short, a row needs {least} tokens", what.length)));
@@ -91,10 +88,8 @@ pub fn prepare(
     }
     let parent = what.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(DataError::io("write", parent))?;
-    let folder = tempfile::Builder::new()
-        .prefix(".preparing-")
-        .tempdir_in(parent)
-        .map_err(DataError::io("write", parent))?;
+    let folder =
+        tempfile::Builder::new().prefix(".preparing-").tempdir_in(parent).map_err(DataError::io("write", parent))?;
 
     let input_bytes = what.inputs.text_bytes()?;
     let validation_bytes = match what.validation {

@@ -202,8 +202,8 @@ fn read_json_lines(
         if line.trim().is_empty() {
             continue;
         }
-        let value: Value = serde_json::from_str(&line)
-            .map_err(|error| malformed(index + 1, format!("is not JSON ({error})")))?;
+        let value: Value =
+            serde_json::from_str(&line).map_err(|error| malformed(index + 1, format!("is not JSON ({error})")))?;
         let Some(text) = value.get(field).and_then(Value::as_str) else {
             return Err(malformed(index + 1, format!("has no text field {field:?}; name it with --field")));
         };
@@ -212,11 +212,7 @@ fn read_json_lines(
     Ok(())
 }
 
-fn read_parquet(
-    path: &Path,
-    column: &str,
-    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
-) -> Result<(), DataError> {
+fn read_parquet(path: &Path, column: &str, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
     let malformed = |problem: String| DataError::Malformed { path: path.to_path_buf(), problem };
     let unreadable = |error: String| malformed(format!("is not a readable Parquet file ({error})"));
     let file = File::open(path).map_err(DataError::io("read", path))?;

@@ -152,10 +152,10 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::Tokenizer`] when the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| DataError::Tokenizer {
-            origin: "encode".to_string(),
-            problem: error.to_string(),
-        })?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| DataError::Tokenizer { origin: "encode".to_string(), problem: error.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -164,10 +164,9 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::Tokenizer`] when the tokenizer refuses an id.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.tokenizer.decode(ids, true).map_err(|error| DataError::Tokenizer {
-            origin: "decode".to_string(),
-            problem: error.to_string(),
-        })
+        self.tokenizer
+            .decode(ids, true)
+            .map_err(|error| DataError::Tokenizer { origin: "decode".to_string(), problem: error.to_string() })
     }
 
     /// The file itself.

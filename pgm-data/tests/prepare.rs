@@ -60,13 +60,24 @@ fn documents_are_joined_with_eos_and_none_follows_the_last() {
     let [a, b, c, d, e, f, x, y, z] = *b"abcdefxyz";
     let ids = |bytes: &[u8]| -> Vec<u32> { bytes.iter().map(|&byte| u32::from(byte)).collect() };
     for (row_eos, length, expected) in [
-        (false, 5, vec![[&[BOS][..], &ids(&[a, b, c]), &[256]].concat(), [&[BOS][..], &ids(&[d, e]), &[256], &ids(&[f])].concat()]),
-        (true, 4, vec![
-            [&[BOS][..], &ids(&[a, b]), &[256]].concat(),
-            [&[BOS][..], &ids(&[c]), &[256, 256]].concat(),
-            [&[BOS][..], &ids(&[d, e]), &[256]].concat(),
-            [&[BOS][..], &[256], &ids(&[f]), &[256]].concat(),
-        ]),
+        (
+            false,
+            5,
+            vec![
+                [&[BOS][..], &ids(&[a, b, c]), &[256]].concat(),
+                [&[BOS][..], &ids(&[d, e]), &[256], &ids(&[f])].concat(),
+            ],
+        ),
+        (
+            true,
+            4,
+            vec![
+                [&[BOS][..], &ids(&[a, b]), &[256]].concat(),
+                [&[BOS][..], &ids(&[c]), &[256, 256]].concat(),
+                [&[BOS][..], &ids(&[d, e]), &[256]].concat(),
+                [&[BOS][..], &[256], &ids(&[f]), &[256]].concat(),
+            ],
+        ),
     ] {
         let out = folder.path().join(format!("out-{row_eos}"));
         let what = Prepare {

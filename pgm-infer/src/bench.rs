@@ -67,7 +67,8 @@ pub fn alternate(
         .map(|(_, config)| Measured {
             seconds: Vec::new(),
             network_evaluations: 0,
-            flops: workload.batch as f64 * flops::uniform_sampling(config, workload.length, workload.steps, workload.head_at),
+            flops: workload.batch as f64
+                * flops::uniform_sampling(config, workload.length, workload.steps, workload.head_at),
         })
         .collect();
     for run in 0..=workload.runs {

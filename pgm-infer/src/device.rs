@@ -106,9 +106,12 @@ impl DeviceName {
     pub fn open(&self) -> Result<(Device, String), String> {
         let first = self.index.unwrap_or(0);
         let found = match self.backend {
-            None => ALL.iter().find_map(|(backend, name)| Some((backend.devices().into_iter().next()?, name.to_string()))),
+            None => {
+                ALL.iter().find_map(|(backend, name)| Some((backend.devices().into_iter().next()?, name.to_string())))
+            }
             Some(backend) => {
-                let name = format!("{}{}", backend.name(), self.index.map_or(String::new(), |index| format!(":{index}")));
+                let name =
+                    format!("{}{}", backend.name(), self.index.map_or(String::new(), |index| format!(":{index}")));
                 backend.devices().into_iter().nth(first).map(|device| (device, name))
             }
         };

@@ -84,7 +84,8 @@ impl Drawer {
         let weights = &mut self.weights;
         self.order.clear();
         self.order.extend(0..n_classes as u32);
-        let larger_first = |weights: &[f64], a: u32, b: u32| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b));
+        let larger_first =
+            |weights: &[f64], a: u32, b: u32| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b));
         if by_k {
             self.order.select_nth_unstable_by(settings.top_k - 1, |&a, &b| larger_first(weights, a, b));
             self.order.drain(settings.top_k..).for_each(|class| weights[class as usize] = 0.0);
@@ -150,7 +151,8 @@ mod tests {
         }
         // Mean surprise estimates the entropy; its standard error is below 0.03 nats here.
         let entropy: f64 = weights.iter().map(|w| -(w / total) * (w / total).ln()).sum();
-        let surprise = (0..n_classes - 1).map(|c| counts[c] as f64 * -(weights[c] / total).ln()).sum::<f64>() / n as f64;
+        let surprise =
+            (0..n_classes - 1).map(|c| counts[c] as f64 * -(weights[c] / total).ln()).sum::<f64>() / n as f64;
         assert!((surprise - entropy).abs() < 0.12, "{surprise} against {entropy}");
     }
 

@@ -18,7 +18,9 @@ pub enum InferError {
         problem: String,
     },
     /// The tokenizer does not belong to the model.
-    #[error("{origin} has token ids up to {largest}, the model's vocabulary has {vocab_size}; it is the tokenizer of another model")]
+    #[error(
+        "{origin} has token ids up to {largest}, the model's vocabulary has {vocab_size}; it is the tokenizer of another model"
+    )]
     WrongTokenizer {
         /// The tokenizer's file.
         origin: String,

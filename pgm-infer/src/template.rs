@@ -32,7 +32,9 @@ pub fn parse(template: &str, default_blank: usize) -> Result<Vec<Part>, InferErr
         if let Some((count, after)) = blank {
             let count = count.filter(|&count| count > 0).ok_or_else(|| {
                 let shown = &rest[..rest.len() - after.len()];
-                InferError::Request(format!("the blank {shown} must ask for at least one token, and for a number that fits"))
+                InferError::Request(format!(
+                    "the blank {shown} must ask for at least one token, and for a number that fits"
+                ))
             })?;
             if !text.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut text)));

@@ -202,9 +202,7 @@ pub fn denoiser<'a>(
 ) -> Box<dyn Denoiser + 'a> {
     let mask_index = config.backbone().mask_index;
     match (network, route) {
-        (Network::Masked(model), _) => {
-            Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
-        },
+        (Network::Masked(model), _) => Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded }),
         (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
         (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
     }

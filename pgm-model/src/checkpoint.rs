@@ -117,10 +117,7 @@ fn parse_config(json: &[u8], origin: &str) -> Result<ModelConfig, ModelError> {
 /// The published name of a parameter, from its path in our modules, both without the `backbone.` prefix.
 fn published_name(path: &str, masked: bool) -> String {
     let (blocks, encoder_blocks) = ("blocks.", if masked { "blocks." } else { "encoder.blocks." });
-    let whole = [
-        ("embedding.weight", "vocab_embed.embedding"),
-        ("swap.base", "decoder.group_swap.base_embedding"),
-    ];
+    let whole = [("embedding.weight", "vocab_embed.embedding"), ("swap.base", "decoder.group_swap.base_embedding")];
     if let Some((_, name)) = whole.iter().find(|(ours, _)| *ours == path) {
         return (*name).to_string();
     }
@@ -304,10 +301,8 @@ pub fn from_safetensors(
             }
         }
     }
-    let file = SafeTensors::deserialize(bytes).map_err(|error| ModelError::Weights {
-        origin: origin.to_string(),
-        problem: error.to_string(),
-    })?;
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
     // The rotary frequencies that published files carry follow from the sizes.
     let names: Vec<&str> = file.names().into_iter().filter(|name| !name.ends_with("inv_freq")).collect();
     let prefix = if names.iter().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };

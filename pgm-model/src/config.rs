@@ -255,7 +255,8 @@ mod tests {
         for (break_it, key) in cases {
             let mut backbone = BackboneConfig::new(61, 32, 4, 24);
             break_it(&mut backbone);
-            let message = ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 }).validate().unwrap_err().to_string();
+            let message =
+                ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 }).validate().unwrap_err().to_string();
             assert!(message.contains(key), "{message}");
         }
     }

@@ -53,7 +53,9 @@ pub enum ModelError {
         first: String,
     },
     /// The file has tensors that the model does not know.
-    #[error("{origin} holds {count} tensors that the model does not have, the first is {first}; does config.json belong to it?")]
+    #[error(
+        "{origin} holds {count} tensors that the model does not have, the first is {first}; does config.json belong to it?"
+    )]
     UnknownTensor {
         /// The weights file.
         origin: String,

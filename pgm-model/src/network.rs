@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use crate::{MaskedTransformer, ModelConfig, PartitionTransformer};
 
 /// A Partition Transformer or its masked baseline.
+#[allow(clippy::large_enum_variant)] // one of them exists at a time, and a boxed variant is no Burn module
 #[derive(Module, Debug)]
 pub enum Network {
     /// The Partition Transformer.

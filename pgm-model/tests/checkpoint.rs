@@ -31,7 +31,11 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
         let saved = SafeTensors::deserialize(&bytes).unwrap();
         for (name, view) in published.tensors() {
             if !name.ends_with("inv_freq") {
-                assert_eq!(saved.tensor(name.strip_prefix("backbone.").unwrap()).unwrap().data(), view.data(), "{name}");
+                assert_eq!(
+                    saved.tensor(name.strip_prefix("backbone.").unwrap()).unwrap().data(),
+                    view.data(),
+                    "{name}"
+                );
             }
         }
     }
@@ -64,7 +68,10 @@ fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
     assert!(matches!(error, ModelError::Weights { .. }) && error.to_string().contains("truncated"), "{error}");
 
     let error = load(&rewritten(&|name, view| if name == victim { None } else { same(name, &view) }));
-    assert!(matches!(error, ModelError::MissingTensor { count: 1, .. }) && error.to_string().contains(victim), "{error}");
+    assert!(
+        matches!(error, ModelError::MissingTensor { count: 1, .. }) && error.to_string().contains(victim),
+        "{error}"
+    );
 
     let error = load(&rewritten(&|name, view| {
         if name == victim { Some((name.to_string(), vec![96, 31])) } else { same(name, &view) }

@@ -8,6 +8,7 @@ use common::{Golden, distance};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
 use pgm_model::{CleanTokens, Network, Partition, Positions};
 
+#[allow(clippy::print_stdout)]
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     let (relative, absolute) = distance(found, expected);
     println!("{what}: largest difference {absolute:.2e}");
@@ -19,12 +20,8 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 fn per_row(times: &[f32], groups: &[Vec<bool>], weights: impl Fn(f64, &[bool]) -> Vec<f64>) -> Tensor<2> {
-    let flat: Vec<f32> = times
-        .iter()
-        .zip(groups)
-        .flat_map(|(&t, row)| weights(f64::from(t), row))
-        .map(|weight| weight as f32)
-        .collect();
+    let flat: Vec<f32> =
+        times.iter().zip(groups).flat_map(|(&t, row)| weights(f64::from(t), row)).map(|weight| weight as f32).collect();
     Tensor::from_data(TensorData::new(flat, [groups.len(), groups[0].len()]), &Device::flex())
 }
 

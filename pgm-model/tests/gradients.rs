@@ -69,7 +69,10 @@ fn check(name: &str) {
         let (shape, mut expected) = read(name);
         if shape.len() == 2 && name.ends_with(".weight") {
             let (rows, columns) = (shape[0], shape[1]);
-            expected = (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| expected[r * columns + c]).collect();
+            expected = (0..columns)
+                .flat_map(|c| (0..rows).map(move |r| (r, c)))
+                .map(|(r, c)| expected[r * columns + c])
+                .collect();
         }
         let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         let (_, difference) = distance(found, &expected);

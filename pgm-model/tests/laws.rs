@@ -113,7 +113,7 @@ proptest! {
             for (index, &position) in positions.iter().enumerate() {
                 let (a, b) = (&trained[row][position], &sampled[row][index]);
                 prop_assert!(largest_difference(a, b) < TOLERANCE, "row {row}, position {position}: {a:?} {b:?}");
-                spread = spread.max(largest_difference(a, &vec![0.0; VOCAB]));
+                spread = spread.max(largest_difference(a, &[0.0; VOCAB]));
             }
         }
         prop_assert!(spread > 0.0 || case.members(true).iter().all(Vec::is_empty), "logits are not all zero");
@@ -172,12 +172,8 @@ fn the_other_groups_tokens_do_matter() {
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
     };
-    let case = Case {
-        config,
-        tokens: vec![vec![1, 2, 3, 4, 5]],
-        groups: vec![vec![false, true, false, true, true]],
-        seed: 7,
-    };
+    let case =
+        Case { config, tokens: vec![vec![1, 2, 3, 4, 5]], groups: vec![vec![false, true, false, true, true]], seed: 7 };
     let model = case.model();
     let mut changed = case.clone();
     changed.tokens[0][0] = 9;

@@ -14,6 +14,7 @@ use pgm_model::loss::{EPS, partition_weights, weighted_loss};
 use pgm_model::{CleanTokens, Network, Partition, Positions};
 
 #[test]
+#[allow(clippy::print_stdout)]
 fn wgsl_agrees_with_flex_in_training_sampling_and_gradient() {
     let wgpu = Device::wgpu(DeviceKind::DefaultDevice);
     for name in ["text_freqs_linear", "text_logsumexp_linear", "mdlm"] {
@@ -40,10 +41,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
         Network::Partition(model) => {
             let tokens = golden.int_tensor("tokens", device);
             let groups = golden.int_tensor("groups", device);
-            let mut logits = model
-                .forward_partition(tokens, &Partition::new(groups))
-                .try_into_vec_as::<f32>()
-                .unwrap();
+            let mut logits = model.forward_partition(tokens, &Partition::new(groups)).try_into_vec_as::<f32>().unwrap();
             let lengths = &golden.ints("clean_lengths")[0];
             let cut = |key: &str| -> Vec<Vec<usize>> {
                 golden.ints(key).into_iter().zip(lengths).map(|(row, &n)| row[..n].to_vec()).collect()

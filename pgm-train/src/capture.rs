@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
-use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy};
+use burn::train::checkpoint::{
+    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+};
 use burn::train::metric::store::EventStoreClient;
 
 /// The sending end for one kind of record.
@@ -44,11 +46,8 @@ pub(crate) fn captures() -> (Captures, Captured) {
     let (model_sender, model) = channel();
     let (optim_sender, optim) = channel();
     let (scheduler_sender, scheduler) = channel();
-    let capture = (
-        Capture(Mutex::new(model_sender)),
-        Capture(Mutex::new(optim_sender)),
-        Capture(Mutex::new(scheduler_sender)),
-    );
+    let capture =
+        (Capture(Mutex::new(model_sender)), Capture(Mutex::new(optim_sender)), Capture(Mutex::new(scheduler_sender)));
     (capture, Captured { model, optim, scheduler })
 }
 

@@ -61,7 +61,8 @@ pub(crate) fn write(out: &Path, mut state: State, records: Records, keep: usize)
     let parent = folder(out);
     let refused = |error: &dyn ToString| TrainError::file("write", &parent, error.to_string());
     std::fs::create_dir_all(&parent).map_err(|error| refused(&error))?;
-    let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).map_err(|error| refused(&error))?;
+    let temporary =
+        tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).map_err(|error| refused(&error))?;
     let path = |name: &str| temporary.path().join(name);
     records.model.save(path(MODEL)).map_err(|error| refused(&error))?;
     if let Some(average) = records.average {

@@ -181,7 +181,8 @@ impl TrainConfig {
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
         let invalid = |origin: &str, problem: String| TrainError::Config { origin: origin.to_string(), problem };
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
         // The file is checked alone first, so that an unknown key in it is not blamed on a setting.
         Self::from_table(&table).map_err(|error| invalid(origin, error))?;
         for setting in settings {

@@ -195,7 +195,14 @@ fn check_same(out: &Path, state: &State, config: &TrainConfig, data: &(String, u
     let comparable = |config: &TrainConfig| {
         let mut value = serde_json::to_value(config).expect("a configuration always serialises");
         if let Some(map) = value.as_object_mut() {
-            for key in ["log_every", "validate_every", "validate_rows", "validate_times", "checkpoint_every", "checkpoint_keep"] {
+            for key in [
+                "log_every",
+                "validate_every",
+                "validate_rows",
+                "validate_times",
+                "checkpoint_every",
+                "checkpoint_keep",
+            ] {
                 map.remove(key);
             }
             // With a cosine the number of steps shapes every learning rate.
@@ -205,17 +212,14 @@ fn check_same(out: &Path, state: &State, config: &TrainConfig, data: &(String, u
         }
         value
     };
-    let changed = |key: String, before: String, now: String| TrainError::Changed {
-        path: out.to_path_buf(),
-        key,
-        before,
-        now,
-    };
+    let changed =
+        |key: String, before: String, now: String| TrainError::Changed { path: out.to_path_buf(), key, before, now };
     if let Some((key, before, now)) = first_difference("", &comparable(&state.config), &comparable(config)) {
         return Err(changed(key, before, now));
     }
     if state.data != *data {
-        let describe = |(hash, rows): &(String, u64)| format!("{rows} rows with tokenizer {}", &hash[..hash.len().min(8)]);
+        let describe =
+            |(hash, rows): &(String, u64)| format!("{rows} rows with tokenizer {}", &hash[..hash.len().min(8)]);
         return Err(changed("--data".to_string(), describe(&state.data), describe(data)));
     }
     if state.step > config.steps {

@@ -86,7 +86,8 @@ impl History {
             text.push_str(&to_json(line));
         }
         pgm_model::checkpoint::write_file(&path, text.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(|error| TrainError::file("write", &path, error))?;
+        let file =
+            OpenOptions::new().append(true).open(&path).map_err(|error| TrainError::file("write", &path, error))?;
         Ok(Self { file, path })
     }
 

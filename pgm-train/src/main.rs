@@ -140,8 +140,7 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
     let renderer: Option<Box<dyn MetricsRenderer>> =
         terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
-    let observe: Arc<dyn Fn(&Event) + Send + Sync> =
-        if terminal { Arc::new(|_| ()) } else { Arc::new(|event| print_event(event)) };
+    let observe: Arc<dyn Fn(&Event) + Send + Sync> = if terminal { Arc::new(|_| ()) } else { Arc::new(print_event) };
     let finished = fit(Fit {
         config: &config,
         data: &args.data,
@@ -177,11 +176,19 @@ fn print_event(event: &Event) {
             let left = (steps - line.step) as f64 / rate;
             println!(
                 "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} tokens/s  {} left",
-                line.step, line.train_loss, line.lr, line.grad_norm, line.tokens_per_second, clock(left)
+                line.step,
+                line.train_loss,
+                line.lr,
+                line.grad_norm,
+                line.tokens_per_second,
+                clock(left)
             );
         }
         Event::Validated(line) => {
-            println!("step {}  validation {:.4} nats per token, perplexity {:.3}", line.step, line.val_nelbo, line.val_ppl);
+            println!(
+                "step {}  validation {:.4} nats per token, perplexity {:.3}",
+                line.step, line.val_nelbo, line.val_ppl
+            );
         }
         Event::Saved { step } => println!("step {step}  saved"),
         Event::Notice(text) => println!("note: {text}"),

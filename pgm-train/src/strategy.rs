@@ -260,11 +260,10 @@ impl Steps {
     ) -> Result<ValidationLine, TrainError> {
         let pause = Instant::now();
         let (mut sum, mut n_tokens) = (0.0, 0);
-        let mut batches = loader.iter();
         let n_batches = loader.num_items();
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
         report(components.event_processor.process_valid(start))?;
-        while let Some(batch) = batches.next() {
+        for batch in loader.iter() {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
             n_tokens += batch.n_valid;
             let loss = InferenceStep::step(&state.average, batch).loss;

@@ -140,7 +140,10 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     std::fs::remove_dir_all(folder.join("killed/model")).unwrap();
     let (resumed, notices) = run(folder, "killed", &[], true, None);
     assert!(resumed.unwrap().complete);
-    assert!(notices.len() == 1 && notices[0].contains("step-00000012") && notices[0].contains("optim.bpk"), "{notices:?}");
+    assert!(
+        notices.len() == 1 && notices[0].contains("step-00000012") && notices[0].contains("optim.bpk"),
+        "{notices:?}"
+    );
     assert_eq!(weights("killed"), weights("whole"));
     assert_eq!(lines(folder, "killed"), whole);
 
@@ -152,7 +155,8 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     assert!(matches!(refused, Err(TrainError::Exists { .. })));
 
     // A loss that is no number stops the run; what was saved before stays and is whole.
-    let (failed, _) = run(folder, "wild", &["optim.lr=1e38", "optim.clip=0", "checkpoint_every=1", "log_every=1"], false, None);
+    let (failed, _) =
+        run(folder, "wild", &["optim.lr=1e38", "optim.clip=0", "checkpoint_every=1", "log_every=1"], false, None);
     let message = failed.unwrap_err().to_string();
     assert!(message.contains("not finite at step"), "{message}");
     assert!(!folder.join("wild/model").exists());

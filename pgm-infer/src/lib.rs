@@ -22,3 +22,8 @@ pub use error::InferError;
 pub use sampler::{Request, Sampled, Settings, StepView, sample};
 pub use schedule::Schedule;
 pub use text::{GenerationConfig, Route, TextModel};
+
+/// Compiles the README's example.
+#[cfg(all(doctest, feature = "flex"))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

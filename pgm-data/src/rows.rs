@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::shard::{Layout, Shard};
-use crate::tokenizer::{SpecialNames, SpecialTokens, TextTokenizer};
+use crate::tokenizer::{SpecialTokens, TextTokenizer};
 use crate::{DataError, Mode};
 
 /// Name of the manifest in a data folder; it is what makes the folder finished.
@@ -97,17 +98,13 @@ impl DataFolder {
             return Err(not_prepared(format!("{MANIFEST_FILE} has version {}, not 1", manifest.version)));
         }
         let tokenizer_path = path.join(TOKENIZER_FILE);
-        let tokenizer = if manifest.tokenizer_sha256 == hex(&TextTokenizer::bytes().hash()) {
-            TextTokenizer::bytes()
-        } else {
-            // BOS and EOS were found when the data was made; here only the text matters.
-            TextTokenizer::from_file(&tokenizer_path, &SpecialNames::default())?
-        };
-        let on_disk = std::fs::read(&tokenizer_path).map_err(DataError::io("read", &tokenizer_path))?;
-        if on_disk != tokenizer.json() || hex(&tokenizer.hash()) != manifest.tokenizer_sha256 {
+        let json = std::fs::read(&tokenizer_path).map_err(DataError::io("read", &tokenizer_path))?;
+        if hex(&Sha256::digest(&json)) != manifest.tokenizer_sha256 {
             let problem = "it is not the tokenizer that this data was made with".to_string();
             return Err(DataError::Damaged { path: tokenizer_path, problem });
         }
+        let origin = tokenizer_path.display().to_string();
+        let tokenizer = TextTokenizer::with_special(json, &origin, manifest.special.clone(), manifest.vocab_size)?;
         Ok(Self { path: path.to_path_buf(), manifest, tokenizer })
     }
 

@@ -158,3 +158,26 @@ impl Shard {
         (tokens, valid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_at_both_widths_with_and_without_padding() {
+        let folder = tempfile::tempdir().unwrap();
+        for (width, largest) in [(2, 65_535), (4, 70_000)] {
+            for padded in [false, true] {
+                let layout = Layout { width, length: 3, padded, tokenizer_hash: [7; 32] };
+                let path = folder.path().join(format!("{width}-{padded}"));
+                let mut writer = ShardWriter::create(path.clone(), layout).unwrap();
+                writer.push(&[0, 1, largest], 3).unwrap();
+                writer.push(&[5, largest, 2], 1).unwrap();
+                assert_eq!(writer.finish().unwrap(), 2);
+                let shard = Shard::open(&path, layout).unwrap();
+                assert_eq!((shard.n_rows(), shard.row(0)), (2, (vec![0, 1, largest], 3)));
+                assert_eq!(shard.row(1), (vec![5, largest, 2], if padded { 1 } else { 3 }));
+            }
+        }
+    }
+}

@@ -72,6 +72,17 @@ impl TextTokenizer {
         Self::from_json(json, &path.display().to_string(), names, &config.unwrap_or(Value::Null))
     }
 
+    /// A `tokenizer.json` whose special tokens are known, as a data folder records them.
+    pub(crate) fn with_special(
+        json: Vec<u8>,
+        origin: &str,
+        special: SpecialTokens,
+        vocab_size: usize,
+    ) -> Result<Self, DataError> {
+        let tokenizer = parse(&json, origin)?;
+        Ok(Self { tokenizer, json, special, vocab_size })
+    }
+
     fn from_json(json: Vec<u8>, origin: &str, names: &SpecialNames, config: &Value) -> Result<Self, DataError> {
         let tokenizer = parse(&json, origin)?;
         let find = |role: &'static str, given: &Option<String>, usual: &[&str]| -> Result<Option<u32>, DataError> {

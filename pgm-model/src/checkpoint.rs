@@ -32,7 +32,7 @@ pub const GENERATION_FILE: &str = "generation_config.json";
 /// # Errors
 /// [`ModelError::Io`] when the disk refuses, [`ModelError::Device`] when a weight cannot be read back.
 pub fn save(folder: &Path, config: &ModelConfig, network: &Network) -> Result<(), ModelError> {
-    std::fs::create_dir_all(folder).map_err(|source| io("write", folder, source))?;
+    std::fs::create_dir_all(folder).map_err(|cause| io("write", folder, cause))?;
     let weights = to_safetensors(network)?;
     write_file(&folder.join(WEIGHTS_FILE), &weights)?;
     let json = serde_json::to_vec_pretty(config).expect("a configuration always serialises");
@@ -55,7 +55,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), Mo
 /// As [`load`].
 pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let path = folder.join(CONFIG_FILE);
-    let json = std::fs::read(&path).map_err(|source| io("read", &path, source))?;
+    let json = std::fs::read(&path).map_err(|cause| io("read", &path, cause))?;
     parse_config(&json, &path.display().to_string())
 }
 
@@ -64,11 +64,11 @@ pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
-    let file = File::open(path).map_err(|source| io("read", path, source))?;
+    let file = File::open(path).map_err(|cause| io("read", path, cause))?;
     // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a bus
     // error, as with every mapped file; our own writers replace files by renaming and never truncate.
     #[allow(unsafe_code)]
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|source| io("read", path, source))?;
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|cause| io("read", path, cause))?;
     from_safetensors(&map, &path.display().to_string(), config, device)
 }
 
@@ -100,16 +100,16 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    write().map_err(|source| io("write", path, source))
+    write().map_err(|cause| io("write", path, cause))
 }
 
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> ModelError {
-    ModelError::Io { action, path: path.to_path_buf(), source }
+fn io(action: &'static str, path: &Path, cause: std::io::Error) -> ModelError {
+    ModelError::Io { action, path: path.to_path_buf(), cause }
 }
 
 fn parse_config(json: &[u8], origin: &str) -> Result<ModelConfig, ModelError> {
     let config: ModelConfig =
-        serde_json::from_slice(json).map_err(|source| ModelError::Json { origin: origin.to_string(), source })?;
+        serde_json::from_slice(json).map_err(|cause| ModelError::Json { origin: origin.to_string(), cause })?;
     config.validate()?;
     Ok(config)
 }

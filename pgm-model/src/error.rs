@@ -17,22 +17,22 @@ pub enum ModelError {
         problem: String,
     },
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// "read" or "write".
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A JSON file that does not parse.
-    #[error("{origin} is not a valid model configuration: {source}")]
+    #[error("{origin} is not a valid model configuration: {cause}")]
     Json {
         /// The file, or "the configuration" when it came as bytes.
         origin: String,
         /// The cause.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A weights file that is not a readable safetensors file.
     #[error("{origin} is not a readable safetensors file ({problem}); it may be truncated, copy it again")]

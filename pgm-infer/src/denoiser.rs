@@ -57,9 +57,40 @@ fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {
     positions.iter().map(|row| row.to_vec()).collect()
 }
 
-// A [B, L] tensor of tokens, `filler` where nothing is decoded. Shorter rows are filled up too.
+/// Runs rows of equal length together: a network that sees whole rows must not see another row's length.
+fn by_length(
+    rows: &[&RowState],
+    positions: &[&[usize]],
+    run: impl Fn(&[&RowState], &[&[usize]]) -> Result<Logits, InferError>,
+) -> Result<Logits, InferError> {
+    let mut lengths: Vec<usize> = rows.iter().map(|row| row.length).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    if lengths.len() == 1 {
+        return run(rows, positions);
+    }
+    let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
+    let mut all = Logits { values: Vec::new(), n_positions, n_classes: 0 };
+    for length in lengths {
+        let members: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].length == length).collect();
+        let some_rows: Vec<&RowState> = members.iter().map(|&row| rows[row]).collect();
+        let some_positions: Vec<&[usize]> = members.iter().map(|&row| positions[row]).collect();
+        let some = run(&some_rows, &some_positions)?;
+        all.n_classes = some.n_classes;
+        all.values.resize(rows.len() * n_positions * some.n_classes, 0.0);
+        for (place, &row) in members.iter().enumerate() {
+            for index in 0..positions[row].len() {
+                let start = (row * n_positions + index) * some.n_classes;
+                all.values[start..start + some.n_classes].copy_from_slice(some.at(place, index));
+            }
+        }
+    }
+    Ok(all)
+}
+
+// A [B, L] tensor of tokens, `filler` where nothing is decoded. Rows have equal length.
 fn dense(rows: &[&RowState], filler: u32, device: &Device) -> Tensor<2, Int> {
-    let length = rows.iter().map(|row| row.length).max().unwrap_or(0);
+    let length = rows[0].length;
     let mut values = vec![filler as i32; rows.len() * length];
     for (index, row) in rows.iter().enumerate() {
         for (&position, &token) in row.positions.iter().zip(&row.tokens) {
@@ -104,8 +135,8 @@ pub struct FullDenoiser<'a> {
     pub mask_index: usize,
 }
 
-impl Denoiser for FullDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+impl FullDenoiser<'_> {
+    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
         let tokens = dense(rows, 0, self.device);
         let length = tokens.dims()[1];
         let groups: Vec<Vec<bool>> = rows
@@ -127,6 +158,12 @@ impl Denoiser for FullDenoiser<'_> {
         let index = Tensor::from_data(TensorData::new(index, [rows.len() * n_positions]), self.device);
         let chosen = all.reshape([rows.len() * length, n_classes]).select(0, index);
         read(chosen.reshape([rows.len(), n_positions, n_classes]))
+    }
+}
+
+impl Denoiser for FullDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        by_length(rows, positions, |rows, positions| self.equal_rows(rows, positions))
     }
 
     fn mask_index(&self) -> usize {
@@ -157,8 +194,8 @@ pub struct MaskedDenoiser<'a> {
     pub head_at: HeadAt,
 }
 
-impl Denoiser for MaskedDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+impl MaskedDenoiser<'_> {
+    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
         let tokens = dense(rows, self.mask_index as u32, self.device);
         let mut wanted = to_vecs(positions);
         let n_positions = wanted.iter().map(Vec::len).max().unwrap_or(0);
@@ -172,6 +209,12 @@ impl Denoiser for MaskedDenoiser<'_> {
         }
         let logits = self.model.forward_at(tokens, &Positions::new(&wanted, self.device));
         read(logits.narrow(1, 0, n_positions))
+    }
+}
+
+impl Denoiser for MaskedDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        by_length(rows, positions, |rows, positions| self.equal_rows(rows, positions))
     }
 
     fn mask_index(&self) -> usize {

@@ -41,7 +41,9 @@ impl Gauge {
     }
 
     fn entry(&self) -> SerializedEntry {
-        SerializedEntry::new(format!("{:.4}", self.value), self.value.to_string())
+        let small = self.value != 0.0 && self.value.abs() < 0.01;
+        let shown = if small { format!("{:.3e}", self.value) } else { format!("{:.4}", self.value) };
+        SerializedEntry::new(shown, self.value.to_string())
     }
 }
 

@@ -165,16 +165,15 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-#[allow(clippy::print_stdout)]
 fn print_event(event: &Event) {
-    match event {
+    let line = match event {
         Event::Started { step, parameters, rows } => {
-            println!("{parameters} parameters, {rows} training rows, from step {step}");
+            format!("{parameters} parameters, {rows} training rows, from step {step}")
         }
         Event::Trained { line, steps } => {
             let rate = line.step as f64 / line.seconds;
             let left = (steps - line.step) as f64 / rate;
-            println!(
+            format!(
                 "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} tokens/s  {} left",
                 line.step,
                 line.train_loss,
@@ -182,17 +181,19 @@ fn print_event(event: &Event) {
                 line.grad_norm,
                 line.tokens_per_second,
                 clock(left)
-            );
+            )
         }
         Event::Validated(line) => {
-            println!(
+            format!(
                 "step {}  validation {:.4} nats per token, perplexity {:.3}",
                 line.step, line.val_nelbo, line.val_ppl
-            );
+            )
         }
-        Event::Saved { step } => println!("step {step}  saved"),
-        Event::Notice(text) => println!("note: {text}"),
-    }
+        Event::Saved { step } => format!("step {step}  saved"),
+        Event::Notice(text) => format!("note: {text}"),
+    };
+    // A reader that has gone away, as `| head` does, is no reason to end a training.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn clock(seconds: f64) -> String {

@@ -99,8 +99,7 @@ impl Steps {
         let (mut state, restored) = self.restore(learner)?;
         learner.fork(&self.device);
         state.average = state.average.fork(&plain).valid();
-        let start_split = |items| LearnerEvent::StartSplit { epoch_number: 1, total_items: items };
-        report(components.event_processor.process_train(start_split(config.steps)))?;
+        self.show_training(components)?;
         let mut batches = train.iter();
         let mut last_validation = None;
         if !restored {
@@ -156,6 +155,12 @@ impl Steps {
             return Err(TrainError::Learner(error.to_string()));
         }
         Ok(Ended { step: state.step, average: state.average, validation: last_validation })
+    }
+
+    // Tells the dashboard that what it counts from here on is training steps.
+    fn show_training(&self, components: &mut TrainingComponents<Trainee>) -> Result<(), TrainError> {
+        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.config.steps };
+        report(components.event_processor.process_train(start))
     }
 
     fn restore(&self, learner: &mut Learner<Trainee>) -> Result<(Progressing, bool), TrainError> {
@@ -280,6 +285,7 @@ impl Steps {
         report(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
         (self.observe)(&Event::Validated(line.clone()));
         state.history.push(&Line::Validation(line.clone()))?;
+        self.show_training(components)?;
         // The time of a validation is none of the training's rate.
         state.since += pause.elapsed();
         Ok(line)

@@ -1,7 +1,7 @@
 //! Model folders: `config.json` and `model.safetensors`, with `tokenizer.json` and `generation_config.json` beside.
 //!
 //! Weights are stored under the published checkpoints' names without their `backbone.` prefix, linear weights as
-//! `[out, in]`, so that PyTorch code reads our files and we read theirs. [`published_name`] is the one table of names.
+//! `[out, in]`, so that PyTorch code reads our files and we read theirs. `published_name` is the one table of names.
 //!
 //! Files are written beside and renamed into place. Loading checks that each tensor is there, has the configured shape
 //! and belongs to the model.

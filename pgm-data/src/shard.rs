@@ -2,7 +2,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | `PGMROWS1` |
+//! | 8 | `PGMROWS`, then the version of the format, `1` |
 //! | 4 | bytes of a token: 2 or 4, little endian like every number here |
 //! | 4 | tokens of a row |
 //! | 8 | rows |
@@ -110,7 +110,8 @@ impl Shard {
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io("map", path))?;
         let damaged = |problem: &str| DataError::Damaged { path: path.to_path_buf(), problem: problem.to_string() };
         if map.len() < HEADER || &map[..8] != MAGIC {
-            return Err(damaged("it has no header"));
+            let other = map.len() >= HEADER && map[..7] == MAGIC[..7];
+            return Err(damaged(if other { "it has another version of the format" } else { "it has no header" }));
         }
         let u32_at = |at: usize| u32::from_le_bytes(map[at..at + 4].try_into().expect("four bytes"));
         let n_rows = u64::from_le_bytes(map[16..24].try_into().expect("eight bytes")) as usize;

@@ -68,8 +68,15 @@ impl TextTokenizer {
     pub fn from_file(path: &Path, names: &SpecialNames) -> Result<Self, DataError> {
         let json = std::fs::read(path).map_err(DataError::io("read", path))?;
         let beside = path.with_file_name("tokenizer_config.json");
-        let config = std::fs::read(beside).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self::from_json(json, &path.display().to_string(), names, &config.unwrap_or(Value::Null))
+        let config = match std::fs::read(&beside) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| DataError::Tokenizer {
+                origin: beside.display().to_string(),
+                problem: format!("is not JSON ({error})"),
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(error) => return Err(DataError::io("read", beside)(error)),
+        };
+        Self::from_json(json, &path.display().to_string(), names, &config)
     }
 
     /// A `tokenizer.json` whose special tokens are known, as a data folder records them.

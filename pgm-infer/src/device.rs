@@ -140,16 +140,17 @@ impl DeviceName {
     }
 }
 
-/// Makes Burn's own default device the opened one. Restoring an optimiser goes through that default, which would
-/// otherwise be the best *compiled* backend, present or not.
+/// Makes the CPU Burn's own default device, where it is compiled in.
 ///
-/// Call it first thing in `main`.
-pub fn set_default(name: &str) {
-    let backend = name.split(':').next().unwrap_or(name);
-    // SAFETY: called at the start of main, before any thread exists that could read the environment.
-    #[allow(unsafe_code)]
-    unsafe {
-        std::env::set_var("BURN_DEVICE", backend);
+/// Restoring an optimiser goes through that default before each tensor moves to its parameter's device; it would
+/// otherwise be the best *compiled* backend, present or not. Call it first thing in `main`.
+pub fn restore_through_the_cpu() {
+    if cfg!(feature = "flex") {
+        // SAFETY: called at the start of main, before any thread exists that could read the environment.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("BURN_DEVICE", "flex");
+        }
     }
 }
 

@@ -41,6 +41,18 @@ impl DrawSettings {
     }
 }
 
+/// What was drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// The class.
+    pub class: usize,
+    /// Its log-probability under the untempered, uncut distribution, in nats.
+    pub log_probability: f64,
+    /// Distance of the uniform from the nearest boundary of the class in the cumulative distribution; at temperature 0
+    /// one minus the ratio of the second-best probability to the best. Where it is below 1e-5, rounding may choose.
+    pub margin: f64,
+}
+
 /// Draws a class from logits; class `excluded` (the mask) has probability 0. Scratch space is reused between calls.
 #[derive(Debug, Default)]
 pub struct Drawer {
@@ -49,9 +61,8 @@ pub struct Drawer {
 }
 
 impl Drawer {
-    /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution, and its log-probability under the
-    /// untempered, uncut distribution, in nats.
-    pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> (usize, f64) {
+    /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution.
+    pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> Drawn {
         let allowed = |class: &usize| *class != excluded;
         let best = (0..logits.len()).filter(allowed).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
         let largest = f64::from(logits[best]);
@@ -61,8 +72,9 @@ impl Drawer {
             *weight = 0.0;
         }
         let log_total = self.weights.iter().sum::<f64>().ln();
-        let class = if settings.temperature == 0.0 {
-            best
+        let (class, margin) = if settings.temperature == 0.0 {
+            let others = self.weights.iter().enumerate().filter(|(class, _)| *class != best);
+            (best, 1.0 - others.map(|(_, weight)| *weight).fold(0.0, f64::max))
         } else {
             if settings.temperature != 1.0 {
                 let inverse = 1.0 / settings.temperature;
@@ -71,7 +83,7 @@ impl Drawer {
             self.cut(settings);
             self.invert(uniform, best)
         };
-        (class, f64::from(logits[class]) - largest - log_total)
+        Drawn { class, log_probability: f64::from(logits[class]) - largest - log_total, margin }
     }
 
     // Zeroes the weights that top-k and top-p leave out. Of equal weights the lower class stays.
@@ -104,17 +116,20 @@ impl Drawer {
         }
     }
 
-    fn invert(&self, uniform: f64, fallback: usize) -> usize {
-        let target = uniform * self.weights.iter().sum::<f64>();
+    // The class, and how far from its ends the uniform lies.
+    fn invert(&self, uniform: f64, fallback: usize) -> (usize, f64) {
+        let total = self.weights.iter().sum::<f64>();
+        let target = uniform * total;
         let mut cumulative = 0.0;
         for (class, weight) in self.weights.iter().enumerate() {
             cumulative += weight;
             if cumulative > target {
-                return class;
+                let below = target - (cumulative - weight);
+                return (class, below.min(cumulative - target).max(0.0) / total);
             }
         }
         // Only when rounding leaves the sum a hair below the target.
-        fallback
+        (fallback, 0.0)
     }
 }
 
@@ -128,7 +143,7 @@ mod tests {
         let (mut drawer, mut rng) = (Drawer::default(), StdRng::seed_from_u64(5));
         let mut counts = vec![0; logits.len()];
         for _ in 0..n {
-            counts[drawer.draw(logits, logits.len() - 1, &settings, rng.random()).0] += 1;
+            counts[drawer.draw(logits, logits.len() - 1, &settings, rng.random()).class] += 1;
         }
         counts
     }
@@ -160,7 +175,7 @@ mod tests {
     fn the_uniform_reaches_classes_below_the_resolution_of_float32() {
         let logits = [0.0, -24.0, -30.0, 9.0];
         let mut drawer = Drawer::default();
-        let mut class = |uniform| drawer.draw(&logits, 3, &DrawSettings::default(), uniform).0;
+        let mut class = |uniform| drawer.draw(&logits, 3, &DrawSettings::default(), uniform).class;
         assert_eq!(class(0.0), 0);
         assert_eq!(class(1.0 - 2.0_f64.powi(-53)), 2, "the last class has probability 9e-14");
         assert_eq!(class(1.0 - 1e-11), 1, "the middle one 4e-11");
@@ -189,8 +204,11 @@ mod tests {
     fn the_log_probability_is_the_models_own() {
         let logits = [0.25_f32.ln(), 0.75_f32.ln(), 5.0];
         let settings = DrawSettings { temperature: 0.0, ..DrawSettings::default() };
-        let (class, log_probability) = Drawer::default().draw(&logits, 2, &settings, 0.9);
-        assert_eq!(class, 1);
-        assert!((log_probability - 0.75_f64.ln()).abs() < 1e-7);
+        let drawn = Drawer::default().draw(&logits, 2, &settings, 0.9);
+        assert_eq!(drawn.class, 1);
+        assert!((drawn.log_probability - 0.75_f64.ln()).abs() < 1e-7);
+        assert!((drawn.margin - 2.0 / 3.0).abs() < 1e-6);
+        let drawn = Drawer::default().draw(&logits, 2, &DrawSettings::default(), 0.9);
+        assert!(drawn.class == 1 && (drawn.margin - 0.1).abs() < 1e-6, "{drawn:?}");
     }
 }

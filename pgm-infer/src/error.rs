@@ -19,7 +19,7 @@ pub enum InferError {
     },
     /// The tokenizer does not belong to the model.
     #[error(
-        "{origin} has token ids up to {largest}, the model's vocabulary has {vocab_size}; it is the tokenizer of another model"
+        "{origin} has token ids up to {largest}, the model's vocabulary has {vocab_size} tokens; it is the tokenizer of another model"
     )]
     WrongTokenizer {
         /// The tokenizer's file.

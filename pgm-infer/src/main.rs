@@ -11,7 +11,7 @@ use anyhow::{anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::{Workload, alternate, default_schedule};
 use pgm_infer::denoiser::HeadAt;
-use pgm_infer::device::{self, DeviceName};
+use pgm_infer::device::DeviceName;
 use pgm_infer::sampler::{Request, Settings, StepView};
 use pgm_infer::template::{self, Part};
 use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
@@ -167,9 +167,7 @@ fn main() -> ExitCode {
 }
 
 fn open_device(name: &DeviceName) -> anyhow::Result<(burn::tensor::Device, String)> {
-    let (device, name) = name.open().map_err(|message| anyhow!(message))?;
-    device::set_default(&name);
-    Ok((device, name))
+    name.open().map_err(|message| anyhow!(message))
 }
 
 fn generate(args: &GenerateArgs) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::denoiser::{Denoiser, RowState};
-use crate::draw::{DrawSettings, Drawer};
+use crate::draw::{DrawSettings, Drawer, Drawn};
 use crate::{InferError, Schedule};
 
 /// One row to sample: its length, its given tokens, its seed.
@@ -46,6 +46,8 @@ pub struct Sampled {
     pub order: Vec<usize>,
     /// Log-probability of each decoded token when it was drawn, in nats, in that order.
     pub log_probabilities: Vec<f64>,
+    /// How clearly each token won, see [`Drawn::margin`]; below 1e-5 rounding may have chosen.
+    pub margins: Vec<f64>,
     /// Whether every position is decoded.
     pub complete: bool,
 }
@@ -78,6 +80,7 @@ struct Row {
     queue: Vec<usize>,
     n_open: usize,
     log_probabilities: Vec<f64>,
+    margins: Vec<f64>,
     rng: ChaCha8Rng,
 }
 
@@ -100,7 +103,7 @@ impl Row {
         let (positions, tokens) = request.given.iter().copied().unzip();
         let n_open = queue.len();
         let state = RowState { length: request.length, positions, tokens };
-        Ok(Self { state, queue, n_open, log_probabilities: Vec::with_capacity(n_open), rng })
+        Ok(Self { state, queue, n_open, log_probabilities: Vec::new(), margins: Vec::new(), rng })
     }
 
     fn finish(self, mask_index: usize) -> Sampled {
@@ -113,6 +116,7 @@ impl Row {
             tokens,
             order: self.state.positions[n_given..].to_vec(),
             log_probabilities: self.log_probabilities,
+            margins: self.margins,
             complete: self.queue.is_empty(),
         }
     }
@@ -165,17 +169,19 @@ pub fn sample(
             for (index, row) in rows.iter_mut().enumerate() {
                 let Some(place) = is_active[index] else { continue };
                 let uniforms: Vec<f64> = taken[place].iter().map(|_| row.rng.random()).collect();
-                let drawn: Vec<(usize, f64)> = uniforms
+                let drawn: Vec<Drawn> = uniforms
                     .into_par_iter()
                     .enumerate()
                     .map_init(Drawer::default, |drawer, (k, uniform)| {
                         drawer.draw(logits.at(place, k), excluded, &settings.draw, uniform)
                     })
                     .collect();
-                for (&position, (token, log_probability)) in taken[place].iter().zip(drawn) {
+                for (&position, drawn) in taken[place].iter().zip(drawn) {
+                    let token = drawn.class;
                     row.state.positions.push(position);
                     row.state.tokens.push(token as u32);
-                    row.log_probabilities.push(log_probability);
+                    row.log_probabilities.push(drawn.log_probability);
+                    row.margins.push(drawn.margin);
                     decoded[index].push((position, token as u32));
                 }
             }

@@ -79,7 +79,8 @@ impl TextModel {
         let generation = match std::fs::read(&generation_path) {
             Ok(json) => serde_json::from_slice(&json)
                 .map_err(|error| InferError::File { path: generation_path, problem: error.to_string() })?,
-            Err(_) => GenerationConfig::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => GenerationConfig::default(),
+            Err(error) => return Err(InferError::File { path: generation_path, problem: error.to_string() }),
         };
         Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
     }
@@ -98,7 +99,8 @@ impl TextModel {
     ) -> Result<Self, InferError> {
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         let vocab_size = config.backbone().vocab_size;
-        if largest >= vocab_size {
+        // The mask may be the one id that the tokenizer does not know.
+        if largest >= vocab_size || largest + 2 < vocab_size {
             return Err(InferError::WrongTokenizer { origin: origin.to_string(), largest, vocab_size });
         }
         // Names of special tokens in a prompt are text like any other, as they were in training.

@@ -9,7 +9,8 @@
 //! trains, [`forward_clean`](PartitionTransformer::forward_clean) samples. They agree wherever both are defined.
 //! [`MaskedTransformer`] is the masked-diffusion baseline (MDLM, arXiv 2406.07524) made of the same blocks.
 //!
-//! This crate knows no tokenizer, no sampler and no data set, draws no random number after initialisation, and
+//! This crate knows no tokenizer, no sampler and no data set, draws no random number after initialisation but
+//! dropout's, and
 //! touches the disk only in [`checkpoint`].
 
 pub mod attention;

@@ -23,7 +23,7 @@ impl ModuleVisitor for Collect<'_> {
 }
 
 fn check(name: &str) {
-    let golden = Golden::open(name);
+    let golden = Golden::open_ours(name);
     let device = Device::flex().autodiff();
     let network = golden.network(&device.clone().inner()).train().fork(&device);
     let mask_index = golden.config.backbone().mask_index;
@@ -56,7 +56,7 @@ fn check(name: &str) {
     let mut collect = Collect { gradients: &gradients, found: Vec::new() };
     network.visit(&mut collect);
 
-    let bytes = std::fs::read(concat_path(name)).unwrap();
+    let bytes = std::fs::read(golden.folder.join("gradients.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let read = |name: &str| -> (Vec<usize>, Vec<f32>) {
         let view = file.tensor(name).unwrap();
@@ -78,10 +78,6 @@ fn check(name: &str) {
         let (_, difference) = distance(found, &expected);
         assert!(difference < 2e-5 + 1e-4 * largest, "{name}: difference {difference:e}, largest gradient {largest:e}");
     }
-}
-
-fn concat_path(name: &str) -> String {
-    format!("{}/tests/golden/{name}/gradients.safetensors", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]

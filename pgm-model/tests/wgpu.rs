@@ -62,7 +62,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
                 .iter()
                 .zip(&groups)
                 .flat_map(|(&t, row)| partition_weights(f64::from(t), row, EPS).collect::<Vec<_>>())
-                .map(|weight| (weight / 72.0) as f32)
+                .map(|weight| (weight / (shape[0] * shape[1]) as f64) as f32)
                 .collect();
             let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
             let tokens = golden.int_tensor("tokens", &device);

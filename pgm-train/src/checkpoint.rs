@@ -61,6 +61,12 @@ pub(crate) fn write(out: &Path, mut state: State, records: Records, keep: usize)
     let parent = folder(out);
     let refused = |error: &dyn ToString| TrainError::file("write", &parent, error.to_string());
     std::fs::create_dir_all(&parent).map_err(|error| refused(&error))?;
+    // What a killed run left half written.
+    for entry in std::fs::read_dir(&parent).map_err(|error| refused(&error))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".writing-") {
+            std::fs::remove_dir_all(entry.path()).map_err(|error| refused(&error))?;
+        }
+    }
     let temporary =
         tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).map_err(|error| refused(&error))?;
     let path = |name: &str| temporary.path().join(name);

@@ -209,7 +209,6 @@ impl TrainConfig {
             ("accumulate", self.accumulate),
             ("log_every", self.log_every),
             ("validate_every", self.validate_every),
-            ("validate_times", self.validate_times),
             ("checkpoint_every", self.checkpoint_every),
             ("checkpoint_keep", self.checkpoint_keep),
         ];
@@ -220,6 +219,9 @@ impl TrainConfig {
         }
         if !self.batch.is_multiple_of(self.accumulate) {
             return Err(format!("batch = {} must be a multiple of accumulate = {}", self.batch, self.accumulate));
+        }
+        if self.validate_times < 4 {
+            return Err(format!("validate_times = {} must be at least 4", self.validate_times));
         }
         let optim = &self.optim;
         let ranges = [

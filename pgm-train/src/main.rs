@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{anyhow, bail};
 use burn::train::Interrupter;
@@ -120,6 +120,7 @@ enum ModelArg {
 
 #[allow(clippy::print_stderr)]
 fn main() -> ExitCode {
+    device::restore_through_the_cpu();
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(&args),
         Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
@@ -130,17 +131,28 @@ fn main() -> ExitCode {
     })
 }
 
+#[allow(clippy::print_stderr)]
 fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let config = TrainConfig::load(&args.config, &args.set)?;
-    let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
-    device::set_default(&device_name);
+    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
     let interrupter = Interrupter::new();
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
     let terminal = std::io::stdout().is_terminal();
     let renderer: Option<Box<dyn MetricsRenderer>> =
         terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
-    let observe: Arc<dyn Fn(&Event) + Send + Sync> = if terminal { Arc::new(|_| ()) } else { Arc::new(print_event) };
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let observe: Arc<dyn Fn(&Event) + Send + Sync> = if terminal {
+        let notices = notices.clone();
+        Arc::new(move |event| {
+            keep_ctrl_c_a_signal();
+            if let Event::Notice(text) = event {
+                notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
+            }
+        })
+    } else {
+        Arc::new(print_event)
+    };
     let finished = fit(Fit {
         config: &config,
         data: &args.data,
@@ -150,7 +162,12 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
         interrupter,
         renderer,
         observe,
-    })?;
+    });
+    // What the dashboard covered.
+    for notice in notices.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        eprintln!("note: {notice}");
+    }
+    let finished = finished?;
     let mut out = std::io::stdout().lock();
     let out_folder = args.out.display();
     if let Some(validation) = &finished.validation {
@@ -196,6 +213,23 @@ fn print_event(event: &Event) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// The dashboard puts the terminal into raw mode, where Ctrl-C is a key like any other; this makes it a signal again.
+/// The dashboard sets its mode on a thread of its own, so this is called with every event.
+fn keep_ctrl_c_a_signal() {
+    #[cfg(unix)]
+    {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        if let Ok(mut mode) = tcgetattr(&stdin)
+            && !mode.local_modes.contains(LocalModes::ISIG)
+        {
+            mode.local_modes.insert(LocalModes::ISIG);
+            // Where the terminal refuses, q in the dashboard still stops the run.
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &mode);
+        }
+    }
+}
+
 fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match seconds / 3600 {
@@ -229,7 +263,6 @@ fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     config.validate()?;
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
-    device::set_default(&device_name);
     let what = match args.what {
         WhatArg::Forward => What::Forward,
         WhatArg::Train => What::Train,

@@ -17,9 +17,18 @@ pub struct Golden {
 impl Golden {
     /// Opens a folder below `PGM_GOLDEN`, or below the repository's copy.
     pub fn open(name: &str) -> Self {
-        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into();
-        let root = std::env::var_os("PGM_GOLDEN").map_or(default, PathBuf::from);
-        let folder = root.join(name);
+        match std::env::var_os("PGM_GOLDEN") {
+            Some(root) => Self::open_in(PathBuf::from(root).join(name)),
+            None => Self::open_ours(name),
+        }
+    }
+
+    /// Opens a folder of the repository's copy.
+    pub fn open_ours(name: &str) -> Self {
+        Self::open_in(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name))
+    }
+
+    fn open_in(folder: PathBuf) -> Self {
         let read = |file: &str| {
             std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{}/{file}: {error}", folder.display()))
         };
@@ -66,6 +75,7 @@ fn published_config(json: &Value) -> ModelConfig {
     let backbone = BackboneConfig {
         cond_dim: size("cond_dim"),
         mask_index: size("mask_index"),
+        mlp_ratio: json["mlp_ratio"].as_u64().unwrap_or(4) as usize,
         ..BackboneConfig::new(size("vocab_size"), size("hidden_size"), size("n_heads"), size("length"))
     };
     if json.get("encoder").is_none() {

@@ -200,6 +200,9 @@ impl Report {
 
     #[allow(clippy::print_stderr)]
     fn update(&mut self, progress: Progress) -> ControlFlow<()> {
+        if progress.total == 0 {
+            return if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
         if self.plain && self.last.elapsed() > Duration::from_secs(5) {
@@ -233,7 +236,14 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
 }
 
 fn run_train_tokenizer(args: &TrainTokenizerArgs) -> anyhow::Result<()> {
-    let tokenizer = TextTokenizer::train(&args.input.resolve()?, args.vocab_size)?;
+    let inputs = args.input.resolve()?;
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}{bytes} read in {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let tokenizer = TextTokenizer::train(&inputs, args.vocab_size, &|n_bytes| bar.set_position(n_bytes))?;
+    bar.finish_and_clear();
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let refused = || format!("cannot write {}", args.out.display());
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(refused)?;

@@ -64,7 +64,7 @@ pub struct Prepare<'a> {
 pub struct Progress {
     /// Bytes tokenised so far.
     pub done: u64,
-    /// Bytes in all inputs.
+    /// Bytes in all inputs; 0 while they are being counted.
     pub total: u64,
 }
 
@@ -91,10 +91,14 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
     let folder =
         tempfile::Builder::new().prefix(".preparing-").tempdir_in(parent).map_err(DataError::io("write", parent))?;
 
-    let input_bytes = what.inputs.text_bytes()?;
+    let mut poll = || match observe(Progress { done: 0, total: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(DataError::Stopped),
+    };
+    let input_bytes = what.inputs.text_bytes(&mut poll)?;
     let validation_bytes = match what.validation {
         Validation::Fraction(_) => 0,
-        Validation::Inputs(inputs) => inputs.text_bytes()?,
+        Validation::Inputs(inputs) => inputs.text_bytes(&mut poll)?,
     };
     let mut done = 0;
     let mut advance = |bytes: u64| {

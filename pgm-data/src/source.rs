@@ -67,11 +67,12 @@ impl Inputs {
         &self.files
     }
 
-    /// Bytes of text in all files. Plain files are not opened for it; JSONL and Parquet are read once.
+    /// Bytes of text in all files. Plain files are not opened for it; JSONL and Parquet are read once, with `poll`
+    /// called at every document so that the caller can stop.
     ///
     /// # Errors
-    /// As [`for_each_piece`](Self::for_each_piece).
-    pub fn text_bytes(&self) -> Result<u64, DataError> {
+    /// As [`for_each_piece`](Self::for_each_piece), and what `poll` returns.
+    pub fn text_bytes(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<u64, DataError> {
         let mut total = 0;
         for path in &self.files {
             if matches!(Kind::of(path), Kind::Text) {
@@ -79,7 +80,7 @@ impl Inputs {
             } else {
                 self.read_file(path, &mut |piece| {
                     total += piece.text.len() as u64;
-                    Ok(())
+                    poll()
                 })?;
             }
         }

@@ -118,11 +118,12 @@ impl TextTokenizer {
         Ok(Self { tokenizer, json, special, vocab_size })
     }
 
-    /// Trains a byte-level BPE on all the text, with `<|endoftext|>` and `<|mask|>` as its last two tokens.
+    /// Trains a byte-level BPE on all the text, with `<|endoftext|>` and `<|mask|>` as its last two tokens. `observe`
+    /// is told how many bytes of text have been read.
     ///
     /// # Errors
     /// What the inputs hold wrong; [`DataError::Option`] for a vocabulary that has no room for bytes.
-    pub fn train(inputs: &Inputs, vocab_size: usize) -> Result<Self, DataError> {
+    pub fn train(inputs: &Inputs, vocab_size: usize, observe: &(dyn Fn(u64) + Sync)) -> Result<Self, DataError> {
         let n_special = SPECIAL.len();
         if vocab_size < 256 + n_special {
             let least = 256 + n_special;
@@ -149,7 +150,10 @@ impl TextTokenizer {
         let (sender, receiver) = mpsc::sync_channel::<String>(16);
         let read = std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
+                let mut n_bytes = 0;
                 inputs.for_each_piece(&mut |piece| {
+                    n_bytes += piece.text.len() as u64;
+                    observe(n_bytes);
                     // The trainer stops listening only when it failed, and then says why itself.
                     let _ = sender.send(piece.text);
                     Ok(())
@@ -282,7 +286,7 @@ mod tests {
         let text: String = (0..150_000_usize).map(|i| format!("{} ", words[(i * i + i / 7) % words.len()])).collect();
         std::fs::write(&path, &text).unwrap();
         let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
-        let tokenizer = TextTokenizer::train(&inputs, 300).unwrap();
+        let tokenizer = TextTokenizer::train(&inputs, 300, &|_| ()).unwrap();
         assert!(tokenizer.vocab_size() <= 300 && tokenizer.vocab_size() > 258);
         assert_eq!(tokenizer.special().mask as usize, tokenizer.vocab_size() - 1);
         assert_eq!(tokenizer.special().bos, tokenizer.special().eos);

@@ -163,7 +163,7 @@ fn main() -> anyhow::Result<()> {
     println!("\n== 4. Speed against a masked model of the same size ==");
     let baseline_config = ModelConfig::Masked(model.config().masked_baseline());
     let baseline = Network::new(&baseline_config, &device);
-    let workload = Workload { length: LENGTH, batch: 8, steps: 32, runs: 3, head_at: HeadAt::Masked };
+    let workload = Workload { length: LENGTH, batch: 8, steps: 32, warmup: 1, runs: 3, head_at: HeadAt::Masked };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
     let measured = alternate(&models, &device, &workload)?;
     let rates: Vec<f64> =

@@ -20,7 +20,9 @@ pub struct Workload {
     pub batch: usize,
     /// Steps.
     pub steps: usize,
-    /// Timed runs of each model, after one that is not.
+    /// Runs of each model before the timed ones.
+    pub warmup: usize,
+    /// Timed runs of each model.
     pub runs: usize,
     /// Where a masked baseline runs its head.
     pub head_at: HeadAt,
@@ -71,7 +73,7 @@ pub fn alternate(
                 * flops::uniform_sampling(config, workload.length, workload.steps, workload.head_at),
         })
         .collect();
-    for run in 0..=workload.runs {
+    for run in 0..workload.warmup + workload.runs {
         for ((network, config), measured) in models.iter().zip(&mut measured) {
             let bos = config.backbone().bos_index as u32;
             let request = |row: usize| Request { length: workload.length, given: vec![(0, bos)], seed: row as u64 };
@@ -87,7 +89,7 @@ pub fn alternate(
                 Network::Partition(_) => denoiser(network, config, Route::Clean, device),
             };
             let outcome = sample(denoiser.as_ref(), &requests, &settings, &mut |_| ControlFlow::Continue(()))?;
-            if run > 0 {
+            if run >= workload.warmup {
                 measured.seconds.push(start.elapsed().as_secs_f64());
             }
             measured.network_evaluations = outcome.n_evaluations;

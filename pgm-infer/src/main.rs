@@ -128,6 +128,9 @@ struct BenchArgs {
     /// Timed runs, in alternation with the baseline's
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Runs before the timed ones
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
     /// Also measure a masked model of as many blocks
     #[arg(long, value_enum)]
     baseline: Option<Baseline>,
@@ -334,7 +337,8 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         Some(Baseline::Mdlm) => HeadAt::Masked,
         Some(Baseline::MdlmLean) | None => HeadAt::Decoded,
     };
-    let workload = Workload { length, batch: args.batch, steps: args.steps, runs: args.runs, head_at };
+    let workload =
+        Workload { length, batch: args.batch, steps: args.steps, warmup: args.warmup, runs: args.runs, head_at };
     let baseline = args.baseline.map(|_| {
         let config = ModelConfig::Masked(config.masked_baseline());
         (Network::new(&config, &device), config)

@@ -6,9 +6,9 @@ use std::time::Instant;
 use burn::tensor::Device;
 use pgm_model::{ModelConfig, Network};
 
-use crate::denoiser::{Denoiser, HeadAt, MaskedDenoiser};
-use crate::sampler::{Request, Settings, sample};
-use crate::text::{Route, denoiser};
+use crate::denoiser::{HeadAt, MaskedDenoiser};
+use crate::sampler::{Request, Settings, StepView, sample};
+use crate::text::{Route, Source};
 use crate::{InferError, Schedule, flops};
 
 /// What every model samples.
@@ -55,7 +55,7 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// Samples with each model in turn, `runs` times, each by its own default sampler: `uniform` for a partition model,
-/// MDLM's ancestral one for the masked baseline.
+/// MDLM's ancestral one for the masked baseline, token by token for the autoregressive one.
 ///
 /// # Errors
 /// As [`sample`].
@@ -81,14 +81,15 @@ pub fn alternate(
             let schedule = default_schedule(config);
             let settings = Settings { steps: workload.steps, schedule, ..Settings::default() };
             let start = Instant::now();
-            let denoiser: Box<dyn Denoiser> = match network {
+            let observe = &mut |_: &StepView| ControlFlow::Continue(());
+            let outcome = match network {
                 Network::Masked(model) => {
-                    let mask_index = config.backbone().mask_index;
-                    Box::new(MaskedDenoiser { model, device, mask_index, head_at: workload.head_at })
+                    let (mask_index, head_at) = (config.backbone().mask_index, workload.head_at);
+                    let denoiser = MaskedDenoiser { model, device, mask_index, head_at };
+                    sample(&denoiser, &requests, &settings, observe)?
                 }
-                Network::Partition(_) => denoiser(network, config, Route::Clean, device),
+                _ => Source { network, config, device }.generate(&requests, &settings, Route::Clean, observe)?,
             };
-            let outcome = sample(denoiser.as_ref(), &requests, &settings, &mut |_| ControlFlow::Continue(()))?;
             if run >= workload.warmup {
                 measured.seconds.push(start.elapsed().as_secs_f64());
             }
@@ -101,7 +102,7 @@ pub fn alternate(
 /// The schedule a model is sampled with unless another is asked for.
 pub fn default_schedule(config: &ModelConfig) -> Schedule {
     match config {
-        ModelConfig::Partition(_) => Schedule::Uniform,
+        ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => Schedule::Uniform,
         ModelConfig::Masked(_) => Schedule::Binomial,
     }
 }

@@ -1,7 +1,7 @@
 //! Who gives the logits: the partition model by either way in, or the masked baseline.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_model::{CleanTokens, MaskedTransformer, Partition, PartitionTransformer, Positions};
+use pgm_model::{CleanTokens, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
 use crate::InferError;
 
@@ -100,6 +100,33 @@ fn dense(rows: &[&RowState], filler: u32, device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values, [rows.len(), length]), device)
 }
 
+/// Logits of a partition or masked network on the device, `[B, K, V]`, for rows of equal length; rows that ask for fewer
+/// positions than the longest are padded. The gradient flows where `device` records one.
+///
+/// # Panics
+/// For an autoregressive network, which predicts from what comes before only: a programmer's error.
+pub fn logits_at(
+    network: &Network,
+    mask_index: usize,
+    rows: &[&RowState],
+    positions: &[&[usize]],
+    device: &Device,
+) -> Tensor<3> {
+    match network {
+        Network::Partition(model) => from_clean(model, rows, positions, device),
+        Network::Masked(model) => {
+            model.forward_at(dense(rows, mask_index as u32, device), &Positions::new(&to_vecs(positions), device))
+        }
+        Network::Autoregressive(_) => panic!("an autoregressive network predicts only from what comes before"),
+    }
+}
+
+fn from_clean(model: &PartitionTransformer, rows: &[&RowState], positions: &[&[usize]], device: &Device) -> Tensor<3> {
+    let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
+    let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
+    model.forward_clean(&CleanTokens::new(&tokens, &clean, device), &Positions::new(&to_vecs(positions), device))
+}
+
 /// The partition model's sampling path: only clean tokens are processed.
 #[derive(Debug)]
 pub struct PartitionDenoiser<'a> {
@@ -113,10 +140,7 @@ pub struct PartitionDenoiser<'a> {
 
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
-        let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
-        let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
-        let clean = CleanTokens::new(&tokens, &clean, self.device);
-        read(self.model.forward_clean(&clean, &Positions::new(&to_vecs(positions), self.device)))
+        read(from_clean(self.model, rows, positions, self.device))
     }
 
     fn mask_index(&self) -> usize {

@@ -30,6 +30,12 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
     let head = linear(n_head, width, backbone.vocab_size);
     match config {
         ModelConfig::Masked(config) => config.n_blocks as f64 * encoder_block(length, backbone) + head,
+        // A cached token: its own projections, its attention to itself and to what came before.
+        ModelConfig::Autoregressive(config) => {
+            let block =
+                linear(n_head, width, 4 * width) + attention(n_head, n_clean, width) + feed_forward(n_head, backbone);
+            config.n_blocks as f64 * block + head
+        }
         ModelConfig::Partition(config) => {
             // The GroupSwap has the projections and the attention of a decoder block, and no feed-forward layer.
             let across = linear(n_head, width, 2 * width)
@@ -43,9 +49,11 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
     }
 }
 
-/// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only.
+/// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only, `steps` not to the
+/// autoregressive one.
 pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> f64 {
     let n_open = length - 1;
+    let steps = if matches!(config, ModelConfig::Autoregressive(_)) { n_open } else { steps };
     let due = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
     let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadAt::Masked;
     (0..steps)

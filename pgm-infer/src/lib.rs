@@ -5,6 +5,7 @@
 //! alone; [`TextModel`] puts a tokenizer around it.
 
 pub mod bench;
+pub mod causal;
 pub mod denoiser;
 #[cfg(feature = "cli")]
 pub mod device;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod template;
 pub mod text;
 
+pub use causal::CausalSampler;
 pub use denoiser::{Denoiser, FullDenoiser, Logits, MaskedDenoiser, PartitionDenoiser};
 pub use draw::DrawSettings;
 pub use error::InferError;

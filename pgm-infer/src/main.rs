@@ -196,8 +196,14 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         None => default_schedule(model.config()),
     };
     let route = if matches!(args.sampler, Some(Sampler::Full)) { Route::Full } else { Route::Clean };
-    if matches!((args.sampler, model.config()), (Some(Sampler::Full), ModelConfig::Masked(_))) {
-        bail!("--sampler full is the partition model's training path; this model is masked");
+    match (args.sampler, model.config()) {
+        (Some(Sampler::Full), ModelConfig::Masked(_)) => {
+            bail!("--sampler full is the partition model's training path; this model is masked")
+        }
+        (Some(_), ModelConfig::Autoregressive(_)) => {
+            bail!("--sampler chooses an order; this model is autoregressive and has only one")
+        }
+        _ => {}
     }
     let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, draw };
     let seed = args.seed.unwrap_or_else(clock_seed);

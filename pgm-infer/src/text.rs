@@ -9,6 +9,7 @@ use pgm_model::{ModelConfig, Network};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
+use crate::causal::CausalSampler;
 use crate::denoiser::{Denoiser, FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
 use crate::sampler::{Outcome, Request, Settings, StepView, sample};
 use crate::template::Part;
@@ -44,7 +45,7 @@ impl GenerationConfig {
     }
 }
 
-/// By which route a partition model is sampled; the masked baseline has only one.
+/// By which route a partition model is sampled; the baselines have only one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
     /// Only clean tokens are processed.
@@ -187,25 +188,48 @@ impl TextModel {
         route: Route,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
     ) -> Result<Outcome, InferError> {
-        sample(self.denoiser(route).as_ref(), requests, settings, observe)
-    }
-
-    fn denoiser(&self, route: Route) -> Box<dyn Denoiser + '_> {
-        denoiser(&self.network, &self.config, route, &self.device)
+        let source = Source { network: &self.network, config: &self.config, device: &self.device };
+        source.generate(requests, settings, route, observe)
     }
 }
 
-/// The denoiser of a network.
-pub fn denoiser<'a>(
-    network: &'a Network,
-    config: &ModelConfig,
-    route: Route,
-    device: &'a Device,
-) -> Box<dyn Denoiser + 'a> {
-    let mask_index = config.backbone().mask_index;
-    match (network, route) {
-        (Network::Masked(model), _) => Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded }),
-        (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
-        (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
+/// A network with what sampling needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// Its configuration.
+    pub config: &'a ModelConfig,
+    /// Where it lives.
+    pub device: &'a Device,
+}
+
+impl Source<'_> {
+    /// Samples requests together: an autoregressive network left to right with a cache, which only the draw of
+    /// `settings` concerns, the others by [`sample`].
+    ///
+    /// # Errors
+    /// As [`sample`] and [`CausalSampler::sample`].
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        settings: &Settings,
+        route: Route,
+        observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
+    ) -> Result<Outcome, InferError> {
+        let Self { network, config, device } = *self;
+        let mask_index = config.backbone().mask_index;
+        let denoiser: Box<dyn Denoiser> = match (network, route) {
+            (Network::Autoregressive(model), _) => {
+                let sampler = CausalSampler { model, device, mask_index };
+                return sampler.sample(requests, &settings.draw, observe);
+            }
+            (Network::Masked(model), _) => {
+                Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
+            }
+            (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
+            (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
+        };
+        sample(denoiser.as_ref(), requests, settings, observe)
     }
 }

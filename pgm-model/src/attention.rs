@@ -7,7 +7,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 /// Which keys a query may not see. The only place that knows the polarity: `true` hides.
 #[derive(Clone, Debug)]
@@ -23,6 +23,14 @@ impl AttentionMask {
         let hidden: Tensor<4, Bool> = hidden.unsqueeze_dim(1); // [B, 1, Q, C]
         let alive = hidden.clone().bool_not().float().max_dim(3); // [B, 1, Q, 1]
         Self { hidden, alive }
+    }
+
+    /// Hides from each of the last `n_queries` of `n_keys` tokens those that come after it, in every row.
+    pub fn causal(n_queries: usize, n_keys: usize, device: &Device) -> Self {
+        let key = Tensor::<1, Int>::arange(0..n_keys as i64, device).unsqueeze_dim::<2>(0);
+        let query = Tensor::<1, Int>::arange((n_keys - n_queries) as i64..n_keys as i64, device).unsqueeze_dim::<2>(1);
+        let shape = [n_queries, n_keys];
+        Self::hiding(key.expand(shape).greater(query.expand(shape)).unsqueeze_dim(0))
     }
 }
 

@@ -84,13 +84,52 @@ impl EncoderBlock {
         mask: Option<&AttentionMask>,
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let width = x.dims()[2];
-        let qkv = self.qkv.forward(modulate(self.norm1.forward(x.clone()), shift1, scale1)); // [B, C, 3 H]
-        let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
-        let context = attend(angles.rotate(q), angles.rotate(k), v, mask);
-        let x = x + self.dropout.forward(self.out.forward(context)) * gate1;
+        let (q, k, v) = self.project(modulate(self.norm1.forward(x.clone()), shift1, scale1), angles);
+        let x = x + self.dropout.forward(self.out.forward(attend(q, k, v, mask))) * gate1;
         let branch = self.mlp.forward(modulate(self.norm2.forward(x.clone()), shift2, scale2));
         x + self.dropout.forward(branch) * gate2
+    }
+
+    /// As [`forward`](Self::forward) for the last S tokens of a sequence whose earlier keys and values are in `cache`;
+    /// theirs are added to it. `mask` hides keys, old and new, from the S queries.
+    ///
+    /// # Shapes
+    /// `[B, S, H] -> [B, S, H]`, condition `[B or 1, c]`
+    pub fn forward_cached(
+        &self,
+        x: Tensor<3>,
+        condition: &Tensor<2>,
+        angles: &RotaryAngles,
+        mask: Option<&AttentionMask>,
+        cache: &mut KeyValues,
+    ) -> Tensor<3> {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
+        let (q, k, v) = self.project(modulate(self.norm1.forward(x.clone()), shift1, scale1), angles);
+        let (k, v) = cache.append(k, v);
+        let x = x + self.out.forward(attend(q, k, v, mask)) * gate1;
+        x.clone() + self.mlp.forward(modulate(self.norm2.forward(x), shift2, scale2)) * gate2
+    }
+
+    // Rotated queries and keys, and values: `[B, C, H] -> [B, h, C, d]` three times.
+    fn project(&self, x: Tensor<3>, angles: &RotaryAngles) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let width = x.dims()[2];
+        let qkv = self.qkv.forward(x); // [B, C, 3 H]
+        let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
+        (angles.rotate(q), angles.rotate(k), v)
+    }
+}
+
+/// Rotated keys and values of the tokens that one block has seen, `[B, h, C, d]` each.
+#[derive(Clone, Debug, Default)]
+pub struct KeyValues(Option<(Tensor<4>, Tensor<4>)>);
+
+impl KeyValues {
+    fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let all = match self.0.take() {
+            Some((old_k, old_v)) => (Tensor::cat(vec![old_k, k], 2), Tensor::cat(vec![old_v, v], 2)),
+            None => (k, v),
+        };
+        self.0.insert(all).clone()
     }
 }
 

@@ -114,9 +114,10 @@ fn parse_config(json: &[u8], origin: &str) -> Result<ModelConfig, ModelError> {
     Ok(config)
 }
 
-/// The published name of a parameter, from its path in our modules, both without the `backbone.` prefix.
-fn published_name(path: &str, masked: bool) -> String {
-    let (blocks, encoder_blocks) = ("blocks.", if masked { "blocks." } else { "encoder.blocks." });
+/// The published name of a parameter, from its path in our modules, both without the `backbone.` prefix. The baselines
+/// have one stack of blocks, no encoder and decoder.
+fn published_name(path: &str, one_stack: bool) -> String {
+    let (blocks, encoder_blocks) = ("blocks.", if one_stack { "blocks." } else { "encoder.blocks." });
     let whole = [("embedding.weight", "vocab_embed.embedding"), ("swap.base", "decoder.group_swap.base_embedding")];
     if let Some((_, name)) = whole.iter().find(|(ours, _)| *ours == path) {
         return (*name).to_string();
@@ -168,12 +169,12 @@ fn is_linear_weight(name: &str, rank: usize) -> bool {
 #[derive(Default)]
 struct NamePath {
     parts: Vec<String>,
-    masked: bool,
+    one_stack: bool,
 }
 
 impl NamePath {
     fn enter(&mut self, name: &str) {
-        self.masked |= name == "Masked";
+        self.one_stack |= matches!(name, "Masked" | "Autoregressive");
         self.parts.push(name.to_string());
     }
 
@@ -185,7 +186,7 @@ impl NamePath {
         let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
         let is_variant = |part: &str| part.starts_with(char::is_uppercase);
         let path = parts.into_iter().filter(|part| !is_variant(part)).collect::<Vec<_>>().join(".");
-        published_name(&path, self.masked)
+        published_name(&path, self.one_stack)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
-/// What both networks share.
+/// What all networks share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneConfig {
@@ -167,7 +167,17 @@ pub struct MaskedConfig {
     pub n_blocks: usize,
 }
 
-/// Either network, as `config.json` names it in `model_type`.
+/// The autoregressive baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoregressiveConfig {
+    /// Sizes, vocabulary, special tokens.
+    pub backbone: BackboneConfig,
+    /// Causal self-attention blocks.
+    pub n_blocks: usize,
+}
+
+/// Any of the networks, as `config.json` names it in `model_type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
 pub enum ModelConfig {
@@ -175,14 +185,17 @@ pub enum ModelConfig {
     Partition(PartitionConfig),
     /// [`MaskedTransformer`](crate::MaskedTransformer).
     Masked(MaskedConfig),
+    /// [`AutoregressiveTransformer`](crate::AutoregressiveTransformer).
+    Autoregressive(AutoregressiveConfig),
 }
 
 impl ModelConfig {
-    /// What both networks share.
+    /// What all networks share.
     pub fn backbone(&self) -> &BackboneConfig {
         match self {
             Self::Partition(config) => &config.backbone,
             Self::Masked(config) => &config.backbone,
+            Self::Autoregressive(config) => &config.backbone,
         }
     }
 
@@ -191,6 +204,7 @@ impl ModelConfig {
         match self {
             Self::Partition(config) => &mut config.backbone,
             Self::Masked(config) => &mut config.backbone,
+            Self::Autoregressive(config) => &mut config.backbone,
         }
     }
 
@@ -202,6 +216,9 @@ impl ModelConfig {
                 n_blocks: config.encoder_blocks + config.decoder_blocks,
             },
             Self::Masked(config) => config.clone(),
+            Self::Autoregressive(config) => {
+                MaskedConfig { backbone: config.backbone.clone(), n_blocks: config.n_blocks }
+            }
         }
     }
 
@@ -215,6 +232,7 @@ impl ModelConfig {
             Self::Partition(config) if config.encoder_blocks == 0 => ("encoder_blocks", 0),
             Self::Partition(config) => ("decoder_blocks", config.decoder_blocks),
             Self::Masked(config) => ("n_blocks", config.n_blocks),
+            Self::Autoregressive(config) => ("n_blocks", config.n_blocks),
         };
         if blocks.1 == 0 {
             return Err(invalid(blocks.0, 0, "must be at least 1"));

@@ -7,13 +7,15 @@
 //!
 //! There are two ways into [`PartitionTransformer`]: [`forward_partition`](PartitionTransformer::forward_partition)
 //! trains, [`forward_clean`](PartitionTransformer::forward_clean) samples. They agree wherever both are defined.
-//! [`MaskedTransformer`] is the masked-diffusion baseline (MDLM, arXiv 2406.07524) made of the same blocks.
+//! [`MaskedTransformer`] is the masked-diffusion baseline (MDLM, arXiv 2406.07524) made of the same blocks, and
+//! [`AutoregressiveTransformer`] the causal one.
 //!
 //! This crate knows no tokenizer, no sampler and no data set, draws no random number after initialisation but
 //! dropout's, and
 //! touches the disk only in [`checkpoint`].
 
 pub mod attention;
+pub mod autoregressive;
 pub mod block;
 pub mod checkpoint;
 pub mod conditioning;
@@ -29,7 +31,10 @@ pub mod plan;
 pub mod presets;
 pub mod rotary;
 
-pub use config::{BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries};
+pub use autoregressive::AutoregressiveTransformer;
+pub use config::{
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+};
 pub use error::ModelError;
 pub use masked::MaskedTransformer;
 pub use network::Network;

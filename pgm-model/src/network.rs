@@ -1,11 +1,11 @@
-//! Either network behind one type, for code that trains, stores or samples both.
+//! Any of the networks behind one type, for code that trains, stores or samples them all.
 
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::{MaskedTransformer, ModelConfig, PartitionTransformer};
+use crate::{AutoregressiveTransformer, MaskedTransformer, ModelConfig, PartitionTransformer};
 
-/// A Partition Transformer or its masked baseline.
+/// A Partition Transformer or one of its baselines.
 #[allow(clippy::large_enum_variant)] // one of them exists at a time, and a boxed variant is no Burn module
 #[derive(Module, Debug)]
 pub enum Network {
@@ -13,6 +13,8 @@ pub enum Network {
     Partition(PartitionTransformer),
     /// The masked baseline.
     Masked(MaskedTransformer),
+    /// The autoregressive baseline.
+    Autoregressive(AutoregressiveTransformer),
 }
 
 impl Network {
@@ -21,6 +23,7 @@ impl Network {
         match config {
             ModelConfig::Partition(config) => Self::Partition(PartitionTransformer::new(config, device)),
             ModelConfig::Masked(config) => Self::Masked(MaskedTransformer::new(config, device)),
+            ModelConfig::Autoregressive(config) => Self::Autoregressive(AutoregressiveTransformer::new(config, device)),
         }
     }
 

@@ -31,6 +31,12 @@ impl Positions {
         Self { indices, span: length }
     }
 
+    /// Positions `range` in a single row, for a batch whose rows all stand there.
+    pub(crate) fn range(range: std::ops::Range<usize>, device: &Device) -> Self {
+        let span = range.end;
+        Self { indices: Tensor::<1, Int>::arange(range.start as i64..range.end as i64, device).unsqueeze(), span }
+    }
+
     /// The positions, `[B, S]`.
     pub fn indices(&self) -> &Tensor<2, Int> {
         &self.indices

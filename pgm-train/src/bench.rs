@@ -48,6 +48,7 @@ pub fn measure(
     let inputs = match config {
         ModelConfig::Partition(_) => Inputs::Partition(Partition::new(ints(groups))),
         ModelConfig::Masked(_) => Inputs::Masked(tokens.clone()),
+        ModelConfig::Autoregressive(_) => Inputs::Causal,
     };
     let weights = Tensor::full(shape, 1.0 / n as f64, on);
     let batch = Batch { inputs, tokens, weights, n_valid: n, seed: 0 };
@@ -68,7 +69,8 @@ pub fn measure(
                         model.forward_partition(batch.tokens.clone(), partition)
                     }
                     (Network::Masked(model), _) => model.forward(batch.tokens.clone()),
-                    (Network::Partition(_), Inputs::Masked(_)) => unreachable!("inputs were made for the network"),
+                    (Network::Autoregressive(model), _) => model.forward(batch.tokens.clone()),
+                    (Network::Partition(_), _) => unreachable!("inputs were made for the network"),
                 };
                 // One number, so that a device that works in the background has finished.
                 logits.slice([0..1, 0..1, 0..1]).try_into_data().map_err(|error| failed(&error))?;

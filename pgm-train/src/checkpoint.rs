@@ -11,7 +11,7 @@ use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainConfig, TrainError};
+use crate::TrainError;
 
 const MODEL: &str = "model.bpk";
 const AVERAGE: &str = "average.bpk";
@@ -32,15 +32,22 @@ pub(crate) struct State {
     pub(crate) step: usize,
     pub(crate) seconds: f64,
     pub(crate) pending: Pending,
-    pub(crate) config: TrainConfig,
+    /// The run's settings.
+    pub(crate) config: serde_json::Value,
     /// SHA-256 of the data's tokenizer, and its number of training rows.
     pub(crate) data: (String, u64),
     files: BTreeMap<String, (u64, u32)>,
 }
 
 impl State {
-    pub(crate) fn new(step: usize, seconds: f64, pending: Pending, config: &TrainConfig, data: (String, u64)) -> Self {
-        Self { step, seconds, pending, config: config.clone(), data, files: BTreeMap::new() }
+    pub(crate) fn new(
+        step: usize,
+        seconds: f64,
+        pending: Pending,
+        config: serde_json::Value,
+        data: (String, u64),
+    ) -> Self {
+        Self { step, seconds, pending, config, data, files: BTreeMap::new() }
     }
 }
 

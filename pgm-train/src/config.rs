@@ -3,20 +3,28 @@
 use std::path::Path;
 
 use pgm_data::Manifest;
-use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// The partition loss: every position supervised, each group from the other.
     #[default]
     Partition,
     /// MDLM's loss on masked tokens.
     Masked,
+    /// MDLM with complementary masks: each row twice, either group masked, at half weight. Every position is
+    /// supervised, as in the partition loss, at twice the cost of `masked`.
+    MaskedComplementary,
+    /// Each token from those before it.
+    Autoregressive,
 }
 
 /// A training run.
@@ -60,22 +68,22 @@ pub struct TrainConfig {
     pub optim: OptimSection,
 }
 
-fn one() -> usize {
+pub(crate) fn one() -> usize {
     1
 }
-fn three() -> usize {
+pub(crate) fn three() -> usize {
     3
 }
-fn four() -> usize {
+pub(crate) fn four() -> usize {
     4
 }
-fn ten() -> usize {
+pub(crate) fn ten() -> usize {
     10
 }
-fn two_hundred_fifty() -> usize {
+pub(crate) fn two_hundred_fifty() -> usize {
     250
 }
-fn two_hundred_fifty_six() -> usize {
+pub(crate) fn two_hundred_fifty_six() -> usize {
     256
 }
 
@@ -87,7 +95,7 @@ pub struct ModelSection {
     pub hidden: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Encoder blocks; the masked objective has encoder + decoder blocks.
+    /// Encoder blocks; the baselines have encoder + decoder blocks.
     pub encoder: usize,
     /// Decoder blocks.
     pub decoder: usize,
@@ -165,6 +173,28 @@ impl Default for OptimSection {
     }
 }
 
+impl OptimSection {
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let optim = self;
+        let ranges = [
+            ("optim.lr", optim.lr, optim.lr > 0.0, "must be positive"),
+            ("optim.clip", optim.clip, optim.clip >= 0.0, "must be 0 or positive"),
+            ("optim.weight_decay", optim.weight_decay, optim.weight_decay >= 0.0, "must be 0 or positive"),
+            ("optim.ema", optim.ema, (0.0..1.0).contains(&optim.ema), "must be at least 0 and below 1"),
+            ("optim.beta1", optim.beta1, (0.0..1.0).contains(&optim.beta1), "must be at least 0 and below 1"),
+            ("optim.beta2", optim.beta2, (0.0..1.0).contains(&optim.beta2), "must be at least 0 and below 1"),
+            ("optim.eps", optim.eps, optim.eps > 0.0, "must be positive"),
+            ("optim.weight_floor", optim.weight_floor, optim.weight_floor >= 0.0, "must be 0 or positive"),
+        ];
+        for (key, value, fits, rule) in ranges {
+            if !fits || !value.is_finite() {
+                return Err(format!("{key} = {value} {rule}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl TrainConfig {
     /// Reads a TOML file and puts `settings` (`key=value`, dotted keys) on top.
     ///
@@ -180,26 +210,9 @@ impl TrainConfig {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
-        let invalid = |origin: &str, problem: String| TrainError::Config { origin: origin.to_string(), problem };
-        let mut table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
-        // The file is checked alone first, so that an unknown key in it is not blamed on a setting.
-        Self::from_table(&table).map_err(|error| invalid(origin, error))?;
-        for setting in settings {
-            let flag = format!("--set {setting}");
-            let (key, value) =
-                setting.split_once('=').ok_or_else(|| invalid(&flag, "must have the form key=value".to_string()))?;
-            let value = parse_value(value.trim());
-            insert(&mut table, key.trim(), value).map_err(|problem| invalid(&flag, problem))?;
-            Self::from_table(&table).map_err(|error| invalid(&flag, error))?;
-        }
-        let config = Self::from_table(&table).map_err(|error| invalid(origin, error))?;
-        config.validate().map_err(|problem| invalid(origin, problem))?;
+        let config: Self = read(text, origin, settings)?;
+        config.validate().map_err(|problem| TrainError::Config { origin: origin.to_string(), problem })?;
         Ok(config)
-    }
-
-    fn from_table(table: &toml::Table) -> Result<Self, String> {
-        toml::Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| one_line(&error))
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -223,23 +236,7 @@ impl TrainConfig {
         if self.validate_times < 4 {
             return Err(format!("validate_times = {} must be at least 4", self.validate_times));
         }
-        let optim = &self.optim;
-        let ranges = [
-            ("optim.lr", optim.lr, optim.lr > 0.0, "must be positive"),
-            ("optim.clip", optim.clip, optim.clip >= 0.0, "must be 0 or positive"),
-            ("optim.weight_decay", optim.weight_decay, optim.weight_decay >= 0.0, "must be 0 or positive"),
-            ("optim.ema", optim.ema, (0.0..1.0).contains(&optim.ema), "must be at least 0 and below 1"),
-            ("optim.beta1", optim.beta1, (0.0..1.0).contains(&optim.beta1), "must be at least 0 and below 1"),
-            ("optim.beta2", optim.beta2, (0.0..1.0).contains(&optim.beta2), "must be at least 0 and below 1"),
-            ("optim.eps", optim.eps, optim.eps > 0.0, "must be positive"),
-            ("optim.weight_floor", optim.weight_floor, optim.weight_floor >= 0.0, "must be 0 or positive"),
-        ];
-        for (key, value, fits, rule) in ranges {
-            if !fits || !value.is_finite() {
-                return Err(format!("{key} = {value} {rule}"));
-            }
-        }
-        Ok(())
+        self.optim.validate()
     }
 
     /// The network for data of that manifest.
@@ -275,13 +272,36 @@ impl TrainConfig {
                 queries: model.queries,
                 projection: model.projection,
             }),
-            Objective::Masked => {
+            Objective::Masked | Objective::MaskedComplementary => {
                 ModelConfig::Masked(MaskedConfig { backbone, n_blocks: model.encoder + model.decoder })
+            }
+            Objective::Autoregressive => {
+                ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: model.encoder + model.decoder })
             }
         };
         config.validate()?;
         Ok(config)
     }
+}
+
+/// A strict TOML text with settings (`key=value`, dotted keys) on top.
+pub(crate) fn read<T: DeserializeOwned>(text: &str, origin: &str, settings: &[String]) -> Result<T, TrainError> {
+    let invalid = |origin: &str, problem: String| TrainError::Config { origin: origin.to_string(), problem };
+    let from_table = |table: &toml::Table| -> Result<T, String> {
+        toml::Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| one_line(&error))
+    };
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
+    // The file is checked alone first, so that an unknown key in it is not blamed on a setting.
+    let mut config = from_table(&table).map_err(|error| invalid(origin, error))?;
+    for setting in settings {
+        let flag = format!("--set {setting}");
+        let (key, value) =
+            setting.split_once('=').ok_or_else(|| invalid(&flag, "must have the form key=value".to_string()))?;
+        let value = parse_value(value.trim());
+        insert(&mut table, key.trim(), value).map_err(|problem| invalid(&flag, problem))?;
+        config = from_table(&table).map_err(|error| invalid(&flag, error))?;
+    }
+    Ok(config)
 }
 
 // The parser draws the offending line over several lines; people get one sentence.

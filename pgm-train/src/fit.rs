@@ -1,8 +1,9 @@
 //! A whole training run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::data::dataloader::DataLoader;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::AdamWConfig;
 use burn::tensor::{Device, Tensor};
@@ -11,14 +12,15 @@ use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use pgm_data::{DataFolder, Split};
 use pgm_model::{ModelConfig, Network, checkpoint as model_folder};
 
-use crate::batch::{TrainLoader, ValidationLoader};
+use crate::batch::{TrainLoader, ValidationLoader, Work};
 use crate::capture::{Always, captures};
 use crate::checkpoint::{self, State};
+use crate::config::{Decay, OptimSection};
 use crate::dashboard::{Gauge, NoLog, Quiet};
 use crate::history::{TrainLine, ValidationLine};
 use crate::learner::Trainee;
 use crate::schedule::WarmUp;
-use crate::strategy::{Ended, Steps};
+use crate::strategy::{Ended, Pace, Start, Steps};
 use crate::{TrainConfig, TrainError, plot};
 
 /// Something a caller may want to show.
@@ -95,12 +97,17 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
         return Err(TrainError::Exists { path: what.out.to_path_buf() });
     }
     let identity = (data.manifest().tokenizer_sha256.clone(), data.manifest().train.rows);
+    let settings = serde_json::to_value(&*config).expect("a configuration always serialises");
     let mut start = None;
     if what.resume {
         let (newest, damaged) = checkpoint::newest(what.out)?;
         damaged.into_iter().for_each(|problem| (what.observe)(&Event::Notice(problem)));
         if let Some((state, _)) = &newest {
-            check_same(what.out, state, &config, &identity)?;
+            check_same(what.out, state, &settings, &free_keys(&config), &identity)?;
+            if state.step > config.steps {
+                let (before, now) = (format!("{} done", state.step), config.steps.to_string());
+                return Err(TrainError::Changed { path: what.out.into(), key: "steps".to_string(), before, now });
+            }
         } else {
             (what.observe)(&Event::Notice("there is no checkpoint yet; starting from step 0".to_string()));
         }
@@ -120,60 +127,127 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
         rows: train_rows.len(),
     });
     let mask = model_config.backbone().mask_index as u32;
-    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
-    let validation = ValidationLoader::new(validation_rows, config.clone(), mask, plain.clone());
-
-    let optim = &config.optim;
-    let optimiser = AdamWConfig::new()
-        .with_beta_1(optim.beta1 as f32)
-        .with_beta_2(optim.beta2 as f32)
-        .with_epsilon(optim.eps as f32)
-        .with_weight_decay(optim.weight_decay as f32)
-        .init();
-    let schedule = burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(WarmUp::new(optim, config.steps));
-    let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
-    let result = Arc::new(Mutex::new(None));
-    let strategy = Steps {
-        config: config.clone(),
-        out: what.out.to_path_buf(),
-        device,
-        data: identity,
-        start: Mutex::new(start),
-        captured: Mutex::new(captured),
-        observe: what.observe.clone(),
-        result: result.clone(),
+    let train = TrainLoader::new(train_rows, config.clone(), mask, device, first_step);
+    let validation = ValidationLoader::new(validation_rows, &config, mask, plain);
+    let pace = Pace {
+        steps: config.steps,
+        accumulate: config.accumulate,
+        log_every: config.log_every,
+        validate_every: config.validate_every,
+        checkpoint_every: config.checkpoint_every,
+        checkpoint_keep: config.checkpoint_keep,
+        clip: config.optim.clip,
+        ema: config.optim.ema,
+        ema_updates: 0,
+        settings,
     };
-    SupervisedTraining::new(what.out, Arc::new(train), Arc::new(validation))
-        .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
-        .with_interrupter(what.interrupter)
-        .with_application_logger(None)
-        .with_metric_logger(NoLog)
-        .with_custom_checkpointers(model_capture, optim_capture, scheduler_capture)
-        .with_checkpointing_strategy(Always)
-        .renderer(what.renderer.unwrap_or_else(|| Box::new(Quiet)))
-        .metric_train_numeric(Gauge::new("Loss", false, |report| report.loss))
-        .metric_train_numeric(Gauge::new("Gradient norm", false, |report| report.grad_norm))
-        .metric_train_numeric(Gauge::new("Learning rate", false, |report| report.lr))
-        .metric_train_numeric(Gauge::new("Tokens per second", true, |report| report.tokens_per_second))
-        .metric_valid_numeric(Gauge::new("NELBO", false, |report| report.loss))
-        .metric_valid_numeric(Gauge::new("Perplexity", false, |report| report.perplexity))
-        .num_epochs(1)
-        .launch(Learner::new(trainee, optimiser, schedule));
+    let run = Run {
+        pace,
+        optim: &config.optim,
+        schedule_steps: config.steps,
+        out: what.out,
+        device: what.device,
+        data: identity,
+        start: start.map(|(state, records)| Start::resumed(&state, records)),
+        trainee,
+        interrupter: what.interrupter,
+        renderer: what.renderer,
+        observe: what.observe,
+    };
+    let ended = run.launch(Arc::new(train), Arc::new(validation))?;
+    finish(what.out, &model_config, data.tokenizer().json(), ended, config.steps)
+}
 
-    let ended = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Ended { step, average, validation } =
-        ended.unwrap_or_else(|| Err(TrainError::Learner("the training loop did not run".to_string())))?;
-    plot::draw(what.out)?;
-    let complete = step == config.steps;
+/// One training on burn-train's learner: what [`fit`] and every round of a distillation have in common.
+pub(crate) struct Run<'a> {
+    pub(crate) pace: Pace,
+    pub(crate) optim: &'a OptimSection,
+    /// Steps over which the learning rate's schedule goes.
+    pub(crate) schedule_steps: usize,
+    pub(crate) out: &'a Path,
+    pub(crate) device: &'a Device,
+    pub(crate) data: (String, u64),
+    pub(crate) start: Option<Start>,
+    pub(crate) trainee: Trainee,
+    pub(crate) interrupter: Interrupter,
+    pub(crate) renderer: Option<Box<dyn MetricsRenderer>>,
+    pub(crate) observe: Arc<dyn Fn(&Event) + Send + Sync>,
+}
+
+impl Run<'_> {
+    pub(crate) fn launch(
+        self,
+        train: Arc<dyn DataLoader<Work>>,
+        validation: Arc<dyn DataLoader<Work>>,
+    ) -> Result<Ended, TrainError> {
+        let optim = self.optim;
+        let optimiser = AdamWConfig::new()
+            .with_beta_1(optim.beta1 as f32)
+            .with_beta_2(optim.beta2 as f32)
+            .with_epsilon(optim.eps as f32)
+            .with_weight_decay(optim.weight_decay as f32)
+            .init();
+        let schedule =
+            burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(WarmUp::new(optim, self.schedule_steps));
+        let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
+        let result = Arc::new(Mutex::new(None));
+        let strategy = Steps {
+            pace: self.pace,
+            out: self.out.to_path_buf(),
+            device: self.device.clone().without_autodiff().autodiff(),
+            data: self.data,
+            start: Mutex::new(self.start),
+            captured: Mutex::new(captured),
+            observe: self.observe,
+            result: result.clone(),
+        };
+        SupervisedTraining::new(self.out, train, validation)
+            .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
+            .with_interrupter(self.interrupter)
+            .with_application_logger(None)
+            .with_metric_logger(NoLog)
+            .with_custom_checkpointers(model_capture, optim_capture, scheduler_capture)
+            .with_checkpointing_strategy(Always)
+            .renderer(self.renderer.unwrap_or_else(|| Box::new(Quiet)))
+            .metric_train_numeric(Gauge::new("Loss", false, |report| report.loss))
+            .metric_train_numeric(Gauge::new("Gradient norm", false, |report| report.grad_norm))
+            .metric_train_numeric(Gauge::new("Learning rate", false, |report| report.lr))
+            .metric_train_numeric(Gauge::new("Tokens per second", true, |report| report.tokens_per_second))
+            .metric_valid_numeric(Gauge::new("NELBO", false, |report| report.loss))
+            .metric_valid_numeric(Gauge::new("Perplexity", false, |report| report.perplexity))
+            .num_epochs(1)
+            .launch(Learner::new(self.trainee, optimiser, schedule));
+        let ended = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        ended.unwrap_or_else(|| Err(TrainError::Learner("the training loop did not run".to_string())))
+    }
+}
+
+/// Draws the curve and, when all steps are done, writes the model folder.
+pub(crate) fn finish(
+    out: &Path,
+    config: &ModelConfig,
+    tokenizer: &[u8],
+    ended: Ended,
+    steps: usize,
+) -> Result<Finished, TrainError> {
+    let Ended { step, average, validation } = ended;
+    plot::draw(out)?;
+    let complete = step == steps;
     if complete {
-        let folder = what.out.join("model");
-        model_folder::save(&folder, &model_config, &average.network)?;
-        model_folder::write_file(&folder.join(model_folder::TOKENIZER_FILE), data.tokenizer().json())?;
+        let folder = out.join("model");
+        model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, tokenizer)?;
         let defaults = serde_json::json!({ "steps": 128, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
         let json = serde_json::to_vec_pretty(&defaults).expect("JSON values always serialise");
         model_folder::write_file(&folder.join(model_folder::GENERATION_FILE), &json)?;
+        // The configuration is written last: a folder that has it is whole.
+        model_folder::save(&folder, config, &average.network)?;
     }
     Ok(Finished { step, complete, validation })
+}
+
+fn folder_file(folder: &Path, name: &str) -> Result<PathBuf, TrainError> {
+    std::fs::create_dir_all(folder).map_err(|error| TrainError::file("write", folder, error))?;
+    Ok(folder.join(name))
 }
 
 /// A network whose parameters are drawn now, in a fixed order, from `seed`.
@@ -190,40 +264,41 @@ fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> Trainee {
     Trainee::new(network, config.backbone().mask_index)
 }
 
-// Steps and intervals may change on resuming, nothing else.
-fn check_same(out: &Path, state: &State, config: &TrainConfig, data: &(String, u64)) -> Result<(), TrainError> {
-    let comparable = |config: &TrainConfig| {
-        let mut value = serde_json::to_value(config).expect("a configuration always serialises");
+// What may change on resuming: intervals and, where it shapes nothing, the number of steps.
+fn free_keys(config: &TrainConfig) -> Vec<&'static str> {
+    let mut free =
+        vec!["log_every", "validate_every", "validate_rows", "validate_times", "checkpoint_every", "checkpoint_keep"];
+    // With a cosine the number of steps shapes every learning rate.
+    if config.optim.decay == Decay::Constant {
+        free.push("steps");
+    }
+    free
+}
+
+/// Refuses to resume a run with other settings (but for the keys in `free`) or on other data.
+pub(crate) fn check_same(
+    out: &Path,
+    state: &State,
+    settings: &serde_json::Value,
+    free: &[&str],
+    data: &(String, u64),
+) -> Result<(), TrainError> {
+    let without_free = |value: &serde_json::Value| {
+        let mut value = value.clone();
         if let Some(map) = value.as_object_mut() {
-            for key in [
-                "log_every",
-                "validate_every",
-                "validate_rows",
-                "validate_times",
-                "checkpoint_every",
-                "checkpoint_keep",
-            ] {
-                map.remove(key);
-            }
-            // With a cosine the number of steps shapes every learning rate.
-            if config.optim.decay == crate::config::Decay::Constant {
-                map.remove("steps");
-            }
+            free.iter().for_each(|key| drop(map.remove(*key)));
         }
         value
     };
     let changed =
         |key: String, before: String, now: String| TrainError::Changed { path: out.to_path_buf(), key, before, now };
-    if let Some((key, before, now)) = first_difference("", &comparable(&state.config), &comparable(config)) {
+    if let Some((key, before, now)) = first_difference("", &without_free(&state.config), &without_free(settings)) {
         return Err(changed(key, before, now));
     }
     if state.data != *data {
         let describe =
             |(hash, rows): &(String, u64)| format!("{rows} rows with tokenizer {}", &hash[..hash.len().min(8)]);
         return Err(changed("--data".to_string(), describe(&state.data), describe(data)));
-    }
-    if state.step > config.steps {
-        return Err(changed("steps".to_string(), format!("{} done", state.step), config.steps.to_string()));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use pgm_model::Network;
 use pgm_model::loss::weighted_loss;
 
-use crate::batch::{Batch, Inputs};
+use crate::batch::{Batch, Inputs, Work};
 use crate::dashboard::Report;
 
 /// A network and the class that its loss leaves out.
@@ -34,6 +34,12 @@ impl Trainee {
                 model.forward_partition(batch.tokens.clone(), &partition)
             }
             (Network::Masked(model), Inputs::Masked(tokens)) => model.forward(tokens),
+            (Network::Autoregressive(model), Inputs::Causal) => {
+                let n_predicted = batch.tokens.dims()[1] - 1;
+                let logits = model.forward(batch.tokens.clone().narrow(1, 0, n_predicted));
+                let targets = batch.tokens.narrow(1, 1, n_predicted);
+                return weighted_loss(logits, targets, batch.weights.narrow(1, 1, n_predicted), self.mask_index);
+            }
             _ => panic!("a batch of one objective for the network of the other"),
         };
         weighted_loss(logits, batch.tokens, batch.weights, self.mask_index)
@@ -61,24 +67,36 @@ impl Adaptor<Report> for StepOutput {
     }
 }
 
+impl Trainee {
+    fn work(&self, work: Work) -> Tensor<1> {
+        match work {
+            Work::Supervised(batch) => self.loss(batch),
+            Work::Distillation(lesson) => lesson.loss(&self.network),
+        }
+    }
+}
+
 impl TrainStep for Trainee {
-    type Input = Batch;
+    type Input = Work;
     type Output = StepOutput;
 
-    fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
+    fn step(&self, work: Work) -> TrainOutput<StepOutput> {
         // Dropout draws from the device's generator: seeding it here makes a step independent of what came before.
-        batch.tokens.device().seed(batch.seed);
-        let loss = self.loss(batch);
+        match &work {
+            Work::Supervised(batch) => batch.tokens.device().seed(batch.seed),
+            Work::Distillation(lesson) => lesson.device.seed(lesson.seed),
+        }
+        let loss = self.work(work);
         let output = StepOutput { loss: loss.clone().inner(), report: None };
         TrainOutput::new(self, loss.backward(), output)
     }
 }
 
 impl InferenceStep for Trainee {
-    type Input = Batch;
+    type Input = Work;
     type Output = StepOutput;
 
-    fn step(&self, batch: Batch) -> StepOutput {
-        StepOutput { loss: self.loss(batch), report: None }
+    fn step(&self, work: Work) -> StepOutput {
+        StepOutput { loss: self.work(work), report: None }
     }
 }

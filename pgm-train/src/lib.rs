@@ -15,6 +15,7 @@ pub mod fit;
 mod gradients;
 pub mod history;
 pub mod learner;
+pub mod lesson;
 mod plot;
 mod schedule;
 mod strategy;

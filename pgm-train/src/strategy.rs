@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
+use burn::lr_scheduler::LrSchedulerRecord;
 use burn::module::Module;
-use burn::optim::GradientsAccumulator;
+use burn::optim::{GradientsAccumulator, OptimizerRecord};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor, Transaction};
 use burn::train::{
@@ -17,6 +18,7 @@ use burn::train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
+use crate::TrainError;
 use crate::capture::Captured;
 use crate::checkpoint::{self, Pending, Records, State};
 use crate::dashboard::Report;
@@ -24,16 +26,57 @@ use crate::fit::Event;
 use crate::gradients::{clip_global_norm, ema_decay, update_average};
 use crate::history::{History, Line, TrainLine, ValidationLine};
 use crate::learner::{StepOutput, Trainee};
-use crate::{TrainConfig, TrainError};
+
+/// How long a run is, and what happens on the way.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    pub(crate) steps: usize,
+    pub(crate) accumulate: usize,
+    pub(crate) log_every: usize,
+    pub(crate) validate_every: usize,
+    pub(crate) checkpoint_every: usize,
+    pub(crate) checkpoint_keep: usize,
+    pub(crate) clip: f64,
+    pub(crate) ema: f64,
+    /// Updates that the average has behind it when the run begins.
+    pub(crate) ema_updates: usize,
+    /// The settings, kept in checkpoints.
+    pub(crate) settings: serde_json::Value,
+}
+
+/// Where a run begins, unless it does so from nothing.
+pub(crate) struct Start {
+    pub(crate) step: usize,
+    pub(crate) pending: Pending,
+    pub(crate) seconds: f64,
+    pub(crate) model: ModuleRecord,
+    pub(crate) average: Option<ModuleRecord>,
+    /// Absent for a fresh optimiser.
+    pub(crate) optimiser: Option<(OptimizerRecord, LrSchedulerRecord)>,
+}
+
+impl Start {
+    /// Goes on from a checkpoint.
+    pub(crate) fn resumed(state: &State, records: Records) -> Self {
+        Self {
+            step: state.step,
+            pending: state.pending,
+            seconds: state.seconds,
+            model: records.model,
+            average: records.average,
+            optimiser: Some((records.optim, records.scheduler)),
+        }
+    }
+}
 
 /// Everything the loop needs beside what the learner brings.
 pub(crate) struct Steps {
-    pub(crate) config: Arc<TrainConfig>,
+    pub(crate) pace: Pace,
     pub(crate) out: PathBuf,
     pub(crate) device: Device,
     /// Identity of the data, kept in checkpoints.
     pub(crate) data: (String, u64),
-    pub(crate) start: Mutex<Option<(State, Records)>>,
+    pub(crate) start: Mutex<Option<Start>>,
     pub(crate) captured: Mutex<Captured>,
     pub(crate) observe: Arc<dyn Fn(&Event) + Send + Sync>,
     pub(crate) result: Arc<Mutex<Option<Result<Ended, TrainError>>>>,
@@ -94,24 +137,24 @@ impl Steps {
         train: &TrainLoader<Trainee>,
         validation: &ValidLoader<Trainee>,
     ) -> Result<Ended, TrainError> {
-        let config = &*self.config;
+        let pace = &self.pace;
         let plain = self.device.clone().without_autodiff();
-        let (mut state, restored) = self.restore(learner)?;
+        let mut state = self.restore(learner)?;
         learner.fork(&self.device);
         state.average = state.average.fork(&plain).valid();
         self.show_training(components)?;
         let mut batches = train.iter();
         let mut last_validation = None;
-        if !restored {
+        if state.step == 0 {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
-        while state.step < config.steps && !components.interrupter.should_stop() {
+        while state.step < pace.steps && !components.interrupter.should_stop() {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;
-            for _ in 0..config.accumulate {
+            for _ in 0..pace.accumulate {
                 let batch = batches.next().ok_or_else(|| TrainError::Learner("the batches ran out".to_string()))?;
                 let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-                state.tokens += batch.n_valid;
+                state.tokens += batch.n_valid();
                 let output = learner.train_step(batch);
                 accumulator.accumulate(&learner.model(), output.grads);
                 loss = Some(match loss {
@@ -120,23 +163,23 @@ impl Steps {
                 });
             }
             let mut gradients = accumulator.grads();
-            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), config.optim.clip);
+            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), pace.clip);
             learner.lr_step();
             learner.optimizer_step(gradients);
             state.step += 1;
             state.pending.steps += 1;
             state.loss_sum = state.loss_sum.clone() + loss.expect("at least one micro-batch");
             let current = learner.model().valid();
-            state.average = if config.optim.ema > 0.0 {
-                update_average(state.average, &current, ema_decay(config.optim.ema, state.step))
+            state.average = if pace.ema > 0.0 {
+                update_average(state.average, &current, ema_decay(pace.ema, pace.ema_updates + state.step))
             } else {
                 current
             };
-            let is_last = state.step == config.steps;
+            let is_last = state.step == pace.steps;
             let stops = components.interrupter.should_stop();
             let due = |every: usize| state.step.is_multiple_of(every) || is_last;
             let (logs, validates, saves) =
-                (due(config.log_every), due(config.validate_every), due(config.checkpoint_every) || stops);
+                (due(pace.log_every), due(pace.validate_every), due(pace.checkpoint_every) || stops);
             if logs || validates || saves {
                 self.read_loss(&mut state)?;
             }
@@ -159,24 +202,23 @@ impl Steps {
 
     // Tells the dashboard that what it counts from here on is training steps.
     fn show_training(&self, components: &mut TrainingComponents<Trainee>) -> Result<(), TrainError> {
-        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.config.steps };
+        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.pace.steps };
         report(components.event_processor.process_train(start))
     }
 
-    fn restore(&self, learner: &mut Learner<Trainee>) -> Result<(Progressing, bool), TrainError> {
+    fn restore(&self, learner: &mut Learner<Trainee>) -> Result<Progressing, TrainError> {
         let plain = self.device.clone().without_autodiff();
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut step = 0;
-        let mut pending = Pending::default();
-        let mut seconds_before = 0.0;
-        let restored = start.is_some();
+        let (mut step, mut pending, mut seconds_before) = (0, Pending::default(), 0.0);
         let mut average = None;
-        if let Some((state, records)) = start {
-            (step, pending, seconds_before) = (state.step, state.pending, state.seconds);
-            learner.load_model(records.model);
-            learner.load_optim(records.optim);
-            learner.load_scheduler(records.scheduler);
-            average = records.average.map(|record: ModuleRecord| learner.model().valid().load_record(record));
+        if let Some(start) = start {
+            (step, pending, seconds_before) = (start.step, start.pending, start.seconds);
+            learner.load_model(start.model);
+            if let Some((optim, scheduler)) = start.optimiser {
+                learner.load_optim(optim);
+                learner.load_scheduler(scheduler);
+            }
+            average = start.average.map(|record| learner.model().valid().load_record(record));
         }
         let average = average.unwrap_or_else(|| learner.model().valid());
         let now = Instant::now();
@@ -192,7 +234,7 @@ impl Steps {
             since: now,
             history: History::open(&self.out, step)?,
         };
-        Ok((state, restored))
+        Ok(state)
     }
 
     // Brings loss and norm to the host and refuses to go on with what is not a number, before anything is saved.
@@ -234,9 +276,9 @@ impl Steps {
             grad_norm: line.grad_norm,
             tokens_per_second: line.tokens_per_second,
         };
-        let item = self.item(state, state.step, self.config.steps, figures, Some(learner));
+        let item = self.item(state, state.step, self.pace.steps, figures, Some(learner));
         report(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
-        (self.observe)(&Event::Trained { line: line.clone(), steps: self.config.steps });
+        (self.observe)(&Event::Trained { line: line.clone(), steps: self.pace.steps });
         state.history.push(&Line::Train(line))?;
         state.pending = Pending::default();
         state.loss_sum = state.loss_sum.zeros_like();
@@ -270,7 +312,7 @@ impl Steps {
         report(components.event_processor.process_valid(start))?;
         for batch in loader.iter() {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-            n_tokens += batch.n_valid;
+            n_tokens += batch.n_valid();
             let loss = InferenceStep::step(&state.average, batch).loss;
             sum += loss.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))?;
         }
@@ -301,15 +343,16 @@ impl Steps {
         let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
         checkpointer.checkpoint(learner, state.step, &components.event_store);
-        let average = (self.config.optim.ema > 0.0).then(|| state.average.clone().into_record());
+        let average = (self.pace.ema > 0.0).then(|| state.average.clone().into_record());
         let records = Records {
             model: captured.model.recv().map_err(|_| lost())?,
             average,
             optim: captured.optim.recv().map_err(|_| lost())?,
             scheduler: captured.scheduler.recv().map_err(|_| lost())?,
         };
-        let saved = State::new(state.step, state.seconds(), state.pending, &self.config, self.data.clone());
-        checkpoint::write(&self.out, saved, records, self.config.checkpoint_keep)?;
+        let saved =
+            State::new(state.step, state.seconds(), state.pending, self.pace.settings.clone(), self.data.clone());
+        checkpoint::write(&self.out, saved, records, self.pace.checkpoint_keep)?;
         (self.observe)(&Event::Saved { step: state.step });
         Ok(())
     }

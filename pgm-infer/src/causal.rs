@@ -1,0 +1,126 @@
+//! Sampling from an autoregressive network: left to right, one token an evaluation, with a cache of keys and values.
+//!
+//! All rows stand at the same position; a row whose prompt reaches further than another's reads its own token there
+//! instead of drawing. As in [`sample`](crate::sample()), each row owns its random stream, one uniform a drawn token.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::AutoregressiveTransformer;
+use pgm_model::autoregressive::Cache;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::draw::{DrawSettings, Drawer};
+use crate::sampler::{Outcome, Request, Sampled, StepView};
+use crate::{InferError, Logits};
+
+/// An autoregressive network, ready to be sampled.
+#[derive(Debug)]
+pub struct CausalSampler<'a> {
+    /// The network.
+    pub model: &'a AutoregressiveTransformer,
+    /// Where it lives.
+    pub device: &'a Device,
+    /// The class that is never drawn.
+    pub mask_index: usize,
+}
+
+struct Row {
+    tokens: Vec<u32>,
+    n_given: usize,
+    length: usize,
+    rng: ChaCha8Rng,
+    log_probabilities: Vec<f64>,
+    margins: Vec<f64>,
+}
+
+impl Row {
+    fn new(request: &Request) -> Result<Self, InferError> {
+        let mut given = request.given.clone();
+        given.sort_unstable_by_key(|&(position, _)| position);
+        if given.iter().enumerate().any(|(index, &(position, _))| index != position) || given.is_empty() {
+            let message = "an autoregressive model only continues a text: it can neither fill a blank before given text \
+                           nor start without BOS; give a --prompt, or use a partition or masked model";
+            return Err(InferError::Request(message.to_string()));
+        }
+        Ok(Self {
+            tokens: given.into_iter().map(|(_, token)| token).collect(),
+            n_given: request.given.len(),
+            length: request.length,
+            rng: ChaCha8Rng::seed_from_u64(request.seed),
+            log_probabilities: Vec::new(),
+            margins: Vec::new(),
+        })
+    }
+
+    fn is_open(&self) -> bool {
+        self.tokens.len() < self.length
+    }
+
+    fn finish(mut self, mask_index: usize) -> Sampled {
+        let complete = !self.is_open();
+        let order = (self.n_given..self.tokens.len()).collect();
+        self.tokens.resize(self.length, mask_index as u32);
+        Sampled {
+            tokens: self.tokens,
+            order,
+            log_probabilities: self.log_probabilities,
+            margins: self.margins,
+            complete,
+        }
+    }
+}
+
+impl CausalSampler<'_> {
+    /// Samples all requests together. `observe` runs after each token and can stop the run, which then returns what it
+    /// has.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when given tokens are not a beginning, [`InferError::Setting`] for a draw that cannot be
+    /// done, [`InferError::Device`] when the device fails.
+    pub fn sample(
+        &self,
+        requests: &[Request],
+        draw: &DrawSettings,
+        observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
+    ) -> Result<Outcome, InferError> {
+        draw.validate()?;
+        let mut rows = requests.iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
+        let start = rows.iter().map(|row| row.tokens.len()).min().unwrap_or(0);
+        let end = rows.iter().map(|row| row.length).max().unwrap_or(0);
+        let (mut cache, mut drawer) = (Cache::default(), Drawer::default());
+        let mut n_evaluations = 0;
+        for position in start..end {
+            let logits = self.next(&rows, cache.n_tokens()..position, &mut cache)?;
+            n_evaluations += 1;
+            let mut decoded = vec![Vec::new(); rows.len()];
+            for (index, row) in rows.iter_mut().enumerate() {
+                if row.tokens.len() == position && row.is_open() {
+                    let drawn = drawer.draw(logits.at(index, 0), self.mask_index, draw, row.rng.random());
+                    row.tokens.push(drawn.class as u32);
+                    row.log_probabilities.push(drawn.log_probability);
+                    row.margins.push(drawn.margin);
+                    decoded[index].push((position, drawn.class as u32));
+                }
+            }
+            let (step, n_steps) = (position + 1 - start, end - start);
+            if observe(&StepView { step, n_steps, n_evaluations, decoded: &decoded }).is_break() {
+                break;
+            }
+        }
+        Ok(Outcome { rows: rows.into_iter().map(|row| row.finish(self.mask_index)).collect(), n_evaluations })
+    }
+
+    // Logits of the token after those at `new`, `[B, 1, V]`; a row that has ended reads BOS there and is not looked at.
+    fn next(&self, rows: &[Row], new: std::ops::Range<usize>, cache: &mut Cache) -> Result<Logits, InferError> {
+        let shape = [rows.len(), new.len()];
+        let token = |row: &Row, position: usize| *row.tokens.get(position).unwrap_or(&row.tokens[0]) as i32;
+        let values = rows.iter().flat_map(|row| new.clone().map(move |position| token(row, position))).collect();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(values, shape), self.device);
+        let logits = self.model.forward_cached(tokens, cache);
+        let n_classes = logits.dims()[2];
+        let values = logits.try_into_vec_as::<f32>().map_err(|error| InferError::Device(error.to_string()))?;
+        Ok(Logits { values, n_positions: 1, n_classes })
+    }
+}

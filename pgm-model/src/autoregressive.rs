@@ -1,0 +1,91 @@
+//! The autoregressive baseline: the same blocks, each position seeing itself and what comes before it.
+//!
+//! The logits at position i predict the token at position i + 1.
+//!
+//! Shapes: B batch, L length, S new tokens, H hidden, V vocabulary.
+
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::attention::AttentionMask;
+use crate::block::{EncoderBlock, KeyValues};
+use crate::conditioning::TimeEmbedding;
+use crate::config::AutoregressiveConfig;
+use crate::head::Head;
+use crate::partition::embedding;
+use crate::plan::Positions;
+use crate::rotary::{AngleTables, RotaryAngles};
+
+/// Predicts each token from those before it.
+#[derive(Module, Debug)]
+pub struct AutoregressiveTransformer {
+    embedding: Embedding,
+    time: TimeEmbedding,
+    blocks: Vec<EncoderBlock>,
+    head: Head,
+    #[module(skip)]
+    rotary: AngleTables,
+}
+
+/// What a sequence has left behind in every block, so that a further token costs one token.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    blocks: Vec<KeyValues>,
+    n_tokens: usize,
+}
+
+impl Cache {
+    /// Tokens of each row that it holds.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+}
+
+impl AutoregressiveTransformer {
+    /// A new network with the paper's initialisation. Parameters are drawn on first use, from the device's generator.
+    pub fn new(config: &AutoregressiveConfig, device: &Device) -> Self {
+        let backbone = &config.backbone;
+        Self {
+            embedding: embedding(backbone, device),
+            time: TimeEmbedding::new(backbone.cond_dim, device),
+            blocks: (0..config.n_blocks).map(|_| EncoderBlock::new(backbone, device)).collect(),
+            head: Head::new(backbone, device),
+            rotary: AngleTables::new(backbone.head_dim(), backbone.length),
+        }
+    }
+
+    /// Logits of the token after each position.
+    ///
+    /// # Shapes
+    /// tokens `[B, L] -> [B, L, V]`
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let condition = self.time.forward();
+        let (length, device) = (tokens.dims()[1], tokens.device());
+        let angles = RotaryAngles::new(&self.rotary, &Positions::range(0..length, &device));
+        let mask = AttentionMask::causal(length, length, &device);
+        let x = self.embedding.forward(tokens); // [B, L, H]
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, &condition, &angles, Some(&mask)));
+        self.head.forward(x, &condition)
+    }
+
+    /// Logits of the token after the last of `tokens`, which follow those in `cache` and are added to it.
+    ///
+    /// # Shapes
+    /// tokens `[B, S] -> [B, 1, V]`
+    pub fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
+        let condition = self.time.forward();
+        let (n_new, device) = (tokens.dims()[1], tokens.device());
+        let n_tokens = cache.n_tokens + n_new;
+        let angles = RotaryAngles::new(&self.rotary, &Positions::range(cache.n_tokens..n_tokens, &device));
+        // A single new token sees everything.
+        let mask = (n_new > 1).then(|| AttentionMask::causal(n_new, n_tokens, &device));
+        cache.blocks.resize_with(self.blocks.len(), KeyValues::default);
+        cache.n_tokens = n_tokens;
+        let mut x = self.embedding.forward(tokens); // [B, S, H]
+        for (block, cache) in self.blocks.iter().zip(&mut cache.blocks) {
+            x = block.forward_cached(x, &condition, &angles, mask.as_ref(), cache);
+        }
+        self.head.forward(x.narrow(1, n_new - 1, 1), &condition)
+    }
+}

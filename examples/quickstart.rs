@@ -192,6 +192,7 @@ fn shown(path: &Path) -> String {
 #[allow(clippy::print_stdout)]
 fn show(event: &Event) {
     match event {
+        Event::Round { .. } => {}
         Event::Started { parameters, rows, .. } => println!("{parameters} parameters, {rows} rows"),
         Event::Trained { line, steps } => {
             let left = (steps - line.step) as f64 * line.seconds / line.step as f64;

@@ -2,29 +2,19 @@
 
 use std::ops::ControlFlow;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_infer::denoiser::{FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
 use pgm_infer::sampler::{Request, Settings};
-use pgm_infer::{Denoiser, DrawSettings, Sampled, Schedule, sample};
-use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use pgm_infer::text::Source;
+use pgm_infer::{Denoiser, DrawSettings, Route, Sampled, Schedule, sample};
+use pgm_model::autoregressive::Cache;
+use pgm_model::{AutoregressiveConfig, BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
 
 const VOCAB: usize = 29;
 const MASK: usize = VOCAB - 1;
 
-/// A network whose parameters are noise: fresh ones give every token the same probability.
 fn network(config: &ModelConfig) -> Network {
-    struct Noise(StdRng);
-    impl ModuleMapper for Noise {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let (shape, device) = (param.lazy_shape(), param.lazy_device());
-            let values: Vec<f32> = (0..shape.num_elements()).map(|_| self.0.random_range(-0.5..0.5)).collect();
-            Param::initialized(param.id, Tensor::from_data(TensorData::new(values, shape), &device))
-        }
-    }
-    Network::new(config, &Device::flex()).map(&mut Noise(StdRng::seed_from_u64(4)))
+    Network::new(config, &Device::flex()).with_noise(0.5, 4)
 }
 
 fn config() -> ModelConfig {
@@ -129,4 +119,77 @@ fn the_masked_baseline_writes_the_same_wherever_its_head_runs() {
         assert_same("alone", &lean, &alone);
         assert!(lean.iter().all(|row| row.tokens.iter().all(|&token| (token as usize) < MASK)));
     }
+}
+
+fn autoregressive() -> (ModelConfig, Network) {
+    let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 24, 3, 16) };
+    let config = ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 3 });
+    let network = network(&config);
+    (config, network)
+}
+
+#[test]
+fn a_cached_token_has_the_logits_of_the_whole_sequence() {
+    let (_, network) = autoregressive();
+    let Network::Autoregressive(model) = &network else { unreachable!() };
+    let device = Device::flex();
+    // Beyond the trained 16, to see the tables grow.
+    let (n_rows, length) = (2, 21);
+    let ids: Vec<i32> = (0..n_rows * length).map(|i| (i * 7 % (VOCAB - 1)) as i32).collect();
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [n_rows, length]), &device);
+    let whole = model.forward(tokens.clone());
+    // A prefix of several tokens, one token, several at once, then one by one.
+    let mut cache = Cache::default();
+    for (start, end) in [(0, 5), (5, 6), (6, 10), (10, 11)].into_iter().chain((11..length).map(|i| (i, i + 1))) {
+        let cached = model.forward_cached(tokens.clone().narrow(1, start, end - start), &mut cache);
+        let expected = whole.clone().narrow(1, end - 1, 1);
+        let difference: f32 = (cached - expected).abs().max().into_scalar();
+        assert!(difference < 2e-5, "tokens {start}..{end}: {difference:e}");
+        assert_eq!(cache.n_tokens(), end);
+    }
+}
+
+#[test]
+fn no_token_depends_on_what_comes_after_it() {
+    let (_, network) = autoregressive();
+    let Network::Autoregressive(model) = &network else { unreachable!() };
+    let logits = |ids: Vec<i32>| {
+        let shape = [1, ids.len()];
+        model.forward(Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex()))
+    };
+    let before = logits(vec![1, 2, 3, 4, 5, 6, 7]);
+    let after = logits(vec![1, 2, 3, 9, 5, 8, 0]);
+    let change = (before - after).abs().max_dim(2).try_into_vec_as::<f32>().unwrap();
+    assert_eq!(change[..3], [0.0; 3]);
+    assert!(change[3..].iter().all(|&change| change > 0.0), "{change:?}");
+}
+
+#[test]
+fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together() {
+    let (config, network) = autoregressive();
+    let device = Device::flex();
+    let source = Source { network: &network, config: &config, device: &device };
+    let row = |length: usize, n_given: usize, seed| {
+        let given = (0..n_given).map(|position| (position, 3 * position as u32 % 20)).collect();
+        Request { length, given, seed }
+    };
+    let requests = [row(16, 1, 1), row(9, 6, 2), row(23, 3, 3), row(4, 4, 5)];
+    for draw in [DrawSettings::default(), DrawSettings { temperature: 0.0, ..DrawSettings::default() }] {
+        let settings = Settings { draw, ..Settings::default() };
+        let run = |requests: &[Request]| {
+            source.generate(requests, &settings, Route::Clean, &mut |_| ControlFlow::Continue(())).unwrap().rows
+        };
+        let together = run(&requests);
+        let alone: Vec<Sampled> = requests.chunks(1).flat_map(run).collect();
+        assert_same("alone", &alone, &together);
+        for (request, row) in requests.iter().zip(&together) {
+            assert!(row.complete && row.tokens.iter().all(|&token| (token as usize) < MASK));
+            assert!(request.given.iter().all(|&(position, token)| row.tokens[position] == token));
+            assert_eq!(row.order, (request.given.len()..request.length).collect::<Vec<_>>());
+        }
+    }
+    let blank = Request { length: 8, given: vec![(0, 27), (4, 1)], seed: 0 };
+    let settings = Settings::default();
+    let refused = source.generate(&[blank], &settings, Route::Clean, &mut |_| ControlFlow::Continue(()));
+    assert!(refused.unwrap_err().to_string().contains("only continues a text"));
 }

@@ -1,7 +1,9 @@
 //! Any of the networks behind one type, for code that trains, stores or samples them all.
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::{AutoregressiveTransformer, MaskedTransformer, ModelConfig, PartitionTransformer};
 
@@ -25,6 +27,21 @@ impl Network {
             ModelConfig::Masked(config) => Self::Masked(MaskedTransformer::new(config, device)),
             ModelConfig::Autoregressive(config) => Self::Autoregressive(AutoregressiveTransformer::new(config, device)),
         }
+    }
+
+    /// The network with every parameter uniform in [-bound, bound), drawn on the host. A new network predicts the same
+    /// for every token, because its last layer is zero: tests and measurements of anything that draws want this instead.
+    pub fn with_noise(self, bound: f32, seed: u64) -> Self {
+        struct Noise(StdRng, f32);
+        impl ModuleMapper for Noise {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let (shape, device) = (param.lazy_shape(), param.lazy_device());
+                let values: Vec<f32> =
+                    (0..shape.num_elements()).map(|_| self.0.random_range(-self.1..self.1)).collect();
+                Param::initialized(param.id, Tensor::from_data(TensorData::new(values, shape), &device))
+            }
+        }
+        self.map(&mut Noise(StdRng::seed_from_u64(seed), bound))
     }
 
     /// Trainable numbers in all.

@@ -1,14 +1,11 @@
 //! The laws everything rests on, over random shapes and every variant of the network.
 
-use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
     BackboneConfig, CleanTokens, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer, Positions,
     Projection, Queries,
 };
 use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 const VOCAB: usize = 13;
 const TOLERANCE: f32 = 2e-5;
@@ -43,9 +40,9 @@ fn cases() -> impl Strategy<Value = Case> {
 impl Case {
     fn model(&self) -> PartitionTransformer {
         let network = Network::new(&ModelConfig::Partition(self.config.clone()), &Device::flex());
-        match randomised(network, self.seed) {
+        match network.with_noise(0.4, self.seed) {
             Network::Partition(model) => model,
-            Network::Masked(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 
@@ -84,20 +81,6 @@ fn rows(logits: Tensor<3>) -> Vec<Vec<Vec<f32>>> {
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     let difference = |(x, y): (&f32, &f32)| (x - y).abs();
     a.iter().zip(b).map(difference).fold(0.0, |largest, d| if d.is_nan() { f32::INFINITY } else { largest.max(d) })
-}
-
-/// Replaces every parameter by noise from `seed`: a fresh model's logits are all zero, and laws about zeros say nothing.
-fn randomised(network: Network, seed: u64) -> Network {
-    struct Noise(StdRng);
-    impl ModuleMapper for Noise {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let shape = param.lazy_shape();
-            let values: Vec<f32> = (0..shape.num_elements()).map(|_| self.0.random_range(-0.4..0.4)).collect();
-            let device = param.lazy_device();
-            Param::initialized(param.id, Tensor::from_data(TensorData::new(values, shape), &device))
-        }
-    }
-    network.map(&mut Noise(StdRng::seed_from_u64(seed)))
 }
 
 proptest! {

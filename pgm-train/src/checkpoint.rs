@@ -108,7 +108,8 @@ pub(crate) fn write(out: &Path, mut state: State, records: Records, keep: usize)
     Ok(())
 }
 
-fn fingerprint(path: &Path) -> std::io::Result<(u64, u32)> {
+/// Size and CRC-32 of a file.
+pub(crate) fn fingerprint(path: &Path) -> std::io::Result<(u64, u32)> {
     use std::io::Read;
     let mut file = std::fs::File::open(path)?;
     let mut hasher = crc32fast::Hasher::new();

@@ -35,6 +35,17 @@ pub enum Event {
         /// Training rows.
         rows: usize,
     },
+    /// A round of a distillation begins.
+    Round {
+        /// The round, from 1.
+        round: usize,
+        /// Rounds in all.
+        n_rounds: usize,
+        /// Sampling steps that the teacher stands for.
+        teacher_steps: usize,
+        /// Sampling steps that the student will stand for.
+        student_steps: usize,
+    },
     /// A report of training.
     Trained {
         /// The figures.

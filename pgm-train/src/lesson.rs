@@ -280,3 +280,185 @@ impl Divergence {
         per_class.sum_dim(2).squeeze_dim::<2>(2)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    const VOCAB: usize = 13;
+    const LENGTH: usize = 11;
+
+    fn networks(masked: bool) -> (Network, Network) {
+        let backbone = BackboneConfig::new(VOCAB, 16, 2, LENGTH);
+        let config = if masked {
+            ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 2 })
+        } else {
+            ModelConfig::Partition(PartitionConfig {
+                backbone,
+                encoder_blocks: 1,
+                decoder_blocks: 1,
+                queries: Queries::default(),
+                projection: Projection::default(),
+            })
+        };
+        let device = Device::flex();
+        let drawn = |seed| Network::new(&config, &device).with_noise(0.4, seed);
+        (drawn(1), drawn(2))
+    }
+
+    fn views(seed: u64, groups: TargetGroups) -> Vec<View> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut views = Vec::new();
+        for (row, time) in [(0, 0.3), (1, 0.8), (2, 0.5)] {
+            let tokens = (0..LENGTH).map(|_| rng.random_range(0..VOCAB as u32 - 1)).collect();
+            let is_masked: Vec<bool> = (0..LENGTH).map(|i| (i * 7 + row * 3) % 10 < (time * 10.0) as usize).collect();
+            let view = View { tokens, is_masked, time, valid: LENGTH - row };
+            let is_masked = view.is_masked.iter().map(|is_masked| !is_masked).collect();
+            let other = View { is_masked, time: 1.0 - time, ..view.clone() };
+            views.push(view);
+            views.extend((groups == TargetGroups::Both).then_some(other));
+        }
+        views
+    }
+
+    fn lesson(teacher: &Network, n_steps: usize, divergence: Divergence, groups: TargetGroups) -> Lesson {
+        let teacher = Teacher { network: teacher.clone(), mask_index: VOCAB - 1, dt: 0.125, n_steps };
+        let views = views(5, groups);
+        let scale = 1.0 / views.iter().map(View::n_counted).sum::<usize>() as f64;
+        let (teacher, device) = (Arc::new(teacher), Device::flex());
+        Lesson { teacher, views, groups, divergence, scale, device, seed: 7 }
+    }
+
+    fn value(lesson: &Lesson, student: &Network) -> f32 {
+        lesson.loss(student).into_scalar()
+    }
+
+    #[test]
+    fn times_and_decode_probabilities_are_those_of_a_table_made_by_hand() {
+        // t, dt, times after each of three steps, probability that an undecided position is decoded by each.
+        let table = [
+            (0.5, 0.125, [0.5, 0.375, 0.25, 0.125], [0.25, 1.0 / 3.0, 0.5]),
+            (1.0, 0.25, [1.0, 0.75, 0.5, 0.25], [0.25, 1.0 / 3.0, 0.5]),
+            (0.25, 0.125, [0.25, 0.125, 1e-5, 1e-5], [0.5, 0.99992, 0.0]),
+            (0.1, 0.5, [0.1, 1e-5, 1e-5, 1e-5], [0.9999, 0.0, 0.0]),
+        ];
+        for (t, dt, expected, probabilities) in table {
+            let found = times(t, dt, 3);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{found} for {expected}");
+            }
+            for (pair, expected) in found.windows(2).zip(probabilities) {
+                assert!((decode_probability(pair[0], pair[1]) - expected).abs() < 1e-9, "t {t}: {pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_masked_position_has_one_target_and_the_first_step_decides_its_share() {
+        let (network, _) = networks(false);
+        let teacher = Teacher { network, mask_index: VOCAB - 1, dt: 0.125, n_steps: 2 };
+        let views = vec![View { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400 }];
+        let targets = teacher.targets(&views, &Device::flex(), &mut ChaCha8Rng::seed_from_u64(3));
+        let mut places: Vec<usize> = targets.place[0].iter().copied().map(Option::unwrap).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..400).collect::<Vec<_>>(), "as many logits as masked positions, each used once");
+        // The second evaluation begins where positions start over from the left. A quarter of 400 are decided by the
+        // first, with a standard deviation of 8.7.
+        let mut by_place: Vec<usize> = (0..400).collect();
+        by_place.sort_by_key(|&position| targets.place[0][position]);
+        let n_first = by_place.windows(2).position(|pair| pair[1] < pair[0]).unwrap() + 1;
+        assert!((65..=135).contains(&n_first), "{n_first} of 400 decided by the first step");
+    }
+
+    #[test]
+    fn one_step_targets_are_the_teachers_own_log_probabilities() {
+        let device = Device::flex();
+        for masked in [false, true] {
+            let (teacher, student) = networks(masked);
+            let lesson = lesson(&teacher, 1, Divergence::BackwardKl, TargetGroups::One);
+            // By hand: KL(student, teacher) at each masked position, from one evaluation of each network a view.
+            let (mut sum, mut n) = (0.0, 0);
+            for view in &lesson.views {
+                let (state, positions) = (view.clean(), view.masked());
+                let probabilities = |network: &Network| -> Vec<Vec<f64>> {
+                    let logits = logits_at(network, VOCAB - 1, &[&state], &[&positions], &device);
+                    let logits = logits.try_into_vec_as::<f32>().unwrap();
+                    logits
+                        .chunks(VOCAB)
+                        .map(|row| {
+                            let total: f64 = row[..VOCAB - 1].iter().map(|&x| f64::from(x).exp()).sum();
+                            row[..VOCAB - 1].iter().map(|&x| f64::from(x).exp() / total).collect()
+                        })
+                        .collect()
+                };
+                for ((p, q), position) in probabilities(&student).iter().zip(probabilities(&teacher)).zip(&positions) {
+                    if *position < view.valid {
+                        sum += p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+                        n += 1;
+                    }
+                }
+            }
+            let found = f64::from(value(&lesson, &student));
+            assert!((found - sum / f64::from(n)).abs() < 1e-5 && found > 0.01, "{found} for {}", sum / f64::from(n));
+        }
+    }
+
+    #[test]
+    fn a_student_equal_to_its_teacher_has_nothing_to_learn_in_one_step() {
+        for masked in [false, true] {
+            let (teacher, other) = networks(masked);
+            for groups in [TargetGroups::One, TargetGroups::Both] {
+                for divergence in [Divergence::BackwardKl, Divergence::ForwardKl, Divergence::Tvd, Divergence::Mse] {
+                    let one = lesson(&teacher, 1, divergence, groups);
+                    // The two ways through a partition model agree to rounding.
+                    assert!(value(&one, &teacher).abs() < 2e-6, "{divergence:?} {groups:?}: {}", value(&one, &teacher));
+                    assert!(value(&one, &other) > 1e-3, "{divergence:?} {groups:?}");
+                    let two = lesson(&teacher, 2, divergence, groups);
+                    assert!(value(&two, &teacher) > 1e-5, "{divergence:?} {groups:?}: two steps know more than one");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn targets_never_depend_on_tokens_of_the_group_they_predict() {
+        for masked in [false, true] {
+            let (teacher, student) = networks(masked);
+            let before = lesson(&teacher, 3, Divergence::BackwardKl, TargetGroups::One);
+            let mut after = before.clone();
+            for view in &mut after.views {
+                let tokens = view.tokens.iter_mut().zip(&view.is_masked);
+                tokens.filter(|(_, is_masked)| **is_masked).for_each(|(token, _)| *token = (*token + 5) % 12);
+            }
+            assert_eq!(value(&before, &student), value(&after, &student));
+            // What is clean does matter.
+            let position = after.views[0].is_masked.iter().position(|is_masked| !is_masked).unwrap();
+            after.views[0].tokens[position] = (after.views[0].tokens[position] + 5) % 12;
+            assert_ne!(value(&before, &student), value(&after, &student));
+        }
+    }
+
+    #[test]
+    fn divergences_are_those_of_a_distribution_computed_by_hand() {
+        let device = Device::flex();
+        let logits = |p: [f32; 3]| Tensor::<3>::from_data([[[p[0].ln(), 9.0, p[1].ln(), p[2].ln()]]], &device);
+        let (p, q) = ([0.5_f32, 0.25, 0.25], [0.25_f32, 0.25, 0.5]);
+        let ln2 = std::f32::consts::LN_2;
+        let table = [
+            (Divergence::BackwardKl, 0.25 * ln2),
+            (Divergence::ForwardKl, 0.25 * ln2),
+            (Divergence::Tvd, 0.25),
+            (Divergence::Mse, 2.0 * ln2 * ln2 / 3.0),
+        ];
+        for (divergence, expected) in table {
+            let found: f32 = divergence.per_token(logits(p), logits(q), 1).into_scalar();
+            assert!((found - expected).abs() < 1e-6, "{divergence:?}: {found} for {expected}");
+        }
+        let skewed: f32 = Divergence::BackwardKl.per_token(logits([0.8, 0.1, 0.1]), logits(q), 1).into_scalar();
+        let expected = 0.8 * (0.8_f32 / 0.25).ln() + 0.1 * (0.1_f32 / 0.25).ln() + 0.1 * (0.1_f32 / 0.5).ln();
+        assert!((skewed - expected).abs() < 1e-6, "the student's probabilities weigh: {skewed} for {expected}");
+    }
+}

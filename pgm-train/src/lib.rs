@@ -10,6 +10,7 @@ mod capture;
 mod checkpoint;
 pub mod config;
 mod dashboard;
+pub mod distill;
 mod error;
 pub mod fit;
 mod gradients;
@@ -21,5 +22,6 @@ mod schedule;
 mod strategy;
 
 pub use config::{Objective, TrainConfig};
+pub use distill::{Distill, DistillConfig, Distilled, distill};
 pub use error::TrainError;
 pub use fit::{Event, Finished, Fit, fit};

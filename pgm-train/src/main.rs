@@ -13,7 +13,7 @@ use pgm_infer::bench::median;
 use pgm_infer::device::{self, DeviceName};
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, presets};
 use pgm_train::bench::{What, measure};
-use pgm_train::{Event, Fit, TrainConfig, fit};
+use pgm_train::{Distill, DistillConfig, Event, Fit, TrainConfig, distill, fit};
 use serde_json::json;
 
 // Burn's Flex backend allocates a fresh tensor for every result; an allocator that keeps freed memory spares the page
@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     /// Trains a model on a prepared data folder
     Fit(FitArgs),
+    /// Distils a model in rounds, so that it samples as well in fewer steps
+    Distill(DistillArgs),
     /// Measures one step and prints one JSON object
     Bench(BenchArgs),
 }
@@ -52,6 +54,31 @@ struct FitArgs {
     #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
     set: Vec<String>,
     /// Go on from the newest checkpoint in --out
+    #[arg(long)]
+    resume: bool,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+}
+
+#[derive(Args)]
+struct DistillArgs {
+    /// The distillation, as TOML
+    #[arg(long)]
+    config: PathBuf,
+    /// The model folder of the first teacher
+    #[arg(long)]
+    teacher: PathBuf,
+    /// A folder made by pgm-data prepare with the teacher's tokenizer and length
+    #[arg(long)]
+    data: PathBuf,
+    /// The folder of the distillation, one folder a round inside
+    #[arg(long)]
+    out: PathBuf,
+    /// Change a key of the TOML, as in optim.lr=1e-4
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
+    set: Vec<String>,
+    /// Go on where an earlier run in --out stopped
     #[arg(long)]
     resume: bool,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
@@ -123,6 +150,7 @@ fn main() -> ExitCode {
     device::restore_through_the_cpu();
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(&args),
+        Command::Distill(args) => run_distill(&args),
         Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -182,8 +210,39 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn run_distill(args: &DistillArgs) -> anyhow::Result<ExitCode> {
+    let config = DistillConfig::load(&args.config, &args.set)?;
+    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
+    let interrupter = Interrupter::new();
+    let on_signal = interrupter.clone();
+    ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
+    let distilled = distill(Distill {
+        config: &config,
+        teacher: &args.teacher,
+        data: &args.data,
+        out: &args.out,
+        resume: args.resume,
+        device: &device,
+        interrupter,
+        observe: Arc::new(print_event),
+    })?;
+    let mut out = std::io::stdout().lock();
+    for model in &distilled.models {
+        writeln!(out, "model: {}", model.display())?;
+    }
+    if let Some(step) = distilled.stopped_at {
+        let round = distilled.models.len() + 1;
+        writeln!(out, "stopped in round {round} after step {step}; continue with --resume")?;
+        return Ok(ExitCode::from(130));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn print_event(event: &Event) {
     let line = match event {
+        Event::Round { round, n_rounds, teacher_steps, student_steps } => {
+            format!("round {round} of {n_rounds}: the student learns to do {teacher_steps} steps in {student_steps}")
+        }
         Event::Started { step, parameters, rows } => {
             format!("{parameters} parameters, {rows} training rows, from step {step}")
         }

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, TokenRows, Validation, prepare};
+use pgm_model::Network;
 use pgm_train::TrainConfig;
-use pgm_train::batch::{Batch, TrainLoader, ValidationLoader};
+use pgm_train::batch::{Batch, Inputs as Seen, TrainLoader, ValidationLoader, Work};
+use pgm_train::learner::Trainee;
 
 const MASK: u32 = 257;
 
@@ -37,6 +39,11 @@ fn config(settings: &[&str]) -> Arc<TrainConfig> {
     Arc::new(TrainConfig::parse(toml, "test", &settings).unwrap())
 }
 
+fn supervised(work: Work) -> Batch {
+    let Work::Supervised(batch) = work else { panic!("not a supervised batch") };
+    batch
+}
+
 fn numbers(batch: &Batch) -> (Vec<i32>, Vec<f32>) {
     let tokens = batch.tokens.clone().try_into_vec_as::<i32>().unwrap();
     (tokens, batch.weights.clone().try_into_vec_as::<f32>().unwrap())
@@ -49,7 +56,7 @@ fn a_step_is_a_function_of_seed_and_step_however_it_is_cut_and_wherever_it_start
     let all = |settings: &[&str], first| -> Vec<(Vec<i32>, Vec<f32>)> {
         let loader = TrainLoader::new(rows.clone(), config(settings), MASK, Device::flex(), first);
         assert_eq!(loader.iter().count(), loader.num_items());
-        loader.iter().map(|batch| numbers(&batch.unwrap())).collect()
+        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
     };
     let whole = all(&[], 0);
     assert_eq!(whole.len(), 9);
@@ -97,8 +104,8 @@ fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
     let all = |settings: &[&str]| -> Vec<(Vec<i32>, Vec<f32>)> {
-        let loader = ValidationLoader::new(rows.clone(), config(settings), MASK, Device::flex());
-        loader.iter().map(|batch| numbers(&batch.unwrap())).collect()
+        let loader = ValidationLoader::new(rows.clone(), &config(settings), MASK, Device::flex());
+        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
     };
     let batches = all(&["validate_rows=10"]);
     assert_eq!(batches, all(&["validate_rows=10", "seed=9"]));
@@ -116,4 +123,91 @@ fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
         distinct.dedup();
         assert_eq!(quarters, distinct, "row {row}: {times:?}");
     }
+}
+
+fn batch(rows: &Arc<TokenRows>, settings: &[&str], step: usize) -> Batch {
+    TrainLoader::new(rows.clone(), config(settings), MASK, Device::flex(), 0).step(step).unwrap().remove(0)
+}
+
+fn network(settings: &[&str], rows: &Path) -> Trainee {
+    let manifest = DataFolder::open(rows).unwrap().manifest().clone();
+    let model = config(settings).model_config(&manifest).unwrap();
+    Trainee::new(Network::new(&model, &Device::flex()).with_noise(0.3, 2), model.backbone().mask_index)
+}
+
+fn masked_tokens(batch: &Batch) -> Vec<i32> {
+    let Seen::Masked(tokens) = &batch.inputs else { panic!("not masked") };
+    tokens.clone().try_into_vec_as::<i32>().unwrap()
+}
+
+#[test]
+fn the_complementary_loss_is_the_mean_of_two_masked_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    for mode in [Mode::Pack, Mode::Pad] {
+        let rows = rows(folder.path(), mode);
+        let both = batch(&rows, &["objective=masked-complementary"], 2);
+        let one = batch(&rows, &["objective=masked"], 2);
+        assert_eq!(both.n_valid, one.n_valid, "a row's tokens count once");
+        let network = network(&["objective=masked"], &folder.path().join(format!("data-{mode:?}")));
+        // The other masked loss, by hand: the other positions are masked, at time 1 - t, so that they weigh 1/(1 - t).
+        let (tokens, one_weights) = numbers(&one);
+        let hidden = masked_tokens(&one);
+        let order = pgm_data::RowOrder::new(0, rows.len()).step(2, 6);
+        let valid: Vec<usize> = order.into_iter().map(|row| rows.row(row).unwrap().valid).collect();
+        let n_valid = one.n_valid as f32;
+        let (mut other_hidden, mut other_weights) = (Vec::new(), Vec::new());
+        for (row, &valid) in valid.iter().enumerate() {
+            let range = row * 10..(row + 1) * 10;
+            // Rows without a masked token that counts say nothing about t; their second loss is read off the batch.
+            let weight = one_weights[range.clone()].iter().copied().find(|&weight| weight > 0.0);
+            for (index, position) in range.enumerate() {
+                let is_hidden = hidden[position] == MASK as i32;
+                other_hidden.push(if is_hidden { tokens[position] } else { MASK as i32 });
+                let t = weight.map(|weight| 1.0 / (weight * n_valid));
+                let by_hand = t.map(|t| 1.0 / (1.0 - t).max(1e-3) / n_valid);
+                let read = both.weights.clone().try_into_vec_as::<f32>().unwrap()[(2 * row + 1) * 10 + index] * 2.0;
+                let counts = !is_hidden && index < valid;
+                let expected = if counts { by_hand.unwrap_or(read) } else { 0.0 };
+                assert!((read - expected).abs() <= 1e-4 * expected, "row {row}, {index}: {read} for {expected}");
+                other_weights.push(expected);
+            }
+        }
+        let device = Device::flex();
+        let ints = |values: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(values, [6, 10]), &device);
+        let other = Batch {
+            inputs: Seen::Masked(ints(other_hidden)),
+            weights: Tensor::from_data(TensorData::new(other_weights, [6, 10]), &device),
+            ..one.clone()
+        };
+        let loss = |batch: Batch| network.loss(batch).into_scalar::<f32>();
+        let (together, mean) = (loss(both), (loss(one) + loss(other)) / 2.0);
+        assert!((together - mean).abs() < 1e-4 * mean && mean > 0.0, "{together} for {mean}");
+    }
+}
+
+#[test]
+fn the_autoregressive_loss_is_the_mean_surprise_of_each_next_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = rows(folder.path(), Mode::Pad);
+    let settings = ["objective=autoregressive"];
+    let batch = batch(&rows, &settings, 1);
+    let network = network(&settings, &folder.path().join("data-Pad"));
+    let Network::Autoregressive(model) = &network.network else { panic!("not autoregressive") };
+    let order = pgm_data::RowOrder::new(0, rows.len()).step(1, 6);
+    let (mut sum, mut n) = (0.0, 0);
+    for row in order.into_iter().map(|row| rows.row(row).unwrap()) {
+        for next in 1..row.valid {
+            // One evaluation a token, of nothing but what comes before it.
+            let before: Vec<i32> = row.tokens[..next].iter().map(|&token| token as i32).collect();
+            let logits = model.forward(Tensor::from_data(TensorData::new(before, [1, next]), &Device::flex()));
+            let logits = logits.narrow(1, next - 1, 1).try_into_vec_as::<f32>().unwrap();
+            let total: f64 =
+                (0..logits.len()).filter(|&c| c != MASK as usize).map(|c| f64::from(logits[c]).exp()).sum();
+            sum += total.ln() - f64::from(logits[row.tokens[next] as usize]);
+            n += 1;
+        }
+    }
+    assert_eq!(batch.n_valid, n);
+    let found = f64::from(network.loss(batch).into_scalar::<f32>());
+    assert!((found - sum / n as f64).abs() < 1e-5 * found, "{found} for {}", sum / n as f64);
 }

@@ -65,7 +65,7 @@ pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
-    from_safetensors(&*map_file(path)?, &path.display().to_string(), config, device)
+    from_safetensors(&map_file(path)?, &path.display().to_string(), config, device)
 }
 
 /// Maps a weights file into memory for reading.

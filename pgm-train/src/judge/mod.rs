@@ -9,7 +9,8 @@
 //! of special tokens in it (`<|endoftext|>`) are those tokens, as in the public code.
 
 pub mod count;
-pub mod gpt2;
+mod gpt2;
+mod gpt2_config;
 mod gpt2_judge;
 mod mauve;
 pub mod metrics;
@@ -24,7 +25,8 @@ use crate::TrainError;
 use count::Counted;
 use metrics::{Distinct, Estimate, distinct, unigram_entropy};
 
-pub use gpt2::{Gpt2, Gpt2Config};
+pub use gpt2::Gpt2;
+pub use gpt2_config::Gpt2Config;
 pub use gpt2_judge::Gpt2Judge;
 pub use mauve::{Mauve, mauve};
 pub use samples::{Sample, read_samples, write_samples};

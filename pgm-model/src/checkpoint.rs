@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -64,12 +65,31 @@ pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
+    from_safetensors(&map_file(path)?, &path.display().to_string(), config, device)
+}
+
+/// Maps a weights file into memory for reading.
+///
+/// # Errors
+/// [`ModelError::Io`] naming `path`.
+pub fn map_file(path: &Path) -> Result<impl Deref<Target = [u8]>, ModelError> {
     let file = File::open(path).map_err(|cause| io("read", path, cause))?;
     // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a bus
     // error, as with every mapped file; our own writers replace files by renaming and never truncate.
     #[allow(unsafe_code)]
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|cause| io("read", path, cause))?;
-    from_safetensors(&map, &path.display().to_string(), config, device)
+    unsafe { memmap2::Mmap::map(&file) }.map_err(|cause| io("read", path, cause))
+}
+
+/// The values of a safetensors entry as float32; `origin` and `name` say in errors which it is.
+///
+/// # Errors
+/// [`ModelError::DType`] when it holds anything but F64, F32, F16 or BF16.
+pub fn read_floats(view: &TensorView, origin: &str, name: &str) -> Result<Vec<f32>, ModelError> {
+    to_f32(view).map_err(|dtype| ModelError::DType {
+        origin: origin.to_string(),
+        name: name.to_string(),
+        dtype: format!("{dtype:?}"),
+    })
 }
 
 /// As [`load`], from bytes: what an application that embeds a model calls.
@@ -271,11 +291,7 @@ pub fn from_safetensors(
                 let (name, found) = (name.to_string(), view.shape().to_vec());
                 return Err(ModelError::Shape { origin: origin(), name, expected, found });
             }
-            let values = to_f32(&view).map_err(|dtype| ModelError::DType {
-                origin: origin(),
-                name: name.to_string(),
-                dtype: format!("{dtype:?}"),
-            })?;
+            let values = read_floats(&view, self.origin, name)?;
             let values = if transposed { transpose(&values, expected[0], expected[1]) } else { values };
             Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
         }

@@ -64,6 +64,27 @@ pub enum TrainError {
         /// The step at which it was seen.
         step: usize,
     },
+    /// A judge's folder cannot be used, or the judge cannot judge these samples.
+    #[error("{origin}: {problem}")]
+    Judge {
+        /// The file or what is judged.
+        origin: String,
+        /// What is wrong and what to do, as the end of the sentence.
+        problem: String,
+    },
+    /// A file of samples that holds something else.
+    #[error("{} line {line}: {problem}", path.display())]
+    Samples {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The caller stopped the work.
+    #[error("stopped before it was done")]
+    Stopped,
     /// The learner failed.
     #[error("training stopped: {0}")]
     Learner(String),
@@ -75,5 +96,9 @@ pub enum TrainError {
 impl TrainError {
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, problem: impl ToString) -> Self {
         Self::File { action, path: path.into(), problem: problem.to_string() }
+    }
+
+    pub(crate) fn judge(origin: impl ToString, problem: impl ToString) -> Self {
+        Self::Judge { origin: origin.to_string(), problem: problem.to_string() }
     }
 }

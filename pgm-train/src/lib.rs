@@ -3,6 +3,8 @@
 //! [`fit()`] runs a whole training: a [`TrainConfig`], a prepared data folder and an output folder in, checkpoints,
 //! `metrics.jsonl`, `loss.svg` and a model folder out. It is resumable to the digit: the rows, times, groups and
 //! dropout of a step are functions of (seed, step) alone.
+//!
+//! [`judge`] measures samples: their perplexity under another model, their entropy and their diversity.
 
 pub mod batch;
 pub mod bench;
@@ -15,6 +17,7 @@ mod error;
 pub mod fit;
 mod gradients;
 pub mod history;
+pub mod judge;
 pub mod learner;
 pub mod lesson;
 mod plot;

@@ -1,0 +1,410 @@
+//! GPT-2 (Radford et al. 2019) for inference, from a Hugging Face folder of any size.
+//!
+//! Weights and arithmetic are float32. Attention is composed of products and a softmax on purpose: the fused kernels
+//! of some devices compute in float16, which a perplexity would show. Neither the scores of all queries nor the logits
+//! of all positions are ever held at once.
+//!
+//! Shapes: B batch, L length, H hidden, V vocabulary, h heads, d head width, Q a block of queries, R a block of rows.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
+use pgm_model::ModelError;
+use pgm_model::attention::split_heads;
+use pgm_model::checkpoint::{self, WEIGHTS_FILE};
+use safetensors::SafeTensors;
+
+use super::gpt2_config::Gpt2Config;
+use crate::TrainError;
+
+/// Queries of one block of attention.
+const QUERY_BLOCK: usize = 256;
+/// Logits held at once, about 64 MiB of them.
+const LOGITS_AT_ONCE: usize = 1 << 24;
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    out: Linear,
+    norm2: LayerNorm,
+    up: Linear,
+    down: Linear,
+    n_heads: usize,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let width = x.dims()[2];
+        let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [B, L, 3 H]
+        let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
+        let x = x + self.out.forward(causal_attention(q, k, v));
+        let branch = self.down.forward(gelu_new(self.up.forward(self.norm2.forward(x.clone()))));
+        x + branch
+    }
+}
+
+// A block of queries sees the keys up to its own end; the triangle is hidden inside. [B, h, L, d] thrice -> [B, L, H].
+fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
+    let [n_rows, n_heads, length, head_dim] = q.dims();
+    let q = q / (head_dim as f64).sqrt();
+    let blocks = (0..length).step_by(QUERY_BLOCK).map(|start| {
+        let n_queries = QUERY_BLOCK.min(length - start);
+        let n_keys = start + n_queries;
+        let hidden = Tensor::<2, Bool>::tril_mask([n_queries, n_keys], start as i64, &q.device());
+        let scores = q.clone().narrow(2, start, n_queries).matmul(k.clone().narrow(2, 0, n_keys).swap_dims(2, 3));
+        let hidden = hidden.unsqueeze::<4>().expand(scores.dims()); // [B, h, Q, L]
+        softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).matmul(v.clone().narrow(2, 0, n_keys))
+    });
+    Tensor::cat(blocks.collect(), 2).swap_dims(1, 2).reshape([n_rows, length, n_heads * head_dim])
+}
+
+// GELU's tanh form; 0.5 (1 + tanh(u)) = sigmoid(2 u).
+fn gelu_new(x: Tensor<3>) -> Tensor<3> {
+    let two_root = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    let cubic = x.clone() * x.clone() * (two_root * 0.044715) + two_root;
+    sigmoid(x.clone() * cubic) * x
+}
+
+/// A GPT-2 language model, for inference only.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    tokens: Embedding,
+    positions: Embedding,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Gpt2 {
+    /// Reads `config.json` and `model.safetensors` of a folder. The weights file is mapped, not copied; F64, F32, F16
+    /// and BF16 become float32. Names may have the prefix `transformer.` or not.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read, the key of another architecture, or the tensor that is missing, unknown, or
+    /// of the wrong shape or type.
+    pub fn load(folder: &Path, device: &Device) -> Result<(Gpt2Config, Self), TrainError> {
+        let config = Gpt2Config::load(folder)?;
+        let path = folder.join(WEIGHTS_FILE);
+        let model =
+            Self::from_safetensors(&checkpoint::map_file(&path)?, &path.display().to_string(), &config, device)?;
+        Ok((config, model))
+    }
+
+    fn from_safetensors(bytes: &[u8], origin: &str, config: &Gpt2Config, device: &Device) -> Result<Self, TrainError> {
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
+        // The head is the embedding, and the causal masks follow from the sizes.
+        let ignored = |name: &str| {
+            name == "lm_head.weight" || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
+        };
+        let names: Vec<&str> = file.names().into_iter().filter(|name| !ignored(name)).collect();
+        let prefix = if names.iter().any(|name| name.starts_with("transformer.")) { "transformer." } else { "" };
+        let mut reader = Reader { file: &file, origin, prefix, device, used: Vec::new() };
+        let width = config.n_embd;
+        let inner = config.inner();
+        let epsilon = config.layer_norm_epsilon;
+        let mut blocks = Vec::with_capacity(config.n_layer);
+        for index in 0..config.n_layer {
+            blocks.push(Block {
+                norm1: reader.norm(&format!("h.{index}.ln_1"), width, epsilon)?,
+                qkv: reader.linear(&format!("h.{index}.attn.c_attn"), width, 3 * width)?,
+                out: reader.linear(&format!("h.{index}.attn.c_proj"), width, width)?,
+                norm2: reader.norm(&format!("h.{index}.ln_2"), width, epsilon)?,
+                up: reader.linear(&format!("h.{index}.mlp.c_fc"), width, inner)?,
+                down: reader.linear(&format!("h.{index}.mlp.c_proj"), inner, width)?,
+                n_heads: config.n_head,
+            });
+        }
+        let model = Self {
+            tokens: reader.embedding("wte", config.vocab_size, width)?,
+            positions: reader.embedding("wpe", config.n_positions, width)?,
+            blocks,
+            norm: reader.norm("ln_f", width, epsilon)?,
+        };
+        let mut unknown: Vec<&str> =
+            names.into_iter().filter(|name| !reader.used.iter().any(|used| used == name)).collect();
+        unknown.sort_unstable();
+        if let Some(first) = unknown.first() {
+            let (origin, first) = (origin.to_string(), (*first).to_string());
+            return Err(ModelError::UnknownTensor { origin, count: unknown.len(), first }.into());
+        }
+        Ok(model)
+    }
+
+    /// Logits at every position, each predicting the token after it.
+    ///
+    /// # Shapes
+    /// `[B, L] -> [B, L, V]`
+    ///
+    /// # Panics
+    /// When `L` is 0 or larger than the configuration's `n_positions`.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [n_rows, length] = tokens.dims();
+        let hidden = self.hidden(tokens);
+        let width = hidden.dims()[2];
+        let logits = self.logits(hidden.reshape([n_rows * length, width])); // [B L, V]
+        let n_classes = logits.dims()[1];
+        logits.reshape([n_rows, length, n_classes])
+    }
+
+    /// Nats of every token but the first, given the tokens before it. The head runs over blocks of rows, so that the
+    /// logits of all positions are never held together.
+    ///
+    /// # Shapes
+    /// `[B, L] -> [B, L - 1]`
+    ///
+    /// # Panics
+    /// When `L` is less than 2 or larger than the configuration's `n_positions`.
+    pub fn negative_log_likelihood(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
+        let [n_rows, length] = tokens.dims();
+        assert!(length >= 2, "the first token has no prediction");
+        let n_predicted = length - 1;
+        let targets = tokens.clone().narrow(1, 1, n_predicted).reshape([n_rows * n_predicted, 1]);
+        let hidden = self.hidden(tokens).narrow(1, 0, n_predicted); // [B, L - 1, H]
+        let width = hidden.dims()[2];
+        let hidden = hidden.reshape([n_rows * n_predicted, width]);
+        let block = (LOGITS_AT_ONCE / self.tokens.weight.dims()[0]).max(1);
+        let blocks = (0..n_rows * n_predicted).step_by(block).map(|start| {
+            let n = block.min(n_rows * n_predicted - start);
+            let logits = self.logits(hidden.clone().narrow(0, start, n)); // [R, V]
+            let chosen = logits.clone().gather(1, targets.clone().narrow(0, start, n)); // [R, 1]
+            let largest = logits.clone().max_dim(1);
+            let rest = (logits - largest.clone()).exp().sum_dim(1).log();
+            rest + largest - chosen
+        });
+        Tensor::cat(blocks.collect(), 0).reshape([n_rows, n_predicted])
+    }
+
+    /// The last hidden state, behind the final norm, at one position of each row: what MAUVE compares.
+    ///
+    /// # Shapes
+    /// `[B, L]`, positions `[B] -> [B, H]`
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and when `positions` does not have an entry for each row.
+    pub fn features(&self, tokens: Tensor<2, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
+        let [n_rows, length] = tokens.dims();
+        assert_shape!(positions, [n_rows]);
+        let hidden = self.hidden(tokens);
+        let width = hidden.dims()[2];
+        let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &hidden.device()).mul_scalar(length as i32);
+        hidden.reshape([n_rows * length, width]).select(0, positions + row_start)
+    }
+
+    fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let length = tokens.dims()[1];
+        let n_positions = self.positions.weight.dims()[0];
+        assert!((1..=n_positions).contains(&length), "{length} tokens, but the model has {n_positions} positions");
+        let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>(); // [1, L, H]
+        let x = self.tokens.forward(tokens) + positions;
+        self.norm.forward(self.blocks.iter().fold(x, |x, block| block.forward(x)))
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.tokens.weight.val().transpose())
+    }
+}
+
+// Gives the tensors of a file out by name and remembers which.
+struct Reader<'a> {
+    file: &'a SafeTensors<'a>,
+    origin: &'a str,
+    prefix: &'static str,
+    device: &'a Device,
+    used: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Param<Tensor<D>>, TrainError> {
+        let name = format!("{}{name}", self.prefix);
+        let Ok(view) = self.file.tensor(&name) else {
+            let problem = format!("lacks the tensor {name}; does config.json belong to it?");
+            return Err(TrainError::judge(self.origin, problem));
+        };
+        if view.shape() != shape {
+            let (origin, expected, found) = (self.origin.to_string(), shape.to_vec(), view.shape().to_vec());
+            return Err(ModelError::Shape { origin, name, expected, found }.into());
+        }
+        let values = checkpoint::read_floats(&view, self.origin, &name)?;
+        self.used.push(name);
+        Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device)))
+    }
+
+    // Conv1D stores [in, out], as Burn does.
+    fn linear(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Linear, TrainError> {
+        let mut layer = LinearConfig::new(n_in, n_out).init(self.device);
+        layer.weight = self.tensor(&format!("{name}.weight"), [n_in, n_out])?;
+        layer.bias = Some(self.tensor(&format!("{name}.bias"), [n_out])?);
+        Ok(layer)
+    }
+
+    fn norm(&mut self, name: &str, width: usize, epsilon: f64) -> Result<LayerNorm, TrainError> {
+        let mut norm = LayerNormConfig::new(width).with_epsilon(epsilon).init(self.device);
+        norm.gamma = self.tensor(&format!("{name}.weight"), [width])?;
+        norm.beta = Some(self.tensor(&format!("{name}.bias"), [width])?);
+        Ok(norm)
+    }
+
+    fn embedding(&mut self, name: &str, n: usize, width: usize) -> Result<Embedding, TrainError> {
+        let mut embedding = EmbeddingConfig::new(n, width).init(self.device);
+        embedding.weight = self.tensor(&format!("{name}.weight"), [n, width])?;
+        Ok(embedding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+    fn config() -> Gpt2Config {
+        let (vocab_size, n_positions, n_embd, n_layer, n_head) = (11, 7, 6, 1, 3);
+        Gpt2Config { vocab_size, n_positions, n_embd, n_layer, n_head, n_inner: Some(5), ..Gpt2Config::default() }
+    }
+
+    fn tensors(prefix: &str) -> Tensors {
+        let shapes: [(&str, &[usize]); 16] = [
+            ("wte.weight", &[11, 6]),
+            ("wpe.weight", &[7, 6]),
+            ("h.0.ln_1.weight", &[6]),
+            ("h.0.ln_1.bias", &[6]),
+            ("h.0.attn.c_attn.weight", &[6, 18]),
+            ("h.0.attn.c_attn.bias", &[18]),
+            ("h.0.attn.c_proj.weight", &[6, 6]),
+            ("h.0.attn.c_proj.bias", &[6]),
+            ("h.0.ln_2.weight", &[6]),
+            ("h.0.ln_2.bias", &[6]),
+            ("h.0.mlp.c_fc.weight", &[6, 5]),
+            ("h.0.mlp.c_fc.bias", &[5]),
+            ("h.0.mlp.c_proj.weight", &[5, 6]),
+            ("h.0.mlp.c_proj.bias", &[6]),
+            ("ln_f.weight", &[6]),
+            ("ln_f.bias", &[6]),
+        ];
+        let filled = |(index, (name, shape)): (usize, (&str, &[usize]))| {
+            let n: usize = shape.iter().product();
+            // Eighths are exact in every stored type.
+            let value = |i: usize| ((i * 7 + index * 3) % 17) as f32 / 8.0 - 1.0;
+            let bytes = (0..n).flat_map(|i| value(i).to_le_bytes()).collect();
+            (format!("{prefix}{name}"), (Dtype::F32, shape.to_vec(), bytes))
+        };
+        shapes.into_iter().enumerate().map(filled).collect()
+    }
+
+    fn load(tensors: &Tensors) -> Result<Gpt2, TrainError> {
+        let views: Vec<(&String, TensorView)> = tensors
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()))
+            .collect();
+        let bytes = safetensors::serialize(views, None).unwrap();
+        Gpt2::from_safetensors(&bytes, "m.safetensors", &config(), &Device::flex())
+    }
+
+    fn rows() -> Tensor<2, Int> {
+        Tensor::from_data(TensorData::new(vec![3_i32, 1, 4, 1, 5, 9, 2, 10, 0, 8, 8, 0, 6, 7], [2, 7]), &Device::flex())
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.try_into_vec_as::<f32>().unwrap()
+    }
+
+    #[test]
+    fn names_with_and_without_the_prefix_and_half_types_give_the_same_model() {
+        let expected = values(load(&tensors("")).unwrap().forward(rows()));
+        assert!(expected.iter().all(|value| value.is_finite()));
+        let mut prefixed = tensors("transformer.");
+        prefixed.insert("transformer.h.0.attn.bias".into(), (Dtype::U8, vec![1, 1, 2, 2], vec![1, 0, 1, 1]));
+        prefixed.insert("transformer.h.0.attn.masked_bias".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        prefixed.insert("lm_head.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        assert_eq!(values(load(&prefixed).unwrap().forward(rows())), expected);
+        for half in [Dtype::F16, Dtype::BF16] {
+            let mut stored = tensors("transformer.");
+            for (dtype, _, bytes) in stored.values_mut() {
+                let floats = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+                *bytes = match half {
+                    Dtype::F16 => floats.flat_map(|f| burn::tensor::f16::from_f32(f).to_le_bytes()).collect(),
+                    _ => floats.flat_map(|f| burn::tensor::bf16::from_f32(f).to_le_bytes()).collect(),
+                };
+                *dtype = half;
+            }
+            assert_eq!(values(load(&stored).unwrap().forward(rows())), expected);
+        }
+    }
+
+    #[test]
+    fn the_likelihood_is_that_of_the_logits_and_a_later_token_changes_no_earlier_one() {
+        let model = load(&tensors("")).unwrap();
+        let log_probabilities = burn::tensor::activation::log_softmax(model.forward(rows()), 2).narrow(1, 0, 6);
+        let targets = rows().narrow(1, 1, 6).unsqueeze_dim::<3>(2);
+        let expected = values(-log_probabilities.gather(2, targets));
+        let found = values(model.negative_log_likelihood(rows()));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
+        }
+        let shorter = values(model.negative_log_likelihood(rows().narrow(1, 0, 4)));
+        for (row, index) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
+            assert!((shorter[row * 3 + index] - found[row * 6 + index]).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn features_are_the_hidden_state_at_the_asked_position() {
+        let model = load(&tensors("")).unwrap();
+        let positions = Tensor::from_data(TensorData::new(vec![6_i32, 2], [2]), &Device::flex());
+        let features = model.features(rows(), positions);
+        let logits = values(model.logits(features));
+        let all = values(model.forward(rows()));
+        for (found, expected) in logits.iter().zip(all[6 * 11..7 * 11].iter().chain(&all[9 * 11..10 * 11])) {
+            assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_queries_attends_as_the_whole() {
+        let device = Device::flex();
+        let length = QUERY_BLOCK + 9;
+        let make = |seed: usize| {
+            let values: Vec<f32> = (0..length * 4).map(|i| ((i * 31 + seed * 17) % 23) as f32 / 11.0 - 1.0).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [1, 2, length, 2]), &device)
+        };
+        let (q, k, v) = (make(0), make(1), make(2));
+        let hidden = Tensor::<2, Bool>::tril_mask([length, length], 0, &device).unsqueeze::<4>();
+        let scores = (q.clone() / 2_f64.sqrt()).matmul(k.clone().swap_dims(2, 3));
+        let scores = scores.clone().mask_fill(hidden.expand(scores.dims()), f32::NEG_INFINITY);
+        let expected = softmax(scores, 3).matmul(v.clone()).swap_dims(1, 2).reshape([1, length, 4]);
+        let found = values(causal_attention(q, k, v));
+        for (found, expected) in found.iter().zip(values(expected)) {
+            assert!((found - expected).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_weights_is_said_in_a_sentence() {
+        let message = |change: &dyn Fn(&mut Tensors)| {
+            let mut tensors = tensors("");
+            change(&mut tensors);
+            load(&tensors).unwrap_err().to_string()
+        };
+        let missing = message(&|tensors| drop(tensors.remove("ln_f.bias")));
+        assert!(missing.contains("m.safetensors: lacks") && missing.contains("ln_f.bias"), "{missing}");
+        let shape = message(&|tensors| tensors.get_mut("h.0.mlp.c_fc.weight").unwrap().1 = vec![5, 6]);
+        assert!(shape.contains("h.0.mlp.c_fc.weight has shape [5, 6]") && shape.contains("[6, 5]"), "{shape}");
+        let unknown = message(&|tensors| {
+            tensors.insert("h.1.ln_1.bias".into(), (Dtype::F32, vec![6], vec![0; 24]));
+        });
+        assert!(unknown.contains("h.1.ln_1.bias"), "{unknown}");
+        let dtype = message(&|tensors| {
+            tensors.insert("ln_f.bias".into(), (Dtype::I32, vec![6], vec![0; 24]));
+        });
+        assert!(dtype.contains("ln_f.bias is stored as I32"), "{dtype}");
+    }
+}

@@ -1,0 +1,118 @@
+//! A GPT-2 folder as a judge: `config.json`, `model.safetensors`, `tokenizer.json`.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use pgm_model::checkpoint::TOKENIZER_FILE;
+use tokenizers::Tokenizer;
+
+use super::{Gpt2, Gpt2Config, Judge, Observe, Sample, batches, filled, ragged_nll};
+use crate::TrainError;
+
+/// A [`Gpt2`] with its tokenizer.
+#[derive(Debug)]
+pub struct Gpt2Judge {
+    config: Gpt2Config,
+    model: Gpt2,
+    tokenizer: Tokenizer,
+    eos: u32,
+    device: Device,
+}
+
+impl Gpt2Judge {
+    /// Opens a folder as Hugging Face publishes it, of any size.
+    ///
+    /// # Errors
+    /// As [`Gpt2::load`]; and when `tokenizer.json` cannot be read, has ids that the model lacks, or no end of text.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        let path = folder.join(TOKENIZER_FILE);
+        let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
+        let (config, model) = Gpt2::load(folder, device)?;
+        let fail = |problem: String| TrainError::judge(path.display(), problem);
+        let mut tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|error| fail(format!("is not a Hugging Face tokenizer.json ({error})")))?;
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if largest as usize >= config.vocab_size {
+            let n = config.vocab_size;
+            return Err(fail(format!("has token {largest}, but the model knows {n}; it is another model's tokenizer")));
+        }
+        let known = config.eos_token_id.filter(|&eos| (eos as usize) < config.vocab_size);
+        let eos = known
+            .or_else(|| tokenizer.token_to_id("<|endoftext|>"))
+            .ok_or_else(|| fail("has no <|endoftext|>; name the end of text in config.json as eos_token_id".into()))?;
+        Ok(Self { config, model, tokenizer, eos, device: device.clone() })
+    }
+
+    /// The network's configuration.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
+    /// The features that [`mauve`](super::mauve()) compares: the last hidden state at the last token of each text, cut
+    /// to `length` tokens. Empty texts are left out.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] when `observe` breaks, [`TrainError::Device`] when the device fails, and what the
+    /// tokenizer refuses.
+    ///
+    /// # Panics
+    /// When `length` or `batch` is 0.
+    pub fn features(
+        &self,
+        samples: &[Sample],
+        length: usize,
+        batch: usize,
+        observe: &mut Observe,
+    ) -> Result<Vec<Vec<f32>>, TrainError> {
+        let length = length.min(self.max_length());
+        let cut = |sample: &Sample| Ok(self.encode(&sample.text)?.into_iter().take(length).collect());
+        let rows = samples.iter().map(cut).collect::<Result<Vec<Vec<u32>>, TrainError>>()?;
+        let mut all = vec![Vec::new(); rows.len()];
+        let n_rows = rows.iter().filter(|row| !row.is_empty()).count();
+        let mut n_done = 0;
+        for members in batches(&rows, batch) {
+            let some: Vec<&[u32]> = members.iter().map(|&row| rows[row].as_slice()).collect();
+            let last: Vec<i32> = some.iter().map(|row| row.len() as i32 - 1).collect();
+            let last = Tensor::from_data(TensorData::new(last, [some.len()]), &self.device);
+            let features = self.model.features(filled(&some, &self.device), last);
+            let values = features.try_into_vec_as::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
+            for (&row, feature) in members.iter().zip(values.chunks(self.config.n_embd)) {
+                all[row] = feature.to_vec();
+            }
+            n_done += members.len();
+            if observe(n_done, n_rows).is_break() {
+                return Err(TrainError::Stopped);
+            }
+        }
+        all.retain(|feature| !feature.is_empty());
+        Ok(all)
+    }
+}
+
+impl Judge for Gpt2Judge {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| TrainError::judge(TOKENIZER_FILE, format!("cannot encode a text: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_length(&self) -> usize {
+        self.config.n_positions
+    }
+
+    fn token_nll(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
+        ragged_nll(rows, &self.device, |tokens| self.model.negative_log_likelihood(tokens))
+    }
+}

@@ -1,0 +1,156 @@
+//! Numbers about samples, and how sure they are: unigram entropy, distinct n-grams, bootstrap intervals.
+
+use std::collections::{HashMap, HashSet};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Resamples of a bootstrap.
+pub const RESAMPLES: usize = 1000;
+
+/// A number with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The statistic of all samples.
+    pub value: f64,
+    /// The central 95 % of its bootstrap distribution; absent for fewer than two samples.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Estimate {
+    /// The statistic of `values` with its [`interval`]; absent when it is not finite.
+    pub fn of<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u64) -> Option<Self> {
+        let value = statistic(values);
+        value.is_finite().then(|| Self { value, interval: interval(values, statistic, seed) })
+    }
+
+    /// The mean of `values` with its [`interval`]; absent when there are none.
+    pub fn of_mean(values: &[f64], seed: u64) -> Option<Self> {
+        Self::of(values, mean, seed)
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Bootstrap interval: the 2.5 % and 97.5 % quantiles of `statistic` over [`RESAMPLES`] draws with replacement of as
+/// many values. A draw whose statistic is not finite is left out. Absent for fewer than two values.
+pub fn interval<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u64) -> Option<[f64; 2]> {
+    if values.len() < 2 {
+        return None;
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut drawn = Vec::with_capacity(values.len());
+    let resample = |_| {
+        drawn.clear();
+        drawn.extend((0..values.len()).map(|_| values[rng.random_range(0..values.len())]));
+        statistic(&drawn)
+    };
+    let mut found: Vec<f64> = (0..RESAMPLES).map(resample).filter(|value| value.is_finite()).collect();
+    found.sort_by(f64::total_cmp);
+    let last = found.len().checked_sub(1)?;
+    let quantile = |q: f64| {
+        let place = q * last as f64;
+        let (below, above) = (found[place.floor() as usize], found[place.ceil() as usize]);
+        below + (above - below) * place.fract()
+    };
+    Some([quantile(0.025), quantile(0.975)])
+}
+
+/// Entropy in nats of the distribution of a row's tokens; 0 for an empty row.
+pub fn unigram_entropy(row: &[u32]) -> f64 {
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for &token in row {
+        *counts.entry(token).or_default() += 1;
+    }
+    // In order of size, so that the sum does not depend on the map's order.
+    let mut counts: Vec<usize> = counts.into_values().collect();
+    counts.sort_unstable();
+    let share = |count: usize| count as f64 / row.len() as f64;
+    counts.into_iter().map(|count| -share(count) * share(count).ln()).sum()
+}
+
+/// Shares of different n-grams.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distinct {
+    /// Tokens of an n-gram.
+    pub n: usize,
+    /// Different n-grams of all samples / all their n-grams: falls with the number of samples, so compare equal
+    /// numbers. Absent when no sample is long enough.
+    pub over_set: Option<f64>,
+    /// The same within a sample, as the mean over the samples that are long enough.
+    pub per_sample: Option<f64>,
+}
+
+/// [`Distinct`] n-grams of one size; none reaches from a row into the next.
+///
+/// # Panics
+/// When `n` is 0.
+pub fn distinct(rows: &[&[u32]], n: usize) -> Distinct {
+    let mut all: HashSet<&[u32]> = HashSet::new();
+    let mut n_grams = 0;
+    let mut shares = Vec::new();
+    for row in rows.iter().filter(|row| row.len() >= n) {
+        let different: HashSet<&[u32]> = row.windows(n).collect();
+        let total = row.len() + 1 - n;
+        shares.push(different.len() as f64 / total as f64);
+        n_grams += total;
+        all.extend(different);
+    }
+    let found = n_grams > 0;
+    let over_set = found.then(|| all.len() as f64 / n_grams as f64);
+    Distinct { n, over_set, per_sample: found.then(|| mean(&shares)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entropy_is_that_of_the_counts() {
+        assert_eq!(unigram_entropy(&[]), 0.0);
+        assert_eq!(unigram_entropy(&[4, 4, 4]), 0.0);
+        assert!((unigram_entropy(&[1, 2, 3, 4]) - 4_f64.ln()).abs() < 1e-12);
+        // 3/4 and 1/4: 2 ln 2 - 3/4 ln 3.
+        assert!((unigram_entropy(&[7, 7, 8, 7]) - (2.0 * 2_f64.ln() - 0.75 * 3_f64.ln())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn distinct_counts_within_and_over_samples() {
+        let rows: [&[u32]; 4] = [&[1, 1, 1, 1], &[1, 2, 3, 1], &[5], &[]];
+        let one = distinct(&rows, 1);
+        assert_eq!(one.over_set, Some(4.0 / 9.0));
+        assert_eq!(one.per_sample, Some((0.25 + 0.75 + 1.0) / 3.0));
+        let two = distinct(&rows, 2);
+        assert_eq!(two.over_set, Some(4.0 / 6.0));
+        assert_eq!(two.per_sample, Some((1.0 / 3.0 + 1.0) / 2.0));
+        assert_eq!(distinct(&rows, 5), Distinct { n: 5, over_set: None, per_sample: None });
+    }
+
+    #[test]
+    fn an_interval_is_the_same_each_time_and_as_wide_as_theory_says() {
+        // Mean of 400 values of variance 1/12: standard error 0.01443, half width 0.02829.
+        let values: Vec<f64> = (0..400).map(|i| (f64::from(i) + 0.5) / 400.0).collect();
+        let found = Estimate::of_mean(&values, 5).unwrap();
+        assert_eq!(Some(found), Estimate::of_mean(&values, 5));
+        assert_ne!(Some(found), Estimate::of_mean(&values, 6));
+        let [low, high] = found.interval.unwrap();
+        assert!((found.value - 0.5).abs() < 1e-12);
+        assert!((0.5 - low - 0.02829).abs() < 0.004 && (high - 0.5 - 0.02829).abs() < 0.004, "{low} {high}");
+    }
+
+    #[test]
+    fn what_cannot_be_estimated_is_absent() {
+        assert_eq!(Estimate::of_mean(&[], 1), None);
+        assert_eq!(Estimate::of_mean(&[3.0], 1), Some(Estimate { value: 3.0, interval: None }));
+        assert_eq!(Estimate::of_mean(&[3.0, 3.0], 1).unwrap().interval, Some([3.0, 3.0]));
+        // A ratio whose denominator vanishes in some draws keeps the others.
+        let pairs = [(1.0, 0.0), (2.0, 1.0)];
+        let ratio = |drawn: &[(f64, f64)]| {
+            drawn.iter().map(|pair| pair.0).sum::<f64>() / drawn.iter().map(|pair| pair.1).sum::<f64>()
+        };
+        assert_eq!(interval(&pairs, ratio, 1), Some([2.0, 3.0]));
+    }
+}

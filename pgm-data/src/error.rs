@@ -47,7 +47,7 @@ pub enum DataError {
         problem: String,
     },
     /// The tokenizer has no token for a role that needs one.
-    #[error("tokenizer {origin} has no {role} token that is known by name; name it with --{role}")]
+    #[error("tokenizer {origin} has no {role} token that is known by name; name it with --special-tokens {role}=NAME")]
     NoSpecialToken {
         /// The file.
         origin: String,

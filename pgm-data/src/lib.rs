@@ -3,6 +3,7 @@
 //! [`prepare()`] turns text, JSONL and Parquet into a data folder; [`TokenRows`] maps a split of it; [`RowOrder`] says
 //! which row a training step takes. Nothing here knows a model.
 
+pub mod detokenize;
 pub mod error;
 pub mod order;
 pub mod prepare;
@@ -11,9 +12,10 @@ mod shard;
 pub mod source;
 pub mod tokenizer;
 
+pub use detokenize::Detokenizer;
 pub use error::DataError;
 pub use order::RowOrder;
 pub use prepare::{Mode, Prepare, Validation, prepare};
 pub use rows::{DataFolder, Manifest, Row, Split, TokenRows};
 pub use source::Inputs;
-pub use tokenizer::{SpecialTokens, TextTokenizer};
+pub use tokenizer::{SpecialNames, SpecialTokens, TextTokenizer};

@@ -11,8 +11,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::prepare::Progress;
-use pgm_data::tokenizer::SpecialNames;
-use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, Validation, prepare};
+use pgm_data::{
+    DataFolder, Detokenizer, Inputs, Mode, Prepare, SpecialNames, Split, TextTokenizer, Validation, prepare,
+};
 
 /// Turns text into the token rows that pgm-train reads.
 #[derive(Parser)]
@@ -43,11 +44,19 @@ struct InputArgs {
     /// The text column of Parquet files
     #[arg(long, default_value = "text")]
     column: String,
+    /// Undo the spacing of a corpus: lm1b, wikitext, ptb, lambada, ag-news or papers
+    #[arg(long, value_name = "CORPUS")]
+    detokenize: Option<Detokenizer>,
 }
 
 impl InputArgs {
     fn resolve(&self) -> Result<Inputs, pgm_data::DataError> {
-        Inputs::resolve(&self.input, &self.field, &self.column)
+        self.others(&self.input)
+    }
+
+    /// Other files of the same kind.
+    fn others(&self, patterns: &[String]) -> Result<Inputs, pgm_data::DataError> {
+        Ok(Inputs::resolve(patterns, &self.field, &self.column)?.detokenized(self.detokenize))
     }
 }
 
@@ -65,10 +74,13 @@ struct PrepareArgs {
     #[arg(long)]
     out: PathBuf,
     /// The last part of the text, by bytes, that is held out [default: 0.05]
-    #[arg(long, conflicts_with = "val")]
+    #[arg(long, group = "validation")]
     val_fraction: Option<f64>,
-    /// Other inputs to hold out instead
-    #[arg(long, num_args = 1..)]
+    /// Hold out so many of the last documents instead
+    #[arg(long, group = "validation")]
+    val_documents: Option<u64>,
+    /// Hold out other inputs instead
+    #[arg(long, group = "validation", num_args = 1..)]
     val: Option<Vec<String>>,
     /// How documents become rows
     #[arg(long, value_enum, default_value = "pack")]
@@ -76,18 +88,10 @@ struct PrepareArgs {
     /// End every packed row with EOS, as the public code does
     #[arg(long)]
     row_eos: bool,
-    /// Name of the BOS token
-    #[arg(long)]
-    bos: Option<String>,
-    /// Name of the EOS token
-    #[arg(long)]
-    eos: Option<String>,
-    /// Name of the padding token
-    #[arg(long)]
-    pad: Option<String>,
-    /// Name of the mask token
-    #[arg(long)]
-    mask: Option<String>,
+    /// Names of special tokens, as bos=[CLS],eos=[SEP],pad=[PAD],mask=[MASK]; what is not named is looked up in
+    /// tokenizer_config.json and among the usual names, and a vocabulary without a mask gets one more token
+    #[arg(long, value_name = "ROLE=NAME,...")]
+    special_tokens: Option<SpecialNames>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -137,15 +141,15 @@ fn main() -> ExitCode {
 
 fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     let inputs = args.input.resolve()?;
-    let names =
-        SpecialNames { bos: args.bos.clone(), eos: args.eos.clone(), pad: args.pad.clone(), mask: args.mask.clone() };
-    let tokenizer = match args.tokenizer.as_str() {
-        "bytes" => TextTokenizer::bytes(),
-        path => TextTokenizer::from_file(Path::new(path), &names)?,
+    let tokenizer = match (args.tokenizer.as_str(), &args.special_tokens) {
+        ("bytes", Some(_)) => anyhow::bail!("--special-tokens has no use with --tokenizer bytes; leave it out"),
+        ("bytes", None) => TextTokenizer::bytes(),
+        (path, names) => TextTokenizer::from_file(Path::new(path), &names.clone().unwrap_or_default())?,
     };
-    let validation = match &args.val {
-        Some(patterns) => Validation::Inputs(Inputs::resolve(patterns, &args.input.field, &args.input.column)?),
-        None => Validation::Fraction(args.val_fraction.unwrap_or(0.05)),
+    let validation = match (&args.val, args.val_documents) {
+        (Some(patterns), _) => Validation::Inputs(args.input.others(patterns)?),
+        (None, Some(n_documents)) => Validation::Documents(n_documents),
+        (None, None) => Validation::Fraction(args.val_fraction.unwrap_or(0.05)),
     };
     let mode = match args.mode {
         ModeArg::Pack => Mode::Pack,

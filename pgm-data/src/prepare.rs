@@ -36,6 +36,8 @@ pub enum Mode {
 pub enum Validation {
     /// The last part of the text, by bytes, cut off before rows are made. JSONL and Parquet documents stay whole.
     Fraction(f64),
+    /// So many of the last documents.
+    Documents(u64),
     /// Other inputs.
     Inputs(Inputs),
 }
@@ -59,7 +61,7 @@ pub struct Prepare<'a> {
     pub out: &'a Path,
 }
 
-/// Bytes of text done and to do.
+/// Bytes of text done and to do, before any detokenizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Bytes tokenised so far.
@@ -83,6 +85,11 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
     {
         return Err(DataError::Option(format!("--val-fraction {fraction} must lie between 0 and 1")));
     }
+    if let Validation::Inputs(inputs) = what.validation
+        && inputs.detokenizer() != what.inputs.detokenizer()
+    {
+        return Err(DataError::Option("training and validation inputs must have the same detokenizer".to_string()));
+    }
     if what.out.exists() {
         return Err(DataError::Exists { path: what.out.to_path_buf() });
     }
@@ -95,15 +102,24 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(DataError::Stopped),
     };
-    let input_bytes = what.inputs.text_bytes(&mut poll)?;
+    let size = what.inputs.size(&mut poll)?;
     let validation_bytes = match what.validation {
         Validation::Fraction(_) => 0,
-        Validation::Inputs(inputs) => inputs.text_bytes(&mut poll)?,
+        Validation::Documents(n_documents) => {
+            if *n_documents == 0 || *n_documents >= size.documents {
+                return Err(DataError::Option(format!(
+                    "--val-documents {n_documents} must be at least 1 and less than the {} documents of the input",
+                    size.documents
+                )));
+            }
+            0
+        }
+        Validation::Inputs(inputs) => inputs.size(&mut poll)?.bytes,
     };
     let mut done = 0;
     let mut advance = |bytes: u64| {
         done += bytes;
-        match observe(Progress { done, total: input_bytes + validation_bytes }) {
+        match observe(Progress { done, total: size.bytes + validation_bytes }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(DataError::Stopped),
         }
@@ -112,11 +128,11 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
     let mut validation = SplitWriter::new(what, Split::Validation, folder.path());
     match what.validation {
         Validation::Fraction(fraction) => {
-            let cut = (input_bytes as f64 * (1.0 - fraction)) as u64;
+            let cut = (size.bytes as f64 * (1.0 - fraction)) as u64;
             let mut seen = 0;
             what.inputs.for_each_piece(&mut |piece| {
                 let start = seen;
-                let bytes = piece.text.len() as u64;
+                let bytes = piece.source_bytes;
                 seen += bytes;
                 advance(bytes)?;
                 if start >= cut {
@@ -124,16 +140,29 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
                 } else if seen <= cut || !piece.divisible {
                     train.push(piece)
                 } else {
-                    let (before, after) = split_at_byte(&piece.text, (cut - start) as usize);
-                    train.push(Piece { text: before.to_string(), ends_document: true, divisible: true })?;
-                    validation.push(Piece { text: after.to_string(), ..piece })
+                    let source_bytes = cut - start;
+                    let at = u128::from(source_bytes) * piece.text.len() as u128 / u128::from(bytes);
+                    let (before, after) = split_at_byte(&piece.text, at as usize);
+                    train.push(Piece { text: before.to_string(), ends_document: true, source_bytes, ..piece })?;
+                    validation.push(Piece { text: after.to_string(), source_bytes: bytes - source_bytes, ..piece })
                 }
+            })?;
+        }
+        Validation::Documents(n_documents) => {
+            let mut before_cut = size.documents - n_documents;
+            what.inputs.for_each_piece(&mut |piece| {
+                advance(piece.source_bytes)?;
+                if before_cut == 0 {
+                    return validation.push(piece);
+                }
+                before_cut -= u64::from(piece.ends_document);
+                train.push(piece)
             })?;
         }
         Validation::Inputs(inputs) => {
             let mut each = |writer: &mut SplitWriter, inputs: &Inputs| {
                 inputs.for_each_piece(&mut |piece| {
-                    advance(piece.text.len() as u64)?;
+                    advance(piece.source_bytes)?;
                     writer.push(piece)
                 })
             };
@@ -146,6 +175,11 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
         length: what.length,
         mode: what.mode,
         row_eos: what.row_eos,
+        detokenizer: what.inputs.detokenizer(),
+        val_documents: match what.validation {
+            Validation::Documents(n_documents) => Some(*n_documents),
+            Validation::Fraction(_) | Validation::Inputs(_) => None,
+        },
         vocab_size: what.tokenizer.vocab_size(),
         special: what.tokenizer.special().clone(),
         tokenizer_sha256: hex(&what.tokenizer.hash()),

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::shard::{Layout, Shard};
 use crate::tokenizer::{SpecialTokens, TextTokenizer};
-use crate::{DataError, Mode};
+use crate::{DataError, Detokenizer, Mode};
 
 /// Name of the manifest in a data folder; it is what makes the folder finished.
 pub const MANIFEST_FILE: &str = "data.json";
@@ -26,6 +26,12 @@ pub struct Manifest {
     pub mode: Mode,
     /// Whether each packed row ends with EOS.
     pub row_eos: bool,
+    /// What undid the spacing of the text, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detokenizer: Option<Detokenizer>,
+    /// How many of the last documents are for validation, where that is how they were chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_documents: Option<u64>,
     /// Tokens of the vocabulary, the mask included.
     pub vocab_size: usize,
     /// Ids with a role.
@@ -44,7 +50,7 @@ pub struct Manifest {
 pub struct SplitManifest {
     /// Documents read.
     pub documents: u64,
-    /// Bytes of text read.
+    /// Bytes of text that the tokens stand for, detokenised where a detokenizer was at work.
     pub text_bytes: u64,
     /// Tokens made of it, without BOS, EOS and padding.
     pub tokens: u64,

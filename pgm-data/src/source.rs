@@ -1,5 +1,9 @@
 //! Where text comes from: plain files, JSONL and Parquet, each read in a stream.
+//!
+//! A detokenizer sees text before it is cut: documents of JSONL and Parquet whole, plain text line by line. So the
+//! pieces make the same text wherever they end.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -7,9 +11,10 @@ use std::path::{Path, PathBuf};
 use arrow_array::cast::AsArray;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::DataError;
+use crate::{DataError, Detokenizer};
 
 /// Bytes of text handed on at a time. A longer text file comes in several pieces.
 const PIECE: usize = 256 * 1024;
@@ -23,6 +28,23 @@ pub struct Piece {
     pub ends_document: bool,
     /// Whether a validation split may cut it: plain text may be cut anywhere, other documents stay whole.
     pub divisible: bool,
+    /// Bytes of text in the file that it was made of; without a detokenizer its own.
+    pub source_bytes: u64,
+}
+
+impl Piece {
+    fn document(text: String, source_bytes: usize) -> Self {
+        Self { text, ends_document: true, divisible: false, source_bytes: source_bytes as u64 }
+    }
+}
+
+/// What inputs hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes of text, before any detokenizer.
+    pub bytes: u64,
+    /// Documents: plain files, lines of JSONL, rows of Parquet that are not null.
+    pub documents: u64,
 }
 
 /// Files to read, in order, with the names of the text field and column.
@@ -31,6 +53,7 @@ pub struct Inputs {
     files: Vec<PathBuf>,
     field: String,
     column: String,
+    detokenizer: Option<Detokenizer>,
 }
 
 impl Inputs {
@@ -59,7 +82,17 @@ impl Inputs {
                 return Err(DataError::NoInput { pattern: pattern.clone() });
             }
         }
-        Ok(Self { files, field: field.to_string(), column: column.to_string() })
+        Ok(Self { files, field: field.to_string(), column: column.to_string(), detokenizer: None })
+    }
+
+    /// The same files, their text detokenised.
+    pub fn detokenized(self, detokenizer: Option<Detokenizer>) -> Self {
+        Self { detokenizer, ..self }
+    }
+
+    /// What undoes the spacing of the text, if anything.
+    pub fn detokenizer(&self) -> Option<Detokenizer> {
+        self.detokenizer
     }
 
     /// The files, in the order in which they are read.
@@ -67,19 +100,21 @@ impl Inputs {
         &self.files
     }
 
-    /// Bytes of text in all files. Plain files are not opened for it; JSONL and Parquet are read once, with `poll`
-    /// called at every document so that the caller can stop.
+    /// Bytes of text and documents in all files. Plain files are not opened for it; JSONL and Parquet are read once,
+    /// with `poll` called at every document so that the caller can stop.
     ///
     /// # Errors
     /// As [`for_each_piece`](Self::for_each_piece), and what `poll` returns.
-    pub fn text_bytes(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<u64, DataError> {
-        let mut total = 0;
+    pub fn size(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<Size, DataError> {
+        let mut total = Size::default();
         for path in &self.files {
             if matches!(Kind::of(path), Kind::Text) {
-                total += path.metadata().map_err(DataError::io("read", path))?.len();
+                total.bytes += path.metadata().map_err(DataError::io("read", path))?.len();
+                total.documents += 1;
             } else {
-                self.read_file(path, &mut |piece| {
-                    total += piece.text.len() as u64;
+                self.read_file(path, None, &mut |piece| {
+                    total.bytes += piece.source_bytes;
+                    total.documents += 1;
                     poll()
                 })?;
             }
@@ -92,14 +127,20 @@ impl Inputs {
     /// # Errors
     /// What the files hold wrong, by file and place, and whatever `f` returns.
     pub fn for_each_piece(&self, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
-        self.files.iter().try_for_each(|path| self.read_file(path, f))
+        self.files.iter().try_for_each(|path| self.read_file(path, self.detokenizer, f))
     }
 
-    fn read_file(&self, path: &Path, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
-        match Kind::of(path) {
-            Kind::Text => read_text(path, f),
-            Kind::JsonLines => read_json_lines(path, &self.field, f),
-            Kind::Parquet => read_parquet(path, &self.column, f),
+    fn read_file(
+        &self,
+        path: &Path,
+        detokenizer: Option<Detokenizer>,
+        f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        match (Kind::of(path), detokenizer) {
+            (Kind::Text, None) => read_text(path, f),
+            (Kind::Text, Some(detokenizer)) => read_detokenized_text(path, detokenizer, f),
+            (Kind::JsonLines, _) => read_json_lines(path, &self.field, detokenizer, f),
+            (Kind::Parquet, _) => read_parquet(path, &self.column, detokenizer, f),
         }
     }
 }
@@ -166,12 +207,53 @@ fn read_text(path: &Path, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> 
             }
         };
         if at_end {
-            return f(Piece { text: text.to_string(), ends_document: true, divisible: true });
+            let source_bytes = text.len() as u64;
+            return f(Piece { text: text.to_string(), ends_document: true, divisible: true, source_bytes });
         }
         let cut = cut_point(text);
-        f(Piece { text: text[..cut].to_string(), ends_document: false, divisible: true })?;
+        let source_bytes = cut as u64;
+        f(Piece { text: text[..cut].to_string(), ends_document: false, divisible: true, source_bytes })?;
         buffer.drain(..cut);
         offset += cut as u64;
+    }
+}
+
+// As `read_text`, each line detokenised before the text is cut. A line is held in memory whole.
+fn read_detokenized_text(
+    path: &Path,
+    detokenizer: Detokenizer,
+    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let mut file = BufReader::new(File::open(path).map_err(DataError::io("read", path))?);
+    let (mut text, mut source_bytes, mut offset) = (String::new(), 0_u64, 0_u64);
+    loop {
+        let (mut lines, mut n_bytes) = (Vec::new(), 0);
+        while n_bytes < 2 * PIECE {
+            let mut line = Vec::new();
+            let read = file.read_until(b'\n', &mut line).map_err(DataError::io("read", path))?;
+            if read == 0 {
+                break;
+            }
+            let line = String::from_utf8(line).map_err(|error| DataError::NotUtf8 {
+                path: path.to_path_buf(),
+                offset: offset + error.utf8_error().valid_up_to() as u64,
+            })?;
+            lines.push(line);
+            n_bytes += read;
+            offset += read as u64;
+        }
+        let whole: Vec<Cow<str>> = lines.par_iter().map(|line| detokenizer.apply(line)).collect();
+        text.extend(whole);
+        source_bytes += n_bytes as u64;
+        if n_bytes < 2 * PIECE {
+            return f(Piece { text, ends_document: true, divisible: true, source_bytes });
+        }
+        let rest = text.split_off(cut_point(&text));
+        // The bytes of the file are shared out by length, which is all that a split by bytes needs.
+        let all = (text.len() + rest.len()).max(1);
+        let rest_bytes = (u128::from(source_bytes) * rest.len() as u128 / all as u128) as u64;
+        f(Piece { text, ends_document: false, divisible: true, source_bytes: source_bytes - rest_bytes })?;
+        (text, source_bytes) = (rest, rest_bytes);
     }
 }
 
@@ -191,6 +273,7 @@ fn cut_point(text: &str) -> usize {
 fn read_json_lines(
     path: &Path,
     field: &str,
+    detokenizer: Option<Detokenizer>,
     f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let malformed = |line: usize, problem: String| DataError::Malformed {
@@ -208,12 +291,21 @@ fn read_json_lines(
         let Some(text) = value.get(field).and_then(Value::as_str) else {
             return Err(malformed(index + 1, format!("has no text field {field:?}; name it with --field")));
         };
-        f(Piece { text: text.to_string(), ends_document: true, divisible: false })?;
+        f(Piece::document(whole(text, detokenizer), text.len()))?;
     }
     Ok(())
 }
 
-fn read_parquet(path: &Path, column: &str, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
+fn whole(text: &str, detokenizer: Option<Detokenizer>) -> String {
+    detokenizer.map_or(Cow::Borrowed(text), |detokenizer| detokenizer.apply(text)).into_owned()
+}
+
+fn read_parquet(
+    path: &Path,
+    column: &str,
+    detokenizer: Option<Detokenizer>,
+    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+) -> Result<(), DataError> {
     let malformed = |problem: String| DataError::Malformed { path: path.to_path_buf(), problem };
     let unreadable = |error: String| malformed(format!("is not a readable Parquet file ({error})"));
     let file = File::open(path).map_err(DataError::io("read", path))?;
@@ -227,19 +319,18 @@ fn read_parquet(path: &Path, column: &str, f: &mut dyn FnMut(Piece) -> Result<()
     for batch in reader.map_err(|error| unreadable(error.to_string()))? {
         let batch = batch.map_err(|error| unreadable(error.to_string()))?;
         let array = batch.column(0);
-        let mut each = |text: Option<&str>| match text {
-            Some(text) => f(Piece { text: text.to_string(), ends_document: true, divisible: false }),
-            None => Ok(()),
-        };
-        if let Some(strings) = array.as_string_opt::<i32>() {
-            strings.iter().try_for_each(&mut each)?;
+        let texts: Vec<&str> = if let Some(strings) = array.as_string_opt::<i32>() {
+            strings.iter().flatten().collect()
         } else if let Some(strings) = array.as_string_opt::<i64>() {
-            strings.iter().try_for_each(&mut each)?;
+            strings.iter().flatten().collect()
         } else if let Some(strings) = array.as_string_view_opt() {
-            strings.iter().try_for_each(&mut each)?;
+            strings.iter().flatten().collect()
         } else {
             return Err(malformed(format!("column {column:?} holds {}, not text", array.data_type())));
-        }
+        };
+        let documents: Vec<Piece> =
+            texts.into_par_iter().map(|text| Piece::document(whole(text, detokenizer), text.len())).collect();
+        documents.into_iter().try_for_each(&mut *f)?;
     }
     Ok(())
 }
@@ -271,6 +362,38 @@ mod tests {
             assert!(piece.text.starts_with(char::is_whitespace));
         }
         assert!(pieces.into_iter().map(|piece| piece.text).collect::<String>() == text);
+    }
+
+    #[test]
+    fn plain_text_is_detokenised_by_line_whatever_the_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.txt");
+        // Lines of all lengths, one longer than several pieces, and none ends at a multiple of the piece.
+        let long = "so , \" it \" is ; ".repeat(5 * PIECE / 15);
+        let lines: Vec<String> =
+            (0..40_000).map(|i| format!("{}ünï said : \" no , {i} \" .\n", "well , ".repeat(i % 7))).collect();
+        let text = [&lines[..20_000].concat(), &long, "\n", &lines[20_000..].concat(), "the end ."].concat();
+        std::fs::write(&path, &text).unwrap();
+        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
+        let inputs = inputs.detokenized(Some(Detokenizer::Lm1b));
+        let (mut whole, mut n_pieces, mut source_bytes) = (String::new(), 0, 0);
+        inputs
+            .for_each_piece(&mut |piece| {
+                assert!(whole.is_empty() || piece.text.starts_with(char::is_whitespace));
+                whole.push_str(&piece.text);
+                n_pieces += 1;
+                source_bytes += piece.source_bytes;
+                Ok(())
+            })
+            .unwrap();
+        let expected: String = text.split_inclusive('\n').map(|line| Detokenizer::Lm1b.apply(line)).collect();
+        assert!(whole == expected && whole.ends_with("\"no, 39999\" .\nthe end."));
+        assert!(n_pieces > 3);
+        assert_eq!(source_bytes, text.len() as u64);
+        assert_eq!(inputs.size(&mut || Ok(())).unwrap(), Size { bytes: source_bytes, documents: 1 });
+        std::fs::write(&path, [text.as_bytes(), b"\xe9"].concat()).unwrap();
+        let message = inputs.for_each_piece(&mut |_| Ok(())).unwrap_err().to_string();
+        assert!(message.contains(&format!("at byte {}", text.len())), "{message}");
     }
 
     #[test]
@@ -311,6 +434,8 @@ mod tests {
         writer.close().unwrap();
         let texts: Vec<String> = pieces(&path).unwrap().into_iter().map(|piece| piece.text).collect();
         assert_eq!(texts, ["one", "zwei"]);
+        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
+        assert_eq!(inputs.size(&mut || Ok(())).unwrap(), Size { bytes: 7, documents: 2 });
         let inputs = Inputs::resolve(&[path.display().to_string()], "text", "body").unwrap();
         let message = inputs.for_each_piece(&mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("no column \"body\", but text"), "{message}");

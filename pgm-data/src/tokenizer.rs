@@ -1,6 +1,7 @@
 //! Tokenizers: any Hugging Face `tokenizer.json`, the built-in one for bytes, and training a new one.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::mpsc;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub struct SpecialTokens {
 }
 
 /// Names of special tokens, given by the user; what is absent is looked up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialNames {
     /// Name of the BOS token.
     pub bos: Option<String>,
@@ -38,6 +39,38 @@ pub struct SpecialNames {
     pub pad: Option<String>,
     /// Name of the mask token.
     pub mask: Option<String>,
+}
+
+/// Reads `bos=[CLS],eos=[SEP],pad=[PAD],mask=[MASK]`, any of them, each once. A name that holds a comma cannot be given
+/// this way.
+impl FromStr for SpecialNames {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self, DataError> {
+        let refused = |part: &str, problem: &str| {
+            DataError::Option(format!(
+                "special token {part:?} {problem}; write role=name with a role of bos, eos, pad, mask, and commas between"
+            ))
+        };
+        let mut names = Self::default();
+        for part in text.split(',') {
+            let (role, name) = part.split_once('=').ok_or_else(|| refused(part, "has no \"=\""))?;
+            let slot = match role.trim() {
+                "bos" => &mut names.bos,
+                "eos" => &mut names.eos,
+                "pad" => &mut names.pad,
+                "mask" => &mut names.mask,
+                _ => return Err(refused(part, "has an unknown role")),
+            };
+            if name.is_empty() {
+                return Err(refused(part, "has no name"));
+            }
+            if slot.replace(name.to_string()).is_some() {
+                return Err(refused(part, "names its role a second time"));
+            }
+        }
+        Ok(names)
+    }
 }
 
 /// A tokenizer with its special tokens resolved.
@@ -96,7 +129,7 @@ impl TextTokenizer {
             if let Some(name) = given {
                 let unknown = || DataError::Tokenizer {
                     origin: origin.to_string(),
-                    problem: format!("has no token {name:?}, which --{role} names"),
+                    problem: format!("has no token {name:?}, which is to be its {role} token; check --special-tokens"),
                 };
                 return tokenizer.token_to_id(name).ok_or_else(unknown).map(Some);
             }
@@ -315,7 +348,32 @@ mod tests {
         assert_eq!(special, SpecialTokens { bos: 67, eos: 256, pad: Some(68), mask: 257 });
         let names = SpecialNames { mask: Some("nothing".into()), ..SpecialNames::default() };
         let message = resolve(&names, Value::Null).unwrap_err().to_string();
-        assert!(message.contains("\"nothing\"") && message.contains("--mask"), "{message}");
+        assert!(message.contains("\"nothing\"") && message.contains("mask token"), "{message}");
+    }
+
+    #[test]
+    fn names_of_special_tokens_are_read_from_one_line_and_mistakes_are_named() {
+        let names: SpecialNames = "bos=[CLS],eos=[SEP],mask=<a=b>".parse().unwrap();
+        assert_eq!(
+            names,
+            SpecialNames {
+                bos: Some("[CLS]".into()),
+                eos: Some("[SEP]".into()),
+                pad: None,
+                mask: Some("<a=b>".into())
+            }
+        );
+        for (text, says) in [
+            ("", "has no \"=\""),
+            ("[CLS]", "has no \"=\""),
+            ("bos=a,", "has no \"=\""),
+            ("cls=a", "unknown role"),
+            ("bos=", "has no name"),
+            ("bos=a,bos=b", "a second time"),
+        ] {
+            let message = text.parse::<SpecialNames>().unwrap_err().to_string();
+            assert!(message.contains(says) && message.contains("role=name"), "{text}: {message}");
+        }
     }
 
     #[test]

@@ -1,9 +1,17 @@
 //! From files to rows and back.
 
+use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pgm_data::{DataError, DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, Validation, prepare};
+use arrow_array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+use pgm_data::{
+    DataError, DataFolder, Detokenizer, Inputs, Mode, Prepare, SpecialNames, SpecialTokens, Split, TextTokenizer,
+    Validation, prepare,
+};
+use serde_json::{Value, json};
 
 const BOS: u32 = 256;
 
@@ -189,4 +197,169 @@ fn every_kind_of_damage_to_a_data_folder_is_named() {
     assert!(open().contains("tokenizer"), "{}", open());
     std::fs::remove_file(out.join("data.json")).unwrap();
     assert!(matches!(DataFolder::open(&out), Err(DataError::NotPrepared { .. })));
+}
+
+fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn write_json(folder: &Path, name: &str, value: &Value) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, serde_json::to_vec(value).unwrap()).unwrap();
+    path
+}
+
+fn added(id: usize, name: &str) -> Value {
+    json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+           "special": true})
+}
+
+/// A tokenizer laid out as bert-base-uncased: its special ids, its size, whole words from 1000 on.
+fn bert_like(folder: &Path) -> PathBuf {
+    let words = ["the", "dog", "ran", "home", ",", ".", "who", "?", "it", "'", "s", "late"];
+    let name = |id: usize| match id {
+        0 => "[PAD]".to_string(),
+        100 => "[UNK]".to_string(),
+        101 => "[CLS]".to_string(),
+        102 => "[SEP]".to_string(),
+        103 => "[MASK]".to_string(),
+        _ => words.get(id.wrapping_sub(1000)).map_or(format!("[unused{id}]"), ToString::to_string),
+    };
+    let vocab: serde_json::Map<String, Value> = (0..30_522).map(|id| (name(id), json!(id))).collect();
+    let special = [0, 100, 101, 102, 103].map(|id| added(id, &name(id)));
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": special,
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                       "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": vocab},
+    });
+    write_json(folder, "tokenizer.json", &tokenizer)
+}
+
+/// A tokenizer laid out as GPT-2's: 256 bytes, entries that no text reaches, `<|endoftext|>` last, no mask.
+fn gpt2_like(folder: &Path) -> PathBuf {
+    let mut tokenizer: Value = serde_json::from_slice(TextTokenizer::bytes().json()).unwrap();
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in 256..50_256 {
+        vocab.insert(format!("unreached {id}"), json!(id));
+    }
+    vocab.insert("<|endoftext|>".to_string(), json!(50_256));
+    tokenizer["added_tokens"] = json!([added(50_256, "<|endoftext|>")]);
+    write_json(folder, "tokenizer.json", &tokenizer)
+}
+
+#[test]
+fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer_path = bert_like(folder.path());
+    let named: SpecialNames = "bos=[CLS],eos=[SEP],mask=[MASK],pad=[PAD]".parse().unwrap();
+    let tokenizer = TextTokenizer::from_file(&tokenizer_path, &named).unwrap();
+    let special = SpecialTokens { bos: 101, eos: 102, pad: Some(0), mask: 103 };
+    assert_eq!((tokenizer.special(), tokenizer.vocab_size()), (&special, 30_522));
+    // The usual names find the same.
+    let unnamed = TextTokenizer::from_file(&tokenizer_path, &SpecialNames::default()).unwrap();
+    assert_eq!((unnamed.special(), unnamed.vocab_size()), (&special, 30_522));
+
+    let (train, test) = (folder.path().join("train.parquet"), folder.path().join("test.parquet"));
+    let sentences = ["The dog ran home .", "\" Who ? \" it 's late , the dog ran home ."];
+    write_parquet(&train, vec![("text", Arc::new(StringArray::from(sentences.to_vec())))]);
+    write_parquet(&test, vec![("text", Arc::new(StringArray::from(vec!["Who ran ?"])))]);
+    let lm1b = |path: &Path| inputs(path).detokenized(Some(Detokenizer::Lm1b));
+    let what = Prepare {
+        inputs: &lm1b(&train),
+        validation: &Validation::Inputs(lm1b(&test)),
+        tokenizer: &tokenizer,
+        length: 10,
+        mode: Mode::Pad,
+        row_eos: false,
+        out: &folder.path().join("out"),
+    };
+    let data = run(&what).unwrap();
+    let expected = [
+        (vec![101, 1000, 1001, 1002, 1003, 1005, 102, 0, 0, 0], 7),
+        // The quotation marks are not among the words.
+        (vec![101, 100, 1006, 1007, 100, 1008, 1009, 1010, 1011, 102], 10),
+    ];
+    assert_eq!(rows(&data, Split::Train), expected);
+    assert_eq!(rows(&data, Split::Validation), [(vec![101, 1006, 1002, 1007, 102, 0, 0, 0, 0, 0], 5)]);
+    let manifest = data.manifest();
+    assert_eq!((manifest.detokenizer, &manifest.special), (Some(Detokenizer::Lm1b), &special));
+    // What the tokens stand for is the text as detokenised.
+    let whole = "The dog ran home.\"Who?\" it's late, the dog ran home.";
+    assert_eq!((manifest.train.documents, manifest.train.text_bytes), (2, whole.len() as u64));
+
+    let mixed = Prepare { validation: &Validation::Inputs(inputs(&test)), out: &folder.path().join("mixed"), ..what };
+    assert!(run(&mixed).unwrap_err().to_string().contains("same detokenizer"));
+}
+
+#[test]
+fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer_path = gpt2_like(folder.path());
+    let named: SpecialNames = "bos=<|endoftext|>,eos=<|endoftext|>".parse().unwrap();
+    let tokenizer = TextTokenizer::from_file(&tokenizer_path, &named).unwrap();
+    let special = SpecialTokens { bos: 50_256, eos: 50_256, pad: None, mask: 50_257 };
+    assert_eq!((tokenizer.special(), tokenizer.vocab_size()), (&special, 50_258));
+
+    // Two files of a set, the text in a column of another name, a null that is no document.
+    let (first, second) = (folder.path().join("web-0.parquet"), folder.path().join("web-1.parquet"));
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let texts = LargeStringArray::from(vec![Some("abc"), None, Some("de")]);
+    write_parquet(&first, vec![("id", numbers), ("article", Arc::new(texts))]);
+    write_parquet(&second, vec![("article", Arc::new(LargeStringArray::from(vec!["fgh", "ijklm", "no"])))]);
+    let pattern = folder.path().join("web-*.parquet").display().to_string();
+    let inputs = Inputs::resolve(&[pattern], "text", "article").unwrap();
+    let what = |n_documents, out: &'static str| {
+        let validation = Validation::Documents(n_documents);
+        let out = folder.path().join(out);
+        let what = Prepare {
+            inputs: &inputs,
+            validation: &validation,
+            tokenizer: &tokenizer,
+            length: 6,
+            mode: Mode::Pack,
+            row_eos: true,
+            out: &out,
+        };
+        run(&what)
+    };
+    let data = what(2, "out").unwrap();
+    let text = |split| -> Vec<String> {
+        let shown = |token: u32| if token == 50_256 { '|' } else { char::from(token as u8) };
+        rows(&data, split).into_iter().map(|(row, _)| row.into_iter().map(shown).collect()).collect()
+    };
+    assert_eq!(text(Split::Train), ["|abc||", "|de|f|"]);
+    assert_eq!(text(Split::Validation), ["|ijkl|", "|m|no|"]);
+    let manifest = data.manifest();
+    assert_eq!((manifest.val_documents, manifest.row_eos, manifest.detokenizer), (Some(2), true, None));
+    assert_eq!((manifest.train.documents, manifest.validation.documents), (3, 2));
+    for n_documents in [0, 5, 6] {
+        let message = what(n_documents, "refused").unwrap_err().to_string();
+        assert!(message.contains("--val-documents") && message.contains("5 documents"), "{message}");
+    }
+}
+
+#[test]
+fn a_fraction_of_detokenised_text_is_counted_in_bytes_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("split.txt");
+    std::fs::write(&path, "we go , and we stay .\n".repeat(1000)).unwrap();
+    let what = Prepare {
+        inputs: &inputs(&path).detokenized(Some(Detokenizer::Lm1b)),
+        validation: &Validation::Fraction(0.25),
+        tokenizer: &TextTokenizer::bytes(),
+        length: 21,
+        mode: Mode::Pack,
+        row_eos: false,
+        out: &folder.path().join("out"),
+    };
+    let manifest = run(&what).unwrap().manifest().clone();
+    // A line has 22 bytes in the file, 20 in the rows.
+    assert_eq!((manifest.train.text_bytes, manifest.validation.text_bytes), (15_000, 5_000));
 }

@@ -199,6 +199,15 @@ fn bombs_cost_no_more_than_their_length() {
         assert!(pickle.n_values() <= bomb.len());
         refusal(&around(&bomb));
     }
+    // A long list handed to a constructor again and again, in vain.
+    let in_vain = [
+        b"](".as_slice(),
+        &[b'N'; 4000],
+        b"e\x85q\x00ccollections\nOrderedDict\nq\x01",
+        &b"h\x01h\x00R".repeat(4000),
+        b".",
+    ];
+    assert!(refusal(&around(&in_vain.concat())).contains("needs more than"));
     // Wrappers that never end, around a weight and around a setting.
     let mut wrapped = Writer::default();
     wrapped.op(b"}(").text("vocab_embed.embedding");
@@ -297,7 +306,14 @@ fn wrong_shapes_missing_tensors_and_averages_are_named() {
 fn other_forms_are_told_apart() {
     assert!(refusal(b"\x80\x02\x8a\x0alP\x46\xf9\x20j\xa8P\x19.\x80\x02M\xe9\x03.").contains("before 1.6"));
     assert!(refusal(&pack(&[("a/b".to_string(), vec![1])])).contains("no data.pkl"));
-    assert!(refusal(b"hello, this is text").contains("not a readable safetensors file"));
+    assert!(refusal(b"hello, this is text").contains("neither a file of torch.save nor"));
+    assert!(refusal(b"\xff\xff\xff\xff\xff\xff\xff\xff{}").contains("not a readable safetensors file"));
+    let mut long = Writer::default();
+    long.op(b"}(").text(&"x".repeat(600)).tensor(12, 0, &[3], &[1]).op(b"u.");
+    let storage = ("archive/data/0".to_string(), vec![0; 48]);
+    assert!(
+        refusal(&pack(&[("archive/data.pkl".to_string(), long.0), storage])).contains("names of more than 512 bytes")
+    );
     assert!(refusal(&around(b"}.")).contains("none of its 0 tensors"));
     let mut deflated = around(b"}.");
     let directory = deflated.windows(4).position(|window| window == b"PK\x01\x02").unwrap();

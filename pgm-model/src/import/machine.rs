@@ -16,6 +16,14 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u64, Node>,
 }
 
+/// Makers of plain data.
+enum Constructor {
+    Dict,
+    DefaultDict,
+    Set,
+    Encode,
+}
+
 type Step<T = ()> = Result<T, PickleError>;
 
 impl<'a> Machine<'a> {
@@ -458,45 +466,53 @@ impl<'a> Machine<'a> {
 
     /// The data that a constructor of plain data would make, with arguments of the form in which Python pickles them.
     fn plain_data(&mut self, callable: Node, args: Node) -> Step<Option<Value<'a>>> {
+        // What is copied or walked is counted before, also where it turns out to be no plain data.
+        let walked = match self.first_argument(args) {
+            Some(Value::List(elements)) => elements.len(),
+            Some(Value::Str(text)) => text.len() / 64,
+            _ => 0,
+        };
         let Value::Global { module, name } = &self.nodes[callable.0 as usize] else { return Ok(None) };
-        let Value::Tuple(args) = &self.nodes[args.0 as usize] else { return Ok(None) };
-        let first = args.first().map(|node| &self.nodes[node.0 as usize]);
-        let (value, copied) = match (module.as_ref(), name.as_ref(), first) {
-            ("collections", "OrderedDict", None) => (Value::Dict(Vec::new()), 0),
-            ("collections", "OrderedDict", Some(Value::List(pairs))) if args.len() == 1 => {
-                let mut entries = Vec::with_capacity(pairs.len());
-                for pair in pairs {
-                    match &self.nodes[pair.0 as usize] {
-                        Value::List(pair) | Value::Tuple(pair) if pair.len() == 2 => entries.push((pair[0], pair[1])),
-                        _ => return Ok(None),
-                    }
-                }
-                let copied = entries.len();
-                (Value::Dict(entries), copied)
-            }
-            ("collections", "defaultdict", _) if args.len() <= 1 => (Value::Dict(Vec::new()), 0),
-            ("builtins" | "__builtin__", "dict", None) => (Value::Dict(Vec::new()), 0),
-            ("builtins" | "__builtin__", "set" | "frozenset", Some(Value::List(elements))) if args.len() == 1 => {
-                (Value::Set(elements.clone()), elements.len())
-            }
-            ("builtins" | "__builtin__", "bytearray" | "bytes", None) => (Value::Bytes(Cow::Borrowed(b"")), 0),
-            // Protocol 2 has no bytes: Python writes them as a string of their Latin-1 characters.
-            ("_codecs", "encode", Some(Value::Str(text))) if args.len() == 2 => {
-                let Value::Str(codec) = &self.nodes[args[1].0 as usize] else { return Ok(None) };
-                if !matches!(codec.as_ref(), "latin1" | "latin-1") {
-                    return Ok(None);
-                }
-                // The work is counted before it is done: this is the one instruction that copies text.
-                let length = text.len();
-                let text = text.clone();
-                self.spend(length / 64)?;
-                let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(letter).ok()).collect();
-                return Ok(bytes.map(|bytes| Value::Bytes(Cow::Owned(bytes))));
-            }
+        let constructor = match (module.as_ref(), name.as_ref()) {
+            ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => Constructor::Dict,
+            ("collections", "defaultdict") => Constructor::DefaultDict,
+            ("builtins" | "__builtin__", "set" | "frozenset") => Constructor::Set,
+            ("_codecs", "encode") => Constructor::Encode,
             _ => return Ok(None),
         };
-        self.spend(copied)?;
-        Ok(Some(value))
+        self.spend(walked)?;
+        Ok(self.constructed(constructor, args))
+    }
+
+    fn first_argument(&self, args: Node) -> Option<&Value<'a>> {
+        match &self.nodes[args.0 as usize] {
+            Value::Tuple(args) => args.first().map(|node| &self.nodes[node.0 as usize]),
+            _ => None,
+        }
+    }
+
+    fn constructed(&self, constructor: Constructor, args: Node) -> Option<Value<'a>> {
+        let Value::Tuple(args) = &self.nodes[args.0 as usize] else { return None };
+        let values: Vec<&Value> = args.iter().take(3).map(|node| &self.nodes[node.0 as usize]).collect();
+        Some(match (constructor, values.as_slice()) {
+            (Constructor::Dict, []) | (Constructor::DefaultDict, [] | [_]) => Value::Dict(Vec::new()),
+            (Constructor::Dict, [Value::List(pairs)]) => {
+                let pair = |node: &Node| match &self.nodes[node.0 as usize] {
+                    Value::List(pair) | Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+                    _ => None,
+                };
+                Value::Dict(pairs.iter().map(pair).collect::<Option<_>>()?)
+            }
+            (Constructor::Set, [Value::List(elements)]) => Value::Set(elements.clone()),
+            // Protocol 2 has no bytes: Python writes them as a string of their Latin-1 characters.
+            (Constructor::Encode, [Value::Str(text), Value::Str(codec)])
+                if matches!(codec.as_ref(), "latin1" | "latin-1") =>
+            {
+                let bytes = text.chars().map(|letter| u8::try_from(letter).ok()).collect::<Option<_>>()?;
+                Value::Bytes(Cow::Owned(bytes))
+            }
+            _ => return None,
+        })
     }
 
     fn build(&mut self) -> Step {

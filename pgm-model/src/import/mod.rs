@@ -28,6 +28,8 @@ use torch::{Element, StridedTensor, TorchFile, shortened};
 
 /// Every published checkpoint has it, so its name tells what the others begin with.
 const EMBEDDING: &str = "vocab_embed.embedding";
+/// Where the JSON header of a safetensors file starts, behind its length.
+const HEADER_START: usize = 8;
 /// The weights may be this many times as long as the file: tied weights share a storage, a hostile file shares more.
 const MAX_SHARING: usize = 4;
 
@@ -186,6 +188,8 @@ impl<'a> Checkpoint<'a> {
             let file =
                 TorchFile::parse(bytes).map_err(|cause| ModelError::Torch { origin: origin.to_string(), cause })?;
             Reader::new(&file, origin).read()?
+        } else if bytes.len() > HEADER_START && bytes[HEADER_START] != b'{' {
+            return Err(import_error(origin, "it is neither a file of torch.save nor a safetensors file"));
         } else {
             from_safetensors(bytes, origin)?
         };

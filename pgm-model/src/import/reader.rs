@@ -8,6 +8,10 @@ use crate::checkpoint::is_buffer;
 
 /// How often a configuration's value may be wrapped in objects.
 const MAX_WRAPPERS: usize = 8;
+/// Tensors of a state dict at most; a published checkpoint has some hundreds.
+const MAX_TENSORS: usize = 1 << 16;
+/// Bytes of a tensor's name at most: names are copied, and a pickle may give one long name to many tensors.
+const MAX_NAME: usize = 1 << 9;
 
 /// Finds the parts of a checkpoint in a file of `torch.save`.
 pub(super) struct Reader<'f, 'a> {
@@ -47,6 +51,11 @@ impl<'f, 'a> Reader<'f, 'a> {
             let tensor = self.tensor(value, || format!("tensor {}", shortened(name)));
             let tensor = tensor.map_err(|cause| ModelError::Torch { origin: self.origin.to_string(), cause })?;
             if let Some(tensor) = tensor {
+                if named.len() == MAX_TENSORS || name.len() > MAX_NAME {
+                    let problem =
+                        format!("it holds more than {MAX_TENSORS} tensors, or names of more than {MAX_NAME} bytes");
+                    return Err(import_error(self.origin, problem));
+                }
                 named.push((name.to_string(), Stored::Torch(tensor)));
             }
         }

@@ -1,5 +1,7 @@
 //! The `pgm-infer` command.
 
+mod convert;
+
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -42,6 +44,10 @@ enum Command {
     },
     /// Measures sampling speed and prints one JSON object
     Bench(BenchArgs),
+    /// Makes a model folder of a published checkpoint
+    Import(convert::ImportArgs),
+    /// Writes a model folder's weights under the published names
+    Export(convert::ExportArgs),
 }
 
 #[derive(Args)]
@@ -158,6 +164,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate(&args),
         Command::Info { model } => info(&model),
         Command::Bench(args) => bench(&args),
+        Command::Import(args) => any_device().and_then(|device| convert::import(&args, &device)),
+        Command::Export(args) => any_device().and_then(|device| convert::export(&args, &device)),
     };
     match result {
         Ok(()) if STOP.load(Ordering::Relaxed) => ExitCode::from(130),
@@ -171,6 +179,11 @@ fn main() -> ExitCode {
 
 fn open_device(name: &DeviceName) -> anyhow::Result<(burn::tensor::Device, String)> {
     name.open().map_err(|message| anyhow!(message))
+}
+
+/// A device for work that is only reading and writing.
+fn any_device() -> anyhow::Result<burn::tensor::Device> {
+    Ok(open_device(&"auto".parse().map_err(|message: String| anyhow!(message))?)?.0)
 }
 
 fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -304,8 +317,7 @@ impl<'a> Screen<'a> {
 }
 
 fn info(folder: &std::path::Path) -> anyhow::Result<()> {
-    let (device, _) = open_device(&"auto".parse().map_err(|message: String| anyhow!(message))?)?;
-    let model = TextModel::load(folder, &device)?;
+    let model = TextModel::load(folder, &any_device()?)?;
     let size = std::fs::metadata(folder.join(checkpoint::WEIGHTS_FILE))?.len();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(model.config())?)?;

@@ -98,12 +98,7 @@ impl TextModel {
         device: &Device,
         origin: &str,
     ) -> Result<Self, InferError> {
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
-        let vocab_size = config.backbone().vocab_size;
-        // The mask may be the one id that the tokenizer does not know.
-        if largest >= vocab_size || largest + 2 < vocab_size {
-            return Err(InferError::WrongTokenizer { origin: origin.to_string(), largest, vocab_size });
-        }
+        check_tokenizer(&tokenizer, &config, origin)?;
         // Names of special tokens in a prompt are text like any other, as they were in training.
         tokenizer.set_encode_special_tokens(true);
         let _ = tokenizer.with_truncation(None);
@@ -191,6 +186,20 @@ impl TextModel {
         let source = Source { network: &self.network, config: &self.config, device: &self.device };
         source.generate(requests, settings, route, observe)
     }
+}
+
+/// Whether a tokenizer can belong to a model; `origin` names it in the error.
+///
+/// # Errors
+/// [`InferError::WrongTokenizer`] when it has ids that the model lacks, or lacks more ids than the mask's.
+pub fn check_tokenizer(tokenizer: &Tokenizer, config: &ModelConfig, origin: &str) -> Result<(), InferError> {
+    let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+    let vocab_size = config.backbone().vocab_size;
+    // The mask may be the one id that the tokenizer does not know.
+    if largest >= vocab_size || largest + 2 < vocab_size {
+        return Err(InferError::WrongTokenizer { origin: origin.to_string(), largest, vocab_size });
+    }
+    Ok(())
 }
 
 /// A network with what sampling needs to know of it.

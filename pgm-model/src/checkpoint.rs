@@ -4,13 +4,13 @@
 //! `[out, in]`, so that PyTorch code reads our files and we read theirs. `published_name` is the one table of names.
 //!
 //! Files are written beside and renamed into place. Loading checks that each tensor is there, has the configured shape
-//! and belongs to the model.
+//! and belongs to the model. Files of other forms (see [`import`](crate::import)) enter by [`from_source`], through the
+//! same table and checks.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
-use std::ops::Deref;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -27,6 +27,11 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Name of the sampler defaults in a model folder.
 pub const GENERATION_FILE: &str = "generation_config.json";
+/// Key of the safetensors metadata under which [`to_published`] keeps the configuration.
+pub const CONFIG_METADATA: &str = "pgm_config";
+
+/// What the published names begin with.
+const PREFIX: &str = "backbone.";
 
 /// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be.
 ///
@@ -65,31 +70,40 @@ pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
-    from_safetensors(&map_file(path)?, &path.display().to_string(), config, device)
+    let file = MappedFile::open(path)?;
+    from_safetensors(file.bytes(), file.origin(), config, device)
 }
 
-/// Maps a weights file into memory for reading.
-///
-/// # Errors
-/// [`ModelError::Io`] naming `path`.
-pub fn map_file(path: &Path) -> Result<impl Deref<Target = [u8]>, ModelError> {
-    let file = File::open(path).map_err(|cause| io("read", path, cause))?;
-    // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a bus
-    // error, as with every mapped file; our own writers replace files by renaming and never truncate.
-    #[allow(unsafe_code)]
-    unsafe { memmap2::Mmap::map(&file) }.map_err(|cause| io("read", path, cause))
+/// A file that is read where it lies.
+#[derive(Debug)]
+pub struct MappedFile {
+    map: memmap2::Mmap,
+    origin: String,
 }
 
-/// The values of a safetensors entry as float32; `origin` and `name` say in errors which it is.
-///
-/// # Errors
-/// [`ModelError::DType`] when it holds anything but F64, F32, F16 or BF16.
-pub fn read_floats(view: &TensorView, origin: &str, name: &str) -> Result<Vec<f32>, ModelError> {
-    to_f32(view).map_err(|dtype| ModelError::DType {
-        origin: origin.to_string(),
-        name: name.to_string(),
-        dtype: format!("{dtype:?}"),
-    })
+impl MappedFile {
+    /// Maps a file for reading.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] naming `path`.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(|cause| io("read", path, cause))?;
+        // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a bus
+        // error, as with every mapped file; our own writers replace files by renaming and never truncate.
+        #[allow(unsafe_code)]
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|cause| io("read", path, cause))?;
+        Ok(Self { map, origin: path.display().to_string() })
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Its path, as errors name it.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
 }
 
 /// As [`load`], from bytes: what an application that embeds a model calls.
@@ -215,9 +229,39 @@ impl NamePath {
 /// # Errors
 /// [`ModelError::Device`] when a weight cannot be read back from its device.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
+    Ok(serialize(&collect(network)?, "", HashMap::new()))
+}
+
+/// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`
+/// and the rotary frequencies are there. The configuration travels in the metadata, under [`CONFIG_METADATA`].
+///
+/// # Errors
+/// As [`to_safetensors`].
+pub fn to_published(network: &Network, config: &ModelConfig) -> Result<Vec<u8>, ModelError> {
+    let mut tensors = collect(network)?;
+    let frequencies = crate::rotary::frequencies(config.backbone().head_dim());
+    let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
+    tensors.insert("rotary_emb.inv_freq".to_string(), (vec![frequencies.len()], bytes));
+    let json = serde_json::to_string(config).expect("a configuration always serialises");
+    Ok(serialize(&tensors, PREFIX, HashMap::from([(CONFIG_METADATA.to_string(), json)])))
+}
+
+/// Shape and little-endian float32 values of each tensor, by its published name.
+type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+fn serialize(tensors: &Collected, prefix: &str, mut metadata: HashMap<String, String>) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and bytes belong together");
+        (format!("{prefix}{name}"), view)
+    });
+    metadata.insert("format".to_string(), "pt".to_string());
+    safetensors::serialize(views, Some(metadata)).expect("views of equal type always serialise")
+}
+
+fn collect(network: &Network) -> Result<Collected, ModelError> {
     struct Collect {
         path: NamePath,
-        tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+        tensors: Collected,
         failed: Option<ModelError>,
     }
     impl ModuleVisitor for Collect {
@@ -244,14 +288,66 @@ pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
     }
     let mut collect = Collect { path: NamePath::default(), tensors: BTreeMap::new(), failed: None };
     network.visit(&mut collect);
-    if let Some(error) = collect.failed {
-        return Err(error);
+    match collect.failed {
+        Some(error) => Err(error),
+        None => Ok(collect.tensors),
     }
-    let views = collect.tensors.iter().map(|(name, (shape, bytes))| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and bytes belong together"))
-    });
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    Ok(safetensors::serialize(views, Some(metadata)).expect("views of equal type always serialise"))
+}
+
+/// A tensor as a file stores it: values row by row, least byte first.
+#[derive(Clone, Debug)]
+pub struct StoredTensor<'a> {
+    /// What its elements are.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> From<TensorView<'a>> for StoredTensor<'a> {
+    fn from(view: TensorView<'a>) -> Self {
+        Self { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: Cow::Borrowed(view.data()) }
+    }
+}
+
+impl StoredTensor<'_> {
+    /// Its values as float32; `origin` and `name` say in errors which it is.
+    ///
+    /// # Errors
+    /// [`ModelError::DType`] when it holds anything but F64, F32, F16 or BF16.
+    pub fn floats(&self, origin: &str, name: &str) -> Result<Vec<f32>, ModelError> {
+        to_f32(self).map_err(|dtype| ModelError::DType {
+            origin: origin.to_string(),
+            name: name.to_string(),
+            dtype: format!("{dtype:?}"),
+        })
+    }
+}
+
+/// Where weights come from: tensors under their published names without the `backbone.` prefix.
+pub trait TensorSource {
+    /// The names of all its tensors.
+    fn names(&self) -> Vec<&str>;
+
+    /// One of them.
+    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>>;
+}
+
+/// A safetensors file, whose names may carry the prefix.
+struct SafeTensorsSource<'a> {
+    file: SafeTensors<'a>,
+    prefix: &'static str,
+}
+
+impl TensorSource for SafeTensorsSource<'_> {
+    fn names(&self) -> Vec<&str> {
+        self.file.names().into_iter().map(|name| name.strip_prefix(self.prefix).unwrap_or(name)).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+        self.file.tensor(&format!("{}{name}", self.prefix)).ok().map(StoredTensor::from)
+    }
 }
 
 /// A network of that configuration with the weights of a safetensors file; `origin` names the file in errors.
@@ -264,11 +360,26 @@ pub fn from_safetensors(
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Network, ModelError> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
+    let prefix = if file.names().iter().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
+    from_source(&SafeTensorsSource { file, prefix }, origin, config, device)
+}
+
+/// A network of that configuration with weights from anywhere; `origin` names the place in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_source(
+    source: &dyn TensorSource,
+    origin: &str,
+    config: &ModelConfig,
+    device: &Device,
+) -> Result<Network, ModelError> {
     struct Fill<'a> {
         path: NamePath,
-        file: &'a SafeTensors<'a>,
+        source: &'a dyn TensorSource,
         origin: &'a str,
-        prefix: &'static str,
         device: &'a Device,
         used: usize,
         missing: Vec<String>,
@@ -276,7 +387,7 @@ pub fn from_safetensors(
     }
     impl Fill<'_> {
         fn read<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Option<Tensor<D>>, ModelError> {
-            let Ok(view) = self.file.tensor(&format!("{}{name}", self.prefix)) else {
+            let Some(stored) = self.source.tensor(name) else {
                 self.missing.push(name.to_string());
                 return Ok(None);
             };
@@ -287,11 +398,15 @@ pub fn from_safetensors(
                 expected.reverse();
             }
             let origin = || self.origin.to_string();
-            if view.shape() != expected {
-                let (name, found) = (name.to_string(), view.shape().to_vec());
-                return Err(ModelError::Shape { origin: origin(), name, expected, found });
+            if stored.shape != expected {
+                return Err(ModelError::Shape {
+                    origin: origin(),
+                    name: name.to_string(),
+                    expected,
+                    found: stored.shape,
+                });
             }
-            let values = read_floats(&view, self.origin, name)?;
+            let values = stored.floats(self.origin, name)?;
             let values = if transposed { transpose(&values, expected[0], expected[1]) } else { values };
             Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
         }
@@ -318,21 +433,8 @@ pub fn from_safetensors(
             }
         }
     }
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
-    // The rotary frequencies that published files carry follow from the sizes.
-    let names: Vec<&str> = file.names().into_iter().filter(|name| !name.ends_with("inv_freq")).collect();
-    let prefix = if names.iter().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
-    let mut fill = Fill {
-        path: NamePath::default(),
-        file: &file,
-        origin,
-        prefix,
-        device,
-        used: 0,
-        missing: Vec::new(),
-        failed: None,
-    };
+    let mut fill =
+        Fill { path: NamePath::default(), source, origin, device, used: 0, missing: Vec::new(), failed: None };
     let network = Network::new(config, device).map(&mut fill);
     if let Some(error) = fill.failed {
         return Err(error);
@@ -341,15 +443,22 @@ pub fn from_safetensors(
     if let Some(first) = fill.missing.first() {
         return Err(ModelError::MissingTensor { origin, count: fill.missing.len(), first: first.clone() });
     }
+    // The rotary frequencies that published files carry follow from the sizes.
+    let names: Vec<&str> = source.names().into_iter().filter(|name| !is_buffer(name)).collect();
     if fill.used < names.len() {
-        let known = BTreeMap::from_iter(known_names(&network).into_iter().map(|name| (format!("{prefix}{name}"), ())));
-        let mut unknown: Vec<&str> = names.into_iter().filter(|name| !known.contains_key(*name)).collect();
+        let known = BTreeSet::from_iter(known_names(&network));
+        let mut unknown: Vec<&str> = names.into_iter().filter(|name| !known.contains(*name)).collect();
         unknown.sort_unstable();
         if let Some(first) = unknown.first() {
             return Err(ModelError::UnknownTensor { origin, count: unknown.len(), first: (*first).to_string() });
         }
     }
     Ok(network)
+}
+
+/// Whether a published tensor is one that no training changes: the rotary frequencies.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    name.ends_with("inv_freq")
 }
 
 /// The published name of each parameter, in the modules' order.
@@ -371,16 +480,16 @@ pub fn known_names(network: &Network) -> Vec<String> {
     names.1
 }
 
-fn to_f32<'a>(view: &TensorView<'a>) -> Result<Vec<f32>, Dtype> {
+fn to_f32(stored: &StoredTensor) -> Result<Vec<f32>, Dtype> {
     fn each<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|chunk| f(*chunk)).collect()
     }
-    let bytes: Cow<'a, [u8]> = Cow::Borrowed(view.data());
-    match view.dtype() {
-        Dtype::F32 => Ok(each(&bytes, f32::from_le_bytes)),
-        Dtype::F64 => Ok(each(&bytes, |b| f64::from_le_bytes(b) as f32)),
-        Dtype::F16 => Ok(each(&bytes, |b| burn::tensor::f16::from_le_bytes(b).to_f32())),
-        Dtype::BF16 => Ok(each(&bytes, |b| burn::tensor::bf16::from_le_bytes(b).to_f32())),
+    let bytes: &[u8] = &stored.bytes;
+    match stored.dtype {
+        Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
+        Dtype::F64 => Ok(each(bytes, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::F16 => Ok(each(bytes, |b| burn::tensor::f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => Ok(each(bytes, |b| burn::tensor::bf16::from_le_bytes(b).to_f32())),
         other => Err(other),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::import::torch::TorchError;
+
 /// Errors of this crate. Each message names what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,7 +45,9 @@ pub enum ModelError {
         problem: String,
     },
     /// The model has tensors that the file lacks.
-    #[error("{origin} lacks {count} of the model's tensors, the first is {first}; does config.json belong to it?")]
+    #[error(
+        "{origin} lacks {count} of the model's tensors, the first is {first}; does the configuration belong to it?"
+    )]
     MissingTensor {
         /// The weights file.
         origin: String,
@@ -54,7 +58,7 @@ pub enum ModelError {
     },
     /// The file has tensors that the model does not know.
     #[error(
-        "{origin} holds {count} tensors that the model does not have, the first is {first}; does config.json belong to it?"
+        "{origin} holds {count} tensors that the model does not have, the first is {first}; does the configuration belong to it?"
     )]
     UnknownTensor {
         /// The weights file.
@@ -65,7 +69,7 @@ pub enum ModelError {
         first: String,
     },
     /// A tensor of another shape than the configuration says.
-    #[error("{origin}: tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
+    #[error("{origin}: tensor {name} has shape {found:?}, the configuration asks for {expected:?}")]
     Shape {
         /// The weights file.
         origin: String,
@@ -85,6 +89,22 @@ pub enum ModelError {
         name: String,
         /// The stored type.
         dtype: String,
+    },
+    /// A PyTorch file that cannot be read.
+    #[error("cannot import {origin}: {cause}")]
+    Torch {
+        /// The file.
+        origin: String,
+        /// The cause.
+        cause: TorchError,
+    },
+    /// A file that is readable, but no checkpoint that this crate knows.
+    #[error("cannot import {origin}: {problem}")]
+    Import {
+        /// The file.
+        origin: String,
+        /// What is missing or contradictory, and what to do.
+        problem: String,
     },
     /// A tensor could not be read back from its device.
     #[error("cannot read tensor {name} from its device: {problem}")]

@@ -23,6 +23,7 @@ pub mod config;
 mod error;
 pub mod group_swap;
 pub mod head;
+pub mod import;
 pub mod loss;
 pub mod masked;
 pub mod network;

@@ -30,6 +30,11 @@ impl AngleTable {
     }
 }
 
+/// The frequencies of a width.
+pub(crate) fn frequencies(width: usize) -> Vec<f32> {
+    (0..width / 2).map(|j| 1.0 / BASE.powf(2.0 * j as f32 / width as f32)).collect()
+}
+
 /// The tables of one width, one for each device in use: frequencies `10000^(-2j/width)` for `j < width/2`.
 ///
 /// They start at the trained length and grow when a longer sequence asks. Clones of a model share them.
@@ -42,8 +47,7 @@ pub(crate) struct AngleTables {
 
 impl AngleTables {
     pub(crate) fn new(width: usize, length: usize) -> Self {
-        let frequencies = (0..width / 2).map(|j| 1.0 / BASE.powf(2.0 * j as f32 / width as f32)).collect();
-        Self { frequencies, length, made: Arc::default() }
+        Self { frequencies: frequencies(width), length, made: Arc::default() }
     }
 
     /// A table on `device` that holds positions below `span`.

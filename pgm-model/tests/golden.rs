@@ -1,10 +1,13 @@
-//! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder.
+//! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder. Other sets
+//! of the same form are run by `PGM_GOLDEN=folder cargo test --workspace golden`.
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Golden, distance};
+use pgm_model::checkpoint::MappedFile;
+use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
 use pgm_model::{CleanTokens, Network, Partition, Positions};
 
@@ -102,4 +105,26 @@ fn golden_mdlm() {
     let found = values(model.forward_at(masked_tokens, &Positions::new(&some, &device)));
     let index = Tensor::from_data(TensorData::new(at.map(|position| position as i32).to_vec(), [4]), &device);
     assert_close("logits at some positions", &found, &values(logits.select(1, index)));
+}
+
+#[test]
+fn golden_lightning() {
+    let golden = Golden::open("lightning");
+    let device = Device::flex();
+    let file = MappedFile::open(&golden.folder.join("last.ckpt")).unwrap();
+    let checkpoint = Checkpoint::parse(file.bytes(), file.origin()).unwrap();
+    // The mask is the last id, the tokenizer's special ids matter to no logit.
+    let (config, taken) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+    let mut expected = golden.config.clone();
+    expected.backbone_mut().dropout = config.backbone().dropout;
+    assert_eq!(config, expected, "{taken:?}");
+    assert_eq!(checkpoint.default_weights(), Weights::Ema);
+    let (tokens, groups) = (golden.int_tensor("tokens", &device), golden.int_tensor("groups", &device));
+    for (weights, key) in [(Weights::Raw, "logits_raw"), (Weights::Ema, "logits_ema")] {
+        let Network::Partition(model) = checkpoint.network(weights, &config, &device).unwrap() else {
+            panic!("lightning is a partition model")
+        };
+        let logits = model.forward_partition(tokens.clone(), &Partition::new(groups.clone()));
+        assert_close(key, &values(logits), &golden.floats(key));
+    }
 }

@@ -46,7 +46,7 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 pub enum Work {
     /// True tokens are the targets.
-    Supervised(Batch),
+    Supervised(Box<Batch>),
     /// A teacher's predictions are.
     Distillation(Lesson),
 }
@@ -214,7 +214,7 @@ impl DataLoader<Work> for TrainLoader {
         let accumulate = self.config.accumulate;
         Box::new(LoaderIter::new(self.micro_batches.clone(), move |index| {
             let batches = self.step(index / accumulate)?.split_off(index % accumulate);
-            Ok(batches.into_iter().map(Work::Supervised).collect())
+            Ok(batches.into_iter().map(|batch| Work::Supervised(Box::new(batch))).collect())
         }))
     }
 
@@ -308,7 +308,9 @@ impl ValidationLoader {
 
 impl DataLoader<Work> for ValidationLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Work> + 'a> {
-        Box::new(LoaderIter::new(self.batches.clone(), |index| Ok(vec![Work::Supervised(self.batch(index)?)])))
+        Box::new(LoaderIter::new(self.batches.clone(), |index| {
+            Ok(vec![Work::Supervised(Box::new(self.batch(index)?))])
+        }))
     }
 
     fn num_items(&self) -> usize {

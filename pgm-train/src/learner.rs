@@ -70,7 +70,7 @@ impl Adaptor<Report> for StepOutput {
 impl Trainee {
     fn work(&self, work: Work) -> Tensor<1> {
         match work {
-            Work::Supervised(batch) => self.loss(batch),
+            Work::Supervised(batch) => self.loss(*batch),
             Work::Distillation(lesson) => lesson.loss(&self.network),
         }
     }

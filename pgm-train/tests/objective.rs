@@ -41,7 +41,7 @@ fn config(settings: &[&str]) -> Arc<TrainConfig> {
 
 fn supervised(work: Work) -> Batch {
     let Work::Supervised(batch) = work else { panic!("not a supervised batch") };
-    batch
+    *batch
 }
 
 fn numbers(batch: &Batch) -> (Vec<i32>, Vec<f32>) {

@@ -32,7 +32,17 @@ impl Golden {
         let read = |file: &str| {
             std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{}/{file}: {error}", folder.display()))
         };
-        let json: Value = serde_json::from_slice(&read("config.json")).unwrap();
+        // A whole training configuration keeps the model's under a key, and the vocabulary with the tokenizer.
+        let nested = folder.join("reference_config.json").exists();
+        let name = if nested { "reference_config.json" } else { "config.json" };
+        let mut json: Value = serde_json::from_slice(&read(name)).unwrap();
+        if nested {
+            json = json["model"].take();
+            let tokenizer: Value = serde_json::from_slice(&read("tokenizer.json")).unwrap();
+            let n_tokens = tokenizer["model"]["vocab"].as_object().unwrap().len();
+            json["vocab_size"] = (n_tokens + 1).into();
+            json["mask_index"] = n_tokens.into();
+        }
         let config = published_config(&json);
         let io = read("io.safetensors");
         Self { folder, config, io }

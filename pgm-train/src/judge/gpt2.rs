@@ -14,7 +14,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
 use pgm_model::ModelError;
 use pgm_model::attention::split_heads;
-use pgm_model::checkpoint::{self, WEIGHTS_FILE};
+use pgm_model::checkpoint::{MappedFile, StoredTensor, WEIGHTS_FILE};
 use safetensors::SafeTensors;
 
 use super::gpt2_config::Gpt2Config;
@@ -88,8 +88,8 @@ impl Gpt2 {
     pub fn load(folder: &Path, device: &Device) -> Result<(Gpt2Config, Self), TrainError> {
         let config = Gpt2Config::load(folder)?;
         let path = folder.join(WEIGHTS_FILE);
-        let model =
-            Self::from_safetensors(&checkpoint::map_file(&path)?, &path.display().to_string(), &config, device)?;
+        let file = MappedFile::open(&path)?;
+        let model = Self::from_safetensors(file.bytes(), file.origin(), &config, device)?;
         Ok((config, model))
     }
 
@@ -228,7 +228,7 @@ impl Reader<'_> {
             let (origin, expected, found) = (self.origin.to_string(), shape.to_vec(), view.shape().to_vec());
             return Err(ModelError::Shape { origin, name, expected, found }.into());
         }
-        let values = checkpoint::read_floats(&view, self.origin, &name)?;
+        let values = StoredTensor::from(view).floats(self.origin, &name)?;
         self.used.push(name);
         Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device)))
     }

@@ -1,0 +1,194 @@
+//! `pgm-infer import` and `pgm-infer export`: published checkpoints to model folders and back.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use pgm_infer::{GenerationConfig, text};
+use pgm_model::checkpoint::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
+use pgm_model::import::{Checkpoint, Choices, SpecialIds, Taken, Weights};
+use pgm_model::{ModelConfig, Queries};
+use tokenizers::Tokenizer;
+
+#[derive(Args)]
+pub struct ImportArgs {
+    /// A Lightning .ckpt, a state dict as .pt or .bin, or .safetensors with the published names
+    #[arg(long)]
+    from: PathBuf,
+    /// The tokenizer.json that belongs to it [default: the one in the file, if there is one]
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Attention heads [default: the file's, else the width divided by 64]
+    #[arg(long)]
+    heads: Option<usize>,
+    /// Tokens of a training row [default: the file's, else 1024 for GPT-2's vocabulary and 128 for BERT's]
+    #[arg(long)]
+    length: Option<usize>,
+    /// What the GroupSwap's queries are made of: learn, learn+freqs, learn+freqs+mean or learn+freqs+logsumexp
+    /// [default: the file's, else learn+freqs]
+    #[arg(long, value_parser = parse_queries)]
+    queries: Option<Queries>,
+    /// Id of the mask token [default: the tokenizer's, else the last]
+    #[arg(long)]
+    mask_id: Option<usize>,
+    /// Id of the token at position 0 [default: the tokenizer's, else the last but one]
+    #[arg(long)]
+    bos: Option<usize>,
+    /// Id of the token between documents [default: the tokenizer's, else the last but one]
+    #[arg(long)]
+    eos: Option<usize>,
+    /// Which weights [default: the averaged ones if the file has them]
+    #[arg(long, value_enum)]
+    weights: Option<WeightsName>,
+    /// The model folder to make
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WeightsName {
+    /// The exponential moving average
+    Ema,
+    /// Those that the optimiser left
+    Raw,
+}
+
+#[derive(Args)]
+pub struct ExportArgs {
+    /// The model folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The .safetensors file to write: float32, the published names with their backbone. prefix
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn parse_queries(name: &str) -> Result<Queries, String> {
+    serde_json::from_value(name.into())
+        .map_err(|_| "none of learn, learn+freqs, learn+freqs+mean, learn+freqs+logsumexp".to_string())
+}
+
+/// Makes a model folder of a published checkpoint and says what it took from where.
+pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
+    refuse_used(&args.out)?;
+    let file = MappedFile::open(&args.from)?;
+    let checkpoint = Checkpoint::parse(file.bytes(), file.origin())?;
+    let tokenizer = read_tokenizer(args, &checkpoint)?;
+    let special = tokenizer.as_ref().map(|found| special_ids(&checkpoint, &found.tokenizer)).unwrap_or_default();
+    let choices = Choices {
+        n_heads: args.heads,
+        length: args.length,
+        queries: args.queries,
+        mask_index: args.mask_id,
+        bos_index: args.bos,
+        eos_index: args.eos,
+    };
+    let (config, mut taken) = checkpoint.resolve(&choices, &special)?;
+    if let Some(found) = &tokenizer {
+        text::check_tokenizer(&found.tokenizer, &config, &found.origin)?;
+    }
+    let weights = match args.weights {
+        Some(WeightsName::Ema) => Weights::Ema,
+        Some(WeightsName::Raw) => Weights::Raw,
+        None => checkpoint.default_weights(),
+    };
+    let network = checkpoint.network(weights, &config, device)?;
+    let (name, source) = match (weights, args.weights) {
+        (Weights::Ema, _) => ("ema", "ema.shadow_params, in the order of the state dict's parameters"),
+        (Weights::Raw, Some(_)) => ("raw", "the state dict"),
+        (Weights::Raw, None) => ("raw", "the state dict; the file has no averaged weights"),
+    };
+    taken.push(Taken { key: "weights", value: name.to_string(), source: source.to_string() });
+
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let (steps, top_p) = checkpoint.sampling();
+    let defaults = GenerationConfig { steps, top_p, ..GenerationConfig::default() };
+    checkpoint::write_file(&args.out.join(GENERATION_FILE), &serde_json::to_vec_pretty(&defaults)?)?;
+    if let Some(found) = &tokenizer {
+        checkpoint::write_file(&args.out.join(TOKENIZER_FILE), &found.json)?;
+        taken.push(Taken { key: "tokenizer", value: TOKENIZER_FILE.to_string(), source: found.origin.clone() });
+    }
+    // The configuration is written last: a folder with one is whole.
+    checkpoint::save(&args.out, &config, &network)?;
+
+    let mut out = std::io::stdout().lock();
+    for Taken { key, value, source } in &taken {
+        writeln!(out, "{key:<15} {value:<14} from {source}")?;
+    }
+    if let Some(first) = checkpoint.left_out().first() {
+        writeln!(out, "left out: {} tensors beside the model's, the first is {first}", checkpoint.left_out().len())?;
+    }
+    if tokenizer.is_none() {
+        writeln!(
+            out,
+            "the file holds no tokenizer.json: copy the one that belongs to it to {} before generating, and check \
+             bos_index, eos_index and mask_index in {}",
+            args.out.join(TOKENIZER_FILE).display(),
+            checkpoint::CONFIG_FILE
+        )?;
+    }
+    writeln!(out, "{} parameters written to {}", network.n_parameters(), args.out.display())?;
+    Ok(())
+}
+
+/// Writes a model folder's weights under the published names.
+pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
+    if args.out.extension().is_none_or(|extension| extension != "safetensors") {
+        bail!(
+            "--out {} must end in .safetensors; PyTorch reads it with safetensors.torch.load_file",
+            args.out.display()
+        );
+    }
+    let (config, network) = checkpoint::load(&args.model, device)?;
+    checkpoint::write_file(&args.out, &checkpoint::to_published(&network, &config)?)?;
+    let kind = match config {
+        ModelConfig::Partition(_) => "partition",
+        ModelConfig::Masked(_) => "masked",
+        ModelConfig::Autoregressive(_) => "autoregressive",
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} parameters of the {kind} model written to {}", network.n_parameters(), args.out.display())?;
+    if args.model.join(TOKENIZER_FILE).exists() {
+        let tokenizer = args.model.join(TOKENIZER_FILE);
+        writeln!(out, "to import it again, give --tokenizer {} with it", tokenizer.display())?;
+    }
+    Ok(())
+}
+
+fn refuse_used(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => bail!("--out {} exists and is not empty; name a new folder", folder.display()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot use --out {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct FoundTokenizer {
+    json: Vec<u8>,
+    tokenizer: Tokenizer,
+    origin: String,
+}
+
+fn read_tokenizer(args: &ImportArgs, checkpoint: &Checkpoint) -> anyhow::Result<Option<FoundTokenizer>> {
+    let (json, origin) = match (&args.tokenizer, checkpoint.tokenizer_json()) {
+        (Some(path), _) => {
+            let origin = path.display().to_string();
+            (std::fs::read(path).with_context(|| format!("cannot read {origin}"))?, origin)
+        }
+        (None, Some(json)) => (json.to_vec(), format!("the tokenizer in {}", args.from.display())),
+        (None, None) => return Ok(None),
+    };
+    let tokenizer =
+        Tokenizer::from_bytes(&json).map_err(|error| anyhow!("{origin} is no valid tokenizer.json: {error}"))?;
+    Ok(Some(FoundTokenizer { json, tokenizer, origin }))
+}
+
+fn special_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> SpecialIds {
+    let names = checkpoint.special_names();
+    let id = |name: &Option<String>| tokenizer.token_to_id(name.as_deref()?).map(|id| id as usize);
+    SpecialIds { mask: id(&names.mask), bos: id(&names.bos), eos: id(&names.eos), pad: id(&names.pad) }
+}

@@ -1,0 +1,183 @@
+//! Finds weights, settings and tokenizer in a file of `torch.save`: what Lightning and its like put where.
+
+use super::pickle::{Node, Value};
+use super::torch::{StridedTensor, TorchError, TorchFile, shortened};
+use super::{Checkpoint, Facts, SpecialNames, Stored, Tensors, import_error, strip_prefix};
+use crate::ModelError;
+use crate::checkpoint::is_buffer;
+
+/// How often a configuration's value may be wrapped in objects.
+const MAX_WRAPPERS: usize = 8;
+/// Tensors of a state dict at most; a published checkpoint has some hundreds.
+const MAX_TENSORS: usize = 1 << 16;
+/// Bytes of a tensor's name at most: names are copied, and a pickle may give one long name to many tensors.
+const MAX_NAME: usize = 1 << 9;
+
+/// Finds the parts of a checkpoint in a file of `torch.save`.
+pub(super) struct Reader<'f, 'a> {
+    file: &'f TorchFile<'a>,
+    origin: &'f str,
+}
+
+impl<'f, 'a> Reader<'f, 'a> {
+    pub(super) fn new(file: &'f TorchFile<'a>, origin: &'f str) -> Self {
+        Self { file, origin }
+    }
+
+    pub(super) fn read(&self) -> Result<Checkpoint<'a>, ModelError> {
+        let pickle = self.file.pickle();
+        let root = pickle.root();
+        // Lightning and most trainers wrap the state dict; a bare one is taken as it is.
+        let wrapped = ["state_dict", "model", "module"].iter().find_map(|key| {
+            let node = pickle.entry(root, key)?;
+            pickle.entries(node).map(|_| node)
+        });
+        let named = self.named_tensors(wrapped.unwrap_or(root))?;
+        let (named, left_out) = strip_prefix(named, self.origin)?;
+        let shadow = pickle.entry(root, "ema").and_then(|ema| pickle.entry(ema, "shadow_params"));
+        let ema = shadow.map(|shadow| self.averaged(shadow, &named));
+        let facts = self.facts(root)?;
+        Ok(Checkpoint { origin: self.origin.to_string(), raw: named.into_iter().collect(), ema, left_out, facts })
+    }
+
+    fn named_tensors(&self, state_dict: Node) -> Result<Vec<(String, Stored<'a>)>, ModelError> {
+        let pickle = self.file.pickle();
+        let Some(entries) = pickle.entries(state_dict) else {
+            return Err(import_error(self.origin, "it holds no dictionary of tensors"));
+        };
+        let mut named = Vec::new();
+        for &(key, value) in entries {
+            let Some(name) = pickle.str(key) else { continue };
+            let tensor = self.tensor(value, || format!("tensor {}", shortened(name)));
+            let tensor = tensor.map_err(|cause| ModelError::Torch { origin: self.origin.to_string(), cause })?;
+            if let Some(tensor) = tensor {
+                if named.len() == MAX_TENSORS || name.len() > MAX_NAME {
+                    let problem =
+                        format!("it holds more than {MAX_TENSORS} tensors, or names of more than {MAX_NAME} bytes");
+                    return Err(import_error(self.origin, problem));
+                }
+                named.push((name.to_string(), Stored::Torch(tensor)));
+            }
+        }
+        Ok(named)
+    }
+
+    fn tensor(&self, node: Node, name: impl Fn() -> String) -> Result<Option<StridedTensor<'a>>, TorchError> {
+        self.file.tensor(node).map_err(|cause| match cause {
+            TorchError::Tensor { problem, .. } => TorchError::Tensor { name: name(), problem },
+            other => other,
+        })
+    }
+
+    /// The averaged weights, a list in the order of the parameters: that of the state dict without its buffers.
+    fn averaged(&self, shadow: Node, named: &[(String, Stored<'a>)]) -> Result<Tensors<'a>, String> {
+        let Some(shadow) = self.file.pickle().elements(shadow) else {
+            return Err("its ema.shadow_params is no list".to_string());
+        };
+        let parameters: Vec<_> = named.iter().filter(|(name, _)| !is_buffer(name)).collect();
+        if shadow.len() != parameters.len() {
+            let (n_averaged, n_parameters) = (shadow.len(), parameters.len());
+            return Err(format!(
+                "it has {n_averaged} averaged weights (ema.shadow_params) for {n_parameters} parameters"
+            ));
+        }
+        let mut averaged = Tensors::new();
+        for (index, (&node, (name, raw))) in shadow.iter().zip(parameters).enumerate() {
+            let place = || format!("ema.shadow_params[{index}], which should be {},", shortened(name));
+            let Some(tensor) = self.tensor(node, place).map_err(|cause| cause.to_string())? else {
+                return Err(format!("{} is no tensor", place()));
+            };
+            if tensor.shape() != raw.shape() {
+                let (found, expected) = (tensor.shape(), raw.shape());
+                return Err(format!("{} has shape {found:?}, the raw weight {expected:?}", place()));
+            }
+            averaged.insert(name.clone(), Stored::Torch(tensor));
+        }
+        Ok(averaged)
+    }
+
+    // The configuration, the tokenizer.
+
+    fn facts(&self, root: Node) -> Result<Facts, ModelError> {
+        let pickle = self.file.pickle();
+        let hyper = ["hyper_parameters", "hparams"].iter().find_map(|key| pickle.entry(root, key));
+        let config = hyper.and_then(|hyper| self.child(hyper, "config").or(Some(hyper)));
+        let config = config.or_else(|| pickle.entry(root, "config"));
+        let at = |path: &[&str]| path.iter().try_fold(config?, |node, key| self.child(node, key));
+        let size = |path: &[&str]| at(path).and_then(|node| pickle.size(node));
+        let number = |path: &[&str]| match at(path).map(|node| pickle.get(node)) {
+            Some(&Value::Float(value)) => Some(value),
+            Some(&Value::Int(value)) => Some(value as f64),
+            _ => None,
+        };
+        for (path, what) in [
+            (["algo", "causal_attention"], "is autoregressive (algo.causal_attention)"),
+            (["algo", "time_conditioning"], "is conditioned on the time (algo.time_conditioning)"),
+        ] {
+            if at(&path).is_some_and(|node| *pickle.get(node) == Value::Bool(true)) {
+                return Err(import_error(self.origin, format!("its model {what}, which this version does not have")));
+            }
+        }
+        let tokenizer = hyper.and_then(|hyper| self.child(hyper, "tokenizer"));
+        let queries = at(&["model", "swap", "pre_query_mode"]).and_then(|node| pickle.str(node)).map(str::to_string);
+        Ok(Facts {
+            config: None,
+            n_heads: size(&["model", "n_heads"]),
+            length: size(&["model", "length"]),
+            dropout: number(&["model", "dropout"]),
+            queries,
+            steps: size(&["sampling", "steps"]).filter(|&steps| steps > 0),
+            top_p: number(&["sampling", "p_nucleus"]).filter(|&p| p > 0.0 && p <= 1.0),
+            tokenizer: tokenizer.and_then(|tokenizer| self.tokenizer_json(tokenizer)),
+            special: tokenizer.map(|tokenizer| self.special_names(tokenizer)).unwrap_or_default(),
+        })
+    }
+
+    /// An entry of a dictionary or of OmegaConf's objects, which keep `_content` and `_val` in their state.
+    fn child(&self, node: Node, key: &str) -> Option<Node> {
+        self.file.pickle().entry(self.unwrap(node), key).map(|child| self.unwrap(child))
+    }
+
+    fn unwrap(&self, mut node: Node) -> Node {
+        for _ in 0..MAX_WRAPPERS {
+            let inner = self.file.attribute(node, "_content").or_else(|| self.file.attribute(node, "_val"));
+            let Some(inner) = inner else { break };
+            node = inner;
+        }
+        node
+    }
+
+    // A fast tokenizer pickles the Rust tokenizer in it, whose state is its tokenizer.json.
+    fn tokenizer_json(&self, tokenizer: Node) -> Option<Vec<u8>> {
+        let pickle = self.file.pickle();
+        let Value::Object(inner) = pickle.get(self.file.attribute(tokenizer, "_tokenizer")?) else { return None };
+        match pickle.get(inner.state?) {
+            Value::Bytes(json) => Some(json.to_vec()),
+            _ => None,
+        }
+    }
+
+    fn special_names(&self, tokenizer: Node) -> SpecialNames {
+        let pickle = self.file.pickle();
+        let text = |node: Node| {
+            let text = pickle.str(node).or_else(|| pickle.str(self.file.attribute(node, "content")?))?;
+            Some(text.to_string())
+        };
+        // Recent versions keep one map, older ones an attribute for each token.
+        let name = |key: &str| {
+            let of_map = |map: &str| pickle.entry(self.file.attribute(tokenizer, map)?, key);
+            let places = [
+                of_map("_special_tokens_map"),
+                self.file.attribute(tokenizer, &format!("_{key}")),
+                of_map("init_kwargs"),
+            ];
+            places.into_iter().flatten().find_map(text)
+        };
+        SpecialNames {
+            mask: name("mask_token"),
+            bos: name("bos_token").or_else(|| name("cls_token")),
+            eos: name("eos_token").or_else(|| name("sep_token")),
+            pad: name("pad_token"),
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! Hands the platform's name to the quickstart, which asks cargo for the sources of this platform's dependencies.
+//! Hands the platform's name to the examples, which ask cargo for the sources of this platform's dependencies.
 
 #[allow(clippy::print_stdout)]
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();
-    println!("cargo::rustc-env=QUICKSTART_HOST={target}");
+    println!("cargo::rustc-env=EXAMPLES_HOST={target}");
     println!("cargo::rerun-if-changed=build.rs");
 }

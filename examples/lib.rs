@@ -1,1 +1,71 @@
-//! The runnable examples; see `quickstart.rs`.
+//! The runnable examples, `quickstart.rs` and `study/`; here is what they share.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use pgm_data::Inputs;
+use serde_json::Value;
+
+/// The platform this was built for, as cargo names it.
+const HOST: &str = env!("EXAMPLES_HOST");
+
+/// Rust sources of the pinned dependencies, in order of name, until they hold `max_bytes`.
+///
+/// # Errors
+/// When cargo does not answer or there are none.
+pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    // A build fetches what this platform needs; metadata would ask for every platform's crates. Should it still miss
+    // one (another member's test dependency), it may fetch that.
+    let metadata = |offline: &[&str]| {
+        Command::new(&cargo)
+            .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", HOST, "--manifest-path"])
+            .arg(&manifest)
+            .args(offline)
+            .output()
+            .with_context(|| format!("cannot run {cargo}; give your own text with --text"))
+    };
+    let mut output = metadata(&["--offline"])?;
+    if !output.status.success() {
+        output = metadata(&[])?;
+    }
+    if !output.status.success() {
+        let problem = String::from_utf8_lossy(&output.stderr);
+        bail!("cargo metadata failed ({}); give your own text with --text", problem.trim());
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+    let mut packages: Vec<(String, PathBuf)> = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|package| package["source"].as_str().is_some_and(|source| source.starts_with("registry+")))
+        .filter_map(|package| {
+            let manifest = PathBuf::from(package["manifest_path"].as_str()?);
+            Some((package["name"].as_str()?.to_string(), manifest.parent()?.join("src")))
+        })
+        .collect();
+    packages.sort();
+    let (mut files, mut bytes) = (Vec::new(), 0);
+    for (_, folder) in packages {
+        let pattern = format!("{}/**/*.rs", folder.display());
+        let Ok(inputs) = Inputs::resolve(&[pattern], "text", "text") else { continue };
+        for path in inputs.files() {
+            let Ok(text) = std::fs::read_to_string(path) else { continue };
+            // Tables of numbers are no text to learn from.
+            if text.len() > 200_000 {
+                continue;
+            }
+            bytes += text.len() as u64;
+            files.push(path.display().to_string());
+            if bytes > max_bytes {
+                return Ok(files);
+            }
+        }
+    }
+    if files.is_empty() {
+        bail!("found no sources of dependencies; give your own text with --text");
+    }
+    Ok(files)
+}

@@ -9,7 +9,6 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use burn::train::Interrupter;
 use clap::Parser;
 use pgm_data::{DataFolder, Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_examples::dependency_sources;
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoiser::HeadAt;
 use pgm_infer::device::{self, DeviceName};
@@ -25,7 +25,6 @@ use pgm_infer::{DrawSettings, Route, Schedule, TextModel, sampler::Settings};
 use pgm_model::{ModelConfig, Network};
 use pgm_train::history::{self, Line};
 use pgm_train::{Event, Fit, TrainConfig, fit};
-use serde_json::Value;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,8 +46,6 @@ struct Args {
     device: DeviceName,
 }
 
-/// The platform this was built for, as cargo names it.
-const HOST: &str = env!("QUICKSTART_HOST");
 const LENGTH: usize = 128;
 const TEXT_BYTES: u64 = 4_000_000;
 
@@ -90,7 +87,7 @@ fn main() -> anyhow::Result<()> {
     println!("== 1. Text ==");
     let patterns = match &args.text {
         Some(text) => vec![text.clone()],
-        None => dependency_sources()?,
+        None => dependency_sources(TEXT_BYTES)?,
     };
     let inputs = Inputs::resolve(&patterns, "text", "text")?;
     let data = out.join("data");
@@ -212,63 +209,6 @@ fn free_folder(parent: &Path) -> anyhow::Result<PathBuf> {
     let free = free.ok_or_else(|| anyhow!("no free folder below {}", parent.display()))?;
     std::fs::create_dir_all(&free).with_context(|| format!("cannot write {}", free.display()))?;
     Ok(free)
-}
-
-/// Rust sources of the pinned dependencies, in order of name, up to a few megabytes.
-fn dependency_sources() -> anyhow::Result<Vec<String>> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    // A build fetches what this platform needs; metadata would ask for every platform's crates. Should it still miss
-    // one (another member's test dependency), it may fetch that.
-    let metadata = |offline: &[&str]| {
-        Command::new(&cargo)
-            .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", HOST, "--manifest-path"])
-            .arg(&manifest)
-            .args(offline)
-            .output()
-            .with_context(|| format!("cannot run {cargo}; give your own text with --text"))
-    };
-    let mut output = metadata(&["--offline"])?;
-    if !output.status.success() {
-        output = metadata(&[])?;
-    }
-    if !output.status.success() {
-        let problem = String::from_utf8_lossy(&output.stderr);
-        bail!("cargo metadata failed ({}); give your own text with --text", problem.trim());
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
-    let mut packages: Vec<(String, PathBuf)> = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|package| package["source"].as_str().is_some_and(|source| source.starts_with("registry+")))
-        .filter_map(|package| {
-            let manifest = PathBuf::from(package["manifest_path"].as_str()?);
-            Some((package["name"].as_str()?.to_string(), manifest.parent()?.join("src")))
-        })
-        .collect();
-    packages.sort();
-    let (mut files, mut bytes) = (Vec::new(), 0);
-    for (_, folder) in packages {
-        let pattern = format!("{}/**/*.rs", folder.display());
-        let Ok(inputs) = Inputs::resolve(&[pattern], "text", "text") else { continue };
-        for path in inputs.files() {
-            let Ok(text) = std::fs::read_to_string(path) else { continue };
-            // Tables of numbers are no text to learn from.
-            if text.len() > 200_000 {
-                continue;
-            }
-            bytes += text.len() as u64;
-            files.push(path.display().to_string());
-            if bytes > TEXT_BYTES {
-                return Ok(files);
-            }
-        }
-    }
-    if files.is_empty() {
-        bail!("found no sources of dependencies; give your own text with --text");
-    }
-    Ok(files)
 }
 
 fn held_out_text(data: &Path) -> anyhow::Result<String> {

@@ -139,6 +139,15 @@ impl TextModel {
         self.tokenizer.decode(tokens, true).map_err(failed)
     }
 
+    /// The text of token ids, special tokens by their names.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode_with_special(&self, tokens: &[u32]) -> Result<String, InferError> {
+        let failed = |error: tokenizers::Error| InferError::Tokenizer { action: "decode", problem: error.to_string() };
+        self.tokenizer.decode(tokens, false).map_err(failed)
+    }
+
     /// A row that starts with BOS and the parts of a template, and is open behind them up to `length`.
     ///
     /// Without `length` a template that ends in a blank or has any blank is as long as its parts; plain text is

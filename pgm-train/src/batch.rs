@@ -75,6 +75,8 @@ const VALIDATION: u64 = 2;
 const VALIDATION_GROUPS: u64 = 3;
 pub(crate) const DROPOUT: u64 = 4;
 pub(crate) const DISTILLATION: u64 = 5;
+pub(crate) const EVALUATION: u64 = 6;
+pub(crate) const EVALUATION_GROUPS: u64 = 7;
 /// Validation draws the same times and groups whatever the run's seed, so that runs compare.
 const VALIDATION_SEED: u64 = 0x5eed;
 

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{DISTILLATION, DROPOUT, LoaderIter, Validating, ValidationLoader, Work, draw_groups, read, stream};
 use crate::checkpoint::{self, Records};
 use crate::config::{self, OptimSection, four, one, ten, three, two_hundred_fifty, two_hundred_fifty_six};
+use crate::eval::check_same_tokens;
 use crate::fit::{Event, Run, check_same, finish};
 use crate::history::ValidationLine;
 use crate::learner::Trainee;
@@ -376,24 +377,11 @@ fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Resul
     if matches!(model, ModelConfig::Autoregressive(_)) {
         return refuse("is autoregressive; distillation needs a partition or a masked model".to_string());
     }
-    let (backbone, manifest) = (model.backbone(), data.manifest());
-    let pairs = [
-        ("tokens in the vocabulary", backbone.vocab_size, manifest.vocab_size),
-        ("tokens in a row", backbone.length, manifest.length),
-        ("as its mask", backbone.mask_index, manifest.special.mask as usize),
-    ];
-    for (what, model, data) in pairs {
-        if model != data {
-            return refuse(format!("has {model} {what}, the data has {data}; prepare the data for this model"));
-        }
+    let (model_length, data_length) = (model.backbone().length, data.manifest().length);
+    if model_length != data_length {
+        return refuse(format!("has {model_length} tokens in a row, the data has {data_length}; prepare such rows"));
     }
-    let path = folder.join(model_folder::TOKENIZER_FILE);
-    let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
-    let parse = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
-    if parse(&json) != parse(data.tokenizer().json()) {
-        return refuse("has another tokenizer than the data; prepare the data with the model's".to_string());
-    }
-    Ok(())
+    check_same_tokens(folder, "--teacher", model, data)
 }
 
 // The settings of a checkpoint are those of its round.

@@ -20,6 +20,9 @@ pub enum TrainError {
     /// The model cannot be made or written.
     #[error(transparent)]
     Model(#[from] pgm_model::ModelError),
+    /// Sampling failed or was refused.
+    #[error(transparent)]
+    Infer(#[from] pgm_infer::InferError),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {problem}", path.display())]
     File {

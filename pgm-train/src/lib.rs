@@ -4,7 +4,8 @@
 //! `metrics.jsonl`, `loss.svg` and a model folder out. It is resumable to the digit: the rows, times, groups and
 //! dropout of a step are functions of (seed, step) alone.
 //!
-//! [`judge`] measures samples: their perplexity under another model, their entropy and their diversity.
+//! [`distill()`] is the second learner. [`eval`] measures what came of either; [`judge`] measures samples: their
+//! perplexity under another model, their entropy and their diversity.
 
 pub mod batch;
 pub mod bench;
@@ -14,6 +15,7 @@ pub mod config;
 mod dashboard;
 pub mod distill;
 mod error;
+pub mod eval;
 pub mod fit;
 mod gradients;
 pub mod history;

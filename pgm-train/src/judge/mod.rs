@@ -2,8 +2,8 @@
 //!
 //! A [`Judge`] gives every token of a text its NLL; [`judge_samples`] makes a [`Report`] of that: the generative
 //! perplexity in both countings of the field ([`count`]), always with the unigram entropy beside it, since a model that
-//! repeats itself has a low perplexity, and the shares of distinct n-grams. [`Gpt2Judge`] is a GPT-2 folder; any other
-//! autoregressive model with a tokenizer becomes a judge by implementing the trait, with [`ragged_nll`].
+//! repeats itself has a low perplexity, and the shares of distinct n-grams. [`Gpt2Judge`] is a GPT-2 folder, [`OwnJudge`]
+//! an autoregressive model of ours; any other becomes a judge by implementing the trait, with [`ragged_nll`].
 //!
 //! A text is tokenised by the judge as it stands: nothing is put before it, so its first token has no prediction. Names
 //! of special tokens in it (`<|endoftext|>`) are those tokens, as in the public code.
@@ -14,9 +14,11 @@ mod gpt2_config;
 mod gpt2_judge;
 mod mauve;
 pub mod metrics;
+mod own_judge;
 mod samples;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,7 @@ pub use gpt2::Gpt2;
 pub use gpt2_config::Gpt2Config;
 pub use gpt2_judge::Gpt2Judge;
 pub use mauve::{Mauve, mauve};
+pub use own_judge::OwnJudge;
 pub use samples::{Sample, read_samples, write_samples};
 
 /// An autoregressive model with its tokenizer.
@@ -72,6 +75,23 @@ pub struct JudgeSettings {
     /// The samples' `tokens` are ids of the judge's own vocabulary: eq. 14 is then taken on them as they are, BOS and
     /// all, in a second pass. Otherwise it is taken on the tokens that the judge makes of the text.
     pub same_tokens: bool,
+}
+
+/// Opens a judge's folder: a GPT-2, or an autoregressive model of ours.
+///
+/// # Errors
+/// As [`Gpt2Judge::load`] and [`OwnJudge::load`].
+pub fn open(folder: &Path, device: &Device) -> Result<Box<dyn Judge>, TrainError> {
+    if is_own(folder) {
+        Ok(Box::new(OwnJudge::load(folder, device)?))
+    } else {
+        Ok(Box::new(Gpt2Judge::load(folder, device)?))
+    }
+}
+
+/// Whether a folder's `config.json` is one of ours.
+pub fn is_own(folder: &Path) -> bool {
+    pgm_model::checkpoint::load_config(folder).is_ok()
 }
 
 impl Default for JudgeSettings {

@@ -1,0 +1,244 @@
+//! The paper's comparison at the size of a laptop: partition, masked, masked-complementary and autoregressive models of
+//! equal parameters and steps on one real text, several seeds; distillation of the first two; everything measured with
+//! `pgm_train::eval`; tables and plots written.
+//!
+//! ```text
+//! cargo run --release --example study             # two hours on two cores
+//! cargo run --release --example study -- --quick  # ten minutes
+//! ```
+//!
+//! What is done is kept in the output folder: the same command goes on where it was stopped.
+
+mod plan;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use burn::tensor::Device;
+use burn::train::Interrupter;
+use clap::Parser;
+use pgm_data::{Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_examples::dependency_sources;
+use pgm_infer::device::{self, DeviceName};
+use pgm_model::checkpoint::{CONFIG_FILE, write_file};
+use pgm_train::{Distill, DistillConfig, Event, Fit, Objective, TrainConfig, distill, fit};
+use plan::{Plan, Size};
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Compares the models of the paper on one text, and writes what it finds.
+#[derive(Parser)]
+struct Args {
+    /// Ten minutes instead of two hours
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// A night instead of two hours
+    #[arg(long)]
+    full: bool,
+    /// A text file, a folder or a glob pattern instead of the dependencies' sources
+    #[arg(long)]
+    text: Option<String>,
+    /// Where to work [default: target/study, target/study-quick or target/study-full]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where to write results.md and its plots [default: docs; with --quick, the folder of --out]
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// auto, flex, wgpu, vulkan, metal or cuda, as compiled in
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+}
+
+/// The four kinds of model, in the order of the tables.
+pub const KINDS: [(Objective, &str); 4] = [
+    (Objective::Partition, "pgm"),
+    (Objective::Masked, "masked"),
+    (Objective::MaskedComplementary, "complementary"),
+    (Objective::Autoregressive, "ar"),
+];
+
+/// A study on its way.
+pub struct Study {
+    /// How much.
+    pub plan: Plan,
+    /// Where.
+    pub out: PathBuf,
+    /// On what.
+    pub device: Device,
+    /// Its name.
+    pub device_name: String,
+    interrupter: Interrupter,
+}
+
+#[allow(clippy::print_stdout)]
+fn main() -> anyhow::Result<()> {
+    device::restore_through_the_cpu();
+    let args = Args::parse();
+    let start = Instant::now();
+    let (size, name) = match (args.quick, args.full) {
+        (true, _) => (Size::Quick, "study-quick"),
+        (_, true) => (Size::Full, "study-full"),
+        _ => (Size::Usual, "study"),
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let out = args.out.clone().unwrap_or_else(|| root.join("target").join(name));
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot write {}", out.display()))?;
+    let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
+    let interrupter = Interrupter::new();
+    let on_signal = interrupter.clone();
+    ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
+    let study = Study { plan: Plan::of(size), out, device, device_name, interrupter };
+    study.same_as_before(args.text.as_deref())?;
+
+    study.prepare(args.text.as_deref())?;
+    study.train()?;
+    study.distil()?;
+    println!("{:.0} s in all; everything is in {}", start.elapsed().as_secs_f64(), study.out.display());
+    Ok(())
+}
+
+impl Study {
+    /// The prepared text.
+    pub fn data(&self) -> PathBuf {
+        self.out.join("data")
+    }
+
+    /// The folder of a trained model.
+    pub fn model(&self, kind: &str, seed: u64) -> PathBuf {
+        self.out.join(format!("{kind}-{seed}")).join("model")
+    }
+
+    /// The judge's folder.
+    pub fn judge(&self) -> PathBuf {
+        self.out.join("judge").join("model")
+    }
+
+    /// The folder of a student.
+    pub fn student(&self, kind: &str, targets: &str, round: usize) -> PathBuf {
+        self.out.join(format!("{kind}-distilled-{targets}")).join(format!("round-{round}")).join("model")
+    }
+
+    fn same_as_before(&self, text: Option<&str>) -> anyhow::Result<()> {
+        let path = self.out.join("plan.json");
+        let now = json!({ "plan": self.plan, "text": text });
+        match std::fs::read(&path) {
+            Ok(before) => {
+                let before: serde_json::Value =
+                    serde_json::from_slice(&before).with_context(|| format!("cannot read {}", path.display()))?;
+                if before != now {
+                    bail!("{} holds a study with other settings; choose another --out", self.out.display());
+                }
+            }
+            Err(_) => write_file(&path, &serde_json::to_vec_pretty(&now)?)?,
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::print_stdout)]
+    fn prepare(&self, text: Option<&str>) -> anyhow::Result<()> {
+        if self.data().join("data.json").exists() {
+            return Ok(());
+        }
+        println!("== text ==");
+        let patterns = match text {
+            Some(text) => vec![text.to_string()],
+            None => dependency_sources(self.plan.text_bytes)?,
+        };
+        let inputs = Inputs::resolve(&patterns, "text", "text")?;
+        let tokenizer = TextTokenizer::train(&inputs, self.plan.vocab, &|_| ())?;
+        let what = Prepare {
+            inputs: &inputs,
+            validation: &Validation::Fraction(0.05),
+            tokenizer: &tokenizer,
+            length: self.plan.length,
+            mode: Mode::Pack,
+            row_eos: false,
+            out: &self.data(),
+        };
+        let manifest = prepare(&what, &mut |_| std::ops::ControlFlow::Continue(()))?;
+        let (train, validation) = (manifest.train, manifest.validation);
+        println!("{} rows of {} tokens, {} held out", train.rows, self.plan.length, validation.rows);
+        Ok(())
+    }
+
+    fn train(&self) -> anyhow::Result<()> {
+        for &seed in &self.plan.seeds {
+            for (objective, kind) in KINDS {
+                self.train_one(&format!("{kind}-{seed}"), objective, seed, self.plan.steps)?;
+            }
+        }
+        self.train_one("judge", Objective::Autoregressive, 1000, self.plan.judge_steps)
+    }
+
+    #[allow(clippy::print_stdout)]
+    fn train_one(&self, name: &str, objective: Objective, seed: u64, steps: usize) -> anyhow::Result<()> {
+        let out = self.out.join(name);
+        if out.join("model").join(CONFIG_FILE).exists() {
+            return Ok(());
+        }
+        println!("== {name} ==");
+        let config = TrainConfig::parse(&self.plan.training(objective, seed, steps), "study", &[])?;
+        let finished = fit(Fit {
+            config: &config,
+            data: &self.data(),
+            out: &out,
+            resume: out.exists(),
+            device: &self.device,
+            interrupter: self.interrupter.clone(),
+            renderer: None,
+            observe: Arc::new(show),
+        })?;
+        if !finished.complete {
+            bail!("stopped in {name} after step {}; the same command goes on", finished.step);
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::print_stdout)]
+    fn distil(&self) -> anyhow::Result<()> {
+        for kind in ["pgm", "masked"] {
+            for targets in ["one", "both"] {
+                if self.student(kind, targets, self.plan.rounds).join(CONFIG_FILE).exists() {
+                    continue;
+                }
+                println!("== distilling {kind}, targets over {targets} ==");
+                let out = self.out.join(format!("{kind}-distilled-{targets}"));
+                let distilled = distill(Distill {
+                    config: &DistillConfig::parse(&self.plan.distillation(targets), "study", &[])?,
+                    teacher: &self.model(kind, self.plan.seeds[0]),
+                    data: &self.data(),
+                    out: &out,
+                    resume: out.exists(),
+                    device: &self.device,
+                    interrupter: self.interrupter.clone(),
+                    observe: Arc::new(show),
+                })?;
+                if distilled.stopped_at.is_some() {
+                    bail!("stopped while distilling; the same command goes on");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn show(event: &Event) {
+    match event {
+        Event::Round { round, n_rounds, teacher_steps, student_steps } => {
+            println!("round {round} of {n_rounds}: {teacher_steps} steps in {student_steps}");
+        }
+        Event::Started { parameters, rows, step } => println!("{parameters} parameters, {rows} rows, from step {step}"),
+        Event::Trained { line, steps } => {
+            let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
+            println!("step {:>4} of {steps}  loss {:.3}  {left:.0} s left", line.step, line.train_loss);
+        }
+        Event::Validated(line) => println!("step {:>4}  held out: perplexity {:.2}", line.step, line.val_ppl),
+        Event::Saved { .. } => (),
+        Event::Notice(text) => println!("{text}"),
+    }
+}

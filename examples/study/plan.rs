@@ -1,0 +1,165 @@
+//! What the study trains and how much of it, in three sizes.
+
+use clap::ValueEnum;
+use pgm_train::Objective;
+use serde::Serialize;
+
+/// How much time there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Size {
+    /// About ten minutes on two cores
+    Quick,
+    /// At most two and a half hours on two cores
+    Usual,
+    /// A night on two cores
+    Full,
+}
+
+/// The numbers of a study. Everything it finds is a function of these and of the text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Bytes of text, unless `--text` names another.
+    pub text_bytes: u64,
+    /// Tokens of the vocabulary, which is trained on the text.
+    pub vocab: usize,
+    /// Tokens of a row.
+    pub length: usize,
+    /// Width of every network.
+    pub hidden: usize,
+    /// Heads of every network.
+    pub heads: usize,
+    /// Blocks of every network; the partition model's are half encoder, half decoder.
+    pub blocks: usize,
+    /// Optimiser steps of every model.
+    pub steps: usize,
+    /// Rows of a step.
+    pub batch: usize,
+    /// Seeds of every model.
+    pub seeds: Vec<u64>,
+    /// Steps of the judge.
+    pub judge_steps: usize,
+    /// Sampling steps that the first teacher stands for.
+    pub teacher_steps: usize,
+    /// Rounds of distillation, each of which halves them.
+    pub rounds: usize,
+    /// Optimiser steps of a round.
+    pub round_steps: usize,
+    /// Held-out rows on which the NELBO is taken.
+    pub rows: usize,
+    /// Times at which it is taken for each row.
+    pub times: usize,
+    /// Samples judged for each number of steps.
+    pub samples: usize,
+    /// Sampling steps at which models are compared.
+    pub sampling_steps: Vec<usize>,
+    /// Questions of the multiple choice and of the last-word test.
+    pub questions: usize,
+    /// Draws for the bound of each candidate.
+    pub draws: usize,
+}
+
+impl Plan {
+    /// The numbers of a size.
+    pub fn of(size: Size) -> Self {
+        let usual = Self {
+            text_bytes: 4_000_000,
+            vocab: 512,
+            length: 128,
+            hidden: 128,
+            heads: 4,
+            blocks: 4,
+            steps: 800,
+            batch: 16,
+            seeds: vec![1, 2],
+            judge_steps: 2000,
+            teacher_steps: 128,
+            rounds: 3,
+            round_steps: 80,
+            rows: 256,
+            times: 8,
+            samples: 64,
+            sampling_steps: vec![8, 16, 32, 64, 128],
+            questions: 48,
+            draws: 32,
+        };
+        match size {
+            Size::Usual => usual,
+            Size::Quick => Self {
+                text_bytes: 1_000_000,
+                length: 64,
+                hidden: 64,
+                heads: 2,
+                steps: 240,
+                judge_steps: 500,
+                teacher_steps: 64,
+                round_steps: 30,
+                rows: 64,
+                times: 4,
+                samples: 32,
+                sampling_steps: vec![8, 16, 32, 64],
+                questions: 12,
+                draws: 8,
+                ..usual
+            },
+            Size::Full => Self {
+                text_bytes: 16_000_000,
+                vocab: 4096,
+                hidden: 192,
+                blocks: 6,
+                steps: 3000,
+                seeds: vec![1, 2, 3],
+                judge_steps: 9000,
+                round_steps: 500,
+                rows: 1024,
+                samples: 256,
+                questions: 200,
+                draws: 128,
+                ..usual
+            },
+        }
+    }
+
+    /// The run of a model, as TOML.
+    pub fn training(&self, objective: Objective, seed: u64, steps: usize) -> String {
+        let objective = serde_json::to_string(&objective).expect("an objective always serialises");
+        let Self { batch, hidden, heads, blocks, length, .. } = self;
+        let (half, every, warmup) = (blocks / 2, steps.div_ceil(6), steps / 12);
+        format!(
+            "objective = {objective}\nsteps = {steps}\nbatch = {batch}\nseed = {seed}\nlog_every = 25\n\
+             validate_every = {every}\nvalidate_rows = 128\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
+             [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n\
+             [optim]\nlr = 2e-3\nwarmup = {warmup}\nema = 0.99\n"
+        )
+    }
+
+    /// A distillation, as TOML.
+    pub fn distillation(&self, targets: &str) -> String {
+        let Self { batch, rounds, round_steps, teacher_steps, .. } = self;
+        format!(
+            "rounds = {rounds}\nround_steps = {round_steps}\nbatch = {batch}\nseed = 1\n\
+             teacher_steps = {teacher_steps}\ntargets = \"{targets}\"\nlog_every = 25\n\
+             validate_every = {round_steps}\nvalidate_rows = 128\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
+             [optim]\nlr = 3e-4\nwarmup = 20\nema = 0.99\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgm_train::{DistillConfig, TrainConfig};
+
+    use super::*;
+
+    #[test]
+    fn every_size_is_a_valid_run() {
+        for size in [Size::Quick, Size::Usual, Size::Full] {
+            let plan = Plan::of(size);
+            for objective in [Objective::Partition, Objective::MaskedComplementary, Objective::Autoregressive] {
+                TrainConfig::parse(&plan.training(objective, 1, plan.steps), "study", &[]).unwrap();
+            }
+            let distillation = DistillConfig::parse(&plan.distillation("both"), "study", &[]).unwrap();
+            assert_eq!(distillation.schedule().len(), plan.rounds);
+            assert!(plan.blocks.is_multiple_of(2) && plan.seeds.len() >= 2);
+        }
+    }
+}

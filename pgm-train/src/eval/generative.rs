@@ -1,0 +1,111 @@
+//! Samples of a model for [`judge_samples`](crate::judge::judge_samples).
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use pgm_infer::bench::default_schedule;
+use pgm_infer::sampler::{Request, Settings};
+use pgm_infer::{DrawSettings, Route};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Ledger, Subject, tell};
+use crate::TrainError;
+use crate::judge::{Observe, Sample};
+
+/// What is sampled. Sample i follows from `seed + i` alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerativeSettings {
+    /// Samples.
+    pub samples: usize,
+    /// Tokens of a sample, BOS included; 0 takes the model's.
+    pub length: usize,
+    /// Sampling steps.
+    pub steps: usize,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Keeps the k most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the smallest set of tokens that holds this probability.
+    pub top_p: f64,
+    /// Seed of the first sample.
+    pub seed: u64,
+    /// Samples computed together.
+    #[serde(skip)]
+    pub batch: usize,
+}
+
+impl Default for GenerativeSettings {
+    /// The paper's 1024 samples.
+    fn default() -> Self {
+        Self { samples: 1024, length: 0, steps: 128, temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, batch: 8 }
+    }
+}
+
+/// Samples computed together, and how long that took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The samples.
+    pub samples: Vec<Sample>,
+    /// Seconds of sampling.
+    pub seconds: f64,
+}
+
+/// What a progress file of this evaluation begins with.
+pub fn identity(subject: &Subject, settings: &GenerativeSettings) -> Value {
+    json!({ "eval": "generative", "subject": subject.identity(), "settings": settings })
+}
+
+/// Draws samples by the model's own sampler (`uniform` for a partition model, MDLM's ancestral one for a masked model,
+/// left to right for an autoregressive one). Their text has the special tokens in it by name, as the public code gives
+/// it to its judge.
+///
+/// # Errors
+/// What the sampler refuses or fails with; [`TrainError::Stopped`] when `observe` breaks, what was drawn is then in the
+/// ledger.
+pub fn sample_texts(
+    subject: &Subject,
+    settings: &GenerativeSettings,
+    mut ledger: Ledger<Batch>,
+    observe: &mut Observe,
+) -> Result<Vec<Batch>, TrainError> {
+    let model = subject.model();
+    let backbone = model.config().backbone();
+    let length = if settings.length == 0 { backbone.length } else { settings.length };
+    if settings.samples == 0 || settings.batch == 0 || settings.steps == 0 || length < 2 {
+        let problem = "--samples, --batch and --steps must be at least 1, --length at least 2".to_string();
+        return Err(TrainError::Config { origin: "eval generative".to_string(), problem });
+    }
+    let draw = DrawSettings { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
+    let sampler = Settings { steps: settings.steps, schedule: default_schedule(model.config()), draw };
+    let mut n_done: usize = ledger.done().iter().map(|batch| batch.samples.len()).sum();
+    while n_done < settings.samples {
+        tell(observe, n_done, settings.samples)?;
+        let n_now = settings.batch.min(settings.samples - n_done);
+        let request = |index: usize| Request {
+            length,
+            given: vec![(0, backbone.bos_index as u32)],
+            seed: settings.seed.wrapping_add((n_done + index) as u64),
+        };
+        let requests: Vec<Request> = (0..n_now).map(request).collect();
+        let start = Instant::now();
+        let mut stopped = false;
+        let outcome = model.generate(&requests, &sampler, Route::Clean, &mut |_| {
+            stopped = observe(n_done, settings.samples).is_break();
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if stopped {
+            return Err(TrainError::Stopped);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let sample = |tokens: Vec<u32>| {
+            let text = model.decode_with_special(&tokens)?;
+            Ok(Sample { text, tokens: Some(tokens) })
+        };
+        let samples = outcome.rows.into_iter().map(|row| sample(row.tokens)).collect::<Result<_, TrainError>>()?;
+        ledger.push(Batch { samples, seconds })?;
+        n_done += n_now;
+    }
+    tell(observe, settings.samples, settings.samples)?;
+    Ok(ledger.into_done())
+}

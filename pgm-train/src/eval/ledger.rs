@@ -1,0 +1,132 @@
+//! What an evaluation has found so far, in a file, so that it can be stopped and gone on with.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use pgm_model::checkpoint::write_file;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::TrainError;
+
+/// JSON lines: first the settings, then an entry for each part of the work, in order.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    done: Vec<T>,
+    file: Option<(File, PathBuf)>,
+}
+
+impl<T: Serialize + DeserializeOwned> Ledger<T> {
+    /// Opens or begins a ledger; without a path it lives in memory only.
+    ///
+    /// # Errors
+    /// [`TrainError::Changed`] when the file was begun with other settings, [`TrainError::File`] when it cannot be used.
+    pub fn open(path: Option<&Path>, settings: &Value) -> Result<Self, TrainError> {
+        let Some(path) = path else { return Ok(Self { done: Vec::new(), file: None }) };
+        let mut done = Vec::new();
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let mut lines = text.lines();
+                let first: Value = lines
+                    .next()
+                    .and_then(|line| serde_json::from_str(line).ok())
+                    .ok_or_else(|| TrainError::file("go on from", path, "it is no progress file; name a new one"))?;
+                if first != *settings {
+                    return Err(changed(path, &first, settings));
+                }
+                // The last line may have been cut off by a crash.
+                done.extend(lines.map_while(|line| serde_json::from_str(line).ok()));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(TrainError::file("read", path, error)),
+        }
+        let mut text = line(settings);
+        done.iter().for_each(|entry| text.push_str(&line(entry)));
+        write_file(path, text.as_bytes())?;
+        let file =
+            OpenOptions::new().append(true).open(path).map_err(|error| TrainError::file("write", path, error))?;
+        Ok(Self { done, file: Some((file, path.to_path_buf())) })
+    }
+
+    /// Entries so far.
+    pub fn done(&self) -> &[T] {
+        &self.done
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] when it cannot be written.
+    pub fn push(&mut self, entry: T) -> Result<(), TrainError> {
+        if let Some((file, path)) = &mut self.file {
+            let written = file.write_all(line(&entry).as_bytes());
+            written.map_err(|error| TrainError::file("write", path.as_path(), error))?;
+        }
+        self.done.push(entry);
+        Ok(())
+    }
+
+    /// All entries.
+    pub fn into_done(self) -> Vec<T> {
+        self.done
+    }
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).expect("an entry always serialises");
+    text.push('\n');
+    text
+}
+
+fn changed(path: &Path, before: &Value, now: &Value) -> TrainError {
+    let empty = serde_json::Map::new();
+    let (before, now) = (before.as_object().unwrap_or(&empty), now.as_object().unwrap_or(&empty));
+    let key = now.keys().chain(before.keys()).find(|key| before.get(*key) != now.get(*key));
+    let key = key.cloned().unwrap_or_default();
+    let shown = |value: Option<&Value>| value.map_or("absent".to_string(), Value::to_string);
+    let (before, now) = (shown(before.get(&key)), shown(now.get(&key)));
+    TrainError::Changed { path: path.to_path_buf(), key, before, now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_found_is_there_again_and_a_cut_line_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("progress.jsonl");
+        let settings = json!({ "seed": 1 });
+        let mut ledger = Ledger::open(Some(&path), &settings).unwrap();
+        for entry in [0.1_f64, 1.0 / 3.0] {
+            ledger.push(entry).unwrap();
+        }
+        drop(ledger);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("0.");
+        std::fs::write(&path, text).unwrap();
+        let mut ledger: Ledger<f64> = Ledger::open(Some(&path), &settings).unwrap();
+        assert_eq!(ledger.done(), [0.1, 1.0 / 3.0]);
+        ledger.push(2.0).unwrap();
+        drop(ledger);
+        assert_eq!(Ledger::<f64>::open(Some(&path), &settings).unwrap().into_done(), [0.1, 1.0 / 3.0, 2.0]);
+    }
+
+    #[test]
+    fn other_settings_and_other_files_are_refused_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("progress.jsonl");
+        drop(Ledger::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 3 })).unwrap());
+        let before = std::fs::read(&path).unwrap();
+        let message = Ledger::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 4 })).unwrap_err().to_string();
+        assert!(message.contains("rows was 3 and is now 4"), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&path, "precious").unwrap();
+        let message = Ledger::<f64>::open(Some(&path), &json!({})).unwrap_err().to_string();
+        assert!(message.contains("no progress file") && !message.contains('\n'), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,83 @@
+//! One of our own autoregressive models as a judge.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use pgm_model::checkpoint::{self, TOKENIZER_FILE};
+use pgm_model::loss::token_cross_entropy;
+use pgm_model::{AutoregressiveTransformer, Network};
+use tokenizers::Tokenizer;
+
+use super::{Judge, ragged_nll};
+use crate::TrainError;
+
+/// An autoregressive model folder, as `pgm-train fit` writes it.
+#[derive(Debug)]
+pub struct OwnJudge {
+    model: AutoregressiveTransformer,
+    tokenizer: Tokenizer,
+    eos: u32,
+    vocab_size: usize,
+    length: usize,
+    mask_index: usize,
+    device: Device,
+}
+
+impl OwnJudge {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used, or says that the model is not autoregressive.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        let (config, network) = checkpoint::load(folder, device)?;
+        let Network::Autoregressive(model) = network else {
+            let problem = "is not autoregressive; only such a model or a GPT-2 gives every token a probability";
+            return Err(TrainError::judge(folder.display(), problem));
+        };
+        let path = folder.join(TOKENIZER_FILE);
+        let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
+            TrainError::judge(path.display(), format!("is not a Hugging Face tokenizer.json ({error})"))
+        })?;
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        pgm_infer::text::check_tokenizer(&tokenizer, &config, &path.display().to_string())?;
+        let backbone = config.backbone();
+        Ok(Self {
+            model,
+            tokenizer,
+            eos: backbone.eos_index as u32,
+            vocab_size: backbone.vocab_size,
+            length: backbone.length,
+            mask_index: backbone.mask_index,
+            device: device.clone(),
+        })
+    }
+}
+
+impl Judge for OwnJudge {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        let refused = |error: tokenizers::Error| TrainError::judge("the judge's tokenizer", error.to_string());
+        Ok(self.tokenizer.encode_fast(text, false).map_err(refused)?.get_ids().to_vec())
+    }
+
+    fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn max_length(&self) -> usize {
+        self.length
+    }
+
+    fn token_nll(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
+        ragged_nll(rows, &self.device, |tokens| {
+            let n_predicted = tokens.dims()[1] - 1;
+            let logits = self.model.forward(tokens.clone().narrow(1, 0, n_predicted));
+            token_cross_entropy(logits, tokens.narrow(1, 1, n_predicted), self.mask_index)
+        })
+    }
+}

@@ -149,7 +149,7 @@ impl Study {
             None => dependency_sources(self.plan.text_bytes)?,
         };
         let inputs = Inputs::resolve(&patterns, "text", "text")?;
-        let tokenizer = TextTokenizer::train(&inputs, self.plan.vocab, &|_| ())?;
+        let tokenizer = TextTokenizer::bytes();
         let what = Prepare {
             inputs: &inputs,
             validation: &Validation::Fraction(0.05),

@@ -20,9 +20,7 @@ pub enum Size {
 pub struct Plan {
     /// Bytes of text, unless `--text` names another.
     pub text_bytes: u64,
-    /// Tokens of the vocabulary, which is trained on the text.
-    pub vocab: usize,
-    /// Tokens of a row.
+    /// Bytes of a row: the vocabulary is the 256 bytes, which a small model learns sooner than words.
     pub length: usize,
     /// Width of every network.
     pub hidden: usize,
@@ -63,7 +61,6 @@ impl Plan {
     pub fn of(size: Size) -> Self {
         let usual = Self {
             text_bytes: 4_000_000,
-            vocab: 512,
             length: 128,
             hidden: 128,
             heads: 4,
@@ -103,7 +100,6 @@ impl Plan {
             },
             Size::Full => Self {
                 text_bytes: 16_000_000,
-                vocab: 4096,
                 hidden: 192,
                 blocks: 6,
                 steps: 3000,

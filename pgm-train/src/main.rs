@@ -1,5 +1,7 @@
 //! The `pgm-train` command.
 
+mod evaluate;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Trains Partition Generative Models and their masked baseline.
+/// Trains, distils and measures Partition Generative Models and their baselines.
 #[derive(Parser)]
 #[command(name = "pgm-train", version)]
 struct Cli {
@@ -35,6 +37,9 @@ enum Command {
     Fit(FitArgs),
     /// Distils a model in rounds, so that it samples as well in fewer steps
     Distill(DistillArgs),
+    /// Measures a model and prints one JSON object
+    #[command(subcommand)]
+    Eval(evaluate::EvalCommand),
     /// Measures one step and prints one JSON object
     Bench(BenchArgs),
 }
@@ -151,6 +156,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(&args),
         Command::Distill(args) => run_distill(&args),
+        Command::Eval(command) => evaluate::run(&command),
         Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

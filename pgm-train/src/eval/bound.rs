@@ -3,11 +3,12 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use pgm_infer::denoiser::{RowState, logits_at};
 use pgm_model::Network;
-use pgm_model::loss::{masked_probability, masked_weight, token_cross_entropy};
-use rand::{Rng, RngExt};
+use pgm_model::loss::{EPS, masked_probability, masked_weight, token_cross_entropy};
+use rand::RngExt;
 
 use super::Subject;
 use crate::TrainError;
+use crate::batch::{EVALUATION, EVALUATION_GROUPS, stream};
 
 /// A row with some positions masked, at a time: one draw of the bound.
 pub(super) struct Masked<'a> {
@@ -24,17 +25,18 @@ impl Masked<'_> {
     }
 }
 
-/// Times of `n` draws for one row, antithetic: one in each of `n` equal parts of `[EPS, 1]`, from one uniform.
-pub(super) fn times(uniform: f64, n: usize) -> Vec<f64> {
-    use pgm_model::loss::EPS;
-    (0..n).map(|index| EPS + (1.0 - EPS) * (uniform + index as f64) / n as f64).collect()
-}
-
-/// Which of `length` positions are masked at a time. One uniform a position: rows of different lengths that share a
-/// stream share the groups of their common positions.
-pub(super) fn groups(length: usize, time: f64, rng: &mut impl Rng) -> Vec<bool> {
-    let p = masked_probability(time);
-    (0..length).map(|_| rng.random::<f64>() < p).collect()
+/// The `n` draws of item `index`: a time, and which of `length` positions are masked. The times are antithetic, one in
+/// each of `n` equal parts of `[EPS, 1]`, from one uniform. The groups take one uniform a position: rows of different
+/// lengths at one index share the groups of their common positions.
+pub(super) fn draws(seed: u64, index: usize, length: usize, n: usize) -> Vec<(f64, Vec<bool>)> {
+    let uniform = stream(seed, EVALUATION, index as u64).random::<f64>();
+    let draw = |draw: usize| {
+        let time = EPS + (1.0 - EPS) * (uniform + draw as f64) / n as f64;
+        let mut rng = stream(seed, EVALUATION_GROUPS, (index * n + draw) as u64);
+        let p = masked_probability(time);
+        (time, (0..length).map(|_| rng.random::<f64>() < p).collect())
+    };
+    (0..n).map(draw).collect()
 }
 
 /// `w(t) CE` summed over the masked positions of each draw, in nats. The rows have equal length and are one batch.

@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{Masked, causal_nats, groups, nats, times};
+use super::bound::{self, Masked, causal_nats, nats};
 use super::{Label, Ledger, Subject, read_lines, tell};
 use crate::TrainError;
-use crate::batch::{EVALUATION, EVALUATION_GROUPS, stream};
 use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
 
@@ -193,22 +191,21 @@ fn answer(
     Ok(Answer { right: best.is_some() && best == question.right(), scores })
 }
 
-// The streams depend on the question and the draw only: candidates share times and the groups of common positions.
+/// The draws for a candidate of `length` tokens. They depend on the question and the draw only: candidates share times,
+/// and the groups of common positions.
+pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<(f64, Vec<bool>)> {
+    bound::draws(settings.seed, question, length, settings.draws)
+}
+
 fn bound(subject: &Subject, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
-    let n = settings.draws;
-    let times = times(stream(settings.seed, EVALUATION, question as u64).random(), n);
+    let mut drawn = draws(question, row.len(), settings)
+        .into_iter()
+        .map(|(time, is_masked)| Masked { tokens: row, valid: row.len(), time, is_masked })
+        .peekable();
     let mut sum = 0.0;
-    let draws: Vec<usize> = (0..n).collect();
-    for some in draws.chunks(settings.batch) {
-        let draws: Vec<Masked> = some
-            .iter()
-            .map(|&draw| {
-                let mut rng = stream(settings.seed, EVALUATION_GROUPS, (question * n + draw) as u64);
-                let is_masked = groups(row.len(), times[draw], &mut rng);
-                Masked { tokens: row, valid: row.len(), time: times[draw], is_masked }
-            })
-            .collect();
-        sum += nats(subject, &draws)?.iter().sum::<f64>();
+    while drawn.peek().is_some() {
+        let some: Vec<Masked> = drawn.by_ref().take(settings.batch).collect();
+        sum += nats(subject, &some)?.iter().sum::<f64>();
     }
-    Ok(sum / n as f64)
+    Ok(sum / settings.draws as f64)
 }

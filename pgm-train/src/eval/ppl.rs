@@ -1,14 +1,12 @@
 //! Perplexity of a prepared folder: the NELBO of a partition or masked model, the exact NLL of an autoregressive one.
 
 use pgm_data::{DataFolder, Detokenizer, Mode, Row, RowOrder, Split};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{Masked, causal_nats, groups, nats, times};
+use super::bound::{self, Masked, causal_nats, nats};
 use super::{Ledger, Subject, tell};
 use crate::TrainError;
-use crate::batch::{EVALUATION, EVALUATION_GROUPS, stream};
 use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
 
@@ -162,26 +160,24 @@ pub fn ppl(
     })
 }
 
+/// The draws of a row: for each time, which of its `length` positions are masked. A function of the seed, the row's
+/// index and the number of times alone.
+pub fn draws(row: usize, length: usize, settings: &PplSettings) -> Vec<(f64, Vec<bool>)> {
+    bound::draws(settings.seed, row, length, settings.times)
+}
+
 // All rows at their first time, then at their second: the rows of a batch have about as many masks.
 fn bounds(subject: &Subject, batch: &[Row], indices: &[usize], settings: &PplSettings) -> Result<Vec<f64>, TrainError> {
-    let n_times = settings.times;
-    let row_times: Vec<Vec<f64>> =
-        indices.iter().map(|&row| times(stream(settings.seed, EVALUATION, row as u64).random(), n_times)).collect();
+    let mut drawn: Vec<_> =
+        indices.iter().zip(batch).map(|(&row, read)| draws(row, read.tokens.len(), settings).into_iter()).collect();
     let mut sums = vec![0.0; batch.len()];
-    for index in 0..n_times {
-        let draws: Vec<Masked> = batch
-            .iter()
-            .zip(indices)
-            .zip(&row_times)
-            .map(|((row, &place), times)| {
-                let mut rng = stream(settings.seed, EVALUATION_GROUPS, (place * n_times + index) as u64);
-                let time = times[index];
-                let is_masked = groups(row.tokens.len(), time, &mut rng);
-                Masked { tokens: &row.tokens, valid: row.valid, time, is_masked }
-            })
-            .collect();
-        for (sum, nats) in sums.iter_mut().zip(nats(subject, &draws)?) {
-            *sum += nats / n_times as f64;
+    for _ in 0..settings.times {
+        let now = batch.iter().zip(&mut drawn).filter_map(|(row, drawn)| {
+            let (time, is_masked) = drawn.next()?;
+            Some(Masked { tokens: &row.tokens, valid: row.valid, time, is_masked })
+        });
+        for (sum, nats) in sums.iter_mut().zip(nats(subject, &now.collect::<Vec<_>>())?) {
+            *sum += nats / settings.times as f64;
         }
     }
     Ok(sums)

@@ -1,0 +1,341 @@
+//! Evaluations against computations by hand, and what makes them believable: no dependence on batch or interruption.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, Validation, prepare};
+use pgm_model::loss::token_cross_entropy;
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
+    checkpoint,
+};
+use pgm_train::TrainError;
+use pgm_train::eval::choice::{Reduction, read_questions};
+use pgm_train::eval::greedy::read_last_words;
+use pgm_train::eval::{
+    self, ChoiceSettings, GenerativeSettings, GreedySettings, LastWord, Ledger, PplSettings, Question, RowNats, Subject,
+};
+use pgm_train::judge::{JudgeSettings, OwnJudge, judge_samples};
+use serde_json::json;
+
+const LENGTH: usize = 24;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Partition,
+    Masked,
+    Autoregressive,
+}
+
+/// A folder with a model of noise and the byte tokenizer.
+fn model(folder: &Path, kind: Kind) -> PathBuf {
+    let tokenizer = TextTokenizer::bytes();
+    let mut backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(tokenizer.vocab_size(), 16, 2, LENGTH) };
+    let special = tokenizer.special();
+    backbone.mask_index = special.mask as usize;
+    backbone.bos_index = special.bos as usize;
+    backbone.eos_index = special.eos as usize;
+    backbone.pad_index = None;
+    let partition = PartitionConfig {
+        backbone: backbone.clone(),
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::default(),
+        projection: Projection::default(),
+    };
+    let config = match kind {
+        Kind::Partition => ModelConfig::Partition(partition),
+        Kind::Masked => ModelConfig::Masked(ModelConfig::Partition(partition).masked_baseline()),
+        Kind::Autoregressive => ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 2 }),
+    };
+    let network = Network::new(&config, &Device::flex()).with_noise(0.4, 3);
+    checkpoint::save(folder, &config, &network).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.json()).unwrap();
+    folder.to_path_buf()
+}
+
+fn data(folder: &Path, mode: Mode) -> DataFolder {
+    let text: String = (0..40).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
+    std::fs::write(folder.join("text.txt"), text).unwrap();
+    let inputs = Inputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
+    let out = folder.join(format!("{mode:?}"));
+    let what = Prepare {
+        inputs: &inputs,
+        validation: &Validation::Fraction(0.4),
+        tokenizer: &TextTokenizer::bytes(),
+        length: LENGTH,
+        mode,
+        row_eos: false,
+        out: &out,
+    };
+    prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
+    DataFolder::open(&out).unwrap()
+}
+
+fn go_on(_: usize, _: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn in_memory<T: serde::Serialize + serde::de::DeserializeOwned>() -> Ledger<T> {
+    Ledger::open(None, &json!({})).unwrap()
+}
+
+fn ints(values: &[u32]) -> Tensor<2, Int> {
+    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+    let shape = [1, values.len()];
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+// Cross-entropies of a row's tokens with some of them masked, by the training path of the network.
+fn by_hand(subject: &Subject, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
+    let mask = subject.model().config().backbone().mask_index;
+    let logits = match subject.model().network() {
+        Network::Partition(model) => {
+            model.forward_partition(ints(tokens), &Partition::from_rows(&[is_masked.to_vec()], &Device::flex()))
+        }
+        Network::Masked(model) => {
+            let seen: Vec<u32> =
+                tokens.iter().zip(is_masked).map(|(&token, &hide)| if hide { mask as u32 } else { token }).collect();
+            model.forward(ints(&seen))
+        }
+        Network::Autoregressive(model) => model.forward(ints(tokens)),
+    };
+    let targets = match subject.model().network() {
+        Network::Autoregressive(_) => [&tokens[1..], &[0]].concat(),
+        _ => tokens.to_vec(),
+    };
+    token_cross_entropy(logits, ints(&targets), mask).try_into_vec_as::<f32>().unwrap()
+}
+
+#[test]
+fn the_bound_is_an_average_over_its_draws_and_approaches_an_exact_sum() {
+    // A network that predicts each token with the same probability whatever it sees costs exactly ln(V - 1) a token.
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), Mode::Pack);
+    let path = model(folder.path(), Kind::Partition);
+    let (config, _) = checkpoint::load(&path, &Device::flex()).unwrap();
+    let blank = Network::new(&config, &Device::flex());
+    checkpoint::save(&path, &config, &blank).unwrap();
+    let subject = Subject::load(&path, &Device::flex()).unwrap();
+    let settings = PplSettings { times: 64, batch: 5, ..PplSettings::default() };
+    let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+    let (found, exact) = (report.nats_per_token.unwrap(), 257_f64.ln());
+    let [low, high] = found.interval.unwrap();
+    assert!(low < exact && exact < high && (high - low) < 0.6, "{found:?} {exact}");
+    assert_eq!(
+        (report.measure, report.mode, report.rows),
+        ("nelbo", Mode::Pack, data.rows(Split::Validation).unwrap().len())
+    );
+}
+
+#[test]
+fn each_row_costs_what_the_training_path_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, mode) in [(Kind::Partition, Mode::Pack), (Kind::Masked, Mode::Pad), (Kind::Partition, Mode::Pad)] {
+        let folder = tempfile::tempdir_in(folder.path()).unwrap();
+        let data = data(folder.path(), mode);
+        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let settings = PplSettings { rows: 3, times: 2, seed: 9, batch: 2, ..PplSettings::default() };
+        let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+        let rows = data.rows(Split::Validation).unwrap();
+        for found in &report.by_row {
+            let row = rows.row(found.row).unwrap();
+            let mut sum = 0.0;
+            for (time, is_masked) in eval::ppl::draws(found.row, row.tokens.len(), &settings) {
+                let nats = by_hand(&subject, &row.tokens, &is_masked);
+                let counted = (0..row.valid).filter(|&position| is_masked[position]);
+                sum += counted.map(|position| f64::from(nats[position]) / time).sum::<f64>() / 2.0;
+            }
+            assert!((found.nats - sum).abs() < 1e-4 * sum.max(1.0), "row {}: {} {sum}", found.row, found.nats);
+            assert_eq!(found.tokens, row.valid);
+        }
+        let all: usize = report.by_row.iter().map(|row| row.tokens).sum();
+        let sum: f64 = report.by_row.iter().map(|row| row.nats).sum();
+        assert!((report.perplexity.unwrap().value.ln() - sum / all as f64).abs() < 1e-12);
+        assert_eq!(report.perplexity, report.perplexity_all_tokens);
+    }
+}
+
+#[test]
+fn an_exact_likelihood_has_both_normalisations() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), Mode::Pad);
+    let subject = Subject::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
+    let settings = PplSettings { rows: 4, batch: 3, ..PplSettings::default() };
+    let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+    let rows = data.rows(Split::Validation).unwrap();
+    let (mut sum, mut all) = (0.0, 0);
+    for found in &report.by_row {
+        let row = rows.row(found.row).unwrap();
+        let nats = by_hand(&subject, &row.tokens, &vec![false; row.tokens.len()]);
+        let exact: f64 = nats[..row.valid - 1].iter().map(|&value| f64::from(value)).sum();
+        assert!((found.nats - exact).abs() < 1e-4, "{} {exact}", found.nats);
+        (sum, all) = (sum + found.nats, all + row.valid);
+    }
+    let value = |estimate: Option<pgm_train::judge::metrics::Estimate>| estimate.unwrap().value.ln();
+    assert!((value(report.perplexity) - sum / (all - report.rows) as f64).abs() < 1e-12);
+    assert!((value(report.perplexity_all_tokens) - sum / all as f64).abs() < 1e-12);
+    assert_eq!((report.perplexity, report.measure), (report.perplexity_without_bos, "nll"));
+}
+
+#[test]
+fn a_stopped_evaluation_goes_on_and_equals_the_unbroken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), Mode::Pack);
+    let subject = Subject::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let settings = PplSettings { rows: 8, times: 3, seed: 4, batch: 3, ..PplSettings::default() };
+    let unbroken = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+    assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap());
+    // Another batch is another order of the same sums.
+    let one_by_one = PplSettings { batch: 1, ..settings.clone() };
+    let alone = eval::ppl(&subject, &data, &one_by_one, in_memory(), &mut go_on).unwrap();
+    for (a, b) in alone.by_row.iter().zip(&unbroken.by_row) {
+        assert!(a.row == b.row && (a.nats - b.nats).abs() < 1e-4 * b.nats, "{a:?} {b:?}");
+    }
+    let path = folder.path().join("progress.jsonl");
+    let identity = eval::ppl::identity(&subject, &data, &settings);
+    let open = || Ledger::<RowNats>::open(Some(&path), &identity).unwrap();
+    let mut stop_at_four =
+        |done: usize, _: usize| if done > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let stopped = eval::ppl(&subject, &data, &settings, open(), &mut stop_at_four);
+    assert!(matches!(stopped, Err(TrainError::Stopped)));
+    assert_eq!(open().done().len(), 6);
+    assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, open(), &mut go_on).unwrap());
+    // All models are asked the same.
+    let other = Subject::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap();
+    let rows = |report: &eval::PplReport| report.by_row.iter().map(|row| row.row).collect::<Vec<_>>();
+    assert_eq!(rows(&unbroken), rows(&eval::ppl(&other, &data, &settings, in_memory(), &mut go_on).unwrap()));
+    assert_ne!(identity, eval::ppl::identity(&other, &data, &settings));
+}
+
+#[test]
+fn data_of_another_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), Mode::Pack);
+    let path = model(folder.path(), Kind::Masked);
+    let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
+    std::fs::write(path.join("tokenizer.json"), json.replacen("\"!\":", "\"#!\":", 1)).unwrap();
+    let subject = Subject::load(&path, &Device::flex()).unwrap();
+    let error = eval::ppl(&subject, &data, &PplSettings::default(), in_memory(), &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("another tokenizer"), "{error}");
+}
+
+#[test]
+fn choices_are_scored_by_the_mean_over_common_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let question = Question::new("two plus".into(), vec!["one".into(), "three".into(), "one".into()], 1);
+    let long = Question::new("a".repeat(LENGTH), vec!["b".into(), "c".into()], 0);
+    let questions = [question, long];
+    for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
+        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let settings = ChoiceSettings { draws: 6, batch: 4, ..ChoiceSettings::default() };
+        let path = folder.path().join(format!("{}.jsonl", eval::kind(subject.model().config())));
+        let open = || Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        let report = eval::choice(&subject, &questions, &settings, open(), &mut go_on).unwrap();
+        assert_eq!((report.answered, report.too_long), (1, 1));
+        assert!((report.chance - 1.0 / 3.0).abs() < 1e-12);
+        let answers = open().into_done();
+        assert!(answers[1].scores.is_empty());
+        let scores = &answers[0].scores;
+        // The same candidate has the same score: times and groups are common.
+        assert_eq!(scores[0], scores[2]);
+        assert_eq!(answers[0].right, scores[1] > scores[0]);
+        assert_eq!(report.accuracy.unwrap().value, if answers[0].right { 1.0 } else { 0.0 });
+        let mut row = vec![256];
+        row.extend(
+            "two plus three"
+                .bytes()
+                .map(|byte| TextTokenizer::bytes().encode(&char::from(byte).to_string()).unwrap()[0]),
+        );
+        row.push(256);
+        let nats = if kind == Kind::Autoregressive {
+            by_hand(&subject, &row, &vec![false; row.len()])[..row.len() - 1].iter().map(|&x| f64::from(x)).sum::<f64>()
+        } else {
+            let draws = eval::choice::draws(0, row.len(), &settings);
+            let cost = |(time, is_masked): (f64, Vec<bool>)| {
+                let nats = by_hand(&subject, &row, &is_masked);
+                let masked = nats.iter().zip(&is_masked).filter(|(_, is_masked)| **is_masked);
+                masked.map(|(&nats, _)| f64::from(nats) / time).sum::<f64>() / 6.0
+            };
+            draws.into_iter().map(cost).sum()
+        };
+        assert!((scores[1] + nats).abs() < 2e-4 * nats, "{} {nats}", scores[1]);
+        let mean = ChoiceSettings { reduction: Reduction::Mean, ..settings };
+        let path = folder.path().join(format!("{}-mean.jsonl", eval::kind(subject.model().config())));
+        let ledger = Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        eval::choice(&subject, &questions, &mean, ledger, &mut go_on).unwrap();
+        let ledger = Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        assert!((ledger.done()[0].scores[1] - scores[1] / row.len() as f64).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn the_last_word_is_predicted_from_all_before_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let items = [LastWord { text: "it was a cat\n".into() }, LastWord { text: "word ".repeat(LENGTH) }];
+    for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
+        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let path = folder.path().join(format!("{}-words.jsonl", eval::kind(subject.model().config())));
+        let open = || Ledger::<eval::greedy::Word>::open(Some(&path), &json!({})).unwrap();
+        let settings = GreedySettings { seed: 0 };
+        let report = eval::greedy(&subject, &items, &settings, open(), &mut go_on).unwrap();
+        assert_eq!((report.answered, report.too_long), (1, 1));
+        let word = &open().into_done()[0];
+        // BOS, "it was a", " cat", EOS: tokens 9 to 12.
+        let mut row = vec![256];
+        row.extend(TextTokenizer::bytes().encode("it was a cat").unwrap());
+        row.push(256);
+        let is_masked: Vec<bool> = (0..row.len()).map(|position| (9..13).contains(&position)).collect();
+        let nats = by_hand(&subject, &row, &is_masked);
+        let range = if kind == Kind::Autoregressive { 8..12 } else { 9..13 };
+        let sum: f64 = nats[range].iter().map(|&x| f64::from(x)).sum();
+        assert_eq!(word.tokens, 4);
+        assert!((word.nats - sum).abs() < 1e-4, "{} {sum}", word.nats);
+        assert!((report.perplexity.unwrap().value.ln() - sum / 4.0).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn task_files_are_read_in_the_harness_fields_and_refused_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("task.jsonl");
+    let good = "{\"query\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 1}\n\
+                {\"context\": \"a\", \"endings\": [\"b\", \"c\"], \"label\": \"0\", \"ind\": 4}\n\
+                {\"question\": \"a\", \"choices\": [\"b\", \"c\"], \"answer\": \"c\"}\n";
+    std::fs::write(&path, good).unwrap();
+    assert_eq!(read_questions(&path).unwrap().len(), 3);
+    for (line, problem) in [
+        ("{\"context\": \"a\", \"choices\": [\"b\"], \"label\": 0}", "line 4: needs at least two choices"),
+        ("{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"label\": 2}", "line 4: needs at least two choices"),
+        ("{\"context\": \"a\"}", "line 4: is not a question"),
+    ] {
+        std::fs::write(&path, format!("{good}{line}\n")).unwrap();
+        let message = read_questions(&path).unwrap_err().to_string();
+        assert!(message.contains(problem) && !message.contains('\n'), "{message}");
+    }
+    std::fs::write(&path, "{\"text\": \"two words\"}\n{\"text\": \"one\"}\n").unwrap();
+    let message = read_last_words(&path).unwrap_err().to_string();
+    assert!(message.contains("line 2: has no word after a space"), "{message}");
+}
+
+#[test]
+fn samples_are_the_same_in_any_batch_and_our_own_model_judges_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject = Subject::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let settings = GenerativeSettings { samples: 5, steps: 4, batch: 2, seed: 7, ..GenerativeSettings::default() };
+    let texts = |settings: &GenerativeSettings| -> Vec<_> {
+        let batches = eval::sample_texts(&subject, settings, in_memory(), &mut go_on).unwrap();
+        batches.into_iter().flat_map(|batch| batch.samples).collect()
+    };
+    let samples = texts(&settings);
+    assert_eq!(samples, texts(&GenerativeSettings { batch: 5, ..settings }));
+    assert!(samples.iter().all(|sample| sample.tokens.as_ref().unwrap().len() == LENGTH));
+    let judge = OwnJudge::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
+    let how = JudgeSettings { same_tokens: true, ..JudgeSettings::default() };
+    let report = judge_samples(&judge, &samples, &how, &mut go_on).unwrap();
+    assert_eq!(report.paper.tokens, 5 * (LENGTH - 1));
+    assert!(report.paper.perplexity.unwrap().value > 1.0 && report.entropy_model_tokens.unwrap().value > 0.0);
+    let error = OwnJudge::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("is not autoregressive"), "{error}");
+}

@@ -9,7 +9,9 @@
 //!
 //! What is done is kept in the output folder: the same command goes on where it was stopped.
 
+mod evaluate;
 mod plan;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +73,8 @@ pub struct Study {
     pub device: Device,
     /// Its name.
     pub device_name: String,
+    /// What the text is, in words.
+    pub text_name: String,
     interrupter: Interrupter,
 }
 
@@ -91,17 +95,39 @@ fn main() -> anyhow::Result<()> {
     let interrupter = Interrupter::new();
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
-    let study = Study { plan: Plan::of(size), out, device, device_name, interrupter };
+    let text_name = match &args.text {
+        Some(text) => format!("`{text}`"),
+        None => "the Rust sources of this project's dependencies".to_string(),
+    };
+    let study = Study { plan: Plan::of(size), out, device, device_name, text_name, interrupter };
     study.same_as_before(args.text.as_deref())?;
 
     study.prepare(args.text.as_deref())?;
     study.train()?;
     study.distil()?;
-    println!("{:.0} s in all; everything is in {}", start.elapsed().as_secs_f64(), study.out.display());
+    let found = study.evaluate()?;
+    let (flag, folder) = match size {
+        Size::Quick => (" -- --quick", study.out.clone()),
+        Size::Usual => ("", root.join("docs")),
+        Size::Full => (" -- --full", root.join("docs")),
+    };
+    let folder = args.report.unwrap_or(folder);
+    study.report(&found, &folder, &format!("cargo run --release --example study{flag}"))?;
+    println!(
+        "{:.0} s in this run; {} and its plots are written, models and measurements are in {}",
+        start.elapsed().as_secs_f64(),
+        folder.join("results.md").display(),
+        study.out.display()
+    );
     Ok(())
 }
 
 impl Study {
+    /// Whether Ctrl-C was pressed.
+    pub fn stopped(&self) -> bool {
+        self.interrupter.should_stop()
+    }
+
     /// The prepared text.
     pub fn data(&self) -> PathBuf {
         self.out.join("data")

@@ -74,7 +74,7 @@ impl Plan {
             round_steps: 80,
             rows: 256,
             times: 8,
-            samples: 64,
+            samples: 128,
             sampling_steps: vec![8, 16, 32, 64, 128],
             questions: 48,
             draws: 32,

@@ -41,6 +41,9 @@ struct Args {
     /// A night instead of two hours
     #[arg(long)]
     full: bool,
+    /// A minute, to see that everything runs
+    #[arg(long, hide = true, conflicts_with_all = ["quick", "full"])]
+    smoke: bool,
     /// A text file, a folder or a glob pattern instead of the dependencies' sources
     #[arg(long)]
     text: Option<String>,
@@ -83,9 +86,10 @@ fn main() -> anyhow::Result<()> {
     device::restore_through_the_cpu();
     let args = Args::parse();
     let start = Instant::now();
-    let (size, name) = match (args.quick, args.full) {
-        (true, _) => (Size::Quick, "study-quick"),
-        (_, true) => (Size::Full, "study-full"),
+    let (size, name) = match (args.quick, args.full, args.smoke) {
+        (true, ..) => (Size::Quick, "study-quick"),
+        (_, true, _) => (Size::Full, "study-full"),
+        (.., true) => (Size::Smoke, "study-smoke"),
         _ => (Size::Usual, "study"),
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -108,6 +112,7 @@ fn main() -> anyhow::Result<()> {
     let found = study.evaluate()?;
     let (flag, folder) = match size {
         Size::Quick => (" -- --quick", study.out.clone()),
+        Size::Smoke => (" -- --smoke", study.out.clone()),
         Size::Usual => ("", root.join("docs")),
         Size::Full => (" -- --full", root.join("docs")),
     };

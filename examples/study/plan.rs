@@ -1,12 +1,13 @@
 //! What the study trains and how much of it, in three sizes.
 
-use clap::ValueEnum;
 use pgm_train::Objective;
 use serde::Serialize;
 
 /// How much time there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
+    /// A minute: whether everything runs, and nothing else
+    Smoke,
     /// About ten minutes on two cores
     Quick,
     /// At most two and a half hours on two cores
@@ -81,6 +82,24 @@ impl Plan {
         };
         match size {
             Size::Usual => usual,
+            Size::Smoke => Self {
+                text_bytes: 100_000,
+                length: 32,
+                hidden: 16,
+                heads: 2,
+                blocks: 2,
+                steps: 6,
+                judge_steps: 6,
+                teacher_steps: 64,
+                round_steps: 2,
+                rows: 4,
+                times: 2,
+                samples: 2,
+                sampling_steps: vec![8, 16],
+                questions: 2,
+                draws: 2,
+                ..usual
+            },
             Size::Quick => Self {
                 text_bytes: 1_000_000,
                 length: 64,
@@ -119,10 +138,11 @@ impl Plan {
     pub fn training(&self, objective: Objective, seed: u64, steps: usize) -> String {
         let objective = serde_json::to_string(&objective).expect("an objective always serialises");
         let Self { batch, hidden, heads, blocks, length, .. } = self;
+        let rows = self.rows.min(128);
         let (half, every, warmup) = (blocks / 2, steps.div_ceil(6), steps / 12);
         format!(
             "objective = {objective}\nsteps = {steps}\nbatch = {batch}\nseed = {seed}\nlog_every = 25\n\
-             validate_every = {every}\nvalidate_rows = 128\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
+             validate_every = {every}\nvalidate_rows = {rows}\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
              [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n\
              [optim]\nlr = 2e-3\nwarmup = {warmup}\nema = 0.99\n"
         )
@@ -131,10 +151,11 @@ impl Plan {
     /// A distillation, as TOML.
     pub fn distillation(&self, targets: &str) -> String {
         let Self { batch, rounds, round_steps, teacher_steps, .. } = self;
+        let rows = self.rows.min(128);
         format!(
             "rounds = {rounds}\nround_steps = {round_steps}\nbatch = {batch}\nseed = 1\n\
              teacher_steps = {teacher_steps}\ntargets = \"{targets}\"\nlog_every = 25\n\
-             validate_every = {round_steps}\nvalidate_rows = 128\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
+             validate_every = {round_steps}\nvalidate_rows = {rows}\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
              [optim]\nlr = 3e-4\nwarmup = 20\nema = 0.99\n"
         )
     }
@@ -148,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_size_is_a_valid_run() {
-        for size in [Size::Quick, Size::Usual, Size::Full] {
+        for size in [Size::Smoke, Size::Quick, Size::Usual, Size::Full] {
             let plan = Plan::of(size);
             for objective in [Objective::Partition, Objective::MaskedComplementary, Objective::Autoregressive] {
                 TrainConfig::parse(&plan.training(objective, 1, plan.steps), "study", &[]).unwrap();

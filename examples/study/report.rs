@@ -198,7 +198,7 @@ impl Study {
             writeln!(
                 out,
                 "| {} | {steps} | {} | {} | {} | {distinct:.3} | {:.0} |",
-                row.name.replacen(row.kind, title(row.kind), 1),
+                row.name.replacen(row.kind, title(row.kind), 1).replace("1 rounds", "1 round"),
                 shown(row.report.paper.perplexity, 2),
                 shown(row.report.public_code.perplexity, 2),
                 shown(row.report.entropy_model_tokens, 3),

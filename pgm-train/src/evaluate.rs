@@ -13,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::DeviceName;
+use pgm_model::ModelConfig;
 use pgm_model::checkpoint::TOKENIZER_FILE;
 use pgm_train::TrainError;
 use pgm_train::eval::{self, ChoiceSettings, GenerativeSettings, GreedySettings, Ledger, PplSettings, Subject};
@@ -226,6 +227,7 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
     let mut bar = Bar::new("rows");
     let report = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
     let mut object = object("ppl", &subject, &args.model, &device_name, report);
+    object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
     Ok(object)
 }
@@ -235,7 +237,11 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     if args.mauve.is_some() && judge::is_own(&args.judge) {
         bail!("--mauve compares features of a GPT-2; {} is one of ours", args.judge.display());
     }
-    let mut object = json!({ "eval": "generative", "device": device_name, "judge": args.judge.display().to_string() });
+    // Before hours of sampling: whether there is someone to judge.
+    let judge = judge::open(&args.judge, &device)?;
+    let mut object = json!({
+        "eval": "generative", "device": device_name, "judge": args.judge.display().to_string(), "batch": args.batch,
+    });
     let mut same_tokens = args.same_tokens;
     let samples: Vec<Sample> = match (&args.samples, &args.model) {
         (Some(path), _) => {
@@ -266,6 +272,11 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
             object["folder"] = folder.display().to_string().into();
             object["subject"] = subject.identity();
             object["sampling"] = serde_json::to_value(&settings)?;
+            object["sampling"]["sampler"] = match subject.model().config() {
+                ModelConfig::Partition(_) => "uniform".into(),
+                ModelConfig::Masked(_) => "ancestral".into(),
+                ModelConfig::Autoregressive(_) => "left to right".into(),
+            };
             let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();
             object["sampling_seconds"] = seconds.into();
             batches.into_iter().flat_map(|batch| batch.samples).collect()
@@ -276,7 +287,6 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
         write_samples(path, &samples)?;
     }
     let settings = JudgeSettings { length: args.judge_length, batch: args.batch, seed: args.common.seed, same_tokens };
-    let judge = judge::open(&args.judge, &device)?;
     let mut bar = Bar::new("judged");
     let report = judge_samples(judge.as_ref(), &samples, &settings, &mut |done, all| bar.update(done, all))?;
     object["report"] = serde_json::to_value(report)?;
@@ -312,6 +322,7 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let mut bar = Bar::new("questions");
     let report = eval::choice(&subject, &questions, &settings, ledger, &mut |done, all| bar.update(done, all))?;
     let mut object = object("choice", &subject, &args.model, &device_name, report);
+    object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
     Ok(object)
 }

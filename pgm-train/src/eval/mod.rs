@@ -1,5 +1,5 @@
-//! Evaluation: the likelihood bound of held-out rows ([`ppl`]), samples under a judge ([`generative`]), multiple choice
-//! ([`choice`]) and the last word of a text ([`greedy`]).
+//! Evaluation: the likelihood bound of held-out rows ([`ppl()`]), samples under a judge ([`generative`]), multiple choice
+//! ([`choice()`]) and the last word of a text ([`greedy()`]).
 //!
 //! What is drawn (rows, times, groups, samples) is a function of the seed and of an index alone, never of the model, of
 //! the batch or of where a run was interrupted: two models at one seed answer the same questions, a repeated run gives

@@ -58,9 +58,13 @@ impl Study {
                     if !points.is_empty() {
                         let name = match targets {
                             None => title(kind).to_string(),
-                            Some(targets) => format!("{} distilled, {targets}", title(kind)),
+                            Some(targets) => format!("{} distilled, {targets} ▲", title(kind)),
                         };
-                        let shade = if targets == Some("both") { 0.45 } else { 1.0 };
+                        let shade = match targets {
+                            None => 1.0,
+                            Some("one") => 0.7,
+                            Some(_) => 0.4,
+                        };
                         lines.push((name, mixed(colour(kind), shade), targets.is_some(), points));
                     }
                 }
@@ -175,6 +179,8 @@ impl Study {
     fn generation(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
         writeln!(out, "## Samples\n\n![perplexity under the judge](results-generative.svg)\n")?;
         writeln!(out, "![unigram entropy](results-entropy.svg)\n")?;
+        let steps: Vec<String> = self.plan.sampling_steps.iter().rev().map(usize::to_string).collect();
+        writeln!(out, "A line's points are, from left to right, {} sampling steps.\n", steps.join(", "))?;
         writeln!(
             out,
             "{} samples of {} bytes for each number of steps, seed {}, drawn 16 at a time (`eval generative`). The judge \

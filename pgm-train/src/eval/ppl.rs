@@ -79,7 +79,7 @@ pub struct PplReport {
 pub fn identity(subject: &Subject, data: &DataFolder, settings: &PplSettings) -> Value {
     json!({
         "eval": "ppl", "subject": subject.identity(), "settings": settings,
-        "tokenizer_sha256": data.manifest().tokenizer_sha256, "data_rows": data.manifest().validation.rows,
+        "tokenizer_sha256": data.manifest().tokenizer_sha256, "data_rows": [data.manifest().train.rows, data.manifest().validation.rows],
         "length": data.manifest().length,
     })
 }

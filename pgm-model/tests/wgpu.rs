@@ -8,10 +8,11 @@
 mod common;
 
 use burn::module::Module;
-use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
+use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
 use common::{Golden, distance};
+use pgm_model::autoregressive::Cache;
 use pgm_model::loss::{EPS, partition_weights, weighted_loss};
-use pgm_model::{CleanTokens, Network, Partition, Positions};
+use pgm_model::{AutoregressiveConfig, BackboneConfig, CleanTokens, ModelConfig, Network, Partition, Positions};
 
 #[test]
 #[allow(clippy::print_stdout)]
@@ -38,6 +39,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
             let logits = model.forward(golden.int_tensor("masked_tokens", device));
             (logits.try_into_vec_as::<f32>().unwrap(), Vec::new())
         }
+        Network::Autoregressive(_) => unreachable!("no golden file has one"),
         Network::Partition(model) => {
             let tokens = golden.int_tensor("tokens", device);
             let groups = golden.int_tensor("groups", device);
@@ -85,4 +87,26 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
             (logits, numbers)
         }
     }
+}
+
+#[test]
+fn wgsl_agrees_with_flex_in_a_cached_autoregressive_model() {
+    let config = ModelConfig::Autoregressive(AutoregressiveConfig {
+        backbone: BackboneConfig { cond_dim: 8, ..BackboneConfig::new(29, 24, 3, 16) },
+        n_blocks: 2,
+    });
+    let [flex, wgpu] = [Device::flex(), Device::wgpu(DeviceKind::DefaultDevice)].map(|device| {
+        let Network::Autoregressive(model) = Network::new(&config, &device).with_noise(0.4, 4) else { unreachable!() };
+        let ids = (0..24).map(|i| i * 7 % 28).collect::<Vec<i32>>();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 12]), &device);
+        let mut logits = model.forward(tokens.clone()).try_into_vec_as::<f32>().unwrap();
+        let mut cache = Cache::default();
+        for (start, end) in [(0, 5), (5, 11), (11, 12)] {
+            let cached = model.forward_cached(tokens.clone().narrow(1, start, end - start), &mut cache);
+            logits.extend(cached.try_into_vec_as::<f32>().unwrap());
+        }
+        logits
+    });
+    let (_, difference) = distance(&flex, &wgpu);
+    assert!(difference < 2e-5, "logits differ by {difference}");
 }

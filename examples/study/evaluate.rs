@@ -12,8 +12,8 @@ use pgm_train::eval::{
 use pgm_train::history::{self, Line};
 use pgm_train::judge::metrics::{Estimate, interval};
 use pgm_train::judge::{JudgeSettings, OwnJudge, Report, Sample, judge_samples};
-use pgm_train::{TrainError, bench};
-use serde_json::Value;
+use pgm_train::{Objective, TrainError, bench};
+use serde_json::{Value, json};
 
 use crate::{KINDS, Study};
 
@@ -123,11 +123,7 @@ impl Study {
                 let choice = self.choice(&subject, &questions, &name)?;
                 let greedy = self.greedy(&subject, &words, &name)?;
                 if rates.len() == index {
-                    self.say(&format!("{kind}: training speed"));
-                    let copies = if objective == pgm_train::Objective::MaskedComplementary { 2 } else { 1 };
-                    let batch = self.plan.batch * copies;
-                    let config = subject.model().config();
-                    let seconds = bench::measure(config, batch, bench::What::Train, 5, &self.device)?;
+                    let seconds = self.step_seconds(&subject, kind, objective)?;
                     rates.push((self.plan.batch * self.plan.length) as f64 / median(&seconds));
                 }
                 let lines = history::read(&self.out.join(&name))?;
@@ -203,6 +199,20 @@ impl Study {
             }
         }
         Ok(generated)
+    }
+
+    // Seconds of a few training steps, measured once: a later run may have company on the machine.
+    fn step_seconds(&self, subject: &Subject, kind: &str, objective: Objective) -> anyhow::Result<Vec<f64>> {
+        let copies = if objective == Objective::MaskedComplementary { 2 } else { 1 };
+        let (config, batch) = (subject.model().config(), self.plan.batch * copies);
+        let mut ledger: Ledger<f64> = self.ledger(kind, "training", &json!({ "model": config, "batch": batch }))?;
+        if ledger.done().is_empty() {
+            self.say(&format!("{kind}: training speed"));
+            for seconds in bench::measure(config, batch, bench::What::Train, 5, &self.device)? {
+                ledger.push(seconds)?;
+            }
+        }
+        Ok(ledger.into_done())
     }
 
     fn bound(&self, subject: &Subject, data: &DataFolder, name: &str) -> anyhow::Result<eval::PplReport> {

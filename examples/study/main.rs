@@ -92,7 +92,7 @@ fn main() -> anyhow::Result<()> {
         (.., true) => (Size::Smoke, "study-smoke"),
         _ => (Size::Usual, "study"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the examples have no folder above them")?;
     let out = args.out.clone().unwrap_or_else(|| root.join("target").join(name));
     std::fs::create_dir_all(&out).with_context(|| format!("cannot write {}", out.display()))?;
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
@@ -119,8 +119,9 @@ fn main() -> anyhow::Result<()> {
     let folder = args.report.unwrap_or(folder);
     study.report(&found, &folder, &format!("cargo run --release --example study{flag}"))?;
     println!(
-        "{:.0} s in this run; {} and its plots are written, models and measurements are in {}",
+        "{:.0} s and at most {:.0} MB in this run; {} and its plots are written, models and measurements are in {}",
         start.elapsed().as_secs_f64(),
+        report::peak_megabytes(),
         folder.join("results.md").display(),
         study.out.display()
     );

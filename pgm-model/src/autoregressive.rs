@@ -8,11 +8,11 @@ use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::attention::AttentionMask;
+use crate::attention::Visibility;
 use crate::block::{EncoderBlock, KeyValues};
 use crate::conditioning::TimeEmbedding;
 use crate::config::AutoregressiveConfig;
-use crate::head::Head;
+use crate::head::{Goal, Head};
 use crate::partition::embedding;
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
@@ -61,12 +61,25 @@ impl AutoregressiveTransformer {
     /// tokens `[B, L] -> [B, L, V]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let condition = self.time.forward();
+        self.head.forward(self.encode(tokens, &condition), &condition)
+    }
+
+    /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`: the goal's targets are the tokens after those given.
+    ///
+    /// # Shapes
+    /// tokens `[B, L]`
+    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
+        let condition = self.time.forward();
+        self.head.loss(self.encode(tokens, &condition), &condition, goal)
+    }
+
+    // [B, L] -> [B, L, H]
+    fn encode(&self, tokens: Tensor<2, Int>, condition: &Tensor<2>) -> Tensor<3> {
         let (length, device) = (tokens.dims()[1], tokens.device());
         let angles = RotaryAngles::new(&self.rotary, &Positions::range(0..length, &device));
-        let mask = AttentionMask::causal(length, length, &device);
+        let visibility = Visibility::causal(length, length, &device);
         let x = self.embedding.forward(tokens); // [B, L, H]
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, &condition, &angles, Some(&mask)));
-        self.head.forward(x, &condition)
+        self.blocks.iter().fold(x, |x, block| block.forward(x, condition, &angles, Some(&visibility)))
     }
 
     /// Logits of the token after the last of `tokens`, which follow those in `cache` and are added to it.
@@ -79,12 +92,12 @@ impl AutoregressiveTransformer {
         let n_tokens = cache.n_tokens + n_new;
         let angles = RotaryAngles::new(&self.rotary, &Positions::range(cache.n_tokens..n_tokens, &device));
         // A single new token sees everything.
-        let mask = (n_new > 1).then(|| AttentionMask::causal(n_new, n_tokens, &device));
+        let visibility = (n_new > 1).then(|| Visibility::causal(n_new, n_tokens, &device));
         cache.blocks.resize_with(self.blocks.len(), KeyValues::default);
         cache.n_tokens = n_tokens;
         let mut x = self.embedding.forward(tokens); // [B, S, H]
         for (block, cache) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.forward_cached(x, &condition, &angles, mask.as_ref(), cache);
+            x = block.forward_cached(x, &condition, &angles, visibility.as_ref(), cache);
         }
         self.head.forward(x.narrow(1, n_new - 1, 1), &condition)
     }

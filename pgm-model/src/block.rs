@@ -4,12 +4,12 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::sigmoid;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, module};
 
-use crate::attention::{AttentionMask, attend, split_heads};
-use crate::conditioning::{modulate, modulation, modulators};
+use crate::attention::{Visibility, attend, split_heads};
+use crate::conditioning::{gated_sum, modulated_norm, modulation, modulators, plain_norm};
 use crate::config::BackboneConfig;
+use crate::ops::{bias_gelu, cross_attention, self_attention};
 use crate::plan::Plan;
 use crate::rotary::RotaryAngles;
 
@@ -34,15 +34,9 @@ impl FeedForward {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down.forward(gelu_tanh(self.up.forward(x)))
+        let bias = self.up.bias.as_ref().expect("made with a bias").val();
+        self.down.forward(bias_gelu(module::linear(x, self.up.weight.val(), None), bias))
     }
-}
-
-// 0.5 (1 + tanh(u)) = sigmoid(2 u): one transcendental function instead of a power and a tanh.
-fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
-    let two_root = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let cubic = x.clone() * x.clone() * (two_root * 0.044715) + two_root;
-    sigmoid(x.clone() * cubic) * x
 }
 
 /// Self-attention within a group, then the feed-forward layer; both modulated and gated by the condition.
@@ -81,17 +75,18 @@ impl EncoderBlock {
         x: Tensor<3>,
         condition: &Tensor<2>,
         angles: &RotaryAngles,
-        mask: Option<&AttentionMask>,
+        visibility: Option<&Visibility>,
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let (q, k, v) = self.project(modulate(self.norm1.forward(x.clone()), shift1, scale1), angles);
-        let x = x + self.dropout.forward(self.out.forward(attend(q, k, v, mask))) * gate1;
-        let branch = self.mlp.forward(modulate(self.norm2.forward(x.clone()), shift2, scale2));
-        x + self.dropout.forward(branch) * gate2
+        let qkv = self.qkv.forward(modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, C, 3 H]
+        let context = self_attention(qkv, angles, visibility, self.n_heads);
+        let x = gated_sum(x, self.dropout.forward(self.out.forward(context)), gate1);
+        let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
+        gated_sum(x, self.dropout.forward(branch), gate2)
     }
 
     /// As [`forward`](Self::forward) for the last S tokens of a sequence whose earlier keys and values are in `cache`;
-    /// theirs are added to it. `mask` hides keys, old and new, from the S queries.
+    /// theirs are added to it. `visibility` is that of all keys, old and new, from the S queries.
     ///
     /// # Shapes
     /// `[B, S, H] -> [B, S, H]`, condition `[B or 1, c]`
@@ -100,22 +95,18 @@ impl EncoderBlock {
         x: Tensor<3>,
         condition: &Tensor<2>,
         angles: &RotaryAngles,
-        mask: Option<&AttentionMask>,
+        visibility: Option<&Visibility>,
         cache: &mut KeyValues,
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let (q, k, v) = self.project(modulate(self.norm1.forward(x.clone()), shift1, scale1), angles);
-        let (k, v) = cache.append(k, v);
-        let x = x + self.out.forward(attend(q, k, v, mask)) * gate1;
-        x.clone() + self.mlp.forward(modulate(self.norm2.forward(x), shift2, scale2)) * gate2
-    }
-
-    // Rotated queries and keys, and values: `[B, C, H] -> [B, h, C, d]` three times.
-    fn project(&self, x: Tensor<3>, angles: &RotaryAngles) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let width = x.dims()[2];
-        let qkv = self.qkv.forward(x); // [B, C, 3 H]
+        let qkv = self.qkv.forward(modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, S, 3 H]
         let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
-        (angles.rotate(q), angles.rotate(k), v)
+        let (k, v) = cache.append(angles.rotate(k), v);
+        let context = attend(angles.rotate(q), k, v, visibility);
+        let x = gated_sum(x, self.out.forward(context), gate1);
+        let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
+        gated_sum(x, branch, gate2)
     }
 }
 
@@ -172,20 +163,11 @@ impl DecoderBlock {
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`
     pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: &Tensor<2>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let q = self.q.forward(modulate(self.q_norm1.forward(x.clone()), shift1, scale1)); // [B, K, H]
-        let (k, v) = keys_and_values(&self.kv, self.kv_norm1.forward(encoded.clone()), self.n_heads);
-        let q = plan.queries.rotate(split_heads(q, self.n_heads));
-        let context = attend(q, plan.keys.rotate(k), v, plan.across.as_ref());
-        let x = x + self.dropout.forward(self.out.forward(context)) * gate1;
-        let branch = self.mlp.forward(modulate(self.norm2.forward(x.clone()), shift2, scale2));
-        x + self.dropout.forward(branch) * gate2
+        let q = self.q.forward(modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
+        let kv = self.kv.forward(plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]
+        let context = cross_attention(q, kv, [&plan.queries, &plan.keys], plan.across.as_ref(), self.n_heads);
+        let x = gated_sum(x, self.dropout.forward(self.out.forward(context)), gate1);
+        let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
+        gated_sum(x, self.dropout.forward(branch), gate2)
     }
-}
-
-/// One projection to keys and values: `[B, C, H] -> [B, h, C, d]` twice.
-pub(crate) fn keys_and_values(layer: &Linear, x: Tensor<3>, n_heads: usize) -> (Tensor<4>, Tensor<4>) {
-    let width = x.dims()[2];
-    let kv = layer.forward(x); // [B, C, 2 H]
-    let [k, v] = [0, 1].map(|i| split_heads(kv.clone().narrow(2, i * width, width), n_heads));
-    (k, v)
 }

@@ -6,9 +6,11 @@
 //! Shapes: B batch (1 where all rows share it), c conditioning width, H hidden.
 
 use burn::module::{Initializer, Module};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{LayerNorm, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::ops;
 
 const N_FREQUENCIES: usize = 128;
 
@@ -51,7 +53,31 @@ pub(crate) fn modulators<const N: usize>(layer: &Linear, condition: &Tensor<2>) 
     std::array::from_fn(|index| all.clone().narrow(2, index * width, width))
 }
 
-/// `x (1 + scale) + shift`.
-pub(crate) fn modulate(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
-    x * (scale + 1.0) + shift
+/// `norm(x) (1 + scale) + shift`; shift and scale `[B or 1, 1, H]`.
+pub(crate) fn modulated_norm(norm: &LayerNorm, x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    match [vector(&shift), vector(&scale)] {
+        [Some(shift), Some(scale)] => ops::layer_norm(x, norm.gamma.val() * (scale + 1.0), shift),
+        _ => plain_norm(norm, x) * (scale + 1.0) + shift,
+    }
+}
+
+/// The norm alone.
+pub(crate) fn plain_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let weight = norm.gamma.val();
+    let bias = norm.beta.as_ref().map_or_else(|| weight.zeros_like(), |bias| bias.val());
+    ops::layer_norm(x, weight, bias)
+}
+
+/// `x + branch gate`; gate `[B or 1, 1, H]`.
+pub(crate) fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
+    match vector(&gate) {
+        Some(gate) => ops::gated_sum(x, branch, gate),
+        None => x + branch * gate,
+    }
+}
+
+// The one vector that all rows share.
+fn vector(of_rows: &Tensor<3>) -> Option<Tensor<1>> {
+    let [n_rows, _, width] = of_rows.dims();
+    (n_rows == 1).then(|| of_rows.clone().reshape([width]))
 }

@@ -10,9 +10,9 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use crate::attention::{attend, split_heads};
-use crate::block::keys_and_values;
+use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
+use crate::ops::cross_attention;
 use crate::plan::{KeySets, Plan};
 use crate::rotary::AngleTables;
 
@@ -94,10 +94,10 @@ impl GroupSwap {
                 positional(learned) + spread(log_sum_exp(encoded, &plan.key_sets), &plan.key_sets)
             }
         };
-        let q = split_heads(self.projection.forward(self.norm.forward(query)), self.n_heads);
-        let (k, v) = keys_and_values(&self.kv, encoded.clone(), self.n_heads);
-        let context = attend(plan.queries.rotate(q), plan.keys.rotate(k), v, plan.across.as_ref());
-        self.out.forward(context)
+        let q = self.projection.forward(plain_norm(&self.norm, query));
+        let kv = self.kv.forward(encoded.clone()); // [B, C, 2 H]
+        let angles = [&plan.queries, &plan.keys];
+        self.out.forward(cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads))
     }
 }
 

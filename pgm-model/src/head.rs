@@ -4,11 +4,23 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{LayerNorm, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::block::norm;
-use crate::conditioning::{modulate, modulation, modulators};
+use crate::conditioning::{modulated_norm, modulation, modulators};
 use crate::config::BackboneConfig;
+use crate::ops;
+
+/// What a loss compares the logits with.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// The right tokens, `[B, L]`.
+    pub targets: Tensor<2, Int>,
+    /// What each token's cross-entropy counts, `[B, L]`.
+    pub weights: Tensor<2>,
+    /// The class that is never predicted.
+    pub mask_index: usize,
+}
 
 /// Norm, shift and scale, zero-initialised linear.
 #[derive(Module, Debug)]
@@ -35,6 +47,21 @@ impl Head {
     /// `[B, K, H] -> [B, K, V]`
     pub fn forward(&self, x: Tensor<3>, condition: &Tensor<2>) -> Tensor<3> {
         let [shift, scale] = modulators(&self.modulation, condition);
-        self.linear.forward(modulate(self.norm.forward(x), shift, scale))
+        self.linear.forward(modulated_norm(&self.norm, x, shift, scale))
+    }
+
+    /// As [`loss::weighted_loss`](crate::loss::weighted_loss) of the logits, without holding them all; `[1]`.
+    ///
+    /// # Shapes
+    /// `[B, K, H]`, targets and weights `[B, K]`
+    pub fn loss(&self, x: Tensor<3>, condition: &Tensor<2>, goal: &Goal) -> Tensor<1> {
+        let [shift, scale] = modulators(&self.modulation, condition);
+        let x = modulated_norm(&self.norm, x, shift, scale);
+        let [n_rows, n_positions, width] = x.dims();
+        let n = n_rows * n_positions;
+        let (targets, weights) = (goal.targets.clone().reshape([n]), goal.weights.clone().reshape([n]));
+        let (w, v) = (self.linear.weight.val(), self.linear.weight.dims()[1]);
+        let b = self.linear.bias.as_ref().map_or_else(|| Tensor::zeros([v], &w.device()), |bias| bias.val());
+        ops::linear_cross_entropy(x.reshape([n, width]), w, b, targets, weights, goal.mask_index)
     }
 }

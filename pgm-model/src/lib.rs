@@ -27,6 +27,7 @@ pub mod import;
 pub mod loss;
 pub mod masked;
 pub mod network;
+pub mod ops;
 pub mod partition;
 pub mod plan;
 pub mod presets;
@@ -37,6 +38,7 @@ pub use config::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
 };
 pub use error::ModelError;
+pub use head::Goal;
 pub use masked::MaskedTransformer;
 pub use network::Network;
 pub use partition::PartitionTransformer;

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, assert_shape};
 use crate::block::EncoderBlock;
 use crate::conditioning::TimeEmbedding;
 use crate::config::MaskedConfig;
-use crate::head::Head;
+use crate::head::{Goal, Head};
 use crate::partition::embedding;
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
@@ -45,6 +45,15 @@ impl MaskedTransformer {
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let condition = self.time.forward();
         self.head.forward(self.encode(tokens, &condition), &condition)
+    }
+
+    /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`.
+    ///
+    /// # Shapes
+    /// tokens with masks `[B, L]`
+    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
+        let condition = self.time.forward();
+        self.head.loss(self.encode(tokens, &condition), &condition, goal)
     }
 
     /// Logits at some positions; the network runs over all of them, the head only over these.

@@ -10,7 +10,7 @@ use crate::block::{DecoderBlock, EncoderBlock};
 use crate::conditioning::TimeEmbedding;
 use crate::config::{BackboneConfig, PartitionConfig};
 use crate::group_swap::GroupSwap;
-use crate::head::Head;
+use crate::head::{Goal, Head};
 use crate::plan::{CleanTokens, Partition, Plan, Positions};
 use crate::rotary::AngleTables;
 
@@ -56,6 +56,16 @@ impl PartitionTransformer {
         self.run(tokens, &plan)
     }
 
+    /// The weighted loss of [`forward_partition`](Self::forward_partition)'s logits, `[1]`.
+    ///
+    /// # Shapes
+    /// tokens and groups `[B, L]`
+    pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, goal: &Goal) -> Tensor<1> {
+        let condition = self.time.forward();
+        let decoded = self.decode(tokens, &Plan::partition(partition, &self.rotary), &condition);
+        self.head.loss(decoded, &condition, goal)
+    }
+
     /// Sampling: logits at `positions` only, computed from the clean tokens only.
     ///
     /// # Shapes
@@ -67,15 +77,17 @@ impl PartitionTransformer {
 
     fn run(&self, tokens: Tensor<2, Int>, plan: &Plan) -> Tensor<3> {
         let condition = self.time.forward();
+        self.head.forward(self.decode(tokens, plan, &condition), &condition)
+    }
+
+    // [B, C] -> [B, K, H]
+    fn decode(&self, tokens: Tensor<2, Int>, plan: &Plan, condition: &Tensor<2>) -> Tensor<3> {
         let mut encoded = self.embedding.forward(tokens); // [B, C, H]
         for block in &self.encoder {
-            encoded = block.forward(encoded, &condition, &plan.keys, plan.within.as_ref());
+            encoded = block.forward(encoded, condition, &plan.keys, plan.within.as_ref());
         }
-        let mut decoded = self.swap.forward(&encoded, plan, &self.sinusoids); // [B, K, H]
-        for block in &self.decoder {
-            decoded = block.forward(decoded, &encoded, &condition, plan);
-        }
-        self.head.forward(decoded, &condition)
+        let swapped = self.swap.forward(&encoded, plan, &self.sinusoids); // [B, K, H]
+        self.decoder.iter().fold(swapped, |decoded, block| block.forward(decoded, &encoded, condition, plan))
     }
 }
 

@@ -4,9 +4,9 @@
 //!
 //! Shapes: B batch, L length, C keys (clean tokens), K queries (positions to decode), S key sets, H hidden.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::AttentionMask;
+use crate::attention::Visibility;
 use crate::rotary::{AngleTables, RotaryAngles};
 
 /// Positions of tokens in the sequence, `[B, S]`, and the smallest table length that holds them all.
@@ -138,9 +138,9 @@ pub struct Plan {
     /// Positions of the decoder's queries, `[B, K]`.
     pub query_positions: Positions,
     /// Visibility among the keys; absent when every key sees every key.
-    pub within: Option<AttentionMask>,
+    pub within: Option<Visibility>,
     /// Visibility of the keys from the queries; absent when every query sees every key.
-    pub across: Option<AttentionMask>,
+    pub across: Option<Visibility>,
     /// For the GroupSwap's aggregates.
     pub key_sets: KeySets,
 }
@@ -153,16 +153,15 @@ impl Plan {
         let device = groups.device();
         let positions = Positions::all(n_rows, length, &device);
         let angles = RotaryAngles::new(tables, &positions);
-        let same = groups.clone().unsqueeze_dim::<3>(2).equal(groups.clone().unsqueeze_dim::<3>(1)); // [B, L, L]
         // Sets are numbered by group; a query takes the set of the other group.
-        let one: Tensor<3> = groups.float().unsqueeze_dim(2); // [B, L, 1]
+        let one: Tensor<3> = groups.clone().float().unsqueeze_dim(2); // [B, L, 1]
         let zero = one.clone().neg() + 1.0;
         Self {
             keys: angles.clone(),
             queries: angles,
             query_positions: positions,
-            within: Some(AttentionMask::hiding(same.clone().bool_not())),
-            across: Some(AttentionMask::hiding(same)),
+            within: Some(Visibility::within(groups.clone())),
+            across: Some(Visibility::across(groups.clone(), groups.neg() + 1)),
             key_sets: KeySets {
                 members: Tensor::cat(vec![zero.clone(), one.clone()], 2).swap_dims(1, 2),
                 chosen: Tensor::cat(vec![one, zero], 2),
@@ -175,21 +174,22 @@ impl Plan {
         let [n_rows, n_keys] = clean.tokens.dims();
         let n_queries = queries.indices.dims()[1];
         let device = clean.tokens.device();
-        let hidden: Option<Tensor<3, Bool>> = clean.lengths.as_ref().map(|lengths| {
+        // 0 for a token, 1 for what fills its row up; no query carries a 1.
+        let labels: Option<Tensor<2, Int>> = clean.lengths.as_ref().map(|lengths| {
             let column = Tensor::<1, Int>::arange(0..n_keys as i64, &device).unsqueeze::<2>();
-            column.expand([n_rows, n_keys]).greater_equal(lengths.clone().expand([n_rows, n_keys])).unsqueeze_dim(1)
-        }); // [B, 1, C]
-        let members = match &hidden {
-            Some(hidden) => hidden.clone().bool_not().float(),
+            column.expand([n_rows, n_keys]).greater_equal(lengths.clone().expand([n_rows, n_keys])).int()
+        }); // [B, C]
+        let members = match &labels {
+            Some(labels) => labels.clone().equal_elem(0).float().unsqueeze_dim(1),
             None => Tensor::ones([n_rows, 1, n_keys], &device),
         };
-        let mask = |n| hidden.clone().map(|hidden| AttentionMask::hiding(hidden.expand([n_rows, n, n_keys])));
+        let zeros = || Tensor::zeros([n_rows, n_queries], &device);
         Self {
             keys: RotaryAngles::new(tables, &clean.positions),
             queries: RotaryAngles::new(tables, queries),
             query_positions: queries.clone(),
-            within: mask(n_keys),
-            across: mask(n_queries),
+            within: labels.clone().map(Visibility::within),
+            across: labels.map(|keys| Visibility::across(zeros(), keys)),
             key_sets: KeySets { members, chosen: Tensor::ones([n_rows, n_queries, 1], &device) },
         }
     }

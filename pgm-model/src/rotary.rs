@@ -90,6 +90,12 @@ impl RotaryAngles {
         Self { cos: cos.unsqueeze_dim(1), sin: sin.unsqueeze_dim(1) }
     }
 
+    /// The cosines and sines, `[B, S, d/2]` each.
+    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    pub(crate) fn tables(&self) -> (Tensor<3>, Tensor<3>) {
+        (self.cos.clone().squeeze_dim(1), self.sin.clone().squeeze_dim(1))
+    }
+
     /// Rotates queries or keys in the half-split form: the first half of a head is the real part.
     ///
     /// # Shapes

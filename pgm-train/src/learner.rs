@@ -4,8 +4,7 @@ use burn::module::Module;
 use burn::tensor::{ExecutionError, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use pgm_model::Network;
-use pgm_model::loss::weighted_loss;
+use pgm_model::{Goal, Network};
 
 use crate::batch::{Batch, Inputs, Work};
 use crate::dashboard::Report;
@@ -29,20 +28,21 @@ impl Trainee {
     /// # Panics
     /// When the batch was made for the other objective, which is a programmer's error.
     pub fn loss(&self, batch: Batch) -> Tensor<1> {
-        let logits = match (&self.network, batch.inputs) {
+        let Batch { inputs, tokens, weights, .. } = batch;
+        let mask_index = self.mask_index;
+        let goal = |targets, weights| Goal { targets, weights, mask_index };
+        match (&self.network, inputs) {
             (Network::Partition(model), Inputs::Partition(partition)) => {
-                model.forward_partition(batch.tokens.clone(), &partition)
+                model.loss_partition(tokens.clone(), &partition, &goal(tokens, weights))
             }
-            (Network::Masked(model), Inputs::Masked(tokens)) => model.forward(tokens),
+            (Network::Masked(model), Inputs::Masked(masked)) => model.loss(masked, &goal(tokens, weights)),
             (Network::Autoregressive(model), Inputs::Causal) => {
-                let n_predicted = batch.tokens.dims()[1] - 1;
-                let logits = model.forward(batch.tokens.clone().narrow(1, 0, n_predicted));
-                let targets = batch.tokens.narrow(1, 1, n_predicted);
-                return weighted_loss(logits, targets, batch.weights.narrow(1, 1, n_predicted), self.mask_index);
+                let n_predicted = tokens.dims()[1] - 1;
+                let goal = goal(tokens.clone().narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted));
+                model.loss(tokens.narrow(1, 0, n_predicted), &goal)
             }
             _ => panic!("a batch of one objective for the network of the other"),
-        };
-        weighted_loss(logits, batch.tokens, batch.weights, self.mask_index)
+        }
     }
 }
 

@@ -1,0 +1,401 @@
+//! The operations as a Burn backend extension, and their gradients.
+//!
+//! Only Flex implements it: other devices compute the same from ordinary tensor operations (see the parent module). A
+//! backward pass is a method of its own, because `Autodiff<B>` reaches the inner backend only through the trait.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, backend_extension};
+
+fn not_differentiable() -> ! {
+    panic!("gradients of gradients are not defined for the fused operations")
+}
+
+/// Shapes are those of the functions in the parent module; `rows` are all dimensions but the last, flattened.
+#[allow(missing_docs)]
+#[backend_extension(Flex, Autodiff)]
+pub trait FusedOps: Backend {
+    /// `gelu(x + bias)`.
+    fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of x and bias.
+    fn bias_gelu_backward(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (x, bias, grad);
+        not_differentiable()
+    }
+
+    /// The normalised rows, and mean and reciprocal deviation of each, `[rows, 2]`, which have no gradient.
+    fn affine_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of x, weight and bias.
+    fn affine_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (x, weight, moments, grad);
+        not_differentiable()
+    }
+
+    /// `x + branch gate`.
+    fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of branch and gate; that of x is `grad`.
+    fn gated_sum_backward(
+        branch: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (branch, gate, grad);
+        not_differentiable()
+    }
+
+    /// Self-attention: the output and the log-sum-exp of each query's scores, `[B, h, C]`, which has no gradient.
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        n_heads: usize,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradient of qkv.
+    #[allow(clippy::too_many_arguments)]
+    fn self_attention_backward(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        n_heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        let _ = (qkv, cos, sin, labels, out, lse, grad, n_heads, causal);
+        not_differentiable()
+    }
+
+    /// Cross-attention: the output and the log-sum-exp of each query's scores, `[B, h, Q]`, which has no gradient.
+    #[allow(clippy::too_many_arguments)]
+    fn cross_attention(
+        q: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
+        q_labels: IntTensor<Self>,
+        k_labels: IntTensor<Self>,
+        n_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of q and kv.
+    #[allow(clippy::too_many_arguments)]
+    fn cross_attention_backward(
+        q: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
+        q_labels: IntTensor<Self>,
+        k_labels: IntTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        n_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (q, kv, q_cos, q_sin, k_cos, k_sin, q_labels, k_labels, out, lse, grad, n_heads);
+        not_differentiable()
+    }
+
+    /// The weighted sum of cross-entropies, `[1]`, without gradients.
+    fn linear_cross_entropy(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        skip: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The same with the gradients of x, w and b: the weights say all that a backward pass would learn, up to one
+    /// factor, so the logits are made once.
+    fn linear_cross_entropy_with_gradients(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        skip: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (x, w, b, targets, weights, skip);
+        not_differentiable()
+    }
+}
+
+// Registers the gradients of those parents that are on the graph.
+fn register<B: Backend, const N: usize>(
+    parents: [Option<NodeId>; N],
+    gradients: [FloatTensor<B>; N],
+    grads: &mut Gradients,
+) {
+    for (parent, gradient) in parents.into_iter().zip(gradients) {
+        if let Some(parent) = parent {
+            grads.register::<B>(parent, gradient);
+        }
+    }
+}
+
+impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct BiasGelu;
+
+        impl<B: FusedOps> Backward<B, 2> for BiasGelu {
+            type State = [NodeId; 2];
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let [x, bias] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let (x, bias) = B::bias_gelu_backward(x, bias, grad);
+                register::<B, 2>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [x, bias], grads);
+            }
+        }
+
+        match BiasGelu.prepare::<C>([x.node(), bias.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [prep.checkpoint(&x), prep.checkpoint(&bias)];
+                prep.finish(saved, B::bias_gelu(x.into_primitive(), bias.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::bias_gelu(x.into_primitive(), bias.into_primitive())),
+        }
+    }
+
+    fn affine_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct LayerNorm;
+
+        impl<B: FusedOps> Backward<B, 3> for LayerNorm {
+            type State = ([NodeId; 2], FloatTensor<B>);
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let (saved, moments) = ops.state;
+                let [x, weight] = saved.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let (x, weight, bias) = B::affine_norm_backward(x, weight, moments, grad);
+                register::<B, 3>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [x, weight, bias], grads);
+            }
+        }
+
+        match LayerNorm.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
+                let (y, moments) = B::affine_norm(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                (prep.finish((saved, moments.clone()), y), FloatTensor::<Self>::new(moments))
+            }
+            OpsKind::UnTracked(prep) => {
+                let (y, moments) = B::affine_norm(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                (prep.finish(y), FloatTensor::<Self>::new(moments))
+            }
+        }
+    }
+
+    fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct GatedSum;
+
+        impl<B: FusedOps> Backward<B, 3> for GatedSum {
+            type State = [NodeId; 2];
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let [branch, gate] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let (branch, gate) = B::gated_sum_backward(branch, gate, grad.clone());
+                register::<B, 3>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [grad, branch, gate], grads);
+            }
+        }
+
+        match GatedSum.prepare::<C>([x.node(), branch.node(), gate.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [prep.checkpoint(&branch), prep.checkpoint(&gate)];
+                prep.finish(saved, B::gated_sum(x.into_primitive(), branch.into_primitive(), gate.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::gated_sum(x.into_primitive(), branch.into_primitive(), gate.into_primitive()))
+            }
+        }
+    }
+
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        n_heads: usize,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct SelfAttention;
+
+        #[derive(Clone, Debug)]
+        struct Saved<B: Backend> {
+            qkv: NodeId,
+            angles: [FloatTensor<B>; 2],
+            labels: IntTensor<B>,
+            out: FloatTensor<B>,
+            lse: FloatTensor<B>,
+            n_heads: usize,
+            causal: bool,
+        }
+
+        impl<B: FusedOps> Backward<B, 1> for SelfAttention {
+            type State = Saved<B>;
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let Saved { qkv, angles: [cos, sin], labels, out, lse, n_heads, causal } = ops.state;
+                let qkv: FloatTensor<B> = checkpointer.retrieve_node_output(qkv);
+                let qkv = B::self_attention_backward(qkv, cos, sin, labels, out, lse, grad, n_heads, causal);
+                register::<B, 1>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [qkv], grads);
+            }
+        }
+
+        let angles = [cos.into_primitive(), sin.into_primitive()];
+        let run = |qkv: FloatTensor<B>, labels: IntTensor<B>| {
+            let [cos, sin] = angles.clone();
+            B::self_attention(qkv, cos, sin, labels, n_heads, causal)
+        };
+        match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = prep.checkpoint(&qkv);
+                let (out, lse) = run(qkv.into_primitive(), labels.clone());
+                let state =
+                    Saved { qkv: saved, angles, labels, out: out.clone(), lse: lse.clone(), n_heads, causal };
+                (prep.finish(state, out), FloatTensor::<Self>::new(lse))
+            }
+            OpsKind::UnTracked(prep) => {
+                let (out, lse) = run(qkv.into_primitive(), labels);
+                (prep.finish(out), FloatTensor::<Self>::new(lse))
+            }
+        }
+    }
+
+    fn cross_attention(
+        q: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
+        q_labels: IntTensor<Self>,
+        k_labels: IntTensor<Self>,
+        n_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct CrossAttention;
+
+        #[derive(Clone, Debug)]
+        struct Saved<B: Backend> {
+            inputs: [NodeId; 2],
+            angles: [FloatTensor<B>; 4],
+            labels: [IntTensor<B>; 2],
+            out: FloatTensor<B>,
+            lse: FloatTensor<B>,
+            n_heads: usize,
+        }
+
+        impl<B: FusedOps> Backward<B, 2> for CrossAttention {
+            type State = Saved<B>;
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let Saved { inputs, angles, labels, out, lse, n_heads } = ops.state;
+                let [q, kv] = inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let ([qc, qs, kc, ks], [ql, kl]) = (angles, labels);
+                let (q, kv) = B::cross_attention_backward(q, kv, qc, qs, kc, ks, ql, kl, out, lse, grad, n_heads);
+                register::<B, 2>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [q, kv], grads);
+            }
+        }
+
+        let angles = [q_cos, q_sin, k_cos, k_sin].map(|table| table.into_primitive());
+        let labels = [q_labels, k_labels];
+        let run = |q: FloatTensor<B>, kv: FloatTensor<B>| {
+            let ([qc, qs, kc, ks], [ql, kl]) = (angles.clone(), labels.clone());
+            B::cross_attention(q, kv, qc, qs, kc, ks, ql, kl, n_heads)
+        };
+        match CrossAttention.prepare::<C>([q.node(), kv.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let inputs = [prep.checkpoint(&q), prep.checkpoint(&kv)];
+                let (out, lse) = run(q.into_primitive(), kv.into_primitive());
+                let state = Saved { inputs, angles, labels, out: out.clone(), lse: lse.clone(), n_heads };
+                (prep.finish(state, out), FloatTensor::<Self>::new(lse))
+            }
+            OpsKind::UnTracked(prep) => {
+                let (out, lse) = run(q.into_primitive(), kv.into_primitive());
+                (prep.finish(out), FloatTensor::<Self>::new(lse))
+            }
+        }
+    }
+
+    fn linear_cross_entropy(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        skip: usize,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LinearCrossEntropy;
+
+        impl<B: FusedOps> Backward<B, 3> for LinearCrossEntropy {
+            type State = [FloatTensor<B>; 3];
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node); // [1]
+                let scaled = ops.state.map(|gradient| scaled::<B>(gradient, grad.clone()));
+                register::<B, 3>(ops.parents.map(|parent| parent.map(|parent| parent.id)), scaled, grads);
+            }
+        }
+
+        let weights = weights.into_primitive();
+        match LinearCrossEntropy.prepare::<C>([x.node(), w.node(), b.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let [x, w, b] = [x, w, b].map(|tensor| tensor.into_primitive());
+                let (loss, gx, gw, gb) = B::linear_cross_entropy_with_gradients(x, w, b, targets, weights, skip);
+                prep.finish([gx, gw, gb], loss)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [x, w, b] = [x, w, b].map(|tensor| tensor.into_primitive());
+                prep.finish(B::linear_cross_entropy(x, w, b, targets, weights, skip))
+            }
+        }
+    }
+}
+
+// A gradient times one number, `[1]`.
+fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
+    use burn::backend::TensorMetadata;
+    let ones = vec![1; gradient.shape().num_dims()];
+    B::float_mul(gradient, B::float_reshape(factor, ones.into()))
+}

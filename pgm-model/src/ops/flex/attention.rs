@@ -1,0 +1,336 @@
+//! Attention, forward and backward, in pieces: no matrix of all scores is ever held.
+//!
+//! Tokens carry labels, and a query sees the keys of its label. For each row, head and label the tokens are gathered,
+//! turned by their angles and laid side by side: what is left are small dense products, with no masked work.
+//!
+//! Shapes: B rows, Q queries, C keys, h heads, d head width, H = h d.
+
+use burn_flex::FlexTensor;
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::{Matrix, ints, math, product, uninitialised, values};
+
+/// Queries whose scores are held at a time.
+const QUERIES: usize = 64;
+
+/// Vectors of all heads side by side, `[B, S, row]`, those of interest from column `first`.
+#[derive(Clone, Copy)]
+struct Columns {
+    row: usize,
+    first: usize,
+}
+
+pub(super) struct Inputs {
+    queries: FlexTensor,
+    // Absent when the keys stand in the queries' tensor.
+    keys: Option<FlexTensor>,
+    columns: [Columns; 3], // of q, k and v
+    angles: [Angles; 2],
+    labels: [Vec<i64>; 2],
+    pub(super) n_rows: usize,
+    pub(super) n_queries: usize,
+    n_keys: usize,
+    n_heads: usize,
+    head_width: usize,
+    causal: bool,
+}
+
+// Cosines and sines, `[B or 1, S, d/2]`.
+struct Angles {
+    tables: [FlexTensor; 2],
+    shared: bool,
+}
+
+impl Angles {
+    fn new(tables: [&FlexTensor; 2]) -> Self {
+        let tables = tables.map(|table| table.to_contiguous());
+        let shared = tables[0].layout().shape()[0] == 1;
+        Self { tables, shared }
+    }
+
+    fn at(&self, row: usize, n_tokens: usize, token: usize, half: usize) -> [&[f32]; 2] {
+        let index = if self.shared { token } else { row * n_tokens + token };
+        self.tables.each_ref().map(|table| &values(table)[index * half..][..half])
+    }
+}
+
+// The tokens of one label in one row.
+struct Group {
+    queries: Vec<usize>,
+    keys: Vec<usize>,
+}
+
+impl Inputs {
+    pub(super) fn of_self(
+        qkv: &FlexTensor,
+        angles: [&FlexTensor; 2],
+        labels: &FlexTensor,
+        n_heads: usize,
+        causal: bool,
+    ) -> Self {
+        let [n_rows, n_tokens, row] = qkv.layout().shape().dims();
+        let width = row / 3;
+        let labels = ints(labels);
+        assert_eq!(labels.len(), n_rows * n_tokens, "a label for every token");
+        Self {
+            queries: qkv.to_contiguous(),
+            keys: None,
+            columns: [0, 1, 2].map(|index| Columns { row, first: index * width }),
+            angles: [Angles::new(angles), Angles::new(angles)],
+            labels: [labels.clone(), labels],
+            n_rows,
+            n_queries: n_tokens,
+            n_keys: n_tokens,
+            n_heads,
+            head_width: width / n_heads,
+            causal,
+        }
+    }
+
+    pub(super) fn of_cross(
+        q: &FlexTensor,
+        kv: &FlexTensor,
+        angles: [[&FlexTensor; 2]; 2],
+        labels: [&FlexTensor; 2],
+        n_heads: usize,
+    ) -> Self {
+        let [n_rows, n_queries, width] = q.layout().shape().dims();
+        let [_, n_keys, row] = kv.layout().shape().dims();
+        let labels = labels.map(ints);
+        assert_eq!(labels.each_ref().map(Vec::len), [n_rows * n_queries, n_rows * n_keys], "a label for every token");
+        Self {
+            queries: q.to_contiguous(),
+            keys: Some(kv.to_contiguous()),
+            columns: [
+                Columns { row: width, first: 0 },
+                Columns { row, first: 0 },
+                Columns { row, first: width },
+            ],
+            angles: angles.map(Angles::new),
+            labels,
+            n_rows,
+            n_queries,
+            n_keys,
+            n_heads,
+            head_width: width / n_heads,
+            causal: false,
+        }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.n_heads * self.head_width
+    }
+
+    fn keys(&self) -> &FlexTensor {
+        self.keys.as_ref().unwrap_or(&self.queries)
+    }
+
+    /// Output `[B, Q, H]` and the log-sum-exp of each query's scores `[B, h, Q]`.
+    pub(super) fn forward(&self) -> (Vec<f32>, Vec<f32>) {
+        let (d, width) = (self.head_width, self.width());
+        let mut out = vec![0.0; self.n_rows * self.n_queries * width];
+        let mut lse = vec![0.0; self.n_rows * self.n_heads * self.n_queries];
+        let groups: Vec<Vec<Group>> = (0..self.n_rows).map(|row| self.groups(row)).collect();
+        let shared = Shared(out.as_mut_ptr());
+        let tasks = lse.par_chunks_exact_mut(self.n_queries.max(1)).enumerate();
+        tasks.for_each(|(task, lse)| {
+            let (row, head) = (task / self.n_heads, task % self.n_heads);
+            for group in &groups[row] {
+                let keys = self.rotated_keys(row, head, &group.keys);
+                let key_values = self.gathered_values(row, head, &group.keys);
+                let mut scores = uninitialised(QUERIES * group.keys.len());
+                let mut outs = uninitialised(QUERIES * d);
+                for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
+                    let n_keys = self.visible(group, piece * QUERIES + queries.len());
+                    let scores = &mut scores[..queries.len() * n_keys];
+                    let q = self.rotated_queries(row, head, queries);
+                    let (rows, across) = (Matrix::rows(&q, d), Matrix::rows(&keys, d).transposed());
+                    product(scores, n_keys, false, rows, across, [queries.len(), d, n_keys], Parallelism::None);
+                    let mut sums = [0.0; QUERIES];
+                    for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
+                        self.hide(group, piece * QUERIES + i, scores);
+                        let max = math::max(scores);
+                        sums[i] = math::exp(scores, max);
+                        lse[queries[i]] = max + sums[i].ln();
+                    }
+                    let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(&key_values, d));
+                    product(&mut outs, d, false, rows, across, [queries.len(), n_keys, d], Parallelism::None);
+                    for ((query, sum), values) in queries.iter().zip(sums).zip(outs.chunks_exact(d)) {
+                        let start = (row * self.n_queries + query) * width + head * d;
+                        // SAFETY: within `out`, and no other task has this row and head.
+                        let out = unsafe { shared.slice(start, d) };
+                        math::scale(values, 1.0 / sum, out);
+                    }
+                }
+            }
+        });
+        (out, lse)
+    }
+
+    /// Gradients of the queries' tensor and of the keys'; with the keys in the queries' tensor all of it is in the first.
+    pub(super) fn backward(&self, out: &[f32], lse: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let mut of_queries = vec![0.0; values(&self.queries).len()];
+        let mut of_keys = vec![0.0; self.keys.as_ref().map_or(0, |keys| values(keys).len())];
+        let groups: Vec<Vec<Group>> = (0..self.n_rows).map(|row| self.groups(row)).collect();
+        let query_grads = Shared(of_queries.as_mut_ptr());
+        let key_grads = if self.keys.is_some() { Shared(of_keys.as_mut_ptr()) } else { Shared(query_grads.0) };
+        (0..self.n_rows * self.n_heads).into_par_iter().for_each(|task| {
+            let (row, head) = (task / self.n_heads, task % self.n_heads);
+            let lse = &lse[task * self.n_queries..][..self.n_queries];
+            for group in &groups[row] {
+                self.backward_of_group(row, head, group, [out, lse, grad], [&query_grads, &key_grads]);
+            }
+        });
+        (of_queries, of_keys)
+    }
+
+    fn backward_of_group(
+        &self,
+        row: usize,
+        head: usize,
+        group: &Group,
+        [out, lse, grad]: [&[f32]; 3],
+        [query_grads, key_grads]: [&Shared; 2],
+    ) {
+        let (d, half, width) = (self.head_width, self.head_width / 2, self.width());
+        let all_keys = group.keys.len();
+        let keys = self.rotated_keys(row, head, &group.keys);
+        let key_values = self.gathered_values(row, head, &group.keys);
+        let (mut grad_k, mut grad_v) = (vec![0.0; all_keys * d], vec![0.0; all_keys * d]);
+        let (mut probabilities, mut score_grads) = (uninitialised(QUERIES * all_keys), uninitialised(QUERIES * all_keys));
+        let (mut grads, mut grad_q) = (uninitialised(QUERIES * d), uninitialised(QUERIES * d));
+        let one_thread = Parallelism::None;
+        for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
+            let (n, n_keys) = (queries.len(), self.visible(group, piece * QUERIES + queries.len()));
+            let q = self.rotated_queries(row, head, queries);
+            let mut shifts = [0.0; QUERIES];
+            for (i, query) in queries.iter().enumerate() {
+                let start = (row * self.n_queries + query) * width + head * d;
+                let grad = &grad[start..start + d];
+                shifts[i] = math::dot(grad, &out[start..start + d]);
+                grads[i * d..(i + 1) * d].copy_from_slice(grad);
+            }
+            let probabilities = &mut probabilities[..n * n_keys];
+            let score_grads = &mut score_grads[..n * n_keys];
+            let (q, grads) = (Matrix::rows(&q, d), Matrix::rows(&grads[..n * d], d));
+            let (keys, key_values) = (Matrix::rows(&keys, d), Matrix::rows(&key_values, d));
+            product(probabilities, n_keys, false, q, keys.transposed(), [n, d, n_keys], one_thread);
+            product(score_grads, n_keys, false, grads, key_values.transposed(), [n, d, n_keys], one_thread);
+            let rows = probabilities.chunks_exact_mut(n_keys).zip(score_grads.chunks_exact_mut(n_keys));
+            for (i, (probabilities, score_grads)) in rows.enumerate() {
+                self.hide(group, piece * QUERIES + i, probabilities);
+                math::exp(probabilities, lse[queries[i]]);
+                math::softmax_grad(probabilities, score_grads, shifts[i]);
+            }
+            let (probabilities, score_grads) = (Matrix::rows(probabilities, n_keys), Matrix::rows(score_grads, n_keys));
+            product(&mut grad_v, d, true, probabilities.transposed(), grads, [n_keys, n, d], one_thread);
+            product(&mut grad_k, d, true, score_grads.transposed(), q, [n_keys, n, d], one_thread);
+            product(&mut grad_q, d, false, score_grads, keys, [n, n_keys, d], one_thread);
+            for (query, grad) in queries.iter().zip(grad_q.chunks_exact(d)) {
+                let [cos, sin] = self.angles[0].at(row, self.n_queries, *query, half);
+                let Columns { row: stride, first } = self.columns[0];
+                let start = (row * self.n_queries + query) * stride + first + head * d;
+                // SAFETY: within the tensor, and no other task has this row and head.
+                let out = unsafe { query_grads.slice(start, d) };
+                math::rotate_back(grad, cos, sin, self.scale(), out);
+            }
+        }
+        for (i, key) in group.keys.iter().enumerate() {
+            let [cos, sin] = self.angles[1].at(row, self.n_keys, *key, half);
+            let start = |columns: Columns| (row * self.n_keys + key) * columns.row + columns.first + head * d;
+            // SAFETY: within the tensor; no other task has this row and head, and the columns of k and v are apart.
+            let [of_key, of_value] = [1, 2].map(|which| unsafe { key_grads.slice(start(self.columns[which]), d) });
+            math::rotate_back(&grad_k[i * d..(i + 1) * d], cos, sin, 1.0, of_key);
+            of_value.copy_from_slice(&grad_v[i * d..(i + 1) * d]);
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_width as f32).sqrt()
+    }
+
+    // A query without keys, and a key without queries, are in no group: they keep the 0 they were given.
+    fn groups(&self, row: usize) -> Vec<Group> {
+        let [query_labels, key_labels] = &self.labels;
+        let query_labels = &query_labels[row * self.n_queries..][..self.n_queries];
+        let key_labels = &key_labels[row * self.n_keys..][..self.n_keys];
+        let mut seen = Vec::new();
+        for label in query_labels {
+            if !seen.contains(label) {
+                seen.push(*label);
+            }
+        }
+        let of = |labels: &[i64], wanted| (0..labels.len()).filter(|&index| labels[index] == wanted).collect::<Vec<_>>();
+        let groups = seen.into_iter().map(|label| Group { queries: of(query_labels, label), keys: of(key_labels, label) });
+        groups.filter(|group| !group.keys.is_empty()).collect()
+    }
+
+    // How many of the group's keys any of its first `n` queries sees.
+    fn visible(&self, group: &Group, n: usize) -> usize {
+        if self.causal { n } else { group.keys.len() }
+    }
+
+    // Hides the keys after the query from it.
+    fn hide(&self, group: &Group, query: usize, scores: &mut [f32]) {
+        if self.causal {
+            let n = self.visible(group, query + 1);
+            scores[n..].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    fn rotated_queries(&self, row: usize, head: usize, queries: &[usize]) -> Vec<f32> {
+        let tokens = (values(&self.queries), self.columns[0], self.n_queries);
+        self.rotated(tokens, &self.angles[0], row, head, queries, self.scale())
+    }
+
+    fn rotated_keys(&self, row: usize, head: usize, keys: &[usize]) -> Vec<f32> {
+        let tokens = (values(self.keys()), self.columns[1], self.n_keys);
+        self.rotated(tokens, &self.angles[1], row, head, keys, 1.0)
+    }
+
+    fn rotated(
+        &self,
+        (all, columns, n_tokens): (&[f32], Columns, usize),
+        angles: &Angles,
+        row: usize,
+        head: usize,
+        tokens: &[usize],
+        scale: f32,
+    ) -> Vec<f32> {
+        let d = self.head_width;
+        let mut out = uninitialised(tokens.len() * d);
+        for (token, out) in tokens.iter().zip(out.chunks_exact_mut(d)) {
+            let start = (row * n_tokens + token) * columns.row + columns.first + head * d;
+            let [cos, sin] = angles.at(row, n_tokens, *token, d / 2);
+            math::rotate(&all[start..start + d], cos, sin, scale, out);
+        }
+        out
+    }
+
+    fn gathered_values(&self, row: usize, head: usize, keys: &[usize]) -> Vec<f32> {
+        let (all, columns, d) = (values(self.keys()), self.columns[2], self.head_width);
+        let mut out = Vec::with_capacity(keys.len() * d);
+        for key in keys {
+            let start = (row * self.n_keys + key) * columns.row + columns.first + head * d;
+            out.extend_from_slice(&all[start..start + d]);
+        }
+        out
+    }
+}
+
+/// Numbers that several tasks write, each its own.
+struct Shared(*mut f32);
+
+// SAFETY: whoever takes a slice says why nobody else has it.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// The range lies within the memory and nobody else reads or writes it.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn slice(&self, start: usize, n: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), n) }
+    }
+}

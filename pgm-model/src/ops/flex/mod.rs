@@ -1,0 +1,348 @@
+//! The operations on the CPU, in float32.
+//!
+//! Sums over rows (gradients of weights and biases) are made over fixed pieces of rows and added in order, so that
+//! they do not depend on how many threads there are.
+#![allow(unsafe_code)] // vector instructions, the matrix product's pointers and new memory
+
+mod attention;
+mod head;
+mod math;
+
+use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::extension::FusedOps;
+use super::{EPSILON, GELU};
+
+/// Rows that one task takes.
+const ROWS: usize = 32;
+
+impl FusedOps for Flex {
+    fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+        let width = width(&x);
+        let mut out = uninitialised(values(&x).len());
+        let pieces = out.par_chunks_mut(ROWS * width).zip(values(&x).par_chunks(ROWS * width));
+        pieces.for_each(|(out, x)| {
+            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                math::bias_gelu(x, values(&bias), out);
+            }
+        });
+        tensor(out, shape(&x))
+    }
+
+    fn bias_gelu_backward(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, bias, grad] = [x, bias, grad].map(|tensor| tensor.to_contiguous());
+        let width = width(&x);
+        let mut out = uninitialised(values(&x).len());
+        let size = ROWS * width;
+        let pieces = out.par_chunks_mut(size).zip(values(&x).par_chunks(size)).zip(values(&grad).par_chunks(size));
+        let sums = pieces.map(|((out, x), grad)| {
+            let mut sums = vec![0.0; width];
+            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
+            for ((out, x), grad) in rows {
+                math::bias_gelu_grad(x, values(&bias), grad, out, &mut sums);
+            }
+            sums
+        });
+        let sums = total(sums.collect(), width);
+        (tensor(out, shape(&x)), tensor(sums, shape(&bias)))
+    }
+
+    fn affine_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
+        let width = width(&x);
+        let n_rows = values(&x).len() / width;
+        let (mut out, mut moments) = (uninitialised(n_rows * width), uninitialised(2 * n_rows));
+        let pieces = out.par_chunks_mut(ROWS * width).zip(moments.par_chunks_mut(ROWS * 2));
+        pieces.zip(values(&x).par_chunks(ROWS * width)).for_each(|((out, moments), x)| {
+            let rows = out.chunks_exact_mut(width).zip(moments.as_chunks_mut::<2>().0).zip(x.chunks_exact(width));
+            for ((out, moments), x) in rows {
+                *moments = math::layer_norm(x, values(&weight), values(&bias), out);
+            }
+        });
+        (tensor(out, shape(&x)), tensor(moments, Shape::new([n_rows, 2])))
+    }
+
+    fn affine_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, weight, moments, grad] = [x, weight, moments, grad].map(|tensor| tensor.to_contiguous());
+        let width = width(&x);
+        let mut out = uninitialised(values(&x).len());
+        let size = ROWS * width;
+        let inputs = values(&x).par_chunks(size).zip(values(&grad).par_chunks(size));
+        let pieces = out.par_chunks_mut(size).zip(values(&moments).par_chunks(ROWS * 2)).zip(inputs);
+        let sums = pieces.map(|((out, moments), (x, grad))| {
+            let mut sums = vec![0.0; 2 * width];
+            let (weight_sums, bias_sums) = sums.split_at_mut(width);
+            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
+            for (((out, x), grad), moments) in rows.zip(moments.as_chunks::<2>().0) {
+                math::layer_norm_grad(x, values(&weight), *moments, grad, out, weight_sums, bias_sums);
+            }
+            sums
+        });
+        let mut weight_sums = total(sums.collect(), 2 * width);
+        let bias_sums = weight_sums.split_off(width);
+        let vector = shape(&weight);
+        (tensor(out, shape(&x)), tensor(weight_sums, vector.clone()), tensor(bias_sums, vector))
+    }
+
+    fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [x, branch, gate] = [x, branch, gate].map(|tensor| tensor.to_contiguous());
+        let width = width(&x);
+        let mut out = uninitialised(values(&x).len());
+        let size = ROWS * width;
+        let pieces = out.par_chunks_mut(size).zip(values(&x).par_chunks(size)).zip(values(&branch).par_chunks(size));
+        pieces.for_each(|((out, x), branch)| {
+            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(branch.chunks_exact(width));
+            for ((out, x), branch) in rows {
+                math::gated_sum(x, branch, values(&gate), out);
+            }
+        });
+        tensor(out, shape(&x))
+    }
+
+    fn gated_sum_backward(
+        branch: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [branch, gate, grad] = [branch, gate, grad].map(|tensor| tensor.to_contiguous());
+        let width = width(&branch);
+        let mut out = uninitialised(values(&branch).len());
+        let size = ROWS * width;
+        let inputs = values(&branch).par_chunks(size).zip(values(&grad).par_chunks(size));
+        let sums = out.par_chunks_mut(size).zip(inputs).map(|(out, (branch, grad))| {
+            let mut sums = vec![0.0; width];
+            let rows = out.chunks_exact_mut(width).zip(branch.chunks_exact(width)).zip(grad.chunks_exact(width));
+            for ((out, branch), grad) in rows {
+                math::gated_sum_grad(branch, values(&gate), grad, out, &mut sums);
+            }
+            sums
+        });
+        let sums = total(sums.collect(), width);
+        (tensor(out, shape(&branch)), tensor(sums, shape(&gate)))
+    }
+
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        n_heads: usize,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = attention::Inputs::of_self(&qkv, [&cos, &sin], &labels, n_heads, causal);
+        let (out, lse) = inputs.forward();
+        let [n_rows, n_queries, width] = [inputs.n_rows, inputs.n_queries, inputs.width()];
+        (tensor(out, Shape::new([n_rows, n_queries, width])), tensor(lse, Shape::new([n_rows, n_heads, n_queries])))
+    }
+
+    fn self_attention_backward(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        n_heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        let inputs = attention::Inputs::of_self(&qkv, [&cos, &sin], &labels, n_heads, causal);
+        let [out, lse, grad] = [out, lse, grad].map(|tensor| tensor.to_contiguous());
+        let (gradient, _) = inputs.backward(values(&out), values(&lse), values(&grad));
+        tensor(gradient, shape(&qkv))
+    }
+
+    fn cross_attention(
+        q: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
+        q_labels: IntTensor<Self>,
+        k_labels: IntTensor<Self>,
+        n_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let angles = [[&q_cos, &q_sin], [&k_cos, &k_sin]];
+        let inputs = attention::Inputs::of_cross(&q, &kv, angles, [&q_labels, &k_labels], n_heads);
+        let (out, lse) = inputs.forward();
+        let [n_rows, n_queries, width] = [inputs.n_rows, inputs.n_queries, inputs.width()];
+        (tensor(out, Shape::new([n_rows, n_queries, width])), tensor(lse, Shape::new([n_rows, n_heads, n_queries])))
+    }
+
+    fn cross_attention_backward(
+        q: FloatTensor<Self>,
+        kv: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
+        q_labels: IntTensor<Self>,
+        k_labels: IntTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        n_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let angles = [[&q_cos, &q_sin], [&k_cos, &k_sin]];
+        let inputs = attention::Inputs::of_cross(&q, &kv, angles, [&q_labels, &k_labels], n_heads);
+        let [out, lse, grad] = [out, lse, grad].map(|tensor| tensor.to_contiguous());
+        let (of_queries, of_keys) = inputs.backward(values(&out), values(&lse), values(&grad));
+        (tensor(of_queries, shape(&q)), tensor(of_keys, shape(&kv)))
+    }
+
+    fn linear_cross_entropy(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        skip: usize,
+    ) -> FloatTensor<Self> {
+        let [x, w, b, weights] = [x, w, b, weights].map(|tensor| tensor.to_contiguous());
+        let head = head::Head::new([&x, &w, &b, &weights], ints(&targets), skip);
+        tensor(vec![head.loss(None)], Shape::new([1]))
+    }
+
+    fn linear_cross_entropy_with_gradients(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        skip: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, w, b, weights] = [x, w, b, weights].map(|tensor| tensor.to_contiguous());
+        let head = head::Head::new([&x, &w, &b, &weights], ints(&targets), skip);
+        let mut gradients = head.gradients();
+        let loss = head.loss(Some(&mut gradients));
+        let head::Gradients { x: gx, w: gw, b: gb } = gradients;
+        (tensor(vec![loss], Shape::new([1])), tensor(gx, shape(&x)), tensor(gw, shape(&w)), tensor(gb, shape(&b)))
+    }
+}
+
+// The elements of a contiguous float32 tensor.
+fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("contiguous float32")
+}
+
+fn shape(tensor: &FlexTensor) -> Shape {
+    tensor.layout().shape().clone()
+}
+
+fn width(tensor: &FlexTensor) -> usize {
+    tensor.layout().shape().last().copied().expect("at least one dimension").max(1)
+}
+
+// Integers of whatever width the tensor has them in.
+fn ints(tensor: &FlexTensor) -> Vec<i64> {
+    let tensor = tensor.to_contiguous();
+    match tensor.dtype() {
+        DType::I32 => tensor.as_slice::<i32>().expect("contiguous").iter().map(|&value| value.into()).collect(),
+        DType::I64 => tensor.as_slice::<i64>().expect("contiguous").to_vec(),
+        other => panic!("indices in {other:?}"),
+    }
+}
+
+fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+// Memory for numbers that are written before they are read; zeroing it first would cost as much as the operation.
+#[allow(clippy::uninit_vec)]
+fn uninitialised(n: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    // SAFETY: every bit pattern is a float, and each caller writes every element.
+    unsafe { values.set_len(n) };
+    values
+}
+
+// The sums of all pieces, in order.
+fn total(pieces: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+    let mut total = vec![0.0; width];
+    for piece in &pieces {
+        math::add(piece, &mut total);
+    }
+    total
+}
+
+/// A matrix within a slice: where it begins, and how far apart its rows and its columns are.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    values: &'a [f32],
+    strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    fn rows(values: &'a [f32], row: usize) -> Self {
+        Self { values, strides: [row, 1] }
+    }
+
+    fn transposed(self) -> Self {
+        Self { values: self.values, strides: [self.strides[1], self.strides[0]] }
+    }
+
+    fn holds(&self, [rows, columns]: [usize; 2]) -> bool {
+        (rows - 1) * self.strides[0] + (columns - 1) * self.strides[1] < self.values.len()
+    }
+}
+
+/// `out = lhs rhs`, or its addition to `out`, for `lhs [m, k]`, `rhs [k, n]` and `out [m, n]`, whose rows are contiguous
+/// and `row` apart.
+fn product(
+    out: &mut [f32],
+    row: usize,
+    add: bool,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+    [m, k, n]: [usize; 3],
+    threads: gemm::Parallelism,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(k > 0 && lhs.holds([m, k]) && rhs.holds([k, n]) && (m - 1) * row + n <= out.len());
+    let stride = |stride: usize| stride as isize;
+    // SAFETY: the assertion says that the three matrices lie within their slices, and `out` is borrowed alone.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride(row),
+            add,
+            lhs.values.as_ptr(),
+            stride(lhs.strides[1]),
+            stride(lhs.strides[0]),
+            rhs.values.as_ptr(),
+            stride(rhs.strides[1]),
+            stride(rhs.strides[0]),
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}

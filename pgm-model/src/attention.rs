@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 
 /// Which keys a query sees.
 ///
@@ -24,7 +24,7 @@ pub struct Visibility {
 #[derive(Clone, Debug)]
 enum Rule {
     // A query sees the keys of its label: `[B, Q]` and `[B, C]`.
-    SameLabel([Tensor<2, Int>; 2]),
+    SameLabel(Box<[Tensor<2, Int>; 2]>),
     // The queries are the last of the keys, and each sees itself and what comes before it.
     Causal([usize; 2], Device),
 }
@@ -37,7 +37,7 @@ impl Visibility {
 
     /// A query sees the keys of its own label, `[B, Q]` and `[B, C]`; a label that no query carries hides its keys.
     pub fn across(queries: Tensor<2, Int>, keys: Tensor<2, Int>) -> Self {
-        Self { rule: Rule::SameLabel([queries, keys]), mask: Arc::default() }
+        Self { rule: Rule::SameLabel(Box::new([queries, keys])), mask: Arc::default() }
     }
 
     /// Each of the last `n_queries` of `n_keys` tokens sees itself and those before it, in every row.
@@ -58,14 +58,15 @@ impl Visibility {
         device: &Device,
     ) -> [Tensor<2, Int>; 2] {
         match visibility {
-            Some(Self { rule: Rule::SameLabel(labels), .. }) => labels.clone(),
+            Some(Self { rule: Rule::SameLabel(labels), .. }) => labels.as_ref().clone(),
             _ => [n_queries, n_keys].map(|n| Tensor::zeros([n_rows, n], device)),
         }
     }
 
     fn mask(&self) -> &AttentionMask {
         self.mask.get_or_init(|| match &self.rule {
-            Rule::SameLabel([queries, keys]) => {
+            Rule::SameLabel(labels) => {
+                let [queries, keys] = labels.as_ref();
                 let [n_rows, n_queries] = queries.dims();
                 let shape = [n_rows, n_queries, keys.dims()[1]];
                 let queries = queries.clone().unsqueeze_dim::<3>(2).expand(shape);
@@ -120,7 +121,10 @@ pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Option<&Visi
         attention(q, k, v, mask.map(|mask| mask.hidden.clone()), None, options)
     };
     let heads = match mask {
-        Some(mask) => heads * mask.alive.clone(),
+        Some(mask) => {
+            let dtype: FloatDType = heads.dtype().into();
+            heads * mask.alive.clone().cast(dtype)
+        }
         None => heads,
     };
     heads.swap_dims(1, 2).reshape([n_rows, n_queries, n_heads * head_dim])

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use crate::plan::Positions;
 
@@ -103,7 +103,8 @@ impl RotaryAngles {
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let (real, imaginary) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let dtype: FloatDType = real.dtype().into();
+        let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
         let turned_real = real.clone() * cos.clone() - imaginary.clone() * sin.clone();
         let turned_imaginary = imaginary * cos + real * sin;
         Tensor::cat(vec![turned_real, turned_imaginary], 3)

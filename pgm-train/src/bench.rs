@@ -4,13 +4,15 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{ModelConfig, Network, Partition};
 use rand::RngExt;
 
 use crate::TrainError;
+use crate::adamw::AdamW;
 use crate::batch::{Batch, Inputs, stream};
+use crate::config::OptimSection;
 use crate::gradients::clip_global_norm;
 use crate::learner::Trainee;
 
@@ -57,7 +59,7 @@ pub fn measure(
     if what == What::Train {
         trainee = trainee.train().fork(&autodiff);
     }
-    let mut optimiser = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init();
+    let mut optimiser = AdamW::of(&OptimSection { weight_decay: 0.01, ..OptimSection::default() });
     let mut seconds = Vec::with_capacity(runs);
     let failed = |error: &dyn ToString| TrainError::Device(error.to_string());
     for run in 0..=runs {

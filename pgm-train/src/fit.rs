@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::data::dataloader::DataLoader;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::AdamWConfig;
 use burn::tensor::{Device, Tensor};
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use pgm_data::{DataFolder, Split};
 use pgm_model::{ModelConfig, Network, checkpoint as model_folder};
 
+use crate::adamw::AdamW;
 use crate::batch::{TrainLoader, ValidationLoader, Work};
 use crate::capture::{Always, captures};
 use crate::checkpoint::{self, State};
@@ -192,12 +192,7 @@ impl Run<'_> {
         validation: Arc<dyn DataLoader<Work>>,
     ) -> Result<Ended, TrainError> {
         let optim = self.optim;
-        let optimiser = AdamWConfig::new()
-            .with_beta_1(optim.beta1 as f32)
-            .with_beta_2(optim.beta2 as f32)
-            .with_epsilon(optim.eps as f32)
-            .with_weight_decay(optim.weight_decay as f32)
-            .init();
+        let optimiser = AdamW::of(optim);
         let schedule =
             burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(WarmUp::new(optim, self.schedule_steps));
         let ((model_capture, optim_capture, scheduler_capture), captured) = captures();

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::container::TensorContainer;
+use pgm_model::ops;
 
 /// Scales all gradients so that their global norm is at most `limit` (0: no limit). Returns the norm before, `[1]`,
 /// which stays on the device.
@@ -15,7 +16,7 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
     impl ModuleVisitor for SumOfSquares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.get::<D>(param.id) {
-                let square = (gradient.clone() * gradient).sum();
+                let square = ops::sum_of_squares(gradient);
                 self.sum = Some(match self.sum.take() {
                     Some(sum) => sum + square,
                     None => square,
@@ -30,7 +31,7 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
     impl ModuleVisitor for Scale<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-                self.gradients.register::<D>(param.id, gradient * self.factor.clone().unsqueeze::<D>());
+                self.gradients.register::<D>(param.id, ops::scaled(gradient, self.factor.clone()));
             }
         }
     }
@@ -65,7 +66,7 @@ pub(crate) fn update_average<M: Module>(average: M, current: &M, decay: f64) -> 
     impl ModuleMapper for Move<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let current: Tensor<D> = self.current.get(&param.id).expect("both have the same parameters");
-            param.map(|average| average * self.decay + current * (1.0 - self.decay))
+            param.map(|average| ops::moved(average, current, 1.0 - self.decay))
         }
     }
     let mut collect = Collect(TensorContainer::new());

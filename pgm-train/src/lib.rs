@@ -7,6 +7,7 @@
 //! [`distill()`] is the second learner. [`eval`] measures what came of either; [`judge`] measures samples: their
 //! perplexity under another model, their entropy and their diversity.
 
+mod adamw;
 pub mod batch;
 pub mod bench;
 mod capture;

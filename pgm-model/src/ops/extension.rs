@@ -11,6 +11,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, backend_extension};
 
+use super::AdamWStep;
+
 fn not_differentiable() -> ! {
     panic!("gradients of gradients are not defined for the fused operations")
 }
@@ -145,6 +147,36 @@ pub trait FusedOps: Backend {
         skip: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let _ = (x, w, b, targets, weights, skip);
+        not_differentiable()
+    }
+
+    /// One step of AdamW: the parameter and its two moments, in the memory they come in where nobody else holds it.
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (parameter, gradient, moment_1, moment_2, step);
+        not_differentiable()
+    }
+
+    /// The sum of squares, `[1]`.
+    fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let _ = x;
+        not_differentiable()
+    }
+
+    /// `x factor`, for one number `[1]`.
+    fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let _ = (x, factor);
+        not_differentiable()
+    }
+
+    /// `x + (y - x) share`.
+    fn moved(x: FloatTensor<Self>, y: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        let _ = (x, y, share);
         not_differentiable()
     }
 }
@@ -289,8 +321,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             OpsKind::Tracked(mut prep) => {
                 let saved = prep.checkpoint(&qkv);
                 let (out, lse) = run(qkv.into_primitive(), labels.clone());
-                let state =
-                    Saved { qkv: saved, angles, labels, out: out.clone(), lse: lse.clone(), n_heads, causal };
+                let state = Saved { qkv: saved, angles, labels, out: out.clone(), lse: lse.clone(), n_heads, causal };
                 (prep.finish(state, out), FloatTensor::<Self>::new(lse))
             }
             OpsKind::UnTracked(prep) => {

@@ -23,7 +23,7 @@ use burn::backend::Dispatch;
 use extension::FusedOps;
 
 /// `gelu(x) = x sigmoid(GELU[0] x + GELU[1] x^3)`, the tanh form: `2 sqrt(2/pi)` and 0.044715 times it.
-const GELU: [f32; 2] = [1.595_769_1, 0.071_354_82];
+const GELU: [f32; 2] = [1.595_769_2, 0.071_354_814];
 /// Added to the variance by every norm of the model.
 pub(crate) const EPSILON: f32 = 1e-5;
 
@@ -62,8 +62,9 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<3>
     }
     // A half-precision type cannot hold the sums.
     let dtype: FloatDType = x.dtype().into();
-    let [weight, bias] = [weight, bias].map(|vector| vector.cast(FloatDType::F32));
-    module::layer_norm(x.cast(FloatDType::F32), weight, Some(bias), f64::from(EPSILON)).cast(dtype)
+    let wide = if dtype == FloatDType::F64 { dtype } else { FloatDType::F32 };
+    let [weight, bias] = [weight, bias].map(|vector| vector.cast(wide));
+    module::layer_norm(x.cast(wide), weight, Some(bias), f64::from(EPSILON)).cast(dtype)
 }
 
 /// `x + branch gate`.
@@ -125,8 +126,7 @@ pub fn cross_attention(
         let ((q_cos, q_sin), (k_cos, k_sin)) = (query_angles.tables(), key_angles.tables());
         let [q_cos, q_sin, k_cos, k_sin] = [q_cos, q_sin, k_cos, k_sin].map(|table| table.into_dispatch());
         let (q, kv) = (q.into_dispatch(), kv.into_dispatch());
-        let (out, _lse) =
-            Dispatch::cross_attention(q, kv, q_cos, q_sin, k_cos, k_sin, q_labels, k_labels, n_heads);
+        let (out, _lse) = Dispatch::cross_attention(q, kv, q_cos, q_sin, k_cos, k_sin, q_labels, k_labels, n_heads);
         return Tensor::from_dispatch(out);
     }
     let [k, v] = [0, 1].map(|index| split_heads(kv.clone().narrow(2, index * width, width), n_heads));
@@ -152,5 +152,233 @@ pub fn linear_cross_entropy(
         return Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, w, b, targets, weights, skip));
     }
     let logits = x.matmul(w) + b.unsqueeze::<2>();
-    loss::weighted_loss(logits.unsqueeze(), targets.unsqueeze(), weights.unsqueeze(), skip)
+    let weights = weights.cast(FloatDType::F32).unsqueeze();
+    loss::weighted_loss(logits.unsqueeze(), targets.unsqueeze(), weights, skip)
+}
+
+/// The numbers of one step of AdamW (arXiv 1711.05101).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub rate: f32,
+    /// Decay of the first moment.
+    pub beta_1: f32,
+    /// Decay of the second moment.
+    pub beta_2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Weight decay, multiplied by the learning rate.
+    pub weight_decay: f32,
+    /// Number of the step, from 1.
+    pub number: usize,
+}
+
+impl AdamWStep {
+    // What the moments are divided by, as they began at 0.
+    fn corrections(&self) -> [f32; 2] {
+        let number = i32::try_from(self.number).unwrap_or(i32::MAX);
+        [1.0 - self.beta_1.powi(number), 1.0 - self.beta_2.powi(number)]
+    }
+}
+
+/// A parameter and its two moments after one step; tensors off the graph.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    [moment_1, moment_2]: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    #[cfg(feature = "flex")]
+    if fused!(parameter, gradient, moment_1, moment_2) {
+        let (moment_1, moment_2) = (moment_1.into_dispatch(), moment_2.into_dispatch());
+        let (parameter, moment_1, moment_2) =
+            Dispatch::adamw(parameter.into_dispatch(), gradient.into_dispatch(), moment_1, moment_2, step);
+        let [parameter, moment_1, moment_2] = [parameter, moment_1, moment_2].map(Tensor::from_dispatch);
+        return (parameter, [moment_1, moment_2]);
+    }
+    let moment_1 = moment_1 * step.beta_1 + gradient.clone() * (1.0 - step.beta_1);
+    let moment_2 = moment_2 * step.beta_2 + gradient.square() * (1.0 - step.beta_2);
+    let [correction_1, correction_2] = step.corrections();
+    let update = (moment_1.clone() / correction_1) / ((moment_2.clone() / correction_2).sqrt() + step.epsilon);
+    (parameter * (1.0 - step.rate * step.weight_decay) - update * step.rate, [moment_1, moment_2])
+}
+
+/// The sum of squares of a tensor off the graph, `[1]`.
+pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if fused!(x) {
+        return Tensor::from_dispatch(Dispatch::sum_of_squares(x.into_dispatch()));
+    }
+    x.square().sum()
+}
+
+/// A tensor off the graph times one number `[1]`.
+pub fn scaled<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if fused!(x, factor) {
+        return Tensor::from_dispatch(Dispatch::scaled(x.into_dispatch(), factor.into_dispatch()));
+    }
+    x * factor.unsqueeze::<D>()
+}
+
+/// `x + (y - x) share`, off the graph.
+pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if fused!(x, y) {
+        return Tensor::from_dispatch(Dispatch::moved(x.into_dispatch(), y.into_dispatch(), share as f32));
+    }
+    x.clone() + (y - x) * share
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::plan::Positions;
+    use crate::rotary::AngleTables;
+
+    const HEADS: usize = 3;
+
+    // Values of inputs, each with its shape; drawn once, given to Flex in float32, which is fused, and in float64, which
+    // is composed.
+    struct Case {
+        inputs: Vec<(Vec<f64>, Vec<usize>)>,
+        upstream: Vec<f64>,
+        device: Device,
+    }
+
+    impl Case {
+        fn new(seed: u64, shapes: &[&[usize]], n_outputs: usize) -> Self {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut draw = |n: usize| (0..n).map(|_| f64::from(rng.random_range(-2.0_f32..2.0))).collect::<Vec<_>>();
+            let inputs = shapes.iter().map(|shape| (draw(shape.iter().product()), shape.to_vec())).collect();
+            Self { inputs, upstream: draw(n_outputs), device: Device::flex().autodiff() }
+        }
+
+        // The output and the gradients of all inputs, in one list each.
+        fn run(&self, dtype: FloatDType, f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) -> Vec<Vec<f64>> {
+            let tensor = |values: &[f64]| {
+                let data = TensorData::new(values.to_vec(), [values.len()]);
+                Tensor::<1>::from_data(data, &self.device).cast(dtype)
+            };
+            let inputs: Vec<_> = self.inputs.iter().map(|(values, _)| tensor(values).require_grad()).collect();
+            let out = f(inputs.clone());
+            let gradients = (out.clone().cast(dtype) * tensor(&self.upstream)).sum().backward();
+            let of = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
+            let gradients = inputs.iter().map(|input| of(input.grad(&gradients).expect("every input counts")));
+            std::iter::once(of(out.inner())).chain(gradients).collect()
+        }
+
+        fn check(&self, what: &str, f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) {
+            let (fused, composed) = (self.run(FloatDType::F32, f), self.run(FloatDType::F64, f));
+            for (index, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+                let largest = composed.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+                let worst = fused.iter().zip(composed).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f64::max);
+                println!("{what}, {}: {worst:.1e}", if index == 0 { "value" } else { "gradient" });
+                assert!(fused.iter().all(|value| value.is_finite()), "{what}, {index}: not finite");
+                assert!(worst < 3e-6, "{what}, {index}: {worst:e}");
+            }
+        }
+    }
+
+    fn flat(x: Tensor<3>) -> Tensor<1> {
+        let n = x.shape().num_elements();
+        x.reshape([n])
+    }
+
+    fn angles(n_rows: usize, n_tokens: usize, width: usize, seed: u64) -> RotaryAngles {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let rows: Vec<Vec<usize>> =
+            (0..n_rows).map(|_| (0..n_tokens).map(|_| rng.random_range(0..40)).collect()).collect();
+        RotaryAngles::new(&AngleTables::new(width, 40), &Positions::new(&rows, &Device::flex()))
+    }
+
+    fn labels(rows: &[&[i32]]) -> Tensor<2, Int> {
+        let values: Vec<i32> = rows.concat();
+        Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), &Device::flex().autodiff())
+    }
+
+    #[test]
+    fn elementwise_operations_equal_what_they_replace() {
+        for [b, s, h] in [[1, 1, 1], [2, 3, 5], [3, 41, 67], [1, 130, 256]] {
+            let shape = [b, s, h];
+            let n = b * s * h;
+            Case::new(1, &[&shape, &[h]], n)
+                .check("gelu", &|x| flat(bias_gelu(x[0].clone().reshape(shape), x[1].clone())));
+            if h > 1 {
+                Case::new(2, &[&shape, &[h], &[h]], n)
+                    .check("norm", &|x| flat(layer_norm(x[0].clone().reshape(shape), x[1].clone(), x[2].clone())));
+            }
+            Case::new(3, &[&shape, &shape, &[h]], n).check("gated sum", &|x| {
+                flat(gated_sum(x[0].clone().reshape(shape), x[1].clone().reshape(shape), x[2].clone()))
+            });
+        }
+    }
+
+    #[test]
+    fn attention_within_groups_equals_masked_attention() {
+        // A mixed row, a row of one group, and lengths around the piece that is held at a time.
+        let mixed: Vec<i32> = (0..131).map(|i| i32::from(i * 7 % 5 < 2)).collect();
+        let (none, one): (Vec<i32>, Vec<i32>) = (vec![0; 131], (0..131).map(|i| i32::from(i == 60)).collect());
+        let all = labels(&[&mixed, &none, &one]);
+        for n_tokens in [1, 7, 64, 131] {
+            let (shape, width) = ([3, n_tokens, 3 * HEADS * 4], HEADS * 4);
+            let angles = angles(3, n_tokens, 4, 5);
+            let within = Visibility::within(all.clone().narrow(1, 0, n_tokens));
+            let causal = Visibility::causal(n_tokens, n_tokens, &Device::flex());
+            for visibility in [None, Some(&within), Some(&causal)] {
+                let case = Case::new(6, &[&shape], 3 * n_tokens * width);
+                case.check(&format!("self-attention, {n_tokens} tokens"), &|x| {
+                    flat(self_attention(x[0].clone().reshape(shape), &angles, visibility, HEADS))
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn attention_across_groups_equals_masked_attention_and_gives_zero_where_nothing_is_seen() {
+        let (n_queries, n_keys, width) = (70, 9, HEADS * 6);
+        let some: Vec<i32> = (0..70).map(|i| i % 2).collect();
+        let (zeros, nobody) = (vec![0; 9], vec![7; 9]);
+        let keys = labels(&[&[0, 1, 1, 0, 0, 1, 0, 0, 9], &zeros, &nobody]);
+        let queries = labels(&[&some, &some, &some]);
+        let visibility = Visibility::across(queries, keys);
+        let [query_angles, key_angles] = [angles(3, n_queries, 6, 7), angles(3, n_keys, 6, 8)];
+        let shapes = [[3, n_queries, width], [3, n_keys, 2 * width]];
+        let case = Case::new(9, &[&shapes[0], &shapes[1]], 3 * n_queries * width);
+        let run = |x: Vec<Tensor<1>>, visibility| {
+            let [q, kv] = [0, 1].map(|index: usize| x[index].clone().reshape(shapes[index]));
+            flat(cross_attention(q, kv, [&query_angles, &key_angles], visibility, HEADS))
+        };
+        case.check("cross-attention, groups", &|x| run(x, Some(&visibility)));
+        case.check("cross-attention, all", &|x| run(x, None));
+        let [out, of_queries, of_keys] =
+            case.run(FloatDType::F32, &|x| run(x, Some(&visibility))).try_into().expect("two inputs");
+        let last = |values: Vec<f64>| values[values.len() / 3 * 2..].iter().all(|value| *value == 0.0);
+        assert!(last(out) && last(of_queries) && last(of_keys), "the last row sees nothing");
+    }
+
+    #[test]
+    fn the_head_with_its_loss_equals_the_logits_loss() {
+        for [n, h, v] in [[1, 1, 2], [5, 3, 70], [67, 20, 513]] {
+            let mut rng = StdRng::seed_from_u64(10);
+            let (mut targets, mut weights) = (Vec::new(), Vec::new());
+            for row in 0..n {
+                targets.push(rng.random_range(0..v as i32 - 1));
+                weights.push(if row % 5 == 3 { 0.0 } else { rng.random_range(0.01..9.0_f32) });
+            }
+            let device = Device::flex().autodiff();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
+            let weights = Tensor::<1>::from_data(TensorData::new(weights, [n]), &device);
+            let case = Case::new(11, &[&[n, h], &[h, v], &[v]], 1);
+            case.check(&format!("head {n} {h} {v}"), &|x| {
+                let (w, dtype): (_, FloatDType) = (x[1].clone().reshape([h, v]), x[0].dtype().into());
+                let weights = weights.clone().cast(dtype);
+                linear_cross_entropy(x[0].clone().reshape([n, h]), w, x[2].clone(), targets.clone(), weights, v - 1)
+            });
+        }
+    }
 }

@@ -102,11 +102,7 @@ impl Inputs {
         Self {
             queries: q.to_contiguous(),
             keys: Some(kv.to_contiguous()),
-            columns: [
-                Columns { row: width, first: 0 },
-                Columns { row, first: 0 },
-                Columns { row, first: width },
-            ],
+            columns: [Columns { row: width, first: 0 }, Columns { row, first: 0 }, Columns { row, first: width }],
             angles: angles.map(Angles::new),
             labels,
             n_rows,
@@ -198,7 +194,8 @@ impl Inputs {
         let keys = self.rotated_keys(row, head, &group.keys);
         let key_values = self.gathered_values(row, head, &group.keys);
         let (mut grad_k, mut grad_v) = (vec![0.0; all_keys * d], vec![0.0; all_keys * d]);
-        let (mut probabilities, mut score_grads) = (uninitialised(QUERIES * all_keys), uninitialised(QUERIES * all_keys));
+        let (mut probabilities, mut score_grads) =
+            (uninitialised(QUERIES * all_keys), uninitialised(QUERIES * all_keys));
         let (mut grads, mut grad_q) = (uninitialised(QUERIES * d), uninitialised(QUERIES * d));
         let one_thread = Parallelism::None;
         for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
@@ -261,8 +258,10 @@ impl Inputs {
                 seen.push(*label);
             }
         }
-        let of = |labels: &[i64], wanted| (0..labels.len()).filter(|&index| labels[index] == wanted).collect::<Vec<_>>();
-        let groups = seen.into_iter().map(|label| Group { queries: of(query_labels, label), keys: of(key_labels, label) });
+        let of =
+            |labels: &[i64], wanted| (0..labels.len()).filter(|&index| labels[index] == wanted).collect::<Vec<_>>();
+        let groups =
+            seen.into_iter().map(|label| Group { queries: of(query_labels, label), keys: of(key_labels, label) });
         groups.filter(|group| !group.keys.is_empty()).collect()
     }
 

@@ -3,7 +3,7 @@
 //! Each loop is written once and compiled for AVX-512, for AVX2 and for the target's baseline; the processor decides at
 //! run time.
 
-use super::GELU;
+use super::{AdamWStep, GELU};
 
 // Without the instruction a fused multiply-add is a slow library call, so the bodies are told whether they have it.
 const BASELINE_HAS_FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
@@ -73,6 +73,14 @@ for_each_instruction_set! {
     fn rotate(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) = rotate_body;
     /// As `rotate` by the opposite angles.
     fn rotate_back(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) = rotate_back_body;
+    /// One step of AdamW, everything in place.
+    fn adamw(
+        parameters: &mut [f32], gradients: &[f32], moments_1: &mut [f32], moments_2: &mut [f32], step: AdamWStep
+    ) = adamw_body;
+    /// `x *= factor`.
+    fn scale_in_place(x: &mut [f32], factor: f32) = scale_in_place_body;
+    /// `x += (y - x) share`.
+    fn moved(x: &mut [f32], y: &[f32], share: f32) = moved_body;
     /// `sums += values`.
     fn add(values: &[f32], sums: &mut [f32]) = add_body;
 }
@@ -92,8 +100,7 @@ fn exp_of<const FMA: bool>(x: f32) -> f32 {
     const ROUNDER: f32 = 12_582_912.0;
     // ln 2 in two parts; the product of the first with n is exact.
     const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    const COEFFICIENTS: [f32; 6] =
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    const COEFFICIENTS: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let bounded = x.clamp(LOWEST, HIGHEST);
     let sum = fma::<FMA>(bounded, std::f32::consts::LOG2_E, ROUNDER);
     let n = sum - ROUNDER;
@@ -117,13 +124,7 @@ fn bias_gelu_body<const FMA: bool>(x: &[f32], bias: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn bias_gelu_grad_body<const FMA: bool>(
-    x: &[f32],
-    bias: &[f32],
-    grad: &[f32],
-    out: &mut [f32],
-    bias_grad: &mut [f32],
-) {
+fn bias_gelu_grad_body<const FMA: bool>(x: &[f32], bias: &[f32], grad: &[f32], out: &mut [f32], bias_grad: &mut [f32]) {
     for ((((out, x), bias), grad), bias_grad) in out.iter_mut().zip(x).zip(bias).zip(grad).zip(bias_grad) {
         let x = x + bias;
         let square = x * x;
@@ -297,6 +298,41 @@ fn rotate_back_body<const FMA: bool>(x: &[f32], cos: &[f32], sin: &[f32], scale:
     for i in 0..half {
         out_real[i] = scale * (real[i] * cos[i] + imaginary[i] * sin[i]);
         out_imaginary[i] = scale * (imaginary[i] * cos[i] - real[i] * sin[i]);
+    }
+}
+
+#[inline(always)]
+fn adamw_body<const FMA: bool>(
+    parameters: &mut [f32],
+    gradients: &[f32],
+    moments_1: &mut [f32],
+    moments_2: &mut [f32],
+    step: AdamWStep,
+) {
+    let [correction_1, correction_2] = step.corrections();
+    let kept = 1.0 - step.rate * step.weight_decay;
+    let n = parameters.len();
+    let (gradients, moments_1, moments_2) = (&gradients[..n], &mut moments_1[..n], &mut moments_2[..n]);
+    for i in 0..n {
+        let gradient = gradients[i];
+        moments_1[i] = step.beta_1 * moments_1[i] + (1.0 - step.beta_1) * gradient;
+        moments_2[i] = step.beta_2 * moments_2[i] + (1.0 - step.beta_2) * gradient * gradient;
+        let update = (moments_1[i] / correction_1) / ((moments_2[i] / correction_2).sqrt() + step.epsilon);
+        parameters[i] = parameters[i] * kept - step.rate * update;
+    }
+}
+
+#[inline(always)]
+fn scale_in_place_body<const FMA: bool>(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+#[inline(always)]
+fn moved_body<const FMA: bool>(x: &mut [f32], y: &[f32], share: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = fma::<FMA>(y - *x, share, *x);
     }
 }
 

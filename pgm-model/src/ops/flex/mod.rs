@@ -15,10 +15,12 @@ use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::extension::FusedOps;
-use super::{EPSILON, GELU};
+use super::{AdamWStep, EPSILON, GELU};
 
 /// Rows that one task takes.
 const ROWS: usize = 32;
+/// Numbers that one task takes where there are no rows.
+const PIECE: usize = 1 << 16;
 
 impl FusedOps for Flex {
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -237,11 +239,60 @@ impl FusedOps for Flex {
         let head::Gradients { x: gx, w: gw, b: gb } = gradients;
         (tensor(vec![loss], Shape::new([1])), tensor(gx, shape(&x)), tensor(gw, shape(&w)), tensor(gb, shape(&b)))
     }
+
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [mut parameter, mut moment_1, mut moment_2] = [parameter, moment_1, moment_2].map(own);
+        let gradient = gradient.to_contiguous();
+        let parameters = parameter.storage_mut::<f32>().par_chunks_mut(PIECE);
+        let moments = moment_1.storage_mut::<f32>().par_chunks_mut(PIECE);
+        let moments = moments.zip(moment_2.storage_mut::<f32>().par_chunks_mut(PIECE));
+        parameters.zip(values(&gradient).par_chunks(PIECE)).zip(moments).for_each(
+            |((parameters, gradients), (moments_1, moments_2))| {
+                math::adamw(parameters, gradients, moments_1, moments_2, step);
+            },
+        );
+        (parameter, moment_1, moment_2)
+    }
+
+    fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let x = x.to_contiguous();
+        let sums: Vec<f64> = values(&x).par_chunks(PIECE).map(|x| f64::from(math::dot(x, x))).collect();
+        tensor(vec![sums.iter().sum::<f64>() as f32], Shape::new([1]))
+    }
+
+    fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (mut x, factor) = (own(x), values(&factor.to_contiguous())[0]);
+        x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| math::scale_in_place(x, factor));
+        x
+    }
+
+    fn moved(x: FloatTensor<Self>, y: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        let (mut x, y) = (own(x), y.to_contiguous());
+        let pieces = x.storage_mut::<f32>().par_chunks_mut(PIECE).zip(values(&y).par_chunks(PIECE));
+        pieces.for_each(|(x, y)| math::moved(x, y, share));
+        x
+    }
 }
 
 // The elements of a contiguous float32 tensor.
 fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous float32")
+}
+
+// A tensor that is all of its memory; writing to it copies only what somebody else holds.
+fn own(tensor: FlexTensor) -> FlexTensor {
+    let n = tensor.layout().shape().num_elements();
+    if tensor.is_contiguous() && tensor.storage::<f32>().len() == n {
+        return tensor;
+    }
+    let shape = shape(&tensor);
+    self::tensor(values(&tensor.to_contiguous()).to_vec(), shape)
 }
 
 fn shape(tensor: &FlexTensor) -> Shape {

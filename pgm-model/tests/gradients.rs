@@ -6,8 +6,8 @@ mod common;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::loss::{EPS, nelbo_weights, partition_weights, weighted_loss};
-use pgm_model::{Network, Partition, checkpoint};
+use pgm_model::loss::{EPS, nelbo_weights, partition_weights};
+use pgm_model::{Goal, Network, Partition, checkpoint};
 use safetensors::SafeTensors;
 
 struct Collect<'a> {
@@ -46,12 +46,12 @@ fn check(name: &str) {
         .map(|weight| (weight / count) as f32)
         .collect();
     let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
-    let logits = match &network {
-        Network::Masked(model) => model.forward(golden.int_tensor("masked_tokens", &device)),
-        Network::Partition(model) => model.forward_partition(tokens.clone(), &Partition::from_rows(&groups, &device)),
+    let goal = Goal { targets: tokens.clone(), weights, mask_index };
+    let loss = match &network {
+        Network::Masked(model) => model.loss(golden.int_tensor("masked_tokens", &device), &goal),
+        Network::Partition(model) => model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal),
         Network::Autoregressive(_) => unreachable!("no golden gradients of it"),
     };
-    let loss = weighted_loss(logits, tokens, weights, mask_index);
     let loss_value = loss.clone().into_scalar::<f32>();
     let gradients = loss.backward();
     let mut collect = Collect { gradients: &gradients, found: Vec::new() };

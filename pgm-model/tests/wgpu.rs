@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
 use common::{Golden, distance};
 use pgm_model::autoregressive::Cache;
-use pgm_model::loss::{EPS, partition_weights, weighted_loss};
-use pgm_model::{AutoregressiveConfig, BackboneConfig, CleanTokens, ModelConfig, Network, Partition, Positions};
+use pgm_model::loss::{EPS, partition_weights};
+use pgm_model::{AutoregressiveConfig, BackboneConfig, CleanTokens, Goal, ModelConfig, Network, Partition, Positions};
 
 #[test]
 #[allow(clippy::print_stdout)]
@@ -68,8 +68,8 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
                 .collect();
             let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
             let tokens = golden.int_tensor("tokens", &device);
-            let logits_again = model.forward_partition(tokens.clone(), &Partition::from_rows(&groups, &device));
-            let loss = weighted_loss(logits_again, tokens, weights, mask_index);
+            let goal = Goal { targets: tokens.clone(), weights, mask_index };
+            let loss = model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal);
             let mut numbers = vec![loss.clone().into_scalar::<f32>()];
             let gradients = loss.backward();
             struct First<'a>(&'a burn::tensor::Gradients, Vec<f32>);

@@ -231,6 +231,7 @@ pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D
 }
 
 #[cfg(all(test, feature = "flex"))]
+#[allow(clippy::print_stdout)] // the differences found, for who asks with --nocapture
 mod tests {
     use burn::tensor::{Device, TensorData};
     use rand::rngs::StdRng;

@@ -216,9 +216,14 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         (Some(_), ModelConfig::Autoregressive(_)) => {
             bail!("--sampler chooses an order; this model is autoregressive and has only one")
         }
+        (_, ModelConfig::Autoregressive(_)) if args.steps.is_some() => {
+            bail!("--steps decodes tokens in parallel; this model is autoregressive and decodes one after the other")
+        }
         _ => {}
     }
     let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, draw };
+    // An autoregressive model takes a step for each token.
+    let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(clock_seed);
     let requests = (0..args.n as u64)
         .map(|index| model.request(&parts, args.length, seed.wrapping_add(index)))
@@ -242,7 +247,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
                 let object = json!({
                     "text": text, "tokens": row.tokens, "order": row.order,
                     "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
-                    "steps": settings.steps, "temperature": draw.temperature, "top_k": draw.top_k,
+                    "steps": steps, "temperature": draw.temperature, "top_k": draw.top_k,
                     "top_p": draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
                     "seconds": seconds, "device": device_name,
                 });

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use pgm_model::checkpoint::{self, GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::config::MAX_LENGTH;
 use pgm_model::{ModelConfig, Network};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
@@ -170,6 +171,9 @@ impl TextModel {
         }
         let has_blank = parts.iter().any(|part| matches!(part, Part::Blank(_)));
         let length = length.unwrap_or(if has_blank { next } else { self.config.backbone().length });
+        if length > MAX_LENGTH {
+            return Err(InferError::Request(format!("--length is {length}, a row has at most {MAX_LENGTH} tokens")));
+        }
         if next > length {
             let message = format!("the text and its blanks need {next} tokens with BOS, but --length is {length}");
             return Err(InferError::Request(message));

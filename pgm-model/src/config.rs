@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
+/// Tokens that a row may have at most: beyond it a number is a mistake, or somebody's trap.
+pub const MAX_LENGTH: usize = 1 << 24;
+
 /// What all networks share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +83,9 @@ impl BackboneConfig {
             if value == 0 {
                 return Err(invalid(key, value, "must be at least 1"));
             }
+        }
+        if self.length > MAX_LENGTH {
+            return Err(invalid("length", self.length, format!("must be at most {MAX_LENGTH}")));
         }
         if !self.hidden_size.is_multiple_of(2 * self.n_heads) {
             let problem = format!("must be a multiple of 2 * n_heads = {}", 2 * self.n_heads);

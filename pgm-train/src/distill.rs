@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{DISTILLATION, DROPOUT, LoaderIter, Validating, ValidationLoader, Work, draw_groups, read, stream};
 use crate::checkpoint::{self, Records};
-use crate::config::{self, OptimSection, four, one, ten, three, two_hundred_fifty, two_hundred_fifty_six};
+use crate::config::{self, Decay, OptimSection, four, one, ten, three, two_hundred_fifty, two_hundred_fifty_six};
 use crate::eval::check_same_tokens;
 use crate::fit::{Event, Run, check_same, finish};
 use crate::history::ValidationLine;
@@ -176,16 +176,21 @@ impl DistillConfig {
         rounds
     }
 
-    fn free_keys() -> Vec<&'static str> {
-        vec![
-            "rounds",
+    // What may differ when a distillation goes on.
+    fn free_keys(&self) -> Vec<&'static str> {
+        let mut free = vec![
             "log_every",
             "validate_every",
             "validate_rows",
             "validate_times",
             "checkpoint_every",
             "checkpoint_keep",
-        ]
+        ];
+        // A cosine over all rounds depends on how many there are.
+        if self.restart_optimiser || self.optim.decay != Decay::Cosine {
+            free.push("rounds");
+        }
+        free
     }
 }
 
@@ -249,6 +254,10 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
         let out = round_folder(round);
         let model = out.join("model");
         if model.join(model_folder::CONFIG_FILE).exists() {
+            // Its checkpoint says whether it is a round of this distillation.
+            if let Some((state, _)) = checkpoint::newest(&out)?.0 {
+                check_round(&out, &state, config, teacher_crc, round + 1, &identity)?;
+            }
             models.push(model);
             continue;
         }
@@ -395,7 +404,7 @@ fn check_round(
 ) -> Result<(), TrainError> {
     let without_free = |mut value: serde_json::Value| {
         if let Some(map) = value.get_mut("distill").and_then(serde_json::Value::as_object_mut) {
-            DistillConfig::free_keys().into_iter().for_each(|key| drop(map.remove(key)));
+            config.free_keys().into_iter().for_each(|key| drop(map.remove(key)));
         }
         value
     };

@@ -78,11 +78,12 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Opens the file of a run that goes on from `step`; lines of later steps, which a crash may have left, go.
+    /// Opens the file of a run that goes on from `step`; lines of later steps, which a crash may have left, go, and all of
+    /// a run that begins again.
     pub(crate) fn open(out: &Path, step: usize) -> Result<Self, TrainError> {
         let path = out.join(METRICS_FILE);
         let mut text = String::new();
-        for line in read(out)?.iter().filter(|line| line.step() <= step) {
+        for line in read(out)?.iter().filter(|line| step > 0 && line.step() <= step) {
             text.push_str(&to_json(line));
         }
         pgm_model::checkpoint::write_file(&path, text.as_bytes())?;

@@ -426,19 +426,30 @@ mod tests {
 
     #[test]
     fn targets_never_depend_on_tokens_of_the_group_they_predict() {
-        for masked in [false, true] {
+        let other = |token: u32| (token + 5) % 12;
+        // Of a row's two views, where there are two, one counts at a time; what it masks changes in both.
+        let cases = [(TargetGroups::One, 1, 0), (TargetGroups::Both, 2, 0), (TargetGroups::Both, 2, 1)];
+        for (masked, (groups, n_views, counted)) in [false, true].into_iter().flat_map(|m| cases.map(|case| (m, case)))
+        {
             let (teacher, student) = networks(masked);
-            let before = lesson(&teacher, 3, Divergence::BackwardKl, TargetGroups::One);
+            let mut before = lesson(&teacher, 3, Divergence::BackwardKl, groups);
+            let apart = before.views.iter_mut().enumerate().filter(|(index, _)| index % n_views != counted);
+            apart.for_each(|(_, view)| view.valid = 0);
             let mut after = before.clone();
-            for view in &mut after.views {
-                let tokens = view.tokens.iter_mut().zip(&view.is_masked);
-                tokens.filter(|(_, is_masked)| **is_masked).for_each(|(token, _)| *token = (*token + 5) % 12);
+            for row in after.views.chunks_mut(n_views) {
+                let is_masked = row[counted].is_masked.clone();
+                for view in row {
+                    let tokens = view.tokens.iter_mut().zip(&is_masked).filter(|(_, is_masked)| **is_masked);
+                    tokens.for_each(|(token, _)| *token = other(*token));
+                }
             }
-            assert_eq!(value(&before, &student), value(&after, &student));
+            assert_eq!(value(&before, &student), value(&after, &student), "{groups:?}, view {counted}");
             // What is clean does matter.
-            let position = after.views[0].is_masked.iter().position(|is_masked| !is_masked).unwrap();
-            after.views[0].tokens[position] = (after.views[0].tokens[position] + 5) % 12;
-            assert_ne!(value(&before, &student), value(&after, &student));
+            let position = after.views[counted].is_masked.iter().position(|is_masked| !is_masked).unwrap();
+            for view in &mut after.views[..n_views] {
+                view.tokens[position] = other(view.tokens[position]);
+            }
+            assert_ne!(value(&before, &student), value(&after, &student), "{groups:?}, view {counted}");
         }
     }
 

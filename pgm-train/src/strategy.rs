@@ -148,7 +148,8 @@ impl Steps {
         if state.step == 0 {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
-        while state.step < pace.steps && !components.interrupter.should_stop() {
+        let mut stops = components.interrupter.should_stop();
+        while state.step < pace.steps && !stops {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;
             for _ in 0..pace.accumulate {
@@ -175,12 +176,10 @@ impl Steps {
             } else {
                 current
             };
-            let is_last = state.step == pace.steps;
-            let stops = components.interrupter.should_stop();
-            let due = |every: usize| state.step.is_multiple_of(every) || is_last;
-            let (logs, validates, saves) =
-                (due(pace.log_every), due(pace.validate_every), due(pace.checkpoint_every) || stops);
-            if logs || validates || saves {
+            let step = state.step;
+            let due = |every: usize| step.is_multiple_of(every) || step == pace.steps;
+            let (logs, validates) = (due(pace.log_every), due(pace.validate_every));
+            if logs || validates {
                 self.read_loss(&mut state)?;
             }
             if logs {
@@ -189,7 +188,12 @@ impl Steps {
             if validates {
                 last_validation = Some(self.validate(components, validation, &mut state)?);
             }
-            if saves {
+            // Asked once, after all that takes time: what ends the loop is also what saves.
+            stops = components.interrupter.should_stop();
+            if due(pace.checkpoint_every) || stops {
+                if !(logs || validates) {
+                    self.read_loss(&mut state)?;
+                }
                 self.save(components, learner, &state)?;
             }
         }

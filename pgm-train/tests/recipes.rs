@@ -67,6 +67,10 @@ fn every_data_set_and_kind_of_the_paper_has_a_recipe() {
         for kind in ["pgm-6-6", "mdlm", "mdlm-complementary", "ar"] {
             assert!(names.contains(&format!("{data}-{kind}")), "{data}-{kind}");
         }
-        assert!(names.iter().any(|name| name.starts_with(data) && name.ends_with("distill")), "{data}");
+        for teacher in ["pgm", "mdlm"] {
+            let of_teacher =
+                |name: &String| name.starts_with(&format!("{data}-{teacher}")) && name.ends_with("distill");
+            assert!(names.iter().any(of_teacher), "{data}, distilled {teacher}");
+        }
     }
 }

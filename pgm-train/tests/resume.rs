@@ -115,6 +115,7 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     let (stopped, _) = run(folder, "stopped", &["log_every=1"], false, Some(5));
     assert!(!stopped.unwrap().complete);
     assert!(!folder.join("stopped/model").exists());
+    assert!(folder.join("stopped/checkpoints/step-00000005").exists());
     let (resumed, _) = run(folder, "stopped", &["log_every=1"], true, None);
     assert!(resumed.unwrap().complete);
     assert_eq!(weights("stopped"), weights("whole"));

@@ -184,7 +184,9 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// One sentence for each way in which a file can be truncated, damaged, hostile, or no checkpoint.
     pub fn parse(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
-        let opened = if TorchFile::looks_like_one(bytes) {
+        // A safetensors file begins with a length, whose bytes may look like the beginning of anything.
+        let is_safetensors = bytes.get(HEADER_START) == Some(&b'{');
+        let opened = if TorchFile::looks_like_one(bytes) && !is_safetensors {
             let file =
                 TorchFile::parse(bytes).map_err(|cause| ModelError::Torch { origin: origin.to_string(), cause })?;
             Reader::new(&file, origin).read()?

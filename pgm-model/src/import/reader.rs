@@ -5,6 +5,7 @@ use super::torch::{StridedTensor, TorchError, TorchFile, shortened};
 use super::{Checkpoint, Facts, SpecialNames, Stored, Tensors, import_error, strip_prefix};
 use crate::ModelError;
 use crate::checkpoint::is_buffer;
+use crate::config::MAX_LENGTH;
 
 /// How often a configuration's value may be wrapped in objects.
 const MAX_WRAPPERS: usize = 8;
@@ -111,11 +112,17 @@ impl<'f, 'a> Reader<'f, 'a> {
             _ => None,
         };
         for (path, what) in [
-            (["algo", "causal_attention"], "is autoregressive (algo.causal_attention)"),
-            (["algo", "time_conditioning"], "is conditioned on the time (algo.time_conditioning)"),
+            (
+                ["algo", "causal_attention"],
+                "is autoregressive (algo.causal_attention): only partition and masked models are imported",
+            ),
+            (
+                ["algo", "time_conditioning"],
+                "is conditioned on the time (algo.time_conditioning), which no model of this version is",
+            ),
         ] {
             if at(&path).is_some_and(|node| *pickle.get(node) == Value::Bool(true)) {
-                return Err(import_error(self.origin, format!("its model {what}, which this version does not have")));
+                return Err(import_error(self.origin, format!("its model {what}")));
             }
         }
         let tokenizer = hyper.and_then(|hyper| self.child(hyper, "tokenizer"));
@@ -126,7 +133,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             length: size(&["model", "length"]),
             dropout: number(&["model", "dropout"]),
             queries,
-            steps: size(&["sampling", "steps"]).filter(|&steps| steps > 0),
+            steps: size(&["sampling", "steps"]).filter(|&steps| (1..=MAX_LENGTH).contains(&steps)),
             top_p: number(&["sampling", "p_nucleus"]).filter(|&p| p > 0.0 && p <= 1.0),
             tokenizer: tokenizer.and_then(|tokenizer| self.tokenizer_json(tokenizer)),
             special: tokenizer.map(|tokenizer| self.special_names(tokenizer)).unwrap_or_default(),

@@ -396,6 +396,26 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
 }
 
 #[test]
+fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
+    let golden = Golden::open_ours("mdlm");
+    let exported = checkpoint::to_published(&golden.network(&Device::flex()), &golden.config).unwrap();
+    let header_length = u64::from_le_bytes(exported[..8].try_into().unwrap()) as usize;
+    for beginning in [[0x80, 0x02], *b"PK"] {
+        // The header is filled up with spaces until its length begins so.
+        let wanted = usize::from(u16::from_le_bytes(beginning));
+        let padded = header_length + (wanted + (1 << 16) - header_length % (1 << 16)) % (1 << 16);
+        let mut file = (padded as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(&exported[8..8 + header_length]);
+        file.resize(8 + padded, b' ');
+        file.extend_from_slice(&exported[8 + header_length..]);
+        assert_eq!(file[..2], beginning);
+        let checkpoint = Checkpoint::parse(&file, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+        assert_eq!(config, golden.config);
+    }
+}
+
+#[test]
 fn sizes_come_from_the_tensors_and_the_rest_from_defaults() {
     let golden = Golden::open_ours("text_learn_mlp4");
     let bytes = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();

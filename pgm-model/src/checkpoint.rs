@@ -15,6 +15,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::{ModelConfig, ModelError, Network};
@@ -71,7 +72,8 @@ pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 /// As [`load`].
 pub fn load_weights(path: &Path, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
     let file = MappedFile::open(path)?;
-    from_safetensors(file.bytes(), file.origin(), config, device)
+    let source = SafeTensorsSource::new(file.bytes(), file.origin(), Some(&file))?;
+    from_source(&source, file.origin(), config, device)
 }
 
 /// A file that is read where it lies.
@@ -104,6 +106,23 @@ impl MappedFile {
     pub fn origin(&self) -> &str {
         &self.origin
     }
+
+    // Says that these bytes will not be read again soon: their pages no longer count as this process's memory.
+    #[cfg(unix)]
+    fn release(&self, bytes: &[u8]) {
+        const PAGE: usize = 1 << 16; // a multiple of every page size in use
+        let start = (bytes.as_ptr() as usize - self.map.as_ptr() as usize).next_multiple_of(PAGE);
+        let end = (bytes.as_ptr() as usize + bytes.len() - self.map.as_ptr() as usize) / PAGE * PAGE;
+        if start < end {
+            // SAFETY: the map is of a file and only read, so a page that was given up is read again when it is touched.
+            // Advice that is refused changes nothing.
+            #[allow(unsafe_code)]
+            let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _bytes: &[u8]) {}
 }
 
 /// As [`load`], from bytes: what an application that embeds a model calls.
@@ -317,11 +336,29 @@ impl StoredTensor<'_> {
     /// # Errors
     /// [`ModelError::DType`] when it holds anything but F64, F32, F16 or BF16.
     pub fn floats(&self, origin: &str, name: &str) -> Result<Vec<f32>, ModelError> {
-        to_f32(self).map_err(|dtype| ModelError::DType {
-            origin: origin.to_string(),
-            name: name.to_string(),
-            dtype: format!("{dtype:?}"),
-        })
+        self.read(None, &|_| (), origin, name)
+    }
+
+    // The values; with `[rows, columns]` those of the transposed matrix.
+    fn read(
+        &self,
+        transposed: Option<[usize; 2]>,
+        release: &dyn Fn(&[u8]),
+        origin: &str,
+        name: &str,
+    ) -> Result<Vec<f32>, ModelError> {
+        let bytes: &[u8] = &self.bytes;
+        match self.dtype {
+            Dtype::F32 => Ok(convert(bytes, transposed, release, f32::from_le_bytes)),
+            Dtype::F64 => Ok(convert(bytes, transposed, release, |b| f64::from_le_bytes(b) as f32)),
+            Dtype::F16 => Ok(convert(bytes, transposed, release, |b| burn::tensor::f16::from_le_bytes(b).to_f32())),
+            Dtype::BF16 => Ok(convert(bytes, transposed, release, |b| burn::tensor::bf16::from_le_bytes(b).to_f32())),
+            other => Err(ModelError::DType {
+                origin: origin.to_string(),
+                name: name.to_string(),
+                dtype: format!("{other:?}"),
+            }),
+        }
     }
 }
 
@@ -332,12 +369,25 @@ pub trait TensorSource {
 
     /// One of them.
     fn tensor(&self, name: &str) -> Option<StoredTensor<'_>>;
+
+    /// Called with each part of a tensor that has been copied and will not be asked for again.
+    fn release(&self, _bytes: &[u8]) {}
 }
 
 /// A safetensors file, whose names may carry the prefix.
 struct SafeTensorsSource<'a> {
     file: SafeTensors<'a>,
     prefix: &'static str,
+    map: Option<&'a MappedFile>,
+}
+
+impl<'a> SafeTensorsSource<'a> {
+    fn new(bytes: &'a [u8], origin: &str, map: Option<&'a MappedFile>) -> Result<Self, ModelError> {
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
+        let prefix = if file.names().iter().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
+        Ok(Self { file, prefix, map })
+    }
 }
 
 impl TensorSource for SafeTensorsSource<'_> {
@@ -347,6 +397,12 @@ impl TensorSource for SafeTensorsSource<'_> {
 
     fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
         self.file.tensor(&format!("{}{name}", self.prefix)).ok().map(StoredTensor::from)
+    }
+
+    fn release(&self, bytes: &[u8]) {
+        if let Some(map) = self.map {
+            map.release(bytes);
+        }
     }
 }
 
@@ -360,10 +416,7 @@ pub fn from_safetensors(
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Network, ModelError> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
-    let prefix = if file.names().iter().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
-    from_source(&SafeTensorsSource { file, prefix }, origin, config, device)
+    from_source(&SafeTensorsSource::new(bytes, origin, None)?, origin, config, device)
 }
 
 /// A network of that configuration with weights from anywhere; `origin` names the place in errors.
@@ -406,8 +459,8 @@ pub fn from_source(
                     found: stored.shape,
                 });
             }
-            let values = stored.floats(self.origin, name)?;
-            let values = if transposed { transpose(&values, expected[0], expected[1]) } else { values };
+            let transposed = transposed.then(|| [expected[0], expected[1]]);
+            let values = stored.read(transposed, &|bytes| self.source.release(bytes), self.origin, name)?;
             Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
         }
     }
@@ -480,32 +533,66 @@ pub fn known_names(network: &Network) -> Vec<String> {
     names.1
 }
 
-fn to_f32(stored: &StoredTensor) -> Result<Vec<f32>, Dtype> {
-    fn each<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| f(*chunk)).collect()
-    }
-    let bytes: &[u8] = &stored.bytes;
-    match stored.dtype {
-        Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
-        Dtype::F64 => Ok(each(bytes, |b| f64::from_le_bytes(b) as f32)),
-        Dtype::F16 => Ok(each(bytes, |b| burn::tensor::f16::from_le_bytes(b).to_f32())),
-        Dtype::BF16 => Ok(each(bytes, |b| burn::tensor::bf16::from_le_bytes(b).to_f32())),
-        other => Err(other),
-    }
-}
-
-// [rows, columns] -> [columns, rows], in tiles that fit the cache.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+// Numbers of `N` bytes each as float32, on all cores: most of the time goes to the first touch of new memory. With
+// `[rows, columns]` the matrix is transposed on the way, in tiles that fit the cache. `release` is told what has been read.
+fn convert<const N: usize>(
+    bytes: &[u8],
+    transposed: Option<[usize; 2]>,
+    release: &dyn Fn(&[u8]),
+    number: impl Fn([u8; N]) -> f32 + Sync,
+) -> Vec<f32> {
+    const BAND: usize = 1 << 22;
     const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for row_start in (0..rows).step_by(TILE) {
-        for column_start in (0..columns).step_by(TILE) {
-            for row in row_start..(row_start + TILE).min(rows) {
-                for column in column_start..(column_start + TILE).min(columns) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
+    let mut out = vec![0.0; bytes.len() / N];
+    match transposed {
+        None => {
+            for (out, bytes) in out.chunks_mut(BAND).zip(bytes.chunks(BAND * N)) {
+                let numbers = bytes.as_chunks::<N>().0;
+                out.par_chunks_mut(BAND / 64).zip(numbers.par_chunks(BAND / 64)).for_each(|(out, numbers)| {
+                    out.iter_mut().zip(numbers).for_each(|(out, bytes)| *out = number(*bytes));
+                });
+                release(bytes);
+            }
+        }
+        Some([rows, columns]) => {
+            let band = (BAND / columns.max(1)).next_multiple_of(TILE);
+            for (start, bytes) in (0..rows).step_by(band).zip(bytes.chunks(band * columns * N)) {
+                let numbers = bytes.as_chunks::<N>().0;
+                out.par_chunks_mut(TILE * rows).enumerate().for_each(|(tile, out)| {
+                    for (tile_start, tile_rows) in (start..).step_by(TILE).zip(numbers.chunks(TILE * columns)) {
+                        for (column, out) in (tile * TILE..).zip(out.chunks_exact_mut(rows)) {
+                            for (out, row) in out[tile_start..].iter_mut().zip(tile_rows.chunks_exact(columns)) {
+                                *out = number(row[column]);
+                            }
+                        }
+                    }
+                });
+                release(bytes);
             }
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn matrices_of_several_bands_are_read_whole_and_turned() {
+        for [rows, columns] in [[1, 1], [33, 70], [2200, 2003]] {
+            let n = rows * columns;
+            let bytes: Vec<u8> = (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect();
+            let stored = StoredTensor { dtype: Dtype::F32, shape: vec![rows, columns], bytes: Cow::Borrowed(&bytes) };
+            let released = Cell::new(0);
+            let release = |bytes: &[u8]| released.set(released.get() + bytes.len());
+            let plain = stored.read(None, &release, "file", "w").unwrap();
+            assert!(plain.iter().enumerate().all(|(i, &value)| value == i as f32));
+            let turned = stored.read(Some([rows, columns]), &release, "file", "w").unwrap();
+            let expected = |i: usize| ((i % rows) * columns + i / rows) as f32;
+            assert!(turned.iter().enumerate().all(|(i, &value)| value == expected(i)));
+            assert_eq!(released.get(), 2 * bytes.len());
+        }
+    }
 }

@@ -138,7 +138,7 @@ impl Study {
                 trained.push(Trained {
                     kind,
                     seed,
-                    parameters: subject.model().network().n_parameters(),
+                    parameters: subject.model().n_parameters(),
                     ppl,
                     choice,
                     greedy,

@@ -326,7 +326,7 @@ fn info(folder: &std::path::Path) -> anyhow::Result<()> {
     let size = std::fs::metadata(folder.join(checkpoint::WEIGHTS_FILE))?.len();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(model.config())?)?;
-    writeln!(out, "parameters: {}", model.network().n_parameters())?;
+    writeln!(out, "parameters: {}", model.n_parameters())?;
     writeln!(out, "weights: {:.1} MB", size as f64 / 1e6)?;
     writeln!(out, "sampler defaults: {}", serde_json::to_string(model.generation())?)?;
     Ok(())
@@ -337,10 +337,10 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("--runs and --batch must be at least 1");
     }
     let (device, device_name) = open_device(&args.device)?;
-    let (name, config, network) = match (&args.preset, &args.model) {
+    let (name, config, n_parameters, network) = match (&args.preset, &args.model) {
         (_, Some(folder)) => {
             let (config, network) = checkpoint::load(folder, &device)?;
-            (folder.display().to_string(), config, network)
+            (folder.display().to_string(), config, network.n_parameters(), network.folded())
         }
         (Some(preset), None) => {
             let config = presets::by_name(preset).ok_or_else(|| {
@@ -348,7 +348,7 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 anyhow!("--preset {preset} is none of {}", known.join(", "))
             })?;
             let network = Network::new(&config, &device);
-            (preset.clone(), config, network)
+            (preset.clone(), config, network.n_parameters(), network.folded())
         }
         (None, None) => bail!("give --preset or --model"),
     };
@@ -364,10 +364,13 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         Workload { length, batch: args.batch, steps: args.steps, warmup: args.warmup, runs: args.runs, head_at };
     let baseline = args.baseline.map(|_| {
         let config = ModelConfig::Masked(config.masked_baseline());
-        (Network::new(&config, &device), config)
+        let network = Network::new(&config, &device);
+        (network.n_parameters(), network.folded(), config)
     });
     let mut models = vec![(&network, &config)];
-    models.extend(baseline.as_ref().map(|(network, config)| (network, config)));
+    models.extend(baseline.as_ref().map(|(_, network, config)| (network, config)));
+    let n_parameters: Vec<usize> =
+        std::iter::once(n_parameters).chain(baseline.as_ref().map(|(n_parameters, ..)| *n_parameters)).collect();
     let measured = alternate(&models, &device, &workload)?;
     let figures = |index: usize| -> serde_json::Map<String, Value> {
         let measured = &measured[index];
@@ -377,7 +380,7 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             "seconds": measured.seconds,
             "tokens_per_second": (args.batch * length) as f64 / seconds,
             "network_evaluations": measured.network_evaluations,
-            "parameters": models[index].0.n_parameters(),
+            "parameters": n_parameters[index],
             "flops": measured.flops,
         }) else {
             return serde_json::Map::new();

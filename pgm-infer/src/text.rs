@@ -61,6 +61,7 @@ pub enum Route {
 pub struct TextModel {
     config: ModelConfig,
     network: Network,
+    n_parameters: usize,
     tokenizer: Tokenizer,
     generation: GenerationConfig,
     device: Device,
@@ -104,7 +105,8 @@ impl TextModel {
         tokenizer.set_encode_special_tokens(true);
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
-        Ok(Self { config, network, tokenizer, generation, device: device.clone() })
+        let n_parameters = network.n_parameters();
+        Ok(Self { config, network: network.folded(), n_parameters, tokenizer, generation, device: device.clone() })
     }
 
     /// The configuration.
@@ -112,9 +114,14 @@ impl TextModel {
         &self.config
     }
 
-    /// The network.
+    /// The network, [folded](Network::folded) for inference.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Trainable numbers of the network as it is stored.
+    pub fn n_parameters(&self) -> usize {
+        self.n_parameters
     }
 
     /// Sampler defaults of the folder.

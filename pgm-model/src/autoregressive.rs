@@ -21,7 +21,7 @@ use crate::rotary::{AngleTables, RotaryAngles};
 #[derive(Module, Debug)]
 pub struct AutoregressiveTransformer {
     embedding: Embedding,
-    time: TimeEmbedding,
+    time: Option<TimeEmbedding>,
     blocks: Vec<EncoderBlock>,
     head: Head,
     #[module(skip)]
@@ -48,11 +48,28 @@ impl AutoregressiveTransformer {
         let backbone = &config.backbone;
         Self {
             embedding: embedding(backbone, device),
-            time: TimeEmbedding::new(backbone.cond_dim, device),
+            time: Some(TimeEmbedding::new(backbone.cond_dim, device)),
             blocks: (0..config.n_blocks).map(|_| EncoderBlock::new(backbone, device)).collect(),
             head: Head::new(backbone, device),
             rotary: AngleTables::new(backbone.head_dim(), backbone.length),
         }
+    }
+
+    /// The network for inference: what the condition does is folded into the weights, for the same logits to rounding.
+    /// It can neither be trained nor stored any more.
+    pub fn folded(self) -> Self {
+        let Some(condition) = self.condition() else { return self };
+        Self {
+            time: None,
+            blocks: self.blocks.into_iter().map(|block| block.folded(&condition)).collect(),
+            head: self.head.folded(&condition),
+            ..self
+        }
+    }
+
+    // The condition of all rows, `[1, c]`; absent in a folded network.
+    fn condition(&self) -> Option<Tensor<2>> {
+        self.time.as_ref().map(TimeEmbedding::forward)
     }
 
     /// Logits of the token after each position.
@@ -60,8 +77,8 @@ impl AutoregressiveTransformer {
     /// # Shapes
     /// tokens `[B, L] -> [B, L, V]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let condition = self.time.forward();
-        self.head.forward(self.encode(tokens, &condition), &condition)
+        let condition = self.condition();
+        self.head.forward(self.encode(tokens, condition.as_ref()), condition.as_ref())
     }
 
     /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`: the goal's targets are the tokens after those given.
@@ -69,12 +86,12 @@ impl AutoregressiveTransformer {
     /// # Shapes
     /// tokens `[B, L]`
     pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
-        let condition = self.time.forward();
-        self.head.loss(self.encode(tokens, &condition), &condition, goal)
+        let condition = self.condition();
+        self.head.loss(self.encode(tokens, condition.as_ref()), condition.as_ref(), goal)
     }
 
     // [B, L] -> [B, L, H]
-    fn encode(&self, tokens: Tensor<2, Int>, condition: &Tensor<2>) -> Tensor<3> {
+    fn encode(&self, tokens: Tensor<2, Int>, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let (length, device) = (tokens.dims()[1], tokens.device());
         let angles = RotaryAngles::new(&self.rotary, &Positions::range(0..length, &device));
         let visibility = Visibility::causal(length, length, &device);
@@ -87,7 +104,7 @@ impl AutoregressiveTransformer {
     /// # Shapes
     /// tokens `[B, S] -> [B, 1, V]`
     pub fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
-        let condition = self.time.forward();
+        let condition = self.condition();
         let (n_new, device) = (tokens.dims()[1], tokens.device());
         let n_tokens = cache.n_tokens + n_new;
         let angles = RotaryAngles::new(&self.rotary, &Positions::range(cache.n_tokens..n_tokens, &device));
@@ -97,8 +114,8 @@ impl AutoregressiveTransformer {
         cache.n_tokens = n_tokens;
         let mut x = self.embedding.forward(tokens); // [B, S, H]
         for (block, cache) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.forward_cached(x, &condition, &angles, visibility.as_ref(), cache);
+            x = block.forward_cached(x, condition.as_ref(), &angles, visibility.as_ref(), cache);
         }
-        self.head.forward(x.narrow(1, n_new - 1, 1), &condition)
+        self.head.forward(x.narrow(1, n_new - 1, 1), condition.as_ref())
     }
 }

@@ -7,7 +7,7 @@ use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, Linea
 use burn::tensor::{Device, Tensor, module};
 
 use crate::attention::{Visibility, attend, split_heads};
-use crate::conditioning::{gated_sum, modulated_norm, modulation, modulators, plain_norm};
+use crate::conditioning::{folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, plain_norm};
 use crate::config::BackboneConfig;
 use crate::ops::{bias_gelu, cross_attention, self_attention};
 use crate::plan::Plan;
@@ -33,6 +33,10 @@ impl FeedForward {
         }
     }
 
+    fn gated(self, gate: &Option<Tensor<3>>) -> Self {
+        Self { down: folded_gate(self.down, gate), ..self }
+    }
+
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let bias = self.up.bias.as_ref().expect("made with a bias").val();
         self.down.forward(bias_gelu(module::linear(x, self.up.weight.val(), None), bias))
@@ -47,7 +51,7 @@ pub struct EncoderBlock {
     qkv: Linear,
     out: Linear,
     mlp: FeedForward,
-    modulation: Linear,
+    modulation: Option<Linear>,
     dropout: Dropout,
     n_heads: usize,
 }
@@ -62,18 +66,31 @@ impl EncoderBlock {
             qkv: LinearConfig::new(width, 3 * width).with_bias(false).init(device),
             out: LinearConfig::new(width, width).with_bias(false).init(device),
             mlp: FeedForward::new(config, device),
-            modulation: modulation(config.cond_dim, 6 * width, device),
+            modulation: Some(modulation(config.cond_dim, 6 * width, device)),
             dropout: DropoutConfig::new(config.dropout).init(),
             n_heads: config.n_heads,
         }
     }
 
+    /// The block with what the condition does folded into its weights.
+    pub(crate) fn folded(self, condition: &Tensor<2>) -> Self {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, Some(condition));
+        Self {
+            norm1: folded_norm(self.norm1, shift1, scale1),
+            norm2: folded_norm(self.norm2, shift2, scale2),
+            out: folded_gate(self.out, &gate1),
+            mlp: self.mlp.gated(&gate2),
+            modulation: None,
+            ..self
+        }
+    }
+
     /// # Shapes
-    /// `[B, C, H] -> [B, C, H]`, condition `[B or 1, c]`
+    /// `[B, C, H] -> [B, C, H]`, condition `[B or 1, c]`, absent in a folded block
     pub fn forward(
         &self,
         x: Tensor<3>,
-        condition: &Tensor<2>,
+        condition: Option<&Tensor<2>>,
         angles: &RotaryAngles,
         visibility: Option<&Visibility>,
     ) -> Tensor<3> {
@@ -93,7 +110,7 @@ impl EncoderBlock {
     pub fn forward_cached(
         &self,
         x: Tensor<3>,
-        condition: &Tensor<2>,
+        condition: Option<&Tensor<2>>,
         angles: &RotaryAngles,
         visibility: Option<&Visibility>,
         cache: &mut KeyValues,
@@ -136,7 +153,7 @@ pub struct DecoderBlock {
     kv: Linear,
     out: Linear,
     mlp: FeedForward,
-    modulation: Linear,
+    modulation: Option<Linear>,
     dropout: Dropout,
     n_heads: usize,
 }
@@ -153,15 +170,28 @@ impl DecoderBlock {
             kv: LinearConfig::new(width, 2 * width).with_bias(false).init(device),
             out: LinearConfig::new(width, width).with_bias(false).init(device),
             mlp: FeedForward::new(config, device),
-            modulation: modulation(config.cond_dim, 6 * width, device),
+            modulation: Some(modulation(config.cond_dim, 6 * width, device)),
             dropout: DropoutConfig::new(config.dropout).init(),
             n_heads: config.n_heads,
         }
     }
 
+    /// As [`EncoderBlock::folded`].
+    pub(crate) fn folded(self, condition: &Tensor<2>) -> Self {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, Some(condition));
+        Self {
+            q_norm1: folded_norm(self.q_norm1, shift1, scale1),
+            norm2: folded_norm(self.norm2, shift2, scale2),
+            out: folded_gate(self.out, &gate1),
+            mlp: self.mlp.gated(&gate2),
+            modulation: None,
+            ..self
+        }
+    }
+
     /// # Shapes
-    /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`
-    pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: &Tensor<2>, plan: &Plan) -> Tensor<3> {
+    /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
+    pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
         let q = self.q.forward(modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
         let kv = self.kv.forward(plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]

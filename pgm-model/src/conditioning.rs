@@ -1,11 +1,12 @@
 //! The conditioning vector that modulates every block (adaLN).
 //!
 //! The text models embed a time that is always 0. A class label would be another source of the same `[B, c]` vector;
-//! the blocks only see the vector.
+//! the blocks only see the vector. Where it is the same for every row of every call, as in text sampling, what it does
+//! is folded into the neighbouring weights once, and neither the vector nor the layers that read it are there any more.
 //!
 //! Shapes: B batch (1 where all rows share it), c conditioning width, H hidden.
 
-use burn::module::{Initializer, Module};
+use burn::module::{Initializer, Module, Param};
 use burn::nn::{LayerNorm, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -46,18 +47,48 @@ pub(crate) fn modulation(cond_dim: usize, width: usize, device: &Device) -> Line
     LinearConfig::new(cond_dim, width).with_initializer(Initializer::Zeros).init(device)
 }
 
-/// The `N` vectors, each `[B, 1, H]`.
-pub(crate) fn modulators<const N: usize>(layer: &Linear, condition: &Tensor<2>) -> [Tensor<3>; N] {
+/// The `N` vectors, each `[B, 1, H]`, where they are not folded into the weights.
+pub(crate) fn modulators<const N: usize>(
+    layer: &Option<Linear>,
+    condition: Option<&Tensor<2>>,
+) -> [Option<Tensor<3>>; N] {
+    let (Some(layer), Some(condition)) = (layer, condition) else { return [const { None }; N] };
     let all: Tensor<3> = layer.forward(condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
     let width = all.dims()[2] / N;
-    std::array::from_fn(|index| all.clone().narrow(2, index * width, width))
+    std::array::from_fn(|index| Some(all.clone().narrow(2, index * width, width)))
 }
 
 /// `norm(x) (1 + scale) + shift`; shift and scale `[B or 1, 1, H]`.
-pub(crate) fn modulated_norm(norm: &LayerNorm, x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+pub(crate) fn modulated_norm(
+    norm: &LayerNorm,
+    x: Tensor<3>,
+    shift: Option<Tensor<3>>,
+    scale: Option<Tensor<3>>,
+) -> Tensor<3> {
+    let (Some(shift), Some(scale)) = (shift, scale) else { return plain_norm(norm, x) };
     match [vector(&shift), vector(&scale)] {
         [Some(shift), Some(scale)] => ops::layer_norm(x, norm.gamma.val() * (scale + 1.0), shift),
         _ => plain_norm(norm, x) * (scale + 1.0) + shift,
+    }
+}
+
+/// The norm that does what [`modulated_norm`] does with these.
+pub(crate) fn folded_norm(mut norm: LayerNorm, shift: Option<Tensor<3>>, scale: Option<Tensor<3>>) -> LayerNorm {
+    if let (Some(shift), Some(scale)) = (shift.as_ref().and_then(vector), scale.as_ref().and_then(vector)) {
+        norm.gamma = norm.gamma.map(|gamma| gamma * (scale + 1.0));
+        norm.beta = Some(Param::from_tensor(shift));
+    }
+    norm
+}
+
+/// The layer whose output is the branch that [`gated_sum`] adds with this gate.
+pub(crate) fn folded_gate(layer: Linear, gate: &Option<Tensor<3>>) -> Linear {
+    match gate.as_ref().and_then(vector) {
+        Some(gate) => Linear {
+            weight: layer.weight.map(|weight| weight * gate.clone().unsqueeze()),
+            bias: layer.bias.map(|bias| bias.map(|bias| bias * gate)),
+        },
+        None => layer,
     }
 }
 
@@ -69,7 +100,8 @@ pub(crate) fn plain_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
 }
 
 /// `x + branch gate`; gate `[B or 1, 1, H]`.
-pub(crate) fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
+pub(crate) fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Option<Tensor<3>>) -> Tensor<3> {
+    let Some(gate) = gate else { return x + branch };
     match vector(&gate) {
         Some(gate) => ops::gated_sum(x, branch, gate),
         None => x + branch * gate,

@@ -7,7 +7,7 @@ use burn::nn::{LayerNorm, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::block::norm;
-use crate::conditioning::{modulated_norm, modulation, modulators};
+use crate::conditioning::{folded_norm, modulated_norm, modulation, modulators};
 use crate::config::BackboneConfig;
 use crate::ops;
 
@@ -26,7 +26,7 @@ pub struct Goal {
 #[derive(Module, Debug)]
 pub struct Head {
     norm: LayerNorm,
-    modulation: Linear,
+    modulation: Option<Linear>,
     linear: Linear,
 }
 
@@ -36,16 +36,22 @@ impl Head {
         let (width, vocab) = (config.hidden_size, config.vocab_size);
         Self {
             norm: norm(width, device),
-            modulation: modulation(config.cond_dim, 2 * width, device),
+            modulation: Some(modulation(config.cond_dim, 2 * width, device)),
             linear: LinearConfig::new(width, vocab).with_initializer(Initializer::Zeros).init(device),
         }
+    }
+
+    /// The head with what the condition does folded into its norm.
+    pub(crate) fn folded(self, condition: &Tensor<2>) -> Self {
+        let [shift, scale] = modulators(&self.modulation, Some(condition));
+        Self { norm: folded_norm(self.norm, shift, scale), modulation: None, ..self }
     }
 
     /// Raw logits; the mask's column is an ordinary number here, the loss and the samplers leave it out.
     ///
     /// # Shapes
     /// `[B, K, H] -> [B, K, V]`
-    pub fn forward(&self, x: Tensor<3>, condition: &Tensor<2>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let [shift, scale] = modulators(&self.modulation, condition);
         self.linear.forward(modulated_norm(&self.norm, x, shift, scale))
     }
@@ -54,7 +60,7 @@ impl Head {
     ///
     /// # Shapes
     /// `[B, K, H]`, targets and weights `[B, K]`
-    pub fn loss(&self, x: Tensor<3>, condition: &Tensor<2>, goal: &Goal) -> Tensor<1> {
+    pub fn loss(&self, x: Tensor<3>, condition: Option<&Tensor<2>>, goal: &Goal) -> Tensor<1> {
         let [shift, scale] = modulators(&self.modulation, condition);
         let x = modulated_norm(&self.norm, x, shift, scale);
         let [n_rows, n_positions, width] = x.dims();

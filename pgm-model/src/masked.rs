@@ -18,7 +18,7 @@ use crate::rotary::{AngleTables, RotaryAngles};
 #[derive(Module, Debug)]
 pub struct MaskedTransformer {
     embedding: Embedding,
-    time: TimeEmbedding,
+    time: Option<TimeEmbedding>,
     blocks: Vec<EncoderBlock>,
     head: Head,
     #[module(skip)]
@@ -31,11 +31,28 @@ impl MaskedTransformer {
         let backbone = &config.backbone;
         Self {
             embedding: embedding(backbone, device),
-            time: TimeEmbedding::new(backbone.cond_dim, device),
+            time: Some(TimeEmbedding::new(backbone.cond_dim, device)),
             blocks: (0..config.n_blocks).map(|_| EncoderBlock::new(backbone, device)).collect(),
             head: Head::new(backbone, device),
             rotary: AngleTables::new(backbone.head_dim(), backbone.length),
         }
+    }
+
+    /// The network for inference: what the condition does is folded into the weights, for the same logits to rounding.
+    /// It can neither be trained nor stored any more.
+    pub fn folded(self) -> Self {
+        let Some(condition) = self.condition() else { return self };
+        Self {
+            time: None,
+            blocks: self.blocks.into_iter().map(|block| block.folded(&condition)).collect(),
+            head: self.head.folded(&condition),
+            ..self
+        }
+    }
+
+    // The condition of all rows, `[1, c]`; absent in a folded network.
+    fn condition(&self) -> Option<Tensor<2>> {
+        self.time.as_ref().map(TimeEmbedding::forward)
     }
 
     /// Logits at every position.
@@ -43,8 +60,8 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L] -> [B, L, V]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let condition = self.time.forward();
-        self.head.forward(self.encode(tokens, &condition), &condition)
+        let condition = self.condition();
+        self.head.forward(self.encode(tokens, condition.as_ref()), condition.as_ref())
     }
 
     /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`.
@@ -52,8 +69,8 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L]`
     pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
-        let condition = self.time.forward();
-        self.head.loss(self.encode(tokens, &condition), &condition, goal)
+        let condition = self.condition();
+        self.head.loss(self.encode(tokens, condition.as_ref()), condition.as_ref(), goal)
     }
 
     /// Logits at some positions; the network runs over all of them, the head only over these.
@@ -61,8 +78,8 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, V]`
     pub fn forward_at(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
-        let condition = self.time.forward();
-        let encoded = self.encode(tokens, &condition);
+        let condition = self.condition();
+        let encoded = self.encode(tokens, condition.as_ref());
         let [n_rows, length, width] = encoded.dims();
         let n_positions = positions.indices().dims()[1];
         assert_shape!(positions.indices(), [n_rows, n_positions]);
@@ -70,10 +87,10 @@ impl MaskedTransformer {
         let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &encoded.device()).mul_scalar(length as i32);
         let index = positions.indices().clone() + row_start.unsqueeze_dim(1); // [B, K]
         let chosen = encoded.reshape([n_rows * length, width]).select(0, index.reshape([n_rows * n_positions]));
-        self.head.forward(chosen.reshape([n_rows, n_positions, width]), &condition)
+        self.head.forward(chosen.reshape([n_rows, n_positions, width]), condition.as_ref())
     }
 
-    fn encode(&self, tokens: Tensor<2, Int>, condition: &Tensor<2>) -> Tensor<3> {
+    fn encode(&self, tokens: Tensor<2, Int>, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let length = tokens.dims()[1];
         let angles = RotaryAngles::new(&self.rotary, &Positions::all(1, length, &tokens.device()));
         let x = self.embedding.forward(tokens); // [B, L, H]

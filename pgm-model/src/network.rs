@@ -44,6 +44,15 @@ impl Network {
         self.map(&mut Noise(StdRng::seed_from_u64(seed), bound))
     }
 
+    /// The network for inference, see [`PartitionTransformer::folded`].
+    pub fn folded(self) -> Self {
+        match self {
+            Self::Partition(model) => Self::Partition(model.folded()),
+            Self::Masked(model) => Self::Masked(model.folded()),
+            Self::Autoregressive(model) => Self::Autoregressive(model.folded()),
+        }
+    }
+
     /// Trainable numbers in all.
     pub fn n_parameters(&self) -> usize {
         self.num_params()

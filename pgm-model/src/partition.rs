@@ -18,7 +18,7 @@ use crate::rotary::AngleTables;
 #[derive(Module, Debug)]
 pub struct PartitionTransformer {
     embedding: Embedding,
-    time: TimeEmbedding,
+    time: Option<TimeEmbedding>,
     encoder: Vec<EncoderBlock>,
     swap: GroupSwap,
     decoder: Vec<DecoderBlock>,
@@ -35,7 +35,7 @@ impl PartitionTransformer {
         let backbone = &config.backbone;
         Self {
             embedding: embedding(backbone, device),
-            time: TimeEmbedding::new(backbone.cond_dim, device),
+            time: Some(TimeEmbedding::new(backbone.cond_dim, device)),
             encoder: (0..config.encoder_blocks).map(|_| EncoderBlock::new(backbone, device)).collect(),
             swap: GroupSwap::new(config, device),
             decoder: (0..config.decoder_blocks).map(|_| DecoderBlock::new(backbone, device)).collect(),
@@ -43,6 +43,24 @@ impl PartitionTransformer {
             rotary: AngleTables::new(backbone.head_dim(), backbone.length),
             sinusoids: AngleTables::new(backbone.hidden_size, backbone.length),
         }
+    }
+
+    /// The network for inference: what the condition does is folded into the weights, for the same logits to rounding.
+    /// It can neither be trained nor stored any more.
+    pub fn folded(self) -> Self {
+        let Some(condition) = self.condition() else { return self };
+        Self {
+            time: None,
+            encoder: self.encoder.into_iter().map(|block| block.folded(&condition)).collect(),
+            decoder: self.decoder.into_iter().map(|block| block.folded(&condition)).collect(),
+            head: self.head.folded(&condition),
+            ..self
+        }
+    }
+
+    // The condition of all rows, `[1, c]`; absent in a folded network.
+    fn condition(&self) -> Option<Tensor<2>> {
+        self.time.as_ref().map(TimeEmbedding::forward)
     }
 
     /// Training: logits at every position, each predicted from the other group alone.
@@ -61,9 +79,9 @@ impl PartitionTransformer {
     /// # Shapes
     /// tokens and groups `[B, L]`
     pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, goal: &Goal) -> Tensor<1> {
-        let condition = self.time.forward();
-        let decoded = self.decode(tokens, &Plan::partition(partition, &self.rotary), &condition);
-        self.head.loss(decoded, &condition, goal)
+        let condition = self.condition();
+        let decoded = self.decode(tokens, &Plan::partition(partition, &self.rotary), condition.as_ref());
+        self.head.loss(decoded, condition.as_ref(), goal)
     }
 
     /// Sampling: logits at `positions` only, computed from the clean tokens only.
@@ -76,12 +94,12 @@ impl PartitionTransformer {
     }
 
     fn run(&self, tokens: Tensor<2, Int>, plan: &Plan) -> Tensor<3> {
-        let condition = self.time.forward();
-        self.head.forward(self.decode(tokens, plan, &condition), &condition)
+        let condition = self.condition();
+        self.head.forward(self.decode(tokens, plan, condition.as_ref()), condition.as_ref())
     }
 
     // [B, C] -> [B, K, H]
-    fn decode(&self, tokens: Tensor<2, Int>, plan: &Plan, condition: &Tensor<2>) -> Tensor<3> {
+    fn decode(&self, tokens: Tensor<2, Int>, plan: &Plan, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let mut encoded = self.embedding.forward(tokens); // [B, C, H]
         for block in &self.encoder {
             encoded = block.forward(encoded, condition, &plan.keys, plan.within.as_ref());

@@ -11,7 +11,8 @@ use pgm_model::autoregressive::Cache;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::draw::{DrawSettings, Drawer};
+use crate::draw::DrawSettings;
+use crate::logits::Pick;
 use crate::sampler::{Outcome, Request, Sampled, StepView};
 use crate::{InferError, Logits};
 
@@ -89,20 +90,23 @@ impl CausalSampler<'_> {
         let mut rows = requests.iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
         let start = rows.iter().map(|row| row.tokens.len()).min().unwrap_or(0);
         let end = rows.iter().map(|row| row.length).max().unwrap_or(0);
-        let (mut cache, mut drawer) = (Cache::default(), Drawer::default());
+        let mut cache = Cache::default();
         let mut n_evaluations = 0;
         for position in start..end {
             let logits = self.next(&rows, cache.n_tokens()..position, &mut cache)?;
             n_evaluations += 1;
             let mut decoded = vec![Vec::new(); rows.len()];
-            for (index, row) in rows.iter_mut().enumerate() {
-                if row.tokens.len() == position && row.is_open() {
-                    let drawn = drawer.draw(logits.at(index, 0), self.mask_index, draw, row.rng.random());
-                    row.tokens.push(drawn.class as u32);
-                    row.log_probabilities.push(drawn.log_probability);
-                    row.margins.push(drawn.margin);
-                    decoded[index].push((position, drawn.class as u32));
-                }
+            let ends_here = |row: &Row| row.tokens.len() == position && row.is_open();
+            let pick = |(row, state): (usize, &mut Row)| {
+                ends_here(state).then(|| Pick { row, index: 0, uniform: state.rng.random() })
+            };
+            let picks: Vec<Pick> = rows.iter_mut().enumerate().filter_map(pick).collect();
+            for (pick, drawn) in picks.iter().zip(logits.draw(&picks, self.mask_index, draw)?) {
+                let row = &mut rows[pick.row];
+                row.tokens.push(drawn.class as u32);
+                row.log_probabilities.push(drawn.log_probability);
+                row.margins.push(drawn.margin);
+                decoded[pick.row].push((position, drawn.class as u32));
             }
             let (step, n_steps) = (position + 1 - start, end - start);
             if observe(&StepView { step, n_steps, n_evaluations, decoded: &decoded }).is_break() {
@@ -118,9 +122,6 @@ impl CausalSampler<'_> {
         let token = |row: &Row, position: usize| *row.tokens.get(position).unwrap_or(&row.tokens[0]) as i32;
         let values = rows.iter().flat_map(|row| new.clone().map(move |position| token(row, position))).collect();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(values, shape), self.device);
-        let logits = self.model.forward_cached(tokens, cache);
-        let n_classes = logits.dims()[2];
-        let values = logits.try_into_vec_as::<f32>().map_err(|error| InferError::Device(error.to_string()))?;
-        Ok(Logits { values, n_positions: 1, n_classes })
+        Logits::new(self.model.forward_cached(tokens, cache))
     }
 }

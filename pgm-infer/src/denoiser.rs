@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{CleanTokens, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
-use crate::InferError;
+use crate::{InferError, Logits};
 
 /// What is decoded of one row so far.
 #[derive(Clone, Debug, Default)]
@@ -14,25 +14,6 @@ pub struct RowState {
     pub positions: Vec<usize>,
     /// Their tokens.
     pub tokens: Vec<u32>,
-}
-
-/// Logits on the host: `values[(row * n_positions + index) * n_classes + class]`.
-#[derive(Clone, Debug)]
-pub struct Logits {
-    /// All logits; rows with fewer positions than the longest are padded.
-    pub values: Vec<f32>,
-    /// Positions of the longest row.
-    pub n_positions: usize,
-    /// Classes.
-    pub n_classes: usize,
-}
-
-impl Logits {
-    /// The logits of one position of one row.
-    pub fn at(&self, row: usize, index: usize) -> &[f32] {
-        let start = (row * self.n_positions + index) * self.n_classes;
-        &self.values[start..start + self.n_classes]
-    }
 }
 
 /// Predicts the tokens at some positions from what is decoded so far.
@@ -47,12 +28,6 @@ pub trait Denoiser {
     fn mask_index(&self) -> usize;
 }
 
-fn read(logits: Tensor<3>) -> Result<Logits, InferError> {
-    let [_, n_positions, n_classes] = logits.dims();
-    let values = logits.try_into_vec_as::<f32>().map_err(|error| InferError::Device(error.to_string()))?;
-    Ok(Logits { values, n_positions, n_classes })
-}
-
 fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {
     positions.iter().map(|row| row.to_vec()).collect()
 }
@@ -61,31 +36,37 @@ fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {
 fn by_length(
     rows: &[&RowState],
     positions: &[&[usize]],
-    run: impl Fn(&[&RowState], &[&[usize]]) -> Result<Logits, InferError>,
+    run: impl Fn(&[&RowState], &[&[usize]]) -> Tensor<3>,
 ) -> Result<Logits, InferError> {
     let mut lengths: Vec<usize> = rows.iter().map(|row| row.length).collect();
     lengths.sort_unstable();
     lengths.dedup();
     if lengths.len() == 1 {
-        return run(rows, positions);
+        return Logits::new(run(rows, positions));
     }
     let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
-    let mut all = Logits { values: Vec::new(), n_positions, n_classes: 0 };
+    let mut parts = Vec::new();
+    let mut place = vec![0; rows.len()];
+    let mut n_done = 0;
     for length in lengths {
         let members: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].length == length).collect();
         let some_rows: Vec<&RowState> = members.iter().map(|&row| rows[row]).collect();
         let some_positions: Vec<&[usize]> = members.iter().map(|&row| positions[row]).collect();
-        let some = run(&some_rows, &some_positions)?;
-        all.n_classes = some.n_classes;
-        all.values.resize(rows.len() * n_positions * some.n_classes, 0.0);
-        for (place, &row) in members.iter().enumerate() {
-            for index in 0..positions[row].len() {
-                let start = (row * n_positions + index) * some.n_classes;
-                all.values[start..start + some.n_classes].copy_from_slice(some.at(place, index));
+        let some = run(&some_rows, &some_positions);
+        let [n_some, n_some_positions, n_classes] = some.dims();
+        parts.push(match n_positions - n_some_positions {
+            0 => some,
+            missing => {
+                let filler = Tensor::zeros([n_some, missing, n_classes], (&some.device(), some.dtype()));
+                Tensor::cat(vec![some, filler], 1)
             }
-        }
+        });
+        members.iter().enumerate().for_each(|(index, &row)| place[row] = (n_done + index) as i32);
+        n_done += members.len();
     }
-    Ok(all)
+    let all = Tensor::cat(parts, 0);
+    let place = Tensor::<1, Int>::from_data(TensorData::new(place, [rows.len()]), &all.device());
+    Logits::new(all.select(0, place))
 }
 
 // A [B, L] tensor of tokens, `filler` where nothing is decoded. Rows have equal length.
@@ -140,7 +121,7 @@ pub struct PartitionDenoiser<'a> {
 
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
-        read(from_clean(self.model, rows, positions, self.device))
+        Logits::new(from_clean(self.model, rows, positions, self.device))
     }
 
     fn mask_index(&self) -> usize {
@@ -160,7 +141,7 @@ pub struct FullDenoiser<'a> {
 }
 
 impl FullDenoiser<'_> {
-    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Tensor<3> {
         let tokens = dense(rows, 0, self.device);
         let length = tokens.dims()[1];
         let groups: Vec<Vec<bool>> = rows
@@ -181,7 +162,7 @@ impl FullDenoiser<'_> {
         }
         let index = Tensor::from_data(TensorData::new(index, [rows.len() * n_positions]), self.device);
         let chosen = all.reshape([rows.len() * length, n_classes]).select(0, index);
-        read(chosen.reshape([rows.len(), n_positions, n_classes]))
+        chosen.reshape([rows.len(), n_positions, n_classes])
     }
 }
 
@@ -219,7 +200,7 @@ pub struct MaskedDenoiser<'a> {
 }
 
 impl MaskedDenoiser<'_> {
-    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Tensor<3> {
         let tokens = dense(rows, self.mask_index as u32, self.device);
         let mut wanted = to_vecs(positions);
         let n_positions = wanted.iter().map(Vec::len).max().unwrap_or(0);
@@ -232,7 +213,7 @@ impl MaskedDenoiser<'_> {
             }
         }
         let logits = self.model.forward_at(tokens, &Positions::new(&wanted, self.device));
-        read(logits.narrow(1, 0, n_positions))
+        logits.narrow(1, 0, n_positions)
     }
 }
 

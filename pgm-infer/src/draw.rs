@@ -1,8 +1,9 @@
 //! The categorical draw, with float64 statistics whatever the device computes in.
 //!
 //! Gumbel noise in float32 cannot reach the tail of a distribution and so lowers the entropy of samples
-//! (arXiv 2409.02908). Here logits come to the host and the inverse of the cumulative distribution is taken in float64
-//! with a uniform of 53 bits, which costs one exponential a class and one random number a token.
+//! (arXiv 2409.02908). Here the inverse of the cumulative distribution is taken in float64 with a uniform of 53 bits,
+//! which costs one exponential a class and one random number a token. [`Logits`](crate::Logits) says what of it happens
+//! on the device.
 
 use crate::InferError;
 
@@ -63,6 +64,19 @@ pub struct Drawer {
 impl Drawer {
     /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution.
     pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> Drawn {
+        self.draw_among(logits, excluded, settings, uniform, None)
+    }
+
+    /// As [`draw`](Self::draw) where the logits are only those of the most probable classes: `total` is the tempered
+    /// probability of all classes beside that of the best, which top-p is a share of.
+    pub(crate) fn draw_among(
+        &mut self,
+        logits: &[f32],
+        excluded: usize,
+        settings: &DrawSettings,
+        uniform: f64,
+        total: Option<f64>,
+    ) -> Drawn {
         let allowed = |class: &usize| *class != excluded;
         let best = (0..logits.len()).filter(allowed).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
         let largest = f64::from(logits[best]);
@@ -80,14 +94,14 @@ impl Drawer {
                 let inverse = 1.0 / settings.temperature;
                 self.weights.iter_mut().for_each(|weight| *weight = weight.powf(inverse));
             }
-            self.cut(settings);
+            self.cut(settings, total);
             self.invert(uniform, best)
         };
         Drawn { class, log_probability: f64::from(logits[class]) - largest - log_total, margin }
     }
 
     // Zeroes the weights that top-k and top-p leave out. Of equal weights the lower class stays.
-    fn cut(&mut self, settings: &DrawSettings) {
+    fn cut(&mut self, settings: &DrawSettings, total: Option<f64>) {
         let n_classes = self.weights.len();
         let by_k = settings.top_k > 0 && settings.top_k < n_classes;
         if !by_k && settings.top_p >= 1.0 {
@@ -104,7 +118,8 @@ impl Drawer {
         }
         if settings.top_p < 1.0 {
             self.order.sort_unstable_by(|&a, &b| larger_first(weights, a, b));
-            let wanted = settings.top_p * weights.iter().sum::<f64>();
+            let kept = || weights.iter().sum::<f64>();
+            let wanted = settings.top_p * total.filter(|_| !by_k).unwrap_or_else(kept);
             let mut held = 0.0;
             for &class in &self.order {
                 if held >= wanted {

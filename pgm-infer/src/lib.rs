@@ -12,15 +12,17 @@ pub mod device;
 pub mod draw;
 mod error;
 pub mod flops;
+pub mod logits;
 pub mod sampler;
 pub mod schedule;
 pub mod template;
 pub mod text;
 
 pub use causal::CausalSampler;
-pub use denoiser::{Denoiser, FullDenoiser, Logits, MaskedDenoiser, PartitionDenoiser};
+pub use denoiser::{Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser};
 pub use draw::DrawSettings;
 pub use error::InferError;
+pub use logits::Logits;
 pub use sampler::{Request, Sampled, Settings, StepView, sample};
 pub use schedule::Schedule;
 pub use text::{GenerationConfig, Route, TextModel};

@@ -9,10 +9,10 @@ use std::ops::ControlFlow;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use crate::denoiser::{Denoiser, RowState};
-use crate::draw::{DrawSettings, Drawer, Drawn};
+use crate::draw::DrawSettings;
+use crate::logits::Pick;
 use crate::{InferError, Schedule};
 
 /// One row to sample: its length, its given tokens, its seed.
@@ -162,28 +162,21 @@ pub fn sample(
             let positions: Vec<&[usize]> = taken.iter().map(Vec::as_slice).collect();
             let logits = denoiser.logits(&states, &positions)?;
             n_evaluations += 1;
-            let mut is_active = vec![None; rows.len()];
-            active.iter().enumerate().for_each(|(place, &index)| is_active[index] = Some(place));
-            // One uniform for each token, taken in order from the row's own stream; then the draws run in parallel.
-            let excluded = denoiser.mask_index();
-            for (index, row) in rows.iter_mut().enumerate() {
-                let Some(place) = is_active[index] else { continue };
-                let uniforms: Vec<f64> = taken[place].iter().map(|_| row.rng.random()).collect();
-                let drawn: Vec<Drawn> = uniforms
-                    .into_par_iter()
-                    .enumerate()
-                    .map_init(Drawer::default, |drawer, (k, uniform)| {
-                        drawer.draw(logits.at(place, k), excluded, &settings.draw, uniform)
-                    })
-                    .collect();
-                for (&position, drawn) in taken[place].iter().zip(drawn) {
-                    let token = drawn.class;
-                    row.state.positions.push(position);
-                    row.state.tokens.push(token as u32);
-                    row.log_probabilities.push(drawn.log_probability);
-                    row.margins.push(drawn.margin);
-                    decoded[index].push((position, token as u32));
-                }
+            // One uniform for each token, taken in order from the row's own stream.
+            let mut picks = Vec::new();
+            for (place, &index) in active.iter().enumerate() {
+                let rng = &mut rows[index].rng;
+                picks.extend((0..taken[place].len()).map(|k| Pick { row: place, index: k, uniform: rng.random() }));
+            }
+            let drawn = logits.draw(&picks, denoiser.mask_index(), &settings.draw)?;
+            for (pick, drawn) in picks.iter().zip(drawn) {
+                let (index, position) = (active[pick.row], taken[pick.row][pick.index]);
+                let (row, token) = (&mut rows[index], drawn.class as u32);
+                row.state.positions.push(position);
+                row.state.tokens.push(token);
+                row.log_probabilities.push(drawn.log_probability);
+                row.margins.push(drawn.margin);
+                decoded[index].push((position, token));
             }
         }
         let view = StepView { step: step + 1, n_steps, n_evaluations, decoded: &decoded };
@@ -226,7 +219,7 @@ mod tests {
                     }
                 }
             }
-            Ok(Logits { values, n_positions, n_classes: CLASSES })
+            Ok(Logits::from_host(values, n_positions, CLASSES))
         }
 
         fn mask_index(&self) -> usize {

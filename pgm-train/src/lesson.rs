@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-use pgm_infer::DrawSettings;
 use pgm_infer::denoiser::{RowState, logits_at};
-use pgm_infer::draw::Drawer;
+use pgm_infer::logits::Pick;
+use pgm_infer::{DrawSettings, Logits};
 use pgm_model::{Network, Partition};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -158,17 +158,17 @@ impl Teacher {
         states: &mut [RowState],
         rng: &mut impl Rng,
     ) {
-        let [_, width, n_classes] = logits.dims();
-        let values = logits.clone().into_data().convert::<f32>();
-        let values = values.as_slice::<f32>().expect("converted to float32");
-        let (mut drawer, draw) = (Drawer::default(), DrawSettings::default());
+        let mut picks = Vec::new();
         for (row, &view) in active.iter().enumerate() {
-            for (index, &position) in decided[view].iter().enumerate() {
-                let start = (row * width + index) * n_classes;
-                let drawn = drawer.draw(&values[start..start + n_classes], self.mask_index, &draw, rng.random());
-                states[view].positions.push(position);
-                states[view].tokens.push(drawn.class as u32);
-            }
+            picks.extend((0..decided[view].len()).map(|index| Pick { row, index, uniform: rng.random() }));
+        }
+        let drawn = Logits::new(logits.clone())
+            .and_then(|logits| logits.draw(&picks, self.mask_index, &DrawSettings::default()))
+            .expect("the device computes");
+        for (pick, drawn) in picks.iter().zip(drawn) {
+            let view = active[pick.row];
+            states[view].positions.push(decided[view][pick.index]);
+            states[view].tokens.push(drawn.class as u32);
         }
     }
 }

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{CleanTokens, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
+use crate::logits::in_host_memory;
 use crate::{InferError, Logits};
 
 /// What is decoded of one row so far.
@@ -105,7 +106,22 @@ pub fn logits_at(
 fn from_clean(model: &PartitionTransformer, rows: &[&RowState], positions: &[&[usize]], device: &Device) -> Tensor<3> {
     let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
-    model.forward_clean(&CleanTokens::new(&tokens, &clean, device), &Positions::new(&to_vecs(positions), device))
+    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+    let n_clean = width_for(longest(&mut clean.iter().map(Vec::len)), device);
+    let n_positions = longest(&mut positions.iter().map(|row| row.len()));
+    let queries = Positions::padded(&to_vecs(positions), width_for(n_positions, device), device);
+    let logits = model.forward_clean(&CleanTokens::padded(&tokens, &clean, n_clean, device), &queries);
+    if logits.dims()[1] == n_positions { logits } else { logits.narrow(1, 0, n_positions) }
+}
+
+// How wide to make a row of `n` tokens. On the CPU just as wide; elsewhere kernels are compiled and tuned for each shape,
+// so there are few: powers of two up to 64, then multiples of 64.
+fn width_for(n: usize, device: &Device) -> usize {
+    if in_host_memory(device) { n } else { rounded(n) }
+}
+
+fn rounded(n: usize) -> usize {
+    if n <= 64 { n.next_power_of_two() } else { n.next_multiple_of(64) }
 }
 
 /// The partition model's sampling path: only clean tokens are processed.

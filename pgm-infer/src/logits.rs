@@ -106,7 +106,7 @@ fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
 
 // Whether tensors of this device are read as they lie.
 #[allow(unused_variables)]
-fn in_host_memory(device: &Device) -> bool {
+pub(crate) fn in_host_memory(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if *device == Device::flex() {
         return true;

@@ -20,7 +20,12 @@ impl Positions {
     /// Positions from the host, one slice a row. Shorter rows are padded with position 0; what is computed there has
     /// no meaning.
     pub fn new(rows: &[Vec<usize>], device: &Device) -> Self {
-        let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+        Self::padded(rows, 0, device)
+    }
+
+    /// As [`new`](Self::new), every row padded to at least `width` positions.
+    pub fn padded(rows: &[Vec<usize>], width: usize, device: &Device) -> Self {
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(width);
         let span = rows.iter().flatten().max().map_or(1, |last| last + 1);
         Self { indices: padded(rows, width, device, |&position| position as i32), span }
     }
@@ -96,11 +101,20 @@ impl CleanTokens {
     /// # Panics
     /// When `tokens` and `positions` differ in shape, which is a programmer's error.
     pub fn new(tokens: &[Vec<u32>], positions: &[Vec<usize>], device: &Device) -> Self {
+        Self::padded(tokens, positions, 1, device)
+    }
+
+    /// As [`new`](Self::new), every row padded to at least `width` tokens, which nothing sees: a device that tunes or
+    /// compiles for each shape then meets few of them.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn padded(tokens: &[Vec<u32>], positions: &[Vec<usize>], width: usize, device: &Device) -> Self {
         let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
         let position_counts: Vec<usize> = positions.iter().map(Vec::len).collect();
         assert_eq!(lengths, position_counts, "every clean token has one position");
         // At least one column, so that no tensor is empty: in an empty row that column is hidden from every query.
-        let width = lengths.iter().copied().max().unwrap_or(0).max(1);
+        let width = lengths.iter().copied().max().unwrap_or(0).max(width).max(1);
         let span = positions.iter().flatten().max().map_or(1, |last| last + 1);
         let ragged = lengths.iter().any(|&length| length != width);
         Self {

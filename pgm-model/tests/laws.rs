@@ -125,6 +125,28 @@ proptest! {
     }
 
     #[test]
+    fn what_fills_a_row_up_changes_nothing(case in cases(), filler in 1..9_usize) {
+        let (device, model) = (Device::flex(), case.model());
+        let (clean, open) = (case.members(false), case.members(true));
+        let tokens: Vec<Vec<u32>> =
+            clean.iter().zip(&case.tokens).map(|(at, row)| at.iter().map(|&i| row[i]).collect()).collect();
+        let [n_clean, n_open] = [&clean, &open].map(|rows| rows.iter().map(Vec::len).max().unwrap());
+        prop_assume!(n_open > 0);
+        let exact = model
+            .forward_clean(&CleanTokens::new(&tokens, &clean, &device), &Positions::new(&open, &device));
+        let filled = model.forward_clean(
+            &CleanTokens::padded(&tokens, &clean, n_clean + filler, &device),
+            &Positions::padded(&open, n_open + filler, &device),
+        );
+        let filled = rows(filled.narrow(1, 0, n_open));
+        for ((exact, filled), open) in rows(exact).iter().zip(&filled).zip(&open) {
+            for (a, b) in exact.iter().zip(filled).take(open.len()) {
+                prop_assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < TOLERANCE), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_order_of_the_clean_tokens_does_not_matter(case in cases(), rotation in 1..11_usize) {
         let model = case.model();
         let clean = case.members(false);

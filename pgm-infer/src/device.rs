@@ -3,6 +3,47 @@
 use std::str::FromStr;
 
 use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use pgm_model::WeightType;
+
+/// `--dtype` and `--quantize`: what the weights of a loaded model are held in.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WeightArgs {
+    /// Type of the weights; half precision where the device has it [default: f32]
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Quantise the weights: less memory, some loss
+    #[arg(long, value_enum, conflicts_with = "dtype")]
+    quantize: Option<Quantize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Quantize {
+    /// 8 bits
+    Q8,
+    /// 4 bits
+    Q4,
+}
+
+impl WeightArgs {
+    /// What was asked for.
+    pub fn weights(&self) -> WeightType {
+        match (self.dtype, self.quantize) {
+            (_, Some(Quantize::Q8)) => WeightType::Q8,
+            (_, Some(Quantize::Q4)) => WeightType::Q4,
+            (Some(Dtype::F16), _) => WeightType::F16,
+            (Some(Dtype::Bf16), _) => WeightType::BF16,
+            (Some(Dtype::F32) | None, None) => WeightType::F32,
+        }
+    }
+}
 
 /// A value of `--device`.
 #[derive(Clone, Debug, PartialEq, Eq)]

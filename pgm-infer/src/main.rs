@@ -13,7 +13,7 @@ use anyhow::{anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::{Workload, alternate, default_schedule};
 use pgm_infer::denoiser::HeadAt;
-use pgm_infer::device::DeviceName;
+use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sampler::{Request, Settings, StepView};
 use pgm_infer::template::{self, Part};
 use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
@@ -94,6 +94,8 @@ struct GenerateArgs {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// Print one JSON object a sample
     #[arg(long)]
     json: bool,
@@ -143,6 +145,8 @@ struct BenchArgs {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// Accepted for symmetry; the output is always one JSON object on one line
     #[arg(long)]
     json: bool,
@@ -191,7 +195,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         bail!("-n and --batch must be at least 1");
     }
     let (device, device_name) = open_device(&args.device)?;
-    let model = TextModel::load(&args.model, &device)?;
+    let model = TextModel::load(&args.model, &device)?.with_weights(args.weights.weights())?;
     let parts = match (&args.prompt, &args.template) {
         (Some(prompt), _) => vec![Part::Text(prompt.clone())],
         (None, Some(template)) => template::parse(template, args.blank)?,
@@ -249,7 +253,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
                     "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
                     "steps": steps, "temperature": draw.temperature, "top_k": draw.top_k,
                     "top_p": draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
-                    "seconds": seconds, "device": device_name,
+                    "seconds": seconds, "device": device_name, "weights": args.weights.weights().name(),
                 });
                 writeln!(out, "{object}")?;
             } else {
@@ -337,10 +341,11 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("--runs and --batch must be at least 1");
     }
     let (device, device_name) = open_device(&args.device)?;
+    let weights = args.weights.weights();
     let (name, config, n_parameters, network) = match (&args.preset, &args.model) {
         (_, Some(folder)) => {
             let (config, network) = checkpoint::load(folder, &device)?;
-            (folder.display().to_string(), config, network.n_parameters(), network.folded())
+            (folder.display().to_string(), config, network.n_parameters(), network.folded().with_weights(weights)?)
         }
         (Some(preset), None) => {
             let config = presets::by_name(preset).ok_or_else(|| {
@@ -348,7 +353,7 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 anyhow!("--preset {preset} is none of {}", known.join(", "))
             })?;
             let network = Network::new(&config, &device);
-            (preset.clone(), config, network.n_parameters(), network.folded())
+            (preset.clone(), config, network.n_parameters(), network.folded().with_weights(weights)?)
         }
         (None, None) => bail!("give --preset or --model"),
     };
@@ -365,8 +370,9 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let baseline = args.baseline.map(|_| {
         let config = ModelConfig::Masked(config.masked_baseline());
         let network = Network::new(&config, &device);
-        (network.n_parameters(), network.folded(), config)
+        anyhow::Ok((network.n_parameters(), network.folded().with_weights(weights)?, config))
     });
+    let baseline = baseline.transpose()?;
     let mut models = vec![(&network, &config)];
     models.extend(baseline.as_ref().map(|(_, network, config)| (network, config)));
     let n_parameters: Vec<usize> =
@@ -390,6 +396,7 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let mut object = figures(0);
     object.insert("model".into(), name.into());
     object.insert("device".into(), device_name.into());
+    object.insert("weights".into(), weights.name().into());
     object.insert("threads".into(), std::thread::available_parallelism().map_or(1, usize::from).into());
     for (key, value) in [("length", length), ("batch", args.batch), ("steps", args.steps), ("runs", args.runs)] {
         object.insert(key.into(), value.into());

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use pgm_model::checkpoint::{self, GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::config::MAX_LENGTH;
-use pgm_model::{ModelConfig, Network};
+use pgm_model::{ModelConfig, Network, WeightType};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
@@ -107,6 +107,14 @@ impl TextModel {
         tokenizer.with_padding(None);
         let n_parameters = network.n_parameters();
         Ok(Self { config, network: network.folded(), n_parameters, tokenizer, generation, device: device.clone() })
+    }
+
+    /// The model with its weights in another type, see [`Network::with_weights`].
+    ///
+    /// # Errors
+    /// [`InferError::Model`] when the device or the model cannot do it.
+    pub fn with_weights(self, weights: WeightType) -> Result<Self, InferError> {
+        Ok(Self { network: self.network.with_weights(weights)?, ..self })
     }
 
     /// The configuration.

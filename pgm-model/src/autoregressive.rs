@@ -13,7 +13,7 @@ use crate::block::{EncoderBlock, KeyValues};
 use crate::conditioning::TimeEmbedding;
 use crate::config::AutoregressiveConfig;
 use crate::head::{Goal, Head};
-use crate::partition::embedding;
+use crate::partition::{embed, embedding};
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
 
@@ -95,7 +95,7 @@ impl AutoregressiveTransformer {
         let (length, device) = (tokens.dims()[1], tokens.device());
         let angles = RotaryAngles::new(&self.rotary, &Positions::range(0..length, &device));
         let visibility = Visibility::causal(length, length, &device);
-        let x = self.embedding.forward(tokens); // [B, L, H]
+        let x = embed(&self.embedding, tokens); // [B, L, H]
         self.blocks.iter().fold(x, |x, block| block.forward(x, condition, &angles, Some(&visibility)))
     }
 
@@ -112,7 +112,7 @@ impl AutoregressiveTransformer {
         let visibility = (n_new > 1).then(|| Visibility::causal(n_new, n_tokens, &device));
         cache.blocks.resize_with(self.blocks.len(), KeyValues::default);
         cache.n_tokens = n_tokens;
-        let mut x = self.embedding.forward(tokens); // [B, S, H]
+        let mut x = embed(&self.embedding, tokens); // [B, S, H]
         for (block, cache) in self.blocks.iter().zip(&mut cache.blocks) {
             x = block.forward_cached(x, condition.as_ref(), &angles, visibility.as_ref(), cache);
         }

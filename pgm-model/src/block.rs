@@ -4,12 +4,12 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 
 use crate::attention::{Visibility, attend, split_heads};
 use crate::conditioning::{folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, plain_norm};
 use crate::config::BackboneConfig;
-use crate::ops::{bias_gelu, cross_attention, self_attention};
+use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention};
 use crate::plan::Plan;
 use crate::rotary::RotaryAngles;
 
@@ -39,7 +39,7 @@ impl FeedForward {
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let bias = self.up.bias.as_ref().expect("made with a bias").val();
-        self.down.forward(bias_gelu(module::linear(x, self.up.weight.val(), None), bias))
+        linear(&self.down, bias_gelu(product(x, self.up.weight.val()), bias))
     }
 }
 
@@ -95,9 +95,9 @@ impl EncoderBlock {
         visibility: Option<&Visibility>,
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let qkv = self.qkv.forward(modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, C, 3 H]
+        let qkv = linear(&self.qkv, modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, C, 3 H]
         let context = self_attention(qkv, angles, visibility, self.n_heads);
-        let x = gated_sum(x, self.dropout.forward(self.out.forward(context)), gate1);
+        let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
         let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)
     }
@@ -117,11 +117,11 @@ impl EncoderBlock {
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
         let width = x.dims()[2];
-        let qkv = self.qkv.forward(modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, S, 3 H]
+        let qkv = linear(&self.qkv, modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, S, 3 H]
         let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
         let (k, v) = cache.append(angles.rotate(k), v);
         let context = attend(angles.rotate(q), k, v, visibility);
-        let x = gated_sum(x, self.out.forward(context), gate1);
+        let x = gated_sum(x, linear(&self.out, context), gate1);
         let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, branch, gate2)
     }
@@ -193,10 +193,10 @@ impl DecoderBlock {
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
     pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let q = self.q.forward(modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
-        let kv = self.kv.forward(plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]
+        let q = linear(&self.q, modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
+        let kv = linear(&self.kv, plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]
         let context = cross_attention(q, kv, [&plan.queries, &plan.keys], plan.across.as_ref(), self.n_heads);
-        let x = gated_sum(x, self.dropout.forward(self.out.forward(context)), gate1);
+        let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
         let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)
     }

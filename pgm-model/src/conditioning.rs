@@ -38,7 +38,7 @@ impl TimeEmbedding {
         let mut sinusoid = vec![1.0_f32; 2 * N_FREQUENCIES];
         sinusoid[N_FREQUENCIES..].fill(0.0);
         let x = Tensor::from_data(TensorData::new(sinusoid, [1, 2 * N_FREQUENCIES]), &device);
-        silu(self.output.forward(silu(self.input.forward(x))))
+        silu(ops::linear(&self.output, silu(ops::linear(&self.input, x))))
     }
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn modulators<const N: usize>(
     condition: Option<&Tensor<2>>,
 ) -> [Option<Tensor<3>>; N] {
     let (Some(layer), Some(condition)) = (layer, condition) else { return [const { None }; N] };
-    let all: Tensor<3> = layer.forward(condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
+    let all: Tensor<3> = ops::linear(layer, condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
     let width = all.dims()[2] / N;
     std::array::from_fn(|index| Some(all.clone().narrow(2, index * width, width)))
 }

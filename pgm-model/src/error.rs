@@ -18,6 +18,9 @@ pub enum ModelError {
         /// What is wrong with it, as the end of the sentence.
         problem: String,
     },
+    /// Weights that cannot be held in the asked-for type.
+    #[error("{0}")]
+    Precision(String),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {

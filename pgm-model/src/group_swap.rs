@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
-use crate::ops::cross_attention;
+use crate::ops::{cross_attention, linear};
 use crate::plan::{KeySets, Plan};
 use crate::rotary::AngleTables;
 
@@ -35,8 +35,8 @@ pub struct QueryMlp {
 impl QueryProjection {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Linear(layer) => layer.forward(x),
-            Self::Mlp4(mlp) => mlp.down.forward(silu(mlp.up.forward(x))),
+            Self::Linear(layer) => linear(layer, x),
+            Self::Mlp4(mlp) => linear(&mlp.down, silu(linear(&mlp.up, x))),
         }
     }
 }
@@ -58,18 +58,18 @@ impl GroupSwap {
     /// A new layer.
     pub fn new(config: &PartitionConfig, device: &Device) -> Self {
         let width = config.backbone.hidden_size;
-        let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(device);
+        let layer = |inputs, outputs| LinearConfig::new(inputs, outputs).init(device);
         Self {
             base: Initializer::Normal { mean: 0.0, std: 1.0 }.init([1, width], device),
             norm: LayerNormConfig::new(width).init(device),
             projection: match config.projection {
-                Projection::Linear => QueryProjection::Linear(linear(width, width)),
+                Projection::Linear => QueryProjection::Linear(layer(width, width)),
                 Projection::Mlp4 => {
-                    QueryProjection::Mlp4(QueryMlp { up: linear(width, 4 * width), down: linear(4 * width, width) })
+                    QueryProjection::Mlp4(QueryMlp { up: layer(width, 4 * width), down: layer(4 * width, width) })
                 }
             },
-            kv: linear(width, 2 * width),
-            out: linear(width, width),
+            kv: layer(width, 2 * width),
+            out: layer(width, width),
             queries: config.queries,
             n_heads: config.backbone.n_heads,
         }
@@ -95,9 +95,9 @@ impl GroupSwap {
             }
         };
         let q = self.projection.forward(plain_norm(&self.norm, query));
-        let kv = self.kv.forward(encoded.clone()); // [B, C, 2 H]
+        let kv = linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
-        self.out.forward(cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads))
+        linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads))
     }
 }
 

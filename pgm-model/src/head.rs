@@ -53,7 +53,7 @@ impl Head {
     /// `[B, K, H] -> [B, K, V]`
     pub fn forward(&self, x: Tensor<3>, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let [shift, scale] = modulators(&self.modulation, condition);
-        self.linear.forward(modulated_norm(&self.norm, x, shift, scale))
+        ops::linear(&self.linear, modulated_norm(&self.norm, x, shift, scale))
     }
 
     /// As [`loss::weighted_loss`](crate::loss::weighted_loss) of the logits, without holding them all; `[1]`.

@@ -32,6 +32,7 @@ pub mod partition;
 pub mod plan;
 pub mod presets;
 pub mod rotary;
+pub mod weights;
 
 pub use autoregressive::AutoregressiveTransformer;
 pub use config::{
@@ -43,3 +44,4 @@ pub use masked::MaskedTransformer;
 pub use network::Network;
 pub use partition::PartitionTransformer;
 pub use plan::{CleanTokens, Partition, Positions};
+pub use weights::WeightType;

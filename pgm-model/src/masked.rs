@@ -10,7 +10,7 @@ use crate::block::EncoderBlock;
 use crate::conditioning::TimeEmbedding;
 use crate::config::MaskedConfig;
 use crate::head::{Goal, Head};
-use crate::partition::embedding;
+use crate::partition::{embed, embedding};
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
 
@@ -93,7 +93,7 @@ impl MaskedTransformer {
     fn encode(&self, tokens: Tensor<2, Int>, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let length = tokens.dims()[1];
         let angles = RotaryAngles::new(&self.rotary, &Positions::all(1, length, &tokens.device()));
-        let x = self.embedding.forward(tokens); // [B, L, H]
+        let x = embed(&self.embedding, tokens); // [B, L, H]
         self.blocks.iter().fold(x, |x, block| block.forward(x, condition, &angles, None))
     }
 }

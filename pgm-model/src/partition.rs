@@ -4,13 +4,14 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
-use burn::tensor::{Device, Int, Tensor, assert_shape};
+use burn::tensor::{Device, FloatDType, Int, Tensor, assert_shape};
 
 use crate::block::{DecoderBlock, EncoderBlock};
 use crate::conditioning::TimeEmbedding;
 use crate::config::{BackboneConfig, PartitionConfig};
 use crate::group_swap::GroupSwap;
 use crate::head::{Goal, Head};
+use crate::ops::is_half;
 use crate::plan::{CleanTokens, Partition, Plan, Positions};
 use crate::rotary::AngleTables;
 
@@ -100,13 +101,19 @@ impl PartitionTransformer {
 
     // [B, C] -> [B, K, H]
     fn decode(&self, tokens: Tensor<2, Int>, plan: &Plan, condition: Option<&Tensor<2>>) -> Tensor<3> {
-        let mut encoded = self.embedding.forward(tokens); // [B, C, H]
+        let mut encoded = embed(&self.embedding, tokens); // [B, C, H]
         for block in &self.encoder {
             encoded = block.forward(encoded, condition, &plan.keys, plan.within.as_ref());
         }
         let swapped = self.swap.forward(&encoded, plan, &self.sinusoids); // [B, K, H]
         self.decoder.iter().fold(swapped, |decoded, block| block.forward(decoded, &encoded, condition, plan))
     }
+}
+
+/// The vectors of tokens in float32, whatever the table holds: `[B, S] -> [B, S, H]`.
+pub(crate) fn embed(embedding: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let vectors = embedding.forward(tokens);
+    if is_half(vectors.dtype()) { vectors.cast(FloatDType::F32) } else { vectors }
 }
 
 /// An embedding drawn from U(-1/sqrt(H), 1/sqrt(H)).

@@ -12,9 +12,9 @@ use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
-use pgm_infer::device::DeviceName;
-use pgm_model::ModelConfig;
+use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_model::checkpoint::TOKENIZER_FILE;
+use pgm_model::{ModelConfig, WeightType};
 use pgm_train::TrainError;
 use pgm_train::eval::{self, ChoiceSettings, GenerativeSettings, GreedySettings, Ledger, PplSettings, Subject};
 use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
@@ -43,6 +43,8 @@ struct Common {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    weights: WeightArgs,
 }
 
 #[derive(Args)]
@@ -215,7 +217,7 @@ fn object(
 fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let data = DataFolder::open(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?;
+    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
     let settings = PplSettings {
         split: args.split.clone(),
         rows: args.rows,
@@ -226,7 +228,22 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
     let ledger = Ledger::open(args.common.progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
     let mut bar = Bar::new("rows");
     let report = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
+    // What narrower weights cost: the same rows and draws with those that were trained.
+    let change = if args.common.weights.weights() == WeightType::F32 {
+        None
+    } else {
+        drop(bar);
+        let subject = Subject::load(&args.model, &device)?;
+        let progress = args.common.progress.as_ref().map(|path| path.with_extension("f32.jsonl"));
+        let ledger = Ledger::open(progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
+        let mut bar = Bar::new("rows with float32 weights");
+        let full = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
+        report.difference(&full)
+    };
     let mut object = object("ppl", &subject, &args.model, &device_name, report);
+    if let Some(change) = change {
+        object["nats_per_token_over_f32"] = serde_json::to_value(change)?;
+    }
     object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
     Ok(object)
@@ -249,7 +266,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
             read_samples(path)?
         }
         (None, Some(folder)) => {
-            let subject = Subject::load(folder, &device)?;
+            let subject = Subject::load(folder, &device)?.with_weights(args.common.weights.weights())?;
             let settings = GenerativeSettings {
                 samples: args.n,
                 length: args.length,
@@ -306,7 +323,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
 fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let questions = eval::choice::read_questions(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?;
+    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
     let settings = ChoiceSettings {
         draws: args.draws,
         reduction: match args.reduction {
@@ -330,7 +347,7 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
 fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let items = eval::greedy::read_last_words(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?;
+    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
     let settings = GreedySettings { seed: args.common.seed };
     let identity = eval::greedy::identity(&subject, &items, &settings);
     let ledger = Ledger::open(args.common.progress.as_deref(), &identity)?;

@@ -10,8 +10,9 @@ mod extension;
 #[cfg(feature = "flex")]
 mod flex;
 
+use burn::nn::Linear;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{FloatDType, Int, Tensor, module};
+use burn::tensor::{DType, FloatDType, Int, Tensor, module};
 
 use crate::attention::{self, Visibility, split_heads};
 use crate::loss;
@@ -34,6 +35,39 @@ macro_rules! fused {
         $first.device().without_autodiff() == burn::tensor::Device::flex()
             && [$first.dtype() $(, $other.dtype())*].iter().all(|dtype| *dtype == burn::tensor::DType::F32)
     };
+}
+
+/// A linear layer whose weights may be narrower than what it is applied to, see [`weights`](crate::weights).
+///
+/// # Shapes
+/// `[.., in] -> [.., out]`
+pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
+    if !is_half(weight.dtype()) {
+        return module::linear(x, weight, bias);
+    }
+    let y = product(x, weight);
+    match bias {
+        Some(bias) => y + bias.unsqueeze::<D>(),
+        None => y,
+    }
+}
+
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// The matrix product alone, in the type of the weight where that is a half-precision one, and widened again.
+///
+/// # Shapes
+/// `[.., in], [in, out] -> [.., out]`
+pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+    let dtype = weight.dtype();
+    if !is_half(dtype) {
+        return module::linear(x, weight, None);
+    }
+    let (narrow, wide): (FloatDType, FloatDType) = (dtype.into(), x.dtype().into());
+    module::linear(x.cast(narrow), weight, None).cast(wide)
 }
 
 /// `gelu(x + bias)` in the tanh form.
@@ -151,7 +185,7 @@ pub fn linear_cross_entropy(
         let (targets, weights) = (targets.into_dispatch(), weights.into_dispatch());
         return Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, w, b, targets, weights, skip));
     }
-    let logits = x.matmul(w) + b.unsqueeze::<2>();
+    let logits = product(x, w) + b.unsqueeze::<2>();
     let weights = weights.cast(FloatDType::F32).unsqueeze();
     loss::weighted_loss(logits.unsqueeze(), targets.unsqueeze(), weights, skip)
 }

@@ -19,7 +19,7 @@ use burn::tensor::Device;
 use pgm_data::DataFolder;
 use pgm_infer::TextModel;
 use pgm_model::checkpoint::{TOKENIZER_FILE, WEIGHTS_FILE};
-use pgm_model::{ModelConfig, Network};
+use pgm_model::{ModelConfig, Network, WeightType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ pub struct Subject {
     model: TextModel,
     device: Device,
     crc32: u32,
+    weights: WeightType,
 }
 
 impl Subject {
@@ -53,7 +54,15 @@ impl Subject {
         let weights = folder.join(WEIGHTS_FILE);
         let (_, crc32) =
             checkpoint::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
-        Ok(Self { folder: folder.to_path_buf(), model, device, crc32 })
+        Ok(Self { folder: folder.to_path_buf(), model, device, crc32, weights: WeightType::F32 })
+    }
+
+    /// The model with its weights in another type, which then belongs to its identity.
+    ///
+    /// # Errors
+    /// When the device or the model cannot do it.
+    pub fn with_weights(self, weights: WeightType) -> Result<Self, TrainError> {
+        Ok(Self { model: self.model.with_weights(weights)?, weights, ..self })
     }
 
     /// The model with its tokenizer.
@@ -63,7 +72,12 @@ impl Subject {
 
     /// What identifies it in a result: its kind and its weights.
     pub fn identity(&self) -> Value {
-        json!({ "model": kind(self.model.config()), "weights_crc32": format!("{:08x}", self.crc32) })
+        let mut identity =
+            json!({ "model": kind(self.model.config()), "weights_crc32": format!("{:08x}", self.crc32) });
+        if self.weights != WeightType::F32 {
+            identity["weights"] = self.weights.name().into();
+        }
+        identity
     }
 
     fn mask_index(&self) -> usize {

@@ -1,0 +1,182 @@
+//! Narrower weights: half precision and quantisation of the matrix products.
+//!
+//! Only matrices change. The stream between them, norms, activations, attention and the loss stay in float32, so a
+//! product of half-precision numbers is accumulated in float32 and its result widened again.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::quantization::{
+    Calibration, QuantScheme, QuantStore, QuantValue, ScaleDtype, compute_q_params, compute_range,
+};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use crate::{ModelError, Network};
+
+/// What the weights of the matrix products are held in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightType {
+    /// float32, as trained.
+    #[default]
+    F32,
+    /// Half precision: 11 bits of precision, values to 65504.
+    F16,
+    /// Half precision: 8 bits of precision, the range of float32.
+    BF16,
+    /// 8 bits, a float32 scale for each 32 inputs of an output.
+    Q8,
+    /// 4 bits, a float32 scale for each 32 inputs of an output.
+    Q4,
+}
+
+impl WeightType {
+    /// Its name in flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+}
+
+/// Inputs that share a scale.
+const BLOCK: u8 = 32;
+
+impl Network {
+    /// The network with its matrices in that type, the embedding among them where it is a half-precision one. What is
+    /// lost cannot be got back: keep the original for training and storing.
+    ///
+    /// Quantised are the matrices whose inputs are a multiple of 32 and, on devices that pack the numbers, whose outputs
+    /// are a multiple of 8; others stay as they are.
+    ///
+    /// # Errors
+    /// [`ModelError::Precision`] when the device has no such type, or when nothing could be quantised.
+    pub fn with_weights(self, weights: WeightType) -> Result<Self, ModelError> {
+        let half = |dtype: FloatDType| {
+            let device = self.embedding_device();
+            if device.supports_dtype(DType::from(dtype)) {
+                Ok(dtype)
+            } else {
+                Err(ModelError::Precision(format!("this device has no {dtype:?}; use another --dtype or --device")))
+            }
+        };
+        match weights {
+            WeightType::F32 => Ok(self),
+            WeightType::F16 => half(FloatDType::F16).map(|dtype| self.cast_matrices(dtype, true)),
+            WeightType::BF16 => half(FloatDType::BF16).map(|dtype| self.cast_matrices(dtype, true)),
+            WeightType::Q8 => self.quantised(QuantValue::Q8S),
+            WeightType::Q4 => self.quantised(QuantValue::Q4S),
+        }
+    }
+
+    /// The network with the weights of its matrix products in a half-precision type: what is computed with it reaches
+    /// the float32 weights it was made of when gradients are taken.
+    pub fn cast_products(self, dtype: FloatDType) -> Self {
+        self.cast_matrices(dtype, false)
+    }
+
+    fn cast_matrices(self, dtype: FloatDType, embedding: bool) -> Self {
+        self.map(&mut Cast { inside: Inside::default(), dtype, embedding })
+    }
+
+    fn quantised(self, value: QuantValue) -> Result<Self, ModelError> {
+        let native = self.embedding_device();
+        let mut quantise = Quantise { inside: Inside::default(), value, packs: packs(&native), n_done: 0 };
+        let network = self.map(&mut quantise);
+        if quantise.n_done == 0 {
+            let problem =
+                format!("no matrix has a multiple of {BLOCK} inputs; this model is too small to be quantised");
+            return Err(ModelError::Precision(problem));
+        }
+        Ok(network)
+    }
+
+    fn embedding_device(&self) -> Device {
+        self.devices().into_iter().next().unwrap_or_default()
+    }
+}
+
+// Whether quantised numbers are packed into words, as on GPUs.
+#[allow(unused_variables)]
+fn packs(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return false;
+    }
+    true
+}
+
+// The types of the modules around a parameter.
+#[derive(Default)]
+struct Inside(Vec<&'static str>);
+
+impl Inside {
+    fn enter(&mut self, container: &str) {
+        self.0.push(match container {
+            "Struct:Linear" => "linear",
+            "Struct:Embedding" => "embedding",
+            _ => "",
+        });
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    fn is(&self, container: &str) -> bool {
+        self.0.last() == Some(&container)
+    }
+}
+
+struct Cast {
+    inside: Inside,
+    dtype: FloatDType,
+    embedding: bool,
+}
+
+impl ModuleMapper for Cast {
+    fn enter_module(&mut self, _name: &str, container: &str) {
+        self.inside.enter(container);
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.inside.exit();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if D == 2 && (self.inside.is("linear") || self.embedding && self.inside.is("embedding")) {
+            return param.map(|weight| weight.cast(self.dtype));
+        }
+        param
+    }
+}
+
+struct Quantise {
+    inside: Inside,
+    value: QuantValue,
+    packs: bool,
+    n_done: usize,
+}
+
+impl ModuleMapper for Quantise {
+    fn enter_module(&mut self, _name: &str, container: &str) {
+        self.inside.enter(container);
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.inside.exit();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let shape = param.lazy_shape();
+        let fits = D == 2 && shape[0].is_multiple_of(BLOCK.into()) && (!self.packs || shape[1].is_multiple_of(8));
+        if !(fits && self.inside.is("linear")) {
+            return param;
+        }
+        self.n_done += 1;
+        // A block runs down the inputs of one output: [in, out] is cut into columns of 32.
+        let scheme = QuantScheme::default().with_value(self.value).per_block([BLOCK, 1], ScaleDtype::F32);
+        let scheme = if self.packs { scheme } else { scheme.with_store(QuantStore::Native) };
+        param.map(|weight| {
+            let range = compute_range(&scheme, &weight, &Calibration::MinMax);
+            weight.quantize(&scheme, compute_q_params(&scheme, range))
+        })
+    }
+}

@@ -41,7 +41,7 @@ impl WeightType {
 }
 
 /// Inputs that share a scale.
-const BLOCK: u8 = 32;
+pub(crate) const BLOCK: u8 = 32;
 
 impl Network {
     /// The network with its matrices in that type, the embedding among them where it is a half-precision one. What is

@@ -8,7 +8,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::AdamWStep;
@@ -21,6 +21,18 @@ fn not_differentiable() -> ! {
 #[allow(missing_docs)]
 #[backend_extension(Flex, Autodiff)]
 pub trait FusedOps: Backend {
+    /// `x w` for float32 x and half-precision w, without a gradient.
+    fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let _ = (x, weight);
+        not_differentiable()
+    }
+
+    /// `x w` for float32 x and w quantised with a scale for each `block` inputs of an output, without a gradient.
+    fn quantised_product(x: FloatTensor<Self>, weight: QuantizedTensor<Self>, block: usize) -> FloatTensor<Self> {
+        let _ = (x, weight, block);
+        not_differentiable()
+    }
+
     /// `gelu(x + bias)`.
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 

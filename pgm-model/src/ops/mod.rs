@@ -43,7 +43,7 @@ macro_rules! fused {
 /// `[.., in] -> [.., out]`
 pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
-    if !is_half(weight.dtype()) {
+    if !is_narrow(weight.dtype()) {
         return module::linear(x, weight, bias);
     }
     let y = product(x, weight);
@@ -57,12 +57,24 @@ pub(crate) fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// The matrix product alone, in the type of the weight where that is a half-precision one, and widened again.
+fn is_narrow(dtype: DType) -> bool {
+    is_half(dtype) || matches!(dtype, DType::QFloat(_))
+}
+
+/// The matrix product alone; where the weight is narrower, in its type, and widened again.
 ///
 /// # Shapes
 /// `[.., in], [in, out] -> [.., out]`
 pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let dtype = weight.dtype();
+    #[cfg(feature = "flex")]
+    if is_narrow(dtype) && x.device() == burn::tensor::Device::flex() && !x.device().is_autodiff() {
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        return Tensor::from_dispatch(match is_half(dtype) {
+            true => Dispatch::half_product(x, weight),
+            false => Dispatch::quantised_product(x, weight, crate::weights::BLOCK.into()),
+        });
+    }
     if !is_half(dtype) {
         return module::linear(x, weight, None);
     }

@@ -3,6 +3,8 @@
 //! Each loop is written once and compiled for AVX-512, for AVX2 and for the target's baseline; the processor decides at
 //! run time.
 
+use burn::tensor::{bf16, f16};
+
 use super::{AdamWStep, GELU};
 
 // Without the instruction a fused multiply-add is a slow library call, so the bodies are told whether they have it.
@@ -53,6 +55,12 @@ for_each_instruction_set! {
     /// `out = grad gate`, one row, and the addition of `grad branch` to the gate's gradient.
     fn gated_sum_grad(branch: &[f32], gate: &[f32], grad: &[f32], out: &mut [f32], gate_grad: &mut [f32])
         = gated_sum_grad_body;
+    /// Half-precision numbers as float32.
+    fn widen_f16(x: &[f16], out: &mut [f32]) = widen_f16_body;
+    /// Half-precision numbers as float32.
+    fn widen_bf16(x: &[bf16], out: &mut [f32]) = widen_bf16_body;
+    /// `out = x scale`.
+    fn widen_i8(x: &[i8], scale: &[f32], out: &mut [f32]) = widen_i8_body;
     /// The largest of `values + bias`.
     fn max_with_bias(values: &[f32], bias: &[f32]) -> f32 = max_with_bias_body;
     /// `values = exp(values + bias - shift)`; their sum.
@@ -225,6 +233,30 @@ fn gated_sum_grad_body<const FMA: bool>(
 }
 
 #[inline(always)]
+fn widen_f16_body<const FMA: bool>(x: &[f16], out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        // The exponent moves from bias 15 to 127 by a multiplication, which also makes subnormal numbers normal; what
+        // was infinite or no number stays so.
+        let bits = u32::from(x.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        let value = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);
+        let special = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
+        *out = f32::from_bits(value.to_bits() | special | (bits & 0x8000) << 16);
+    }
+}
+
+fn widen_bf16_body<const FMA: bool>(x: &[bf16], out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = f32::from_bits(u32::from(x.to_bits()) << 16);
+    }
+}
+
+fn widen_i8_body<const FMA: bool>(x: &[i8], scale: &[f32], out: &mut [f32]) {
+    for ((out, &x), scale) in out.iter_mut().zip(x).zip(scale) {
+        *out = f32::from(x) * scale;
+    }
+}
+
 fn max_with_bias_body<const FMA: bool>(values: &[f32], bias: &[f32]) -> f32 {
     let bias = &bias[..values.len()];
     max_of(values.len(), |i| values[i] + bias[i])
@@ -346,6 +378,19 @@ fn add_body<const FMA: bool>(values: &[f32], sums: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_half_precision_number_is_widened_to_itself() {
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let mut out = vec![0.0; all.len()];
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        let numbers: Vec<f16> = all.iter().map(|&bits| f16::from_bits(bits)).collect();
+        widen_f16(&numbers, &mut out);
+        assert!(out.iter().zip(&numbers).all(|(&a, b)| same(a, b.to_f32())));
+        let numbers: Vec<bf16> = all.iter().map(|&bits| bf16::from_bits(bits)).collect();
+        widen_bf16(&numbers, &mut out);
+        assert!(out.iter().zip(&numbers).all(|(&a, b)| same(a, b.to_f32())));
+    }
 
     #[test]
     fn the_exponential_is_right_to_two_units_in_the_last_place() {

@@ -7,9 +7,10 @@
 mod attention;
 mod head;
 mod math;
+mod narrow;
 
 use burn::backend::Flex;
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
@@ -23,6 +24,18 @@ const ROWS: usize = 32;
 const PIECE: usize = 1 << 16;
 
 impl FusedOps for Flex {
+    fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let out = narrow::half(values(&x), &weight);
+        tensor(out, with_width(&x, weight.layout().shape()[1]))
+    }
+
+    fn quantised_product(x: FloatTensor<Self>, weight: QuantizedTensor<Self>, block: usize) -> FloatTensor<Self> {
+        let x = x.to_contiguous();
+        let out = narrow::quantised(values(&x), &weight, block);
+        tensor(out, with_width(&x, weight.tensor().layout().shape()[1]))
+    }
+
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
         let width = width(&x);
@@ -297,6 +310,13 @@ fn own(tensor: FlexTensor) -> FlexTensor {
 
 fn shape(tensor: &FlexTensor) -> Shape {
     tensor.layout().shape().clone()
+}
+
+fn with_width(tensor: &FlexTensor, width: usize) -> Shape {
+    let mut shape = shape(tensor);
+    let last = shape.num_dims() - 1;
+    shape[last] = width;
+    shape
 }
 
 fn width(tensor: &FlexTensor) -> usize {

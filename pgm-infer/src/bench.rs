@@ -35,14 +35,58 @@ pub struct Measured {
     pub seconds: Vec<f64>,
     /// Network evaluations of the last run.
     pub network_evaluations: usize,
-    /// Floating-point operations of a run, counted for equal shares.
-    pub flops: f64,
+    /// Floating-point operations of each step that decodes something, counted for equal shares.
+    pub step_flops: Vec<f64>,
+    /// Seconds of each such step, for each timed run.
+    pub step_seconds: Vec<Vec<f64>>,
+}
+
+/// A line through the steps' times: what a step costs whatever it computes, and what each operation costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepCost {
+    /// Seconds of a step without a floating-point operation, by least squares; below 0 where small steps are the more
+    /// efficient ones.
+    pub fixed_seconds: f64,
+    /// The same as a share of the mean step.
+    pub fixed_share: f64,
+    /// Floating-point operations a second, of what is not fixed.
+    pub flops_per_second: f64,
 }
 
 impl Measured {
     /// The median of the timed runs.
     pub fn seconds_median(&self) -> f64 {
         median(&self.seconds)
+    }
+
+    /// Floating-point operations of a run.
+    pub fn flops(&self) -> f64 {
+        self.step_flops.iter().sum()
+    }
+
+    /// Operations and median seconds of each step; empty where steps do not decode equal shares.
+    pub fn steps(&self) -> Vec<(f64, f64)> {
+        let n = self.step_flops.len();
+        if self.step_seconds.iter().any(|run| run.len() != n) {
+            return Vec::new();
+        }
+        let seconds = |step: usize| median(&self.step_seconds.iter().map(|run| run[step]).collect::<Vec<_>>());
+        self.step_flops.iter().enumerate().map(|(step, &flops)| (flops, seconds(step))).collect()
+    }
+
+    /// The line through the steps; none where all steps are alike.
+    pub fn step_cost(&self) -> Option<StepCost> {
+        let steps = self.steps();
+        let n = steps.len() as f64;
+        let (mean_flops, mean_seconds) =
+            steps.iter().fold((0.0, 0.0), |(flops, seconds), step| (flops + step.0 / n, seconds + step.1 / n));
+        let spread: f64 = steps.iter().map(|step| (step.0 - mean_flops).powi(2)).sum();
+        if spread <= 1e-6 * mean_flops.powi(2) {
+            return None;
+        }
+        let slope = steps.iter().map(|step| (step.0 - mean_flops) * (step.1 - mean_seconds)).sum::<f64>() / spread;
+        let fixed_seconds = mean_seconds - slope * mean_flops;
+        Some(StepCost { fixed_seconds, fixed_share: fixed_seconds / mean_seconds, flops_per_second: 1.0 / slope })
     }
 }
 
@@ -69,8 +113,11 @@ pub fn alternate(
         .map(|(_, config)| Measured {
             seconds: Vec::new(),
             network_evaluations: 0,
-            flops: workload.batch as f64
-                * flops::uniform_sampling(config, workload.length, workload.steps, workload.head_at),
+            step_flops: flops::uniform_steps(config, workload.length, workload.steps, workload.head_at)
+                .into_iter()
+                .map(|flops| workload.batch as f64 * flops)
+                .collect(),
+            step_seconds: Vec::new(),
         })
         .collect();
     for run in 0..workload.warmup + workload.runs {
@@ -81,7 +128,15 @@ pub fn alternate(
             let schedule = default_schedule(config);
             let settings = Settings { steps: workload.steps, schedule, ..Settings::default() };
             let start = Instant::now();
-            let observe = &mut |_: &StepView| ControlFlow::Continue(());
+            let (mut last, mut steps) = (start, Vec::new());
+            let observe = &mut |view: &StepView| {
+                let now = Instant::now();
+                if view.decoded.iter().any(|row| !row.is_empty()) {
+                    steps.push((now - last).as_secs_f64());
+                }
+                last = now;
+                ControlFlow::Continue(())
+            };
             let outcome = match network {
                 Network::Masked(model) => {
                     let (mask_index, head_at) = (config.backbone().mask_index, workload.head_at);
@@ -92,6 +147,7 @@ pub fn alternate(
             };
             if run >= workload.warmup {
                 measured.seconds.push(start.elapsed().as_secs_f64());
+                measured.step_seconds.push(steps);
             }
             measured.network_evaluations = outcome.n_evaluations;
         }
@@ -104,5 +160,27 @@ pub fn default_schedule(config: &ModelConfig) -> Schedule {
     match config {
         ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => Schedule::Uniform,
         ModelConfig::Masked(_) => Schedule::Binomial,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_step_is_told_from_what_it_computes() {
+        let step_flops = vec![1e9, 2e9, 4e9];
+        let run = |noise: f64| step_flops.iter().map(|flops| 0.5 + flops / 1e10 + noise).collect();
+        let measured = Measured {
+            seconds: vec![1.0],
+            network_evaluations: 3,
+            step_seconds: vec![run(0.3), run(0.0), run(-0.2)],
+            step_flops: step_flops.clone(),
+        };
+        let cost = measured.step_cost().unwrap();
+        assert!((cost.fixed_seconds - 0.5).abs() < 1e-9 && (cost.flops_per_second / 1e10 - 1.0).abs() < 1e-9);
+        assert!((cost.fixed_share - 0.5 / (0.5 + 7e9 / 3e10)).abs() < 1e-9);
+        let alike = Measured { step_flops: vec![1e9; 3], ..measured };
+        assert_eq!(alike.step_cost(), None);
     }
 }

@@ -52,6 +52,11 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
 /// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only, `steps` not to the
 /// autoregressive one.
 pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> f64 {
+    uniform_steps(config, length, steps, head_at).into_iter().sum()
+}
+
+/// As [`uniform_sampling`], for each step that decodes something.
+pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> Vec<f64> {
     let n_open = length - 1;
     let steps = if matches!(config, ModelConfig::Autoregressive(_)) { n_open } else { steps };
     let due = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
@@ -63,7 +68,7 @@ pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_
             let n_head = if everywhere { n_open - decoded } else { next - decoded };
             evaluation(config, length, 1 + decoded, n_head)
         })
-        .sum()
+        .collect()
 }
 
 #[cfg(test)]

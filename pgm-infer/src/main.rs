@@ -1,6 +1,7 @@
 //! The `pgm-infer` command.
 
 mod convert;
+mod plot;
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -147,6 +148,9 @@ struct BenchArgs {
     device: DeviceName,
     #[command(flatten)]
     weights: WeightArgs,
+    /// Draw the time of each step against its floating-point operations
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Accepted for symmetry; the output is always one JSON object on one line
     #[arg(long)]
     json: bool,
@@ -387,14 +391,14 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             "tokens_per_second": (args.batch * length) as f64 / seconds,
             "network_evaluations": measured.network_evaluations,
             "parameters": n_parameters[index],
-            "flops": measured.flops,
+            "flops": measured.flops(),
         }) else {
             return serde_json::Map::new();
         };
         map
     };
     let mut object = figures(0);
-    object.insert("model".into(), name.into());
+    object.insert("model".into(), name.clone().into());
     object.insert("device".into(), device_name.into());
     object.insert("weights".into(), weights.name().into());
     object.insert("threads".into(), std::thread::available_parallelism().map_or(1, usize::from).into());
@@ -405,7 +409,19 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         let ratio = measured[1].seconds_median() / measured[0].seconds_median();
         object.insert("baseline".into(), Value::Object(figures(1)));
         object.insert("ratio".into(), ratio.into());
-        object.insert("flops_ratio".into(), (measured[1].flops / measured[0].flops).into());
+        object.insert("flops_ratio".into(), (measured[1].flops() / measured[0].flops()).into());
+    }
+    if let Some(cost) = measured[0].step_cost() {
+        let cost = json!({
+            "fixed_seconds": cost.fixed_seconds, "fixed_share": cost.fixed_share,
+            "flops_per_second": cost.flops_per_second,
+        });
+        object.insert("step_cost".into(), cost);
+    }
+    if let Some(path) = &args.plot {
+        let mut series = vec![(name.as_str(), &measured[0])];
+        series.extend(measured.get(1).map(|measured| ("masked baseline", measured)));
+        plot::draw(path, &series)?;
     }
     writeln!(std::io::stdout(), "{}", Value::Object(object))?;
     Ok(())

@@ -12,6 +12,7 @@ use pgm_train::eval::{
 use pgm_train::history::{self, Line};
 use pgm_train::judge::metrics::{Estimate, interval};
 use pgm_train::judge::{JudgeSettings, OwnJudge, Report, Sample, judge_samples};
+use pgm_train::learner::How;
 use pgm_train::{Objective, TrainError, bench};
 use serde_json::{Value, json};
 
@@ -208,7 +209,7 @@ impl Study {
         let mut ledger: Ledger<f64> = self.ledger(kind, "training", &json!({ "model": config, "batch": batch }))?;
         if ledger.done().is_empty() {
             self.say(&format!("{kind}: training speed"));
-            for seconds in bench::measure(config, batch, bench::What::Train, 5, &self.device)? {
+            for seconds in bench::measure(config, batch, bench::What::Train, How::default(), 5, &self.device)? {
                 ledger.push(seconds)?;
             }
         }

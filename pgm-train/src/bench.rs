@@ -14,7 +14,7 @@ use crate::adamw::AdamW;
 use crate::batch::{Batch, Inputs, stream};
 use crate::config::OptimSection;
 use crate::gradients::clip_global_norm;
-use crate::learner::Trainee;
+use crate::learner::{How, Trainee};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub fn measure(
     config: &ModelConfig,
     batch: usize,
     what: What,
+    how: How,
     runs: usize,
     device: &Device,
 ) -> Result<Vec<f64>, TrainError> {
@@ -40,7 +41,7 @@ pub fn measure(
     let shape = [batch, backbone.length];
     let mut rng = stream(0, 0, 0);
     let plain = device.clone().without_autodiff();
-    let autodiff = plain.clone().autodiff();
+    let autodiff = how.training_device(&plain)?;
     let on = if what == What::Train { &autodiff } else { &plain };
     let n = shape[0] * shape[1];
     let ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..backbone.vocab_size as i32 - 1)).collect();
@@ -55,7 +56,7 @@ pub fn measure(
     let weights = Tensor::full(shape, 1.0 / n as f64, on);
     let batch = Batch { inputs, tokens, weights, n_valid: n, seed: 0 };
 
-    let mut trainee = Trainee::new(Network::new(config, &plain), backbone.mask_index);
+    let mut trainee = Trainee::new(Network::new(config, &plain), backbone.mask_index).computed(how);
     if what == What::Train {
         trainee = trainee.train().fork(&autodiff);
     }
@@ -78,7 +79,7 @@ pub fn measure(
                 logits.slice([0..1, 0..1, 0..1]).try_into_data().map_err(|error| failed(&error))?;
             }
             What::Train => {
-                let loss = trainee.loss(batch.clone());
+                let loss = trainee.for_step().loss(batch.clone());
                 let value = loss.clone().inner();
                 let mut gradients = GradientsParams::from_grads(loss.backward(), &trainee);
                 clip_global_norm(&mut gradients, &trainee, 1.0);

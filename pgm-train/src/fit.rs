@@ -129,16 +129,16 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
     std::fs::create_dir_all(what.out).map_err(|error| TrainError::file("write", what.out, error))?;
 
     let plain = what.device.clone().without_autodiff();
-    let device = plain.clone().autodiff();
+    let device = config.how().training_device(&plain)?;
     let first_step = start.as_ref().map_or(0, |(state, _)| state.step);
-    let trainee = initialised(&model_config, config.seed, &plain).train();
+    let trainee = initialised(&model_config, config.seed, &plain).computed(config.how()).train();
     (what.observe)(&Event::Started {
         step: first_step,
         parameters: trainee.network.n_parameters(),
         rows: train_rows.len(),
     });
     let mask = model_config.backbone().mask_index as u32;
-    let train = TrainLoader::new(train_rows, config.clone(), mask, device, first_step);
+    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
     let validation = ValidationLoader::new(validation_rows, &config, mask, plain);
     let pace = Pace {
         steps: config.steps,
@@ -157,7 +157,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
         optim: &config.optim,
         schedule_steps: config.steps,
         out: what.out,
-        device: what.device,
+        device: &device,
         data: identity,
         start: start.map(|(state, records)| Start::resumed(&state, records)),
         trainee,
@@ -200,7 +200,7 @@ impl Run<'_> {
         let strategy = Steps {
             pace: self.pace,
             out: self.out.to_path_buf(),
-            device: self.device.clone().without_autodiff().autodiff(),
+            device: self.device.clone(),
             data: self.data,
             start: Mutex::new(self.start),
             captured: Mutex::new(captured),
@@ -272,8 +272,15 @@ fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> Trainee {
 
 // What may change on resuming: intervals and, where it shapes nothing, the number of steps.
 fn free_keys(config: &TrainConfig) -> Vec<&'static str> {
-    let mut free =
-        vec!["log_every", "validate_every", "validate_rows", "validate_times", "checkpoint_every", "checkpoint_keep"];
+    let mut free = vec![
+        "log_every",
+        "validate_every",
+        "validate_rows",
+        "validate_times",
+        "checkpoint_every",
+        "checkpoint_keep",
+        "checkpointing",
+    ];
     // With a cosine the number of steps shapes every learning rate.
     if config.optim.decay == Decay::Constant {
         free.push("steps");

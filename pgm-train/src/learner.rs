@@ -1,12 +1,14 @@
 //! The module that burn-train's learner trains: a network with its objective.
 
-use burn::module::Module;
-use burn::tensor::{ExecutionError, Tensor};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, ExecutionError, FloatDType, GradientCheckpointingStrategy, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use pgm_model::{Goal, Network};
 
+use crate::TrainError;
 use crate::batch::{Batch, Inputs, Work};
+use crate::config::Precision;
 use crate::dashboard::Report;
 
 /// A network and the class that its loss leaves out.
@@ -15,12 +17,62 @@ pub struct Trainee {
     /// The network.
     pub network: Network,
     mask_index: usize,
+    #[module(skip)]
+    how: How,
+}
+
+/// How a training step is computed, see [`TrainConfig`](crate::TrainConfig).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// What the matrix products are computed in.
+    pub precision: Precision,
+    /// Whether norms and activations are computed twice instead of kept.
+    pub checkpointing: bool,
+}
+
+impl How {
+    /// The device that records gradients that way.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when the device cannot compute so.
+    pub fn training_device(self, device: &Device) -> Result<Device, TrainError> {
+        let plain = device.clone().without_autodiff();
+        if self.precision == Precision::Bf16 && !plain.supports_dtype(DType::BF16) {
+            let problem = "this device has no bfloat16; set precision=\"f32\" or take another --device".to_string();
+            return Err(TrainError::Config { origin: "precision = \"bf16\"".to_string(), problem });
+        }
+        let device = plain.autodiff();
+        Ok(if self.checkpointing { device.gradient_checkpointing() } else { device })
+    }
 }
 
 impl Trainee {
     /// Wraps a network.
     pub fn new(network: Network, mask_index: usize) -> Self {
-        Self { network, mask_index }
+        Self { network, mask_index, how: How::default() }
+    }
+
+    /// The same, whose steps are computed so.
+    pub fn computed(self, how: How) -> Self {
+        Self { how, ..self }
+    }
+
+    // The same for one step: gradients of what is computed with it are those of `self`'s weights.
+    pub(crate) fn for_step(&self) -> Self {
+        struct Checkpointed;
+        impl ModuleMapper for Checkpointed {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|weight| weight.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
+            }
+        }
+        let mut network = self.network.clone();
+        if self.how.checkpointing {
+            network = network.map(&mut Checkpointed);
+        }
+        if self.how.precision == Precision::Bf16 {
+            network = network.cast_products(FloatDType::BF16);
+        }
+        Self { network, ..self.clone() }
     }
 
     /// Sum of weighted cross-entropies, `[1]`.
@@ -86,7 +138,7 @@ impl TrainStep for Trainee {
             Work::Supervised(batch) => batch.tokens.device().seed(batch.seed),
             Work::Distillation(lesson) => lesson.device.seed(lesson.seed),
         }
-        let loss = self.work(work);
+        let loss = self.for_step().work(work);
         let output = StepOutput { loss: loss.clone().inner(), report: None };
         TrainOutput::new(self, loss.backward(), output)
     }

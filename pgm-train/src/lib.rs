@@ -27,7 +27,7 @@ mod plot;
 mod schedule;
 mod strategy;
 
-pub use config::{Objective, TrainConfig};
+pub use config::{Objective, Precision, TrainConfig};
 pub use distill::{Distill, DistillConfig, Distilled, distill};
 pub use error::TrainError;
 pub use fit::{Event, Finished, Fit, fit};

@@ -15,7 +15,8 @@ use pgm_infer::bench::median;
 use pgm_infer::device::{self, DeviceName};
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, presets};
 use pgm_train::bench::{What, measure};
-use pgm_train::{Distill, DistillConfig, Event, Fit, TrainConfig, distill, fit};
+use pgm_train::learner::How;
+use pgm_train::{Distill, DistillConfig, Event, Fit, Precision, TrainConfig, distill, fit};
 use serde_json::json;
 
 // Burn's Flex backend allocates a fresh tensor for every result; an allocator that keeps freed memory spares the page
@@ -126,12 +127,24 @@ struct BenchArgs {
     /// Timed runs
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// What the matrix products of training are computed in
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
+    /// Compute norms and activations twice instead of keeping them
+    #[arg(long)]
+    checkpointing: bool,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
     /// Accepted for symmetry; the output is always one JSON object on one line
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionArg {
+    F32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -303,6 +316,13 @@ fn clock(seconds: f64) -> String {
     }
 }
 
+/// The most memory that this process has held, where the system says so (Linux).
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim();
+    Some(1024 * kib.parse::<u64>().ok()?)
+}
+
 fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
     if args.runs == 0 || args.batch == 0 {
         bail!("--runs and --batch must be at least 1");
@@ -332,7 +352,12 @@ fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
         WhatArg::Forward => What::Forward,
         WhatArg::Train => What::Train,
     };
-    let seconds = measure(&config, args.batch, what, args.runs, &device)?;
+    let precision = match args.precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Bf16 => Precision::Bf16,
+    };
+    let how = How { precision, checkpointing: args.checkpointing };
+    let seconds = measure(&config, args.batch, what, how, args.runs, &device)?;
     let middle = median(&seconds);
     let length = config.backbone().length;
     let object = json!({
@@ -345,6 +370,9 @@ fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
         "threads": std::thread::available_parallelism().map_or(1, usize::from),
         "length": length,
         "batch": args.batch,
+        "precision": precision,
+        "checkpointing": args.checkpointing,
+        "peak_memory_bytes": peak_memory(),
         "device": device_name,
     });
     writeln!(std::io::stdout(), "{object}")?;

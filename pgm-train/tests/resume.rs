@@ -170,4 +170,24 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     let (at_once, _) = run(folder, "masked-whole", &["objective=masked", "steps=8"], false, None);
     assert!(at_once.unwrap().complete);
     assert_eq!(weights("masked"), weights("masked-whole"));
+
+    // Checkpointing computes the same numbers, and a run may go on with it.
+    let (cut, _) = run(folder, "checkpointed", &["log_every=1"], false, Some(5));
+    assert!(!cut.unwrap().complete);
+    let (resumed, _) = run(folder, "checkpointed", &["checkpointing=true"], true, None);
+    assert!(resumed.unwrap().complete);
+    assert_eq!(weights("checkpointed"), weights("whole"));
+
+    // Half-precision products change the numbers, a little.
+    let losses = |out: &str, settings: &[&str]| -> Vec<f64> {
+        let (finished, _) = run(folder, out, settings, false, None);
+        assert!(finished.unwrap().complete);
+        let lines = history::read(&folder.join(out)).unwrap().into_iter();
+        lines.filter_map(|line| if let Line::Train(line) = line { Some(line.train_loss) } else { None }).collect()
+    };
+    let wide = losses("wide", &["optim.lr=1e-3"]);
+    let half = losses("half", &["optim.lr=1e-3", "precision=bf16"]);
+    for (wide, half) in wide.iter().zip(half) {
+        assert!(half != *wide && (half / wide - 1.0).abs() < 0.01, "{half} for {wide}");
+    }
 }

@@ -5,6 +5,8 @@
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::retro_forward::RetroForward;
+use burn::backend::autodiff::checkpoint::state::BackwardStates;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -206,6 +208,20 @@ fn register<B: Backend, const N: usize>(
     }
 }
 
+/// Computes an output again in the backward pass, where checkpointing did not keep it.
+#[derive(Debug)]
+struct Again<B: Backend, const N: usize> {
+    inputs: [NodeId; N],
+    run: fn([FloatTensor<B>; N]) -> FloatTensor<B>,
+}
+
+impl<B: Backend, const N: usize> RetroForward for Again<B, N> {
+    fn forward(&self, states: &mut BackwardStates, out_node: NodeId) {
+        let inputs = self.inputs.map(|id| states.get_state::<FloatTensor<B>>(&id));
+        states.save(out_node, (self.run)(inputs));
+    }
+}
+
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
@@ -222,7 +238,9 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             }
         }
 
-        match BiasGelu.prepare::<C>([x.node(), bias.node()]).compute_bound().stateful() {
+        let again = Again::<B, 2> { inputs: [x.id(), bias.id()], run: |[x, bias]| B::bias_gelu(x, bias) };
+        let prepared = BiasGelu.prepare::<C>([x.node(), bias.node()]).memory_bound().retro_forward(again);
+        match prepared.parents([&x, &bias]).stateful() {
             OpsKind::Tracked(mut prep) => {
                 let saved = [prep.checkpoint(&x), prep.checkpoint(&bias)];
                 prep.finish(saved, B::bias_gelu(x.into_primitive(), bias.into_primitive()))
@@ -251,7 +269,12 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             }
         }
 
-        match LayerNorm.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+        let again = Again::<B, 3> {
+            inputs: [x.id(), weight.id(), bias.id()],
+            run: |[x, weight, bias]| B::affine_norm(x, weight, bias).0,
+        };
+        let prepared = LayerNorm.prepare::<C>([x.node(), weight.node(), bias.node()]).memory_bound();
+        match prepared.retro_forward(again).parents([&x, &weight, &bias]).stateful() {
             OpsKind::Tracked(mut prep) => {
                 let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
                 let (y, moments) = B::affine_norm(x.into_primitive(), weight.into_primitive(), bias.into_primitive());

@@ -31,7 +31,7 @@ pub struct Logits {
 #[derive(Clone, Debug)]
 enum Values {
     Host(Vec<f32>),
-    Device(Tensor<3>),
+    Device(Box<Tensor<3>>),
 }
 
 /// A token to draw: the row, which of its positions, and the number in `[0, 1)` that decides.
@@ -55,7 +55,7 @@ impl Logits {
         let values = if in_host_memory(&logits.device()) {
             Values::Host(logits.try_into_vec_as::<f32>().map_err(failed)?)
         } else {
-            Values::Device(logits)
+            Values::Device(Box::new(logits))
         };
         Ok(Self { values, n_positions, n_classes })
     }
@@ -333,7 +333,7 @@ mod tests {
     fn on_device(values: &[f32], n_positions: usize, n_classes: usize) -> Logits {
         let n_rows = values.len() / (n_positions * n_classes);
         let data = TensorData::new(values.to_vec(), [n_rows, n_positions, n_classes]);
-        Logits { values: Values::Device(Tensor::from_data(data, &Device::flex())), n_positions, n_classes }
+        Logits { values: Values::Device(Box::new(Tensor::from_data(data, &Device::flex()))), n_positions, n_classes }
     }
 
     proptest! {

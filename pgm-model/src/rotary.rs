@@ -90,6 +90,11 @@ impl RotaryAngles {
         Self { cos: cos.unsqueeze_dim(1), sin: sin.unsqueeze_dim(1) }
     }
 
+    /// Angles at positions `0..length` of each of `n_rows` rows, for heads of width `head_dim`.
+    pub fn at_all(n_rows: usize, length: usize, head_dim: usize, device: &Device) -> Self {
+        Self::new(&AngleTables::new(head_dim, length), &Positions::all(n_rows, length, device))
+    }
+
     /// The cosines and sines, `[B, S, d/2]` each.
     #[cfg_attr(not(feature = "flex"), allow(dead_code))]
     pub(crate) fn tables(&self) -> (Tensor<3>, Tensor<3>) {

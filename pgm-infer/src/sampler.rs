@@ -46,7 +46,7 @@ pub struct Sampled {
     pub order: Vec<usize>,
     /// Log-probability of each decoded token when it was drawn, in nats, in that order.
     pub log_probabilities: Vec<f64>,
-    /// How clearly each token won, see [`Drawn::margin`]; below 1e-5 rounding may have chosen.
+    /// How clearly each token won, the gap between its Gumbel score and the next; below 1e-5 rounding may have chosen.
     pub margins: Vec<f64>,
     /// Whether every position is decoded.
     pub complete: bool,

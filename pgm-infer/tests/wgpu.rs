@@ -1,0 +1,77 @@
+//! Sampling on a GPU device, where logits stay on the device and shapes are rounded up, against Flex.
+//!
+//! Run with `cargo test -p pgm-infer --features software-gpu --test wgpu`, on any Vulkan or Metal driver, software ones
+//! included.
+#![cfg(feature = "software-gpu")]
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{DType, Device, DeviceKind};
+use pgm_infer::text::Source;
+use pgm_infer::{DrawSettings, Request, Route, Sampled, Schedule, Settings, StepView};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
+    WeightType,
+};
+
+const VOCAB: usize = 600;
+
+fn configs() -> [ModelConfig; 3] {
+    let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 20) };
+    [
+        ModelConfig::Partition(PartitionConfig {
+            backbone: backbone.clone(),
+            encoder_blocks: 1,
+            decoder_blocks: 1,
+            queries: Queries::LearnFreqs,
+            projection: Projection::Linear,
+        }),
+        ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 1 }),
+        ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 1 }),
+    ]
+}
+
+fn run(config: &ModelConfig, weights: WeightType, draw: DrawSettings, device: &Device) -> Vec<Sampled> {
+    // The same numbers on both devices: they are drawn on the host.
+    let network = Network::new(config, device).with_noise(0.5, 4).folded().with_weights(weights).unwrap();
+    let bos = config.backbone().bos_index as u32;
+    let requests = [(20, 1), (13, 2)].map(|(length, seed)| Request { length, given: vec![(0, bos)], seed });
+    let settings = Settings { steps: 5, schedule: Schedule::Uniform, draw };
+    let observe = &mut |_: &StepView| ControlFlow::Continue(());
+    Source { network: &network, config, device }.generate(&requests, &settings, Route::Clean, observe).unwrap().rows
+}
+
+// Tokens are the same up to the first near-tie of a row; log-probabilities up to rounding.
+fn assert_same(what: &str, a: &[Sampled], b: &[Sampled], tie: f64, rounding: f64) {
+    for (a, b) in a.iter().zip(b) {
+        assert_eq!(a.order, b.order, "{what}");
+        for (index, &position) in a.order.iter().enumerate() {
+            if a.tokens[position] != b.tokens[position] {
+                assert!(a.margins[index].min(b.margins[index]) < tie, "{what}: draw {index} differs");
+                break;
+            }
+            let difference = (a.log_probabilities[index] - b.log_probabilities[index]).abs();
+            assert!(difference < rounding, "{what}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_writes_what_the_cpu_writes() {
+    let [cpu, gpu] = [Device::flex(), Device::wgpu(DeviceKind::DefaultDevice)];
+    let plain = DrawSettings::default();
+    let cut = DrawSettings { temperature: 0.8, top_k: 40, top_p: 0.9 };
+    let greedy = DrawSettings { temperature: 0.0, ..plain };
+    for (config, kind) in configs().iter().zip(["partition", "masked", "autoregressive"]) {
+        for (draw, name) in [(plain, "plain"), (cut, "cut"), (greedy, "greedy")] {
+            let [a, b] = [&cpu, &gpu].map(|device| run(config, WeightType::F32, draw, device));
+            // What a cut keeps may itself hang on a near-tie.
+            assert_same(&format!("{kind}, {name}"), &a, &b, 1e-4, 1e-4);
+        }
+    }
+    if gpu.supports_dtype(DType::F16) {
+        let [a, b] = [&cpu, &gpu].map(|device| run(&configs()[0], WeightType::F16, plain, device));
+        // A product of half-precision inputs is rounded to half precision on the GPU, not on Flex.
+        assert_same("f16", &a, &b, 5e-2, 5e-2);
+    }
+}

@@ -45,13 +45,13 @@ impl Visibility {
         Self { rule: Rule::Causal([n_queries, n_keys], device.clone()), mask: Arc::default() }
     }
 
-    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn is_causal(&self) -> bool {
         matches!(self.rule, Rule::Causal(..))
     }
 
     // Labels of queries and keys that say what a rule says, up to causality: `[B, Q]` and `[B, C]`.
-    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn labels(
         visibility: Option<&Self>,
         [n_rows, n_queries, n_keys]: [usize; 3],

@@ -96,7 +96,7 @@ impl RotaryAngles {
     }
 
     /// The cosines and sines, `[B, S, d/2]` each.
-    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn tables(&self) -> (Tensor<3>, Tensor<3>) {
         (self.cos.clone().squeeze_dim(1), self.sin.clone().squeeze_dim(1))
     }

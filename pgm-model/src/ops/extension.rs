@@ -1,6 +1,6 @@
 //! The operations as a Burn backend extension, and their gradients.
 //!
-//! Only Flex implements it: other devices compute the same from ordinary tensor operations (see the parent module). A
+//! Flex and Cube implement it; other devices compute the same from ordinary tensor operations (see the parent module). A
 //! backward pass is a method of its own, because `Autodiff<B>` reaches the inner backend only through the trait.
 
 use burn::backend::autodiff::NodeId;
@@ -12,6 +12,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::backend::{Autodiff, Backend, backend_extension};
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use burn::tensor::Shape;
 
 use super::AdamWStep;
 
@@ -21,24 +23,33 @@ fn not_differentiable() -> ! {
 
 /// Shapes are those of the functions in the parent module; `rows` are all dimensions but the last, flattened.
 #[allow(missing_docs)]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    Autodiff,
+    Fusion: cfg(all(feature = "cube", feature = "fusion")),
+)]
 pub trait FusedOps: Backend {
     /// `x w` for float32 x and half-precision w, without a gradient.
+    #[fusion(default)]
     fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let _ = (x, weight);
         not_differentiable()
     }
 
     /// `x w` for float32 x and w quantised with a scale for each `block` inputs of an output, without a gradient.
+    #[fusion(default)]
     fn quantised_product(x: FloatTensor<Self>, weight: QuantizedTensor<Self>, block: usize) -> FloatTensor<Self> {
         let _ = (x, weight, block);
         not_differentiable()
     }
 
     /// `gelu(x + bias)`.
+    #[fusion(dtype = x, shape = x)]
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Gradients of x and bias.
+    #[fusion(meta = |x, bias, _| (x.clone(), bias.clone()))]
     fn bias_gelu_backward(
         x: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -49,6 +60,7 @@ pub trait FusedOps: Backend {
     }
 
     /// The normalised rows, and mean and reciprocal deviation of each, `[rows, 2]`, which have no gradient.
+    #[fusion(meta = |x, _, _| (x.clone(), specs::moments(x)))]
     fn affine_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -56,6 +68,7 @@ pub trait FusedOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of x, weight and bias.
+    #[fusion(meta = |x, weight, _, _| (x.clone(), weight.clone(), weight.clone()))]
     fn affine_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -67,9 +80,11 @@ pub trait FusedOps: Backend {
     }
 
     /// `x + branch gate`.
+    #[fusion(dtype = x, shape = x)]
     fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Gradients of branch and gate; that of x is `grad`.
+    #[fusion(meta = |branch, gate, _| (branch.clone(), gate.clone()))]
     fn gated_sum_backward(
         branch: FloatTensor<Self>,
         gate: FloatTensor<Self>,
@@ -80,6 +95,7 @@ pub trait FusedOps: Backend {
     }
 
     /// Self-attention: the output and the log-sum-exp of each query's scores, `[B, h, C]`, which has no gradient.
+    #[fusion(meta = |qkv, _, _, _, n_heads, _| specs::attention(qkv, 3, *n_heads))]
     fn self_attention(
         qkv: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -90,6 +106,7 @@ pub trait FusedOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradient of qkv.
+    #[fusion(dtype = qkv, shape = qkv)]
     #[allow(clippy::too_many_arguments)]
     fn self_attention_backward(
         qkv: FloatTensor<Self>,
@@ -107,6 +124,7 @@ pub trait FusedOps: Backend {
     }
 
     /// Cross-attention: the output and the log-sum-exp of each query's scores, `[B, h, Q]`, which has no gradient.
+    #[fusion(meta = |q, _, _, _, _, _, _, _, n_heads| specs::attention(q, 1, *n_heads))]
     #[allow(clippy::too_many_arguments)]
     fn cross_attention(
         q: FloatTensor<Self>,
@@ -121,6 +139,7 @@ pub trait FusedOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of q and kv.
+    #[fusion(meta = |q, kv, _, _, _, _, _, _, _, _, _, _| (q.clone(), kv.clone()))]
     #[allow(clippy::too_many_arguments)]
     fn cross_attention_backward(
         q: FloatTensor<Self>,
@@ -141,6 +160,7 @@ pub trait FusedOps: Backend {
     }
 
     /// The weighted sum of cross-entropies, `[1]`, without gradients.
+    #[fusion(dtype = x, shape = Shape::new([1]))]
     fn linear_cross_entropy(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -152,6 +172,7 @@ pub trait FusedOps: Backend {
 
     /// The same with the gradients of x, w and b: the weights say all that a backward pass would learn, up to one
     /// factor, so the logits are made once.
+    #[fusion(meta = |x, w, b, _, _, _| (specs::number(x), x.clone(), w.clone(), b.clone()))]
     fn linear_cross_entropy_with_gradients(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -165,6 +186,7 @@ pub trait FusedOps: Backend {
     }
 
     /// One step of AdamW: the parameter and its two moments, in the memory they come in where nobody else holds it.
+    #[fusion(meta = |parameter, _, moment_1, moment_2, _| (parameter.clone(), moment_1.clone(), moment_2.clone()))]
     fn adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -177,21 +199,44 @@ pub trait FusedOps: Backend {
     }
 
     /// The sum of squares, `[1]`.
+    #[fusion(default)]
     fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let _ = x;
-        not_differentiable()
+        Self::float_sum(Self::float_mul(x.clone(), x))
     }
 
     /// `x factor`, for one number `[1]`.
+    #[fusion(default)]
     fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
-        let _ = (x, factor);
-        not_differentiable()
+        scaled::<Self>(x, factor)
     }
 
     /// `x + (y - x) share`.
+    #[fusion(default)]
     fn moved(x: FloatTensor<Self>, y: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
-        let _ = (x, y, share);
-        not_differentiable()
+        Self::float_add(x.clone(), Self::float_mul_scalar(Self::float_sub(y, x), share.into()))
+    }
+}
+
+// What operations return, for fusion, which runs them later.
+#[cfg(all(feature = "cube", feature = "fusion"))]
+mod specs {
+    use burn::backend::fusion::custom::TensorSpec;
+    use burn::tensor::Shape;
+
+    pub(super) fn number(x: &TensorSpec) -> TensorSpec {
+        TensorSpec::new(Shape::new([1]), x.dtype)
+    }
+
+    pub(super) fn moments(x: &TensorSpec) -> TensorSpec {
+        let width = x.shape.last().copied().unwrap_or(1).max(1);
+        TensorSpec::new(Shape::new([x.shape.num_elements() / width, 2]), x.dtype)
+    }
+
+    // Of queries that stand among `parts` vectors of each token.
+    pub(super) fn attention(queries: &TensorSpec, parts: usize, n_heads: usize) -> (TensorSpec, TensorSpec) {
+        let [n_rows, n_queries, width] = queries.shape.dims();
+        let shapes = [[n_rows, n_queries, width / parts], [n_rows, n_heads, n_queries]];
+        shapes.map(|shape| TensorSpec::new(Shape::new(shape), queries.dtype)).into()
     }
 }
 

@@ -1,11 +1,14 @@
 //! Operations of our own: what Burn composes of many passes over memory, in one pass with a gradient written by hand.
 //!
-//! On Flex, in float32, they are fused (module `flex`); on any other device or type they are composed of ordinary tensor
-//! operations, which is also what the tests compare them with. Callers do not know which.
+//! In float32 they are fused, on the CPU by the loops of `flex`, on GPUs by the kernels of `cube`; in any other type, and on
+//! backends without either, they are composed of ordinary tensor operations, which is also what the tests compare them
+//! with. Callers do not know which.
 //!
 //! Shapes: B batch, S positions, H hidden, N rows, V vocabulary, h heads, d head width.
 
-#[cfg(feature = "flex")]
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "fused")]
 mod extension;
 #[cfg(feature = "flex")]
 mod flex;
@@ -18,9 +21,11 @@ use crate::attention::{self, Visibility, split_heads};
 use crate::loss;
 use crate::rotary::RotaryAngles;
 
-#[cfg(feature = "flex")]
-use burn::backend::Dispatch;
-#[cfg(feature = "flex")]
+#[cfg(feature = "fused")]
+use burn::backend::{Dispatch, DispatchDevice};
+#[cfg(feature = "fused")]
+use burn::tensor::Device;
+#[cfg(feature = "fused")]
 use extension::FusedOps;
 
 /// `gelu(x) = x sigmoid(GELU[0] x + GELU[1] x^3)`, the tanh form: `2 sqrt(2/pi)` and 0.044715 times it.
@@ -28,13 +33,25 @@ const GELU: [f32; 2] = [1.595_769_2, 0.071_354_814];
 /// Added to the variance by every norm of the model.
 pub(crate) const EPSILON: f32 = 1e-5;
 
-// Whether all of these are float32 on Flex.
-#[cfg(feature = "flex")]
+// Whether all of these are float32 on a device with operations of our own.
+#[cfg(feature = "fused")]
 macro_rules! fused {
     ($first:expr $(, $other:expr)*) => {
-        $first.device().without_autodiff() == burn::tensor::Device::flex()
+        has_fused_operations(&$first.device())
             && [$first.dtype() $(, $other.dtype())*].iter().all(|dtype| *dtype == burn::tensor::DType::F32)
     };
+}
+
+#[cfg(feature = "fused")]
+fn has_fused_operations(device: &Device) -> bool {
+    match device.clone().without_autodiff().as_dispatch() {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => true,
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
 }
 
 /// A linear layer whose weights may be narrower than what it is applied to, see [`weights`](crate::weights).
@@ -87,7 +104,7 @@ pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
 /// # Shapes
 /// `[B, S, H], [H] -> [B, S, H]`
 pub fn bias_gelu(x: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, bias) {
         return Tensor::from_dispatch(Dispatch::bias_gelu(x.into_dispatch(), bias.into_dispatch()));
     }
@@ -101,7 +118,7 @@ pub fn bias_gelu(x: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
 /// # Shapes
 /// `[B, S, H], [H], [H] -> [B, S, H]`
 pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<3> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, weight, bias) {
         let (y, _moments) = Dispatch::affine_norm(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
         return Tensor::from_dispatch(y);
@@ -118,7 +135,7 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<3>
 /// # Shapes
 /// `[B, S, H], [B, S, H], [H] -> [B, S, H]`
 pub fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<1>) -> Tensor<3> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, branch, gate) {
         let (x, branch, gate) = (x.into_dispatch(), branch.into_dispatch(), gate.into_dispatch());
         return Tensor::from_dispatch(Dispatch::gated_sum(x, branch, gate));
@@ -137,7 +154,7 @@ pub fn self_attention(
     n_heads: usize,
 ) -> Tensor<3> {
     let width = qkv.dims()[2] / 3;
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(qkv) {
         let [n_rows, n_tokens, _] = qkv.dims();
         let (cos, sin) = angles.tables();
@@ -164,7 +181,7 @@ pub fn cross_attention(
     n_heads: usize,
 ) -> Tensor<3> {
     let width = q.dims()[2];
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(q, kv) {
         let ([n_rows, n_queries, _], [_, n_keys, _]) = (q.dims(), kv.dims());
         let labels = Visibility::labels(visibility, [n_rows, n_queries, n_keys], &q.device());
@@ -191,7 +208,7 @@ pub fn linear_cross_entropy(
     weights: Tensor<1>,
     skip: usize,
 ) -> Tensor<1> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, w, b, weights) {
         let (x, w, b) = (x.into_dispatch(), w.into_dispatch(), b.into_dispatch());
         let (targets, weights) = (targets.into_dispatch(), weights.into_dispatch());
@@ -234,7 +251,7 @@ pub fn adamw<const D: usize>(
     [moment_1, moment_2]: [Tensor<D>; 2],
     step: AdamWStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(parameter, gradient, moment_1, moment_2) {
         let (moment_1, moment_2) = (moment_1.into_dispatch(), moment_2.into_dispatch());
         let (parameter, moment_1, moment_2) =
@@ -251,7 +268,7 @@ pub fn adamw<const D: usize>(
 
 /// The sum of squares of a tensor off the graph, `[1]`.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x) {
         return Tensor::from_dispatch(Dispatch::sum_of_squares(x.into_dispatch()));
     }
@@ -260,7 +277,7 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 
 /// A tensor off the graph times one number `[1]`.
 pub fn scaled<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, factor) {
         return Tensor::from_dispatch(Dispatch::scaled(x.into_dispatch(), factor.into_dispatch()));
     }
@@ -269,7 +286,7 @@ pub fn scaled<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
 
 /// `x + (y - x) share`, off the graph.
 pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, y) {
         return Tensor::from_dispatch(Dispatch::moved(x.into_dispatch(), y.into_dispatch(), share as f32));
     }
@@ -289,46 +306,66 @@ mod tests {
 
     const HEADS: usize = 3;
 
-    // Values of inputs, each with its shape; drawn once, given to Flex in float32, which is fused, and in float64, which
-    // is composed.
+    // The devices whose operations are compared with composed ones: Flex, and a GPU if there is one.
+    fn devices() -> Vec<Device> {
+        vec![
+            Device::flex().autodiff(),
+            #[cfg(feature = "wgpu")]
+            Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff(),
+        ]
+    }
+
+    // Values of inputs, each with its shape; drawn once, given to each device in float32, which is fused, and to Flex in
+    // float64, which is composed.
     struct Case {
         inputs: Vec<(Vec<f64>, Vec<usize>)>,
         upstream: Vec<f64>,
-        device: Device,
     }
+
+    type Operation<'a> = &'a dyn Fn(&Device, Vec<Tensor<1>>) -> Tensor<1>;
 
     impl Case {
         fn new(seed: u64, shapes: &[&[usize]], n_outputs: usize) -> Self {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut draw = |n: usize| (0..n).map(|_| f64::from(rng.random_range(-2.0_f32..2.0))).collect::<Vec<_>>();
             let inputs = shapes.iter().map(|shape| (draw(shape.iter().product()), shape.to_vec())).collect();
-            Self { inputs, upstream: draw(n_outputs), device: Device::flex().autodiff() }
+            Self { inputs, upstream: draw(n_outputs) }
         }
 
         // The output and the gradients of all inputs, in one list each.
-        fn run(&self, dtype: FloatDType, f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) -> Vec<Vec<f64>> {
-            let tensor = |values: &[f64]| {
-                let data = TensorData::new(values.to_vec(), [values.len()]);
-                Tensor::<1>::from_data(data, &self.device).cast(dtype)
-            };
+        fn run(&self, device: &Device, dtype: FloatDType, f: Operation<'_>) -> Vec<Vec<f64>> {
+            let tensor = |values: &[f64]| floats(values, dtype, device);
             let inputs: Vec<_> = self.inputs.iter().map(|(values, _)| tensor(values).require_grad()).collect();
-            let out = f(inputs.clone());
+            let out = f(device, inputs.clone());
             let gradients = (out.clone().cast(dtype) * tensor(&self.upstream)).sum().backward();
             let of = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
             let gradients = inputs.iter().map(|input| of(input.grad(&gradients).expect("every input counts")));
             std::iter::once(of(out.inner())).chain(gradients).collect()
         }
 
-        fn check(&self, what: &str, f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) {
-            let (fused, composed) = (self.run(FloatDType::F32, f), self.run(FloatDType::F64, f));
-            for (index, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
-                let largest = composed.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
-                let worst = fused.iter().zip(composed).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f64::max);
-                println!("{what}, {}: {worst:.1e}", if index == 0 { "value" } else { "gradient" });
-                assert!(fused.iter().all(|value| value.is_finite()), "{what}, {index}: not finite");
-                assert!(worst < 3e-6, "{what}, {index}: {worst:e}");
+        fn check(&self, what: &str, f: Operation<'_>) {
+            let composed = self.run(&Device::flex().autodiff(), FloatDType::F64, f);
+            for device in devices() {
+                compare(what, &device, &self.run(&device, FloatDType::F32, f), &composed);
             }
         }
+    }
+
+    fn compare(what: &str, device: &Device, fused: &[Vec<f64>], composed: &[Vec<f64>]) {
+        let kind = if device.clone().without_autodiff() == Device::flex() { "Flex" } else { "Cube" };
+        for (index, (fused, composed)) in fused.iter().zip(composed).enumerate() {
+            let largest = composed.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+            let worst = fused.iter().zip(composed).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f64::max);
+            println!("{kind}, {what}, {}: {worst:.1e}", if index == 0 { "value" } else { "gradient" });
+            assert_eq!(fused.len(), composed.len(), "{what}, {index}");
+            assert!(fused.iter().all(|value| value.is_finite()), "{kind}, {what}, {index}: not finite");
+            assert!(worst < 3e-6, "{kind}, {what}, {index}: {worst:e}");
+        }
+    }
+
+    fn floats(values: &[f64], dtype: FloatDType, device: &Device) -> Tensor<1> {
+        let options = (device, DType::from(dtype));
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), options)
     }
 
     fn flat(x: Tensor<3>) -> Tensor<1> {
@@ -336,16 +373,16 @@ mod tests {
         x.reshape([n])
     }
 
-    fn angles(n_rows: usize, n_tokens: usize, width: usize, seed: u64) -> RotaryAngles {
+    fn angles(n_rows: usize, n_tokens: usize, width: usize, seed: u64, device: &Device) -> RotaryAngles {
         let mut rng = StdRng::seed_from_u64(seed);
         let rows: Vec<Vec<usize>> =
             (0..n_rows).map(|_| (0..n_tokens).map(|_| rng.random_range(0..40)).collect()).collect();
-        RotaryAngles::new(&AngleTables::new(width, 40), &Positions::new(&rows, &Device::flex()))
+        RotaryAngles::new(&AngleTables::new(width, 40), &Positions::new(&rows, &device.clone().without_autodiff()))
     }
 
-    fn labels(rows: &[&[i32]]) -> Tensor<2, Int> {
+    fn labels(rows: &[&[i32]], device: &Device) -> Tensor<2, Int> {
         let values: Vec<i32> = rows.concat();
-        Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), &Device::flex().autodiff())
+        Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), device)
     }
 
     #[test]
@@ -354,12 +391,12 @@ mod tests {
             let shape = [b, s, h];
             let n = b * s * h;
             Case::new(1, &[&shape, &[h]], n)
-                .check("gelu", &|x| flat(bias_gelu(x[0].clone().reshape(shape), x[1].clone())));
+                .check("gelu", &|_, x| flat(bias_gelu(x[0].clone().reshape(shape), x[1].clone())));
             if h > 1 {
                 Case::new(2, &[&shape, &[h], &[h]], n)
-                    .check("norm", &|x| flat(layer_norm(x[0].clone().reshape(shape), x[1].clone(), x[2].clone())));
+                    .check("norm", &|_, x| flat(layer_norm(x[0].clone().reshape(shape), x[1].clone(), x[2].clone())));
             }
-            Case::new(3, &[&shape, &shape, &[h]], n).check("gated sum", &|x| {
+            Case::new(3, &[&shape, &shape, &[h]], n).check("gated sum", &|_, x| {
                 flat(gated_sum(x[0].clone().reshape(shape), x[1].clone().reshape(shape), x[2].clone()))
             });
         }
@@ -370,16 +407,21 @@ mod tests {
         // A mixed row, a row of one group, and lengths around the piece that is held at a time.
         let mixed: Vec<i32> = (0..131).map(|i| i32::from(i * 7 % 5 < 2)).collect();
         let (none, one): (Vec<i32>, Vec<i32>) = (vec![0; 131], (0..131).map(|i| i32::from(i == 60)).collect());
-        let all = labels(&[&mixed, &none, &one]);
         for n_tokens in [1, 7, 64, 131] {
             let (shape, width) = ([3, n_tokens, 3 * HEADS * 4], HEADS * 4);
-            let angles = angles(3, n_tokens, 4, 5);
-            let within = Visibility::within(all.clone().narrow(1, 0, n_tokens));
-            let causal = Visibility::causal(n_tokens, n_tokens, &Device::flex());
-            for visibility in [None, Some(&within), Some(&causal)] {
+            for rule in ["all", "groups", "causal"] {
                 let case = Case::new(6, &[&shape], 3 * n_tokens * width);
-                case.check(&format!("self-attention, {n_tokens} tokens"), &|x| {
-                    flat(self_attention(x[0].clone().reshape(shape), &angles, visibility, HEADS))
+                case.check(&format!("self-attention, {n_tokens} tokens, {rule}"), &|device, x| {
+                    let visibility = match rule {
+                        "groups" => {
+                            let all = labels(&[&mixed, &none, &one], device);
+                            Some(Visibility::within(all.narrow(1, 0, n_tokens)))
+                        }
+                        "causal" => Some(Visibility::causal(n_tokens, n_tokens, device)),
+                        _ => None,
+                    };
+                    let angles = angles(3, n_tokens, 4, 5, device);
+                    flat(self_attention(x[0].clone().reshape(shape), &angles, visibility.as_ref(), HEADS))
                 });
             }
         }
@@ -390,22 +432,22 @@ mod tests {
         let (n_queries, n_keys, width) = (70, 9, HEADS * 6);
         let some: Vec<i32> = (0..70).map(|i| i % 2).collect();
         let (zeros, nobody) = (vec![0; 9], vec![7; 9]);
-        let keys = labels(&[&[0, 1, 1, 0, 0, 1, 0, 0, 9], &zeros, &nobody]);
-        let queries = labels(&[&some, &some, &some]);
-        let visibility = Visibility::across(queries, keys);
-        let [query_angles, key_angles] = [angles(3, n_queries, 6, 7), angles(3, n_keys, 6, 8)];
         let shapes = [[3, n_queries, width], [3, n_keys, 2 * width]];
         let case = Case::new(9, &[&shapes[0], &shapes[1]], 3 * n_queries * width);
-        let run = |x: Vec<Tensor<1>>, visibility| {
+        let run = |device: &Device, x: Vec<Tensor<1>>, groups: bool| {
+            let keys = labels(&[&[0, 1, 1, 0, 0, 1, 0, 0, 9], &zeros, &nobody], device);
+            let visibility = Visibility::across(labels(&[&some, &some, &some], device), keys);
+            let [query_angles, key_angles] = [angles(3, n_queries, 6, 7, device), angles(3, n_keys, 6, 8, device)];
             let [q, kv] = [0, 1].map(|index: usize| x[index].clone().reshape(shapes[index]));
-            flat(cross_attention(q, kv, [&query_angles, &key_angles], visibility, HEADS))
+            flat(cross_attention(q, kv, [&query_angles, &key_angles], groups.then_some(&visibility), HEADS))
         };
-        case.check("cross-attention, groups", &|x| run(x, Some(&visibility)));
-        case.check("cross-attention, all", &|x| run(x, None));
-        let [out, of_queries, of_keys] =
-            case.run(FloatDType::F32, &|x| run(x, Some(&visibility))).try_into().expect("two inputs");
-        let last = |values: Vec<f64>| values[values.len() / 3 * 2..].iter().all(|value| *value == 0.0);
-        assert!(last(out) && last(of_queries) && last(of_keys), "the last row sees nothing");
+        case.check("cross-attention, groups", &|device, x| run(device, x, true));
+        case.check("cross-attention, all", &|device, x| run(device, x, false));
+        for device in devices() {
+            let found = case.run(&device, FloatDType::F32, &|device, x| run(device, x, true));
+            let last = |values: &Vec<f64>| values[values.len() / 3 * 2..].iter().all(|value| *value == 0.0);
+            assert!(found.iter().all(last), "the last row sees nothing");
+        }
     }
 
     #[test]
@@ -415,17 +457,37 @@ mod tests {
             let (mut targets, mut weights) = (Vec::new(), Vec::new());
             for row in 0..n {
                 targets.push(rng.random_range(0..v as i32 - 1));
-                weights.push(if row % 5 == 3 { 0.0 } else { rng.random_range(0.01..9.0_f32) });
+                weights.push(if row % 5 == 3 { 0.0 } else { rng.random_range(0.01..9.0_f64) });
             }
-            let device = Device::flex().autodiff();
-            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
-            let weights = Tensor::<1>::from_data(TensorData::new(weights, [n]), &device);
             let case = Case::new(11, &[&[n, h], &[h, v], &[v]], 1);
-            case.check(&format!("head {n} {h} {v}"), &|x| {
+            case.check(&format!("head {n} {h} {v}"), &|device, x| {
+                let targets = Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [n]), device);
                 let (w, dtype): (_, FloatDType) = (x[1].clone().reshape([h, v]), x[0].dtype().into());
-                let weights = weights.clone().cast(dtype);
-                linear_cross_entropy(x[0].clone().reshape([n, h]), w, x[2].clone(), targets.clone(), weights, v - 1)
+                let weights = floats(&weights, dtype, device);
+                linear_cross_entropy(x[0].clone().reshape([n, h]), w, x[2].clone(), targets, weights, v - 1)
             });
+        }
+    }
+
+    #[test]
+    fn what_the_optimiser_does_equals_what_it_replaces() {
+        let step = AdamWStep { rate: 0.1, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-8, weight_decay: 0.02, number: 3 };
+        let case = Case::new(12, &[&[70_001], &[70_001], &[70_001], &[70_001]], 1);
+        let run = |device: &Device, dtype| {
+            let device = device.clone().without_autodiff();
+            let [parameter, gradient, first, second] =
+                [0, 1, 2, 3].map(|index: usize| floats(&case.inputs[index].0, dtype, &device));
+            let second = second.square();
+            let kept = parameter.clone();
+            let (after, [first, second]) = adamw(parameter, gradient.clone(), [first, second], step);
+            let factor = floats(&[0.3], dtype, &device);
+            let moved = moved(after.clone(), gradient.clone(), 0.25);
+            let all = [after, first, second, sum_of_squares(gradient.clone()), scaled(gradient, factor), moved, kept];
+            all.map(|tensor| tensor.into_data().iter::<f64>().collect::<Vec<f64>>())
+        };
+        let composed = run(&Device::flex(), FloatDType::F64);
+        for device in devices() {
+            compare("optimiser", &device, &run(&device, FloatDType::F32), &composed);
         }
     }
 }

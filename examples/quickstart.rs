@@ -144,6 +144,7 @@ fn main() -> anyhow::Result<()> {
         steps: 64,
         schedule: Schedule::Uniform,
         draw: DrawSettings { temperature: 0.8, ..DrawSettings::default() },
+        ..Settings::default()
     };
     let held_out = held_out_text(&data)?;
     let prompt = held_out.chars().take(32).collect::<String>();

@@ -109,7 +109,8 @@ impl CausalSampler<'_> {
                 decoded[pick.row].push((position, drawn.class as u32));
             }
             let (step, n_steps) = (position + 1 - start, end - start);
-            if observe(&StepView { step, n_steps, n_evaluations, decoded: &decoded }).is_break() {
+            let forgotten = &vec![Vec::new(); rows.len()];
+            if observe(&StepView { step, n_steps, n_evaluations, decoded: &decoded, forgotten }).is_break() {
                 break;
             }
         }

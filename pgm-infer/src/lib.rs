@@ -1,6 +1,6 @@
 //! Sampling from Partition Generative Models: any order, any number of steps, any tokens given.
 //!
-//! A sampler is one loop, [`sample`]: how many positions a step decodes ([`Schedule`]), which ones (a random order),
+//! A sampler is one loop, [`sample`]: how many positions a step decodes ([`Schedule`]), which ones ([`Order`]),
 //! what stands there (the categorical draw of [`draw`]), from the logits of a [`Denoiser`]. It works on token ids
 //! alone; [`TextModel`] puts a tokenizer around it.
 
@@ -10,9 +10,11 @@ pub mod denoiser;
 #[cfg(feature = "cli")]
 pub mod device;
 pub mod draw;
+pub mod engine;
 mod error;
 pub mod flops;
 pub mod logits;
+pub mod order;
 pub mod sampler;
 pub mod schedule;
 pub mod template;
@@ -21,8 +23,10 @@ pub mod text;
 pub use causal::CausalSampler;
 pub use denoiser::{Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser};
 pub use draw::DrawSettings;
+pub use engine::Engine;
 pub use error::InferError;
 pub use logits::Logits;
+pub use order::{Order, OrderKind};
 pub use sampler::{Request, Sampled, Settings, StepView, sample};
 pub use schedule::Schedule;
 pub use text::{GenerationConfig, Route, TextModel};

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::InferError;
 use crate::draw::{DrawSettings, Drawer, Drawn};
+use crate::order::Shape;
 
 const BLOCK: usize = 256;
 /// Stands for a logit that does not exist; its exponential is 0 beside any other.
@@ -85,6 +86,24 @@ impl Logits {
         }
     }
 
+    /// The shape of the distribution at each pick (whatever its uniform), without class `excluded`.
+    ///
+    /// # Errors
+    /// [`InferError::Device`] when the device fails.
+    pub fn shapes(&self, picks: &[Pick], excluded: usize) -> Result<Vec<Shape>, InferError> {
+        match &self.values {
+            Values::Host(values) => {
+                let shape = |pick: &Pick| {
+                    let start = (pick.row * self.n_positions + pick.index) * self.n_classes;
+                    shape_of(&values[start..start + self.n_classes], excluded)
+                };
+                Ok(picks.par_iter().map(shape).collect())
+            }
+            Values::Device(_) if picks.is_empty() => Ok(Vec::new()),
+            Values::Device(logits) => shapes_on_device(self.picked(logits, picks), excluded),
+        }
+    }
+
     // The logits of the picks alone, `[N, V]`; all of them where that is what is asked for.
     fn picked(&self, logits: &Tensor<3>, picks: &[Pick]) -> Tensor<2> {
         let n = logits.dims()[0] * self.n_positions;
@@ -92,6 +111,48 @@ impl Logits {
         let index: Vec<usize> = picks.iter().map(|pick| pick.row * self.n_positions + pick.index).collect();
         if index.iter().copied().eq(0..n) { flat } else { flat.select(0, indices(&index, &logits.device())) }
     }
+}
+
+fn shape_of(logits: &[f32], excluded: usize) -> Shape {
+    let allowed =
+        || logits.iter().enumerate().filter(|(class, _)| *class != excluded).map(|(_, &logit)| f64::from(logit));
+    let (mut best, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+    for logit in allowed() {
+        if logit > best {
+            (best, second) = (logit, best);
+        } else if logit > second {
+            second = logit;
+        }
+    }
+    let (mut total, mut weighted) = (0.0, 0.0);
+    for logit in allowed() {
+        let weight = (logit - best).exp();
+        total += weight;
+        weighted += weight * (logit - best);
+    }
+    Shape { margin: (1.0 - (second - best).exp()) / total, entropy: total.ln() - weighted / total }
+}
+
+// The same from sums that the device makes, `[N, V]` of them.
+fn shapes_on_device(logits: Tensor<2>, excluded: usize) -> Result<Vec<Shape>, InferError> {
+    let [n, n_classes] = logits.dims();
+    let absent: Vec<bool> = (0..n_classes).map(|class| class == excluded).collect();
+    let absent = Tensor::<2, Bool>::from_data(TensorData::new(absent, [1, n_classes]), &logits.device());
+    let logits = logits.cast(FloatDType::F32).mask_fill(absent.expand([n, n_classes]), ABSENT);
+    let best = logits.clone().max_dim(1); // [N, 1]
+    let below = logits - best.expand([n, n_classes]);
+    let is_best = below.clone().greater_equal_elem(0.0);
+    let n_best = is_best.clone().float().sum_dim(1);
+    let second = below.clone().mask_fill(is_best, ABSENT).max_dim(1);
+    let weights = below.clone().exp();
+    let (total, weighted) = (weights.clone().sum_dim(1), (weights * below.clamp_min(-1e4)).sum_dim(1));
+    let known = Tensor::cat(vec![n_best, second, total, weighted], 1).try_into_vec_as::<f32>().map_err(failed)?;
+    let shape = |known: &[f32]| {
+        let [n_best, second, total, weighted] = [0, 1, 2, 3].map(|index: usize| f64::from(known[index]));
+        let second = if n_best > 1.5 { 0.0 } else { second };
+        Shape { margin: (1.0 - second.exp()) / total, entropy: total.ln() - weighted / total }
+    };
+    Ok(known.chunks_exact(4).map(shape).collect())
 }
 
 fn failed(error: impl std::fmt::Display) -> InferError {
@@ -370,6 +431,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_shape_of_a_distribution_is_the_same_on_a_device() {
+        let mut rng = StdRng::seed_from_u64(6);
+        let mut values: Vec<f32> = (0..4 * 300).map(|_| rng.random_range(-8.0_f32..8.0)).collect();
+        values[300..600].fill(1.5); // all equal: no margin, all the entropy
+        let picks: Vec<Pick> = (0..4).map(|index| Pick { row: 0, index, uniform: 0.0 }).collect();
+        let host = Logits::from_host(values.clone(), 4, 300).shapes(&picks, 7).unwrap();
+        let device = on_device(&values, 4, 300).shapes(&picks, 7).unwrap();
+        for (a, b) in host.iter().zip(&device) {
+            assert!((a.margin - b.margin).abs() < 1e-5 && (a.entropy - b.entropy).abs() < 1e-4, "{a:?} {b:?}");
+        }
+        assert!(host[1].margin.abs() < 1e-12 && (host[1].entropy - 299.0_f64.ln()).abs() < 1e-9);
+        let two = Logits::from_host(vec![0.75_f32.ln(), 0.25_f32.ln(), 9.0], 1, 3).shapes(&picks[..1], 2).unwrap()[0];
+        assert!((two.margin - 0.5).abs() < 1e-6 && (two.entropy - 0.562_335).abs() < 1e-5, "{two:?}");
     }
 
     #[test]

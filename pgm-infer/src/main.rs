@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::{Workload, alternate, default_schedule};
 use pgm_infer::denoiser::HeadAt;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::order::OrderArgs;
 use pgm_infer::sampler::{Request, Settings, StepView};
 use pgm_infer::template::{self, Part};
 use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
@@ -80,6 +81,8 @@ struct GenerateArgs {
     /// How many positions a step decodes, and by which path
     #[arg(long, value_enum)]
     sampler: Option<Sampler>,
+    #[command(flatten)]
+    order: OrderArgs,
     /// Temperature; 0 takes the most probable token [default: the model's, else 1]
     #[arg(long)]
     temp: Option<f64>,
@@ -224,12 +227,16 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         (Some(_), ModelConfig::Autoregressive(_)) => {
             bail!("--sampler chooses an order; this model is autoregressive and has only one")
         }
+        (_, ModelConfig::Autoregressive(_)) if args.order.order.is_some() => {
+            bail!("--order chooses an order; this model is autoregressive and has only one")
+        }
         (_, ModelConfig::Autoregressive(_)) if args.steps.is_some() => {
             bail!("--steps decodes tokens in parallel; this model is autoregressive and decodes one after the other")
         }
         _ => {}
     }
-    let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, draw };
+    let order = args.order.kind().map_err(|message| anyhow!(message))?;
+    let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw };
     // An autoregressive model takes a step for each token.
     let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(clock_seed);
@@ -255,7 +262,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
                 let object = json!({
                     "text": text, "tokens": row.tokens, "order": row.order,
                     "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
-                    "steps": steps, "temperature": draw.temperature, "top_k": draw.top_k,
+                    "steps": steps, "decoding_order": settings.order, "temperature": draw.temperature, "top_k": draw.top_k,
                     "top_p": draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
                     "seconds": seconds, "device": device_name, "weights": args.weights.weights().name(),
                 });
@@ -299,6 +306,7 @@ impl<'a> Screen<'a> {
         if !self.terminal {
             return;
         }
+        view.forgotten[0].iter().for_each(|&position| self.tokens[position] = None);
         view.decoded[0].iter().for_each(|&(position, token)| self.tokens[position] = Some(token));
         if self.visual {
             eprint!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text());

@@ -1,18 +1,19 @@
 //! The one sampling loop: how many x which x what.
 //!
-//! Each row owns its random stream, seeded by the row's seed alone: first the order of its open positions, then, step
-//! by step, a count (where the schedule draws one) and one uniform a token. So a row's tokens do not depend on its
-//! company, except where rounding in a larger batch moves a logit across the drawn uniform.
+//! Each row owns its random stream, seeded by the row's seed alone: first what its order needs, then, step by step, a
+//! count (where the schedule draws one) and one uniform for each position that is looked at. So a row's tokens do not depend
+//! on its company, except where rounding in a larger batch moves a logit across the drawn uniform: rows with settings of
+//! their own join and leave a batch between any two steps ([`advance`]).
 
 use std::ops::ControlFlow;
 
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::denoiser::{Denoiser, RowState};
-use crate::draw::DrawSettings;
+use crate::draw::{DrawSettings, Drawn};
 use crate::logits::Pick;
+use crate::order::{Candidate, Order, OrderKind, Shape, View};
 use crate::{InferError, Schedule};
 
 /// One row to sample: its length, its given tokens, its seed.
@@ -33,8 +34,31 @@ pub struct Settings {
     pub steps: usize,
     /// How many positions a step decodes.
     pub schedule: Schedule,
+    /// Which ones.
+    pub order: OrderKind,
     /// How a token is drawn.
     pub draw: DrawSettings,
+}
+
+impl Settings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] naming the flag.
+    pub fn validate(&self) -> Result<(), InferError> {
+        self.draw.validate()?;
+        let wrong = |name, value: String, problem| Err(InferError::Setting { name, value, problem });
+        match self.order {
+            _ if self.steps == 0 => wrong("--steps", "0".into(), "must be at least 1"),
+            OrderKind::EntropyBounded { bound, .. } if bound.is_nan() || bound < 0.0 => {
+                wrong("--entropy-bound", bound.to_string(), "must be 0 or more")
+            }
+            OrderKind::Remask { rate } if !(0.0..=1.0).contains(&rate) => {
+                wrong("--remask-rate", rate.to_string(), "must lie between 0 and 1")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One sampled row.
@@ -57,12 +81,14 @@ pub struct Sampled {
 pub struct StepView<'a> {
     /// Steps done so far.
     pub step: usize,
-    /// Steps in all.
+    /// Steps in all; an order that sets its own pace may need fewer.
     pub n_steps: usize,
     /// Network evaluations so far.
     pub n_evaluations: usize,
     /// Positions and tokens decoded by this step, for each row.
     pub decoded: &'a [Vec<(usize, u32)>],
+    /// Positions that this step opened again, for each row.
+    pub forgotten: &'a [Vec<usize>],
 }
 
 /// The rows, and how many network evaluations they took.
@@ -74,18 +100,60 @@ pub struct Outcome {
     pub n_evaluations: usize,
 }
 
-struct Row {
+/// A row while it is sampled.
+pub struct Running {
     state: RowState,
-    // Open positions, to be decoded from the end.
-    queue: Vec<usize>,
+    n_given: usize,
+    // Open positions, ascending.
+    open: Vec<usize>,
     n_open: usize,
+    order: Box<dyn Order>,
+    schedule: Schedule,
+    draw: DrawSettings,
+    steps: usize,
+    step: usize,
     log_probabilities: Vec<f64>,
     margins: Vec<f64>,
+    failed: bool,
     rng: ChaCha8Rng,
 }
 
-impl Row {
-    fn new(request: &Request) -> Result<Self, InferError> {
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("step", &self.step).field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// What a step did to one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Positions and tokens that it decoded.
+    pub decoded: Vec<(usize, u32)>,
+    /// Their log-probabilities, in nats.
+    pub log_probabilities: Vec<f64>,
+    /// Positions that it opened again.
+    pub forgotten: Vec<usize>,
+}
+
+impl Running {
+    /// A row about to be sampled.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] and [`InferError::Request`] for what cannot be done.
+    pub fn new(request: &Request, settings: &Settings) -> Result<Self, InferError> {
+        Self::with_order(request, settings, |open, rng| settings.order.start(open, rng))
+    }
+
+    /// The same in an order of one's own, which `start` makes of the open positions and the row's random stream.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_order(
+        request: &Request,
+        settings: &Settings,
+        start: impl FnOnce(&[usize], &mut ChaCha8Rng) -> Box<dyn Order>,
+    ) -> Result<Self, InferError> {
+        settings.validate()?;
         let mut is_open = vec![true; request.length];
         for &(position, _) in &request.given {
             match is_open.get_mut(position) {
@@ -98,28 +166,222 @@ impl Row {
             }
         }
         let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
-        let mut queue: Vec<usize> = (0..request.length).filter(|&position| is_open[position]).collect();
-        queue.shuffle(&mut rng);
-        let (positions, tokens) = request.given.iter().copied().unzip();
-        let n_open = queue.len();
-        let state = RowState { length: request.length, positions, tokens };
-        Ok(Self { state, queue, n_open, log_probabilities: Vec::new(), margins: Vec::new(), rng })
+        let open: Vec<usize> = (0..request.length).filter(|&position| is_open[position]).collect();
+        let order = start(&open, &mut rng);
+        let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
+        Ok(Self {
+            n_given: positions.len(),
+            n_open: open.len(),
+            state: RowState { length: request.length, positions, tokens },
+            open,
+            order,
+            schedule: settings.schedule,
+            draw: settings.draw,
+            steps: settings.steps,
+            step: 0,
+            log_probabilities: Vec::new(),
+            margins: Vec::new(),
+            failed: false,
+            rng,
+        })
     }
 
-    fn finish(self, mask_index: usize) -> Sampled {
+    /// Steps done so far.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Steps in all; an order that sets its own pace may need fewer.
+    pub fn n_steps(&self) -> usize {
+        if self.order.sets_the_pace() { self.n_open } else { self.schedule.n_steps(self.steps) }
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.failed || self.open.is_empty() || self.step >= self.n_steps()
+    }
+
+    /// The row as it stands; what is open holds the mask.
+    pub fn sampled(&self, mask_index: usize) -> Sampled {
         let mut tokens = vec![mask_index as u32; self.state.length];
         for (&position, &token) in self.state.positions.iter().zip(&self.state.tokens) {
             tokens[position] = token;
         }
-        let n_given = self.state.length - self.n_open;
         Sampled {
             tokens,
-            order: self.state.positions[n_given..].to_vec(),
-            log_probabilities: self.log_probabilities,
-            margins: self.margins,
-            complete: self.queue.is_empty(),
+            order: self.state.positions[self.n_given..].to_vec(),
+            log_probabilities: self.log_probabilities.clone(),
+            margins: self.margins.clone(),
+            complete: self.open.is_empty(),
         }
     }
+
+    // Begins a step: what it forgets, where it looks (nowhere, if nothing is due), and how many are due.
+    fn begin(&mut self) -> Result<(Vec<usize>, Vec<usize>, usize), InferError> {
+        let n_steps = self.n_steps();
+        let share = |step: usize| step as f64 / n_steps as f64;
+        let shares = [share(self.step), share(self.step + 1)];
+        let forgotten = self.order.forget(&self.state.positions[self.n_given..], shares, &mut self.rng);
+        self.reopen(&forgotten)?;
+        let due = if self.order.sets_the_pace() {
+            1
+        } else {
+            self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
+        };
+        self.step += 1;
+        if due == 0 {
+            return Ok((forgotten, Vec::new(), 0));
+        }
+        let view = View { length: self.state.length, open: &self.open, due };
+        let looked = self.order.look(&view, &mut self.rng);
+        let mut sorted = looked.clone();
+        sorted.sort_unstable();
+        let known = sorted.iter().all(|position| self.open.binary_search(position).is_ok());
+        if looked.is_empty() || !known || sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            let message =
+                format!("an order must look at open positions, each once, at least one; it looked at {looked:?}");
+            return Err(InferError::Request(message));
+        }
+        Ok((forgotten, looked, due))
+    }
+
+    fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
+        for position in positions {
+            let place = self.state.positions[self.n_given..].iter().position(|decoded| decoded == position);
+            let Some(index) = place else {
+                return Err(InferError::Request(format!(
+                    "an order forgot position {position}, which it had not decoded"
+                )));
+            };
+            self.state.positions.remove(self.n_given + index);
+            self.state.tokens.remove(self.n_given + index);
+            self.log_probabilities.remove(index);
+            self.margins.remove(index);
+            let place = self.open.partition_point(|open| open < position);
+            self.open.insert(place, *position);
+        }
+        Ok(())
+    }
+
+    // Ends a step with what was drawn where it looked.
+    fn end(&mut self, looked: &[usize], due: usize, drawn: &[(Drawn, Shape)]) -> Result<Change, InferError> {
+        let candidate = |(&position, &(drawn, shape)): (&usize, &(Drawn, Shape))| Candidate {
+            position,
+            token: drawn.class as u32,
+            log_probability: drawn.log_probability,
+            shape,
+        };
+        let candidates: Vec<Candidate> = looked.iter().zip(drawn).map(candidate).collect();
+        let view = View { length: self.state.length, open: &self.open, due };
+        let mut kept = self.order.keep(&view, &candidates);
+        kept.dedup();
+        if kept.is_empty() || kept.iter().any(|&index| index >= candidates.len()) {
+            let message = format!("an order must keep some of its {} candidates; it kept {kept:?}", candidates.len());
+            return Err(InferError::Request(message));
+        }
+        let mut change = Change::default();
+        for index in kept {
+            let Candidate { position, token, log_probability, .. } = candidates[index];
+            let Ok(place) = self.open.binary_search(&position) else {
+                return Err(InferError::Request(format!("an order kept position {position} twice")));
+            };
+            self.open.remove(place);
+            self.state.positions.push(position);
+            self.state.tokens.push(token);
+            self.log_probabilities.push(log_probability);
+            self.margins.push(drawn[index].0.margin);
+            change.decoded.push((position, token));
+            change.log_probabilities.push(log_probability);
+        }
+        Ok(change)
+    }
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub struct Advanced {
+    /// To each row.
+    pub changes: Vec<Result<Change, InferError>>,
+    /// Whether it took a network evaluation.
+    pub evaluated: bool,
+}
+
+/// One step of each row, in one network evaluation (in none, where no row has anything due): what it did to each.
+///
+/// Rows that are done are left as they are. Rows may differ in everything; what an [`Order`] of one's own does wrong is an
+/// [`InferError::Request`] of its row alone, which is then done.
+///
+/// # Errors
+/// [`InferError::Device`] when the device fails.
+pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Advanced, InferError> {
+    let mut changes: Vec<Result<Change, InferError>> = rows.iter().map(|_| Ok(Change::default())).collect();
+    let (mut active, mut looked, mut due) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, row) in rows.iter_mut().enumerate() {
+        if row.is_done() {
+            continue;
+        }
+        match row.begin() {
+            Ok((forgotten, positions, n_due)) => {
+                changes[index] = Ok(Change { forgotten, ..Change::default() });
+                if !positions.is_empty() {
+                    active.push(index);
+                    looked.push(positions);
+                    due.push(n_due);
+                }
+            }
+            Err(error) => {
+                row.failed = true;
+                changes[index] = Err(error);
+            }
+        }
+    }
+    if active.is_empty() {
+        return Ok(Advanced { changes, evaluated: false });
+    }
+    let states: Vec<&RowState> = active.iter().map(|&index| &rows[index].state).collect();
+    let positions: Vec<&[usize]> = looked.iter().map(Vec::as_slice).collect();
+    let logits = denoiser.logits(&states, &positions)?;
+    // One uniform for each position, taken in order from the row's own stream.
+    let mut picks = Vec::new();
+    for (place, &index) in active.iter().enumerate() {
+        let rng = &mut rows[index].rng;
+        picks.extend((0..looked[place].len()).map(|k| Pick { row: place, index: k, uniform: rng.random() }));
+    }
+    let mask_index = denoiser.mask_index();
+    let mut drawn: Vec<Option<Drawn>> = vec![None; picks.len()];
+    let mut settings: Vec<DrawSettings> = Vec::new();
+    for &index in &active {
+        if !settings.contains(&rows[index].draw) {
+            settings.push(rows[index].draw);
+        }
+    }
+    // Rows that are drawn in the same way are drawn together.
+    for settings in settings {
+        let members: Vec<usize> =
+            (0..picks.len()).filter(|&pick| rows[active[picks[pick].row]].draw == settings).collect();
+        let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
+        let found = logits.draw(&some, mask_index, &settings)?;
+        members.into_iter().zip(found).for_each(|(pick, found)| drawn[pick] = Some(found));
+    }
+    let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
+    let looks_at_shapes = |pick: &Pick| rows[active[pick.row]].order.needs_shapes();
+    let members: Vec<usize> = (0..picks.len()).filter(|&pick| looks_at_shapes(&picks[pick])).collect();
+    let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
+    let mut shapes = vec![Shape::default(); picks.len()];
+    members.into_iter().zip(logits.shapes(&some, mask_index)?).for_each(|(pick, shape)| shapes[pick] = shape);
+    let drawn: Vec<(Drawn, Shape)> = drawn.into_iter().zip(shapes).collect();
+    let mut rest = drawn.as_slice();
+    for (place, &index) in active.iter().enumerate() {
+        let (of_row, others) = rest.split_at(looked[place].len());
+        rest = others;
+        let ended = rows[index].end(&looked[place], due[place], of_row);
+        rows[index].failed = ended.is_err();
+        changes[index] = match (ended, &mut changes[index]) {
+            (Ok(change), Ok(begun)) => Ok(Change { forgotten: std::mem::take(&mut begun.forgotten), ..change }),
+            (ended, _) => ended,
+        };
+    }
+    Ok(Advanced { changes, evaluated: true })
 }
 
 /// Samples all requests together. `observe` runs after each step and can stop the run, which then returns what it has.
@@ -135,63 +397,32 @@ pub fn sample(
     settings: &Settings,
     observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
 ) -> Result<Outcome, InferError> {
-    settings.draw.validate()?;
-    if settings.steps == 0 {
-        return Err(InferError::Setting { name: "--steps", value: "0".into(), problem: "must be at least 1" });
-    }
-    let mut rows = requests.iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
-    let n_steps = settings.schedule.n_steps(settings.steps);
-    let mut n_evaluations = 0;
-    for step in 0..n_steps {
-        if rows.iter().all(|row| row.queue.is_empty()) {
-            break;
-        }
-        // Take this step's positions off each row's queue; only rows that decode something are evaluated.
-        let mut active = Vec::new();
-        let mut taken = Vec::new();
-        for (index, row) in rows.iter_mut().enumerate() {
-            let count = settings.schedule.count(step, settings.steps, row.n_open, row.queue.len(), &mut row.rng);
-            if count > 0 {
-                taken.push(row.queue.split_off(row.queue.len() - count));
-                active.push(index);
-            }
-        }
-        let mut decoded = vec![Vec::new(); rows.len()];
-        if !active.is_empty() {
-            let states: Vec<&RowState> = active.iter().map(|&index| &rows[index].state).collect();
-            let positions: Vec<&[usize]> = taken.iter().map(Vec::as_slice).collect();
-            let logits = denoiser.logits(&states, &positions)?;
-            n_evaluations += 1;
-            // One uniform for each token, taken in order from the row's own stream.
-            let mut picks = Vec::new();
-            for (place, &index) in active.iter().enumerate() {
-                let rng = &mut rows[index].rng;
-                picks.extend((0..taken[place].len()).map(|k| Pick { row: place, index: k, uniform: rng.random() }));
-            }
-            let drawn = logits.draw(&picks, denoiser.mask_index(), &settings.draw)?;
-            for (pick, drawn) in picks.iter().zip(drawn) {
-                let (index, position) = (active[pick.row], taken[pick.row][pick.index]);
-                let (row, token) = (&mut rows[index], drawn.class as u32);
-                row.state.positions.push(position);
-                row.state.tokens.push(token);
-                row.log_probabilities.push(drawn.log_probability);
-                row.margins.push(drawn.margin);
-                decoded[index].push((position, token));
-            }
-        }
-        let view = StepView { step: step + 1, n_steps, n_evaluations, decoded: &decoded };
+    settings.validate()?;
+    let mut rows = requests.iter().map(|request| Running::new(request, settings)).collect::<Result<Vec<_>, _>>()?;
+    let n_steps = rows.iter().map(Running::n_steps).max().unwrap_or(0);
+    let (mut step, mut n_evaluations) = (0, 0);
+    while rows.iter().any(|row| !row.is_done()) {
+        let mut all: Vec<&mut Running> = rows.iter_mut().collect();
+        let Advanced { changes, evaluated } = advance(denoiser, &mut all)?;
+        let changes = changes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        step += 1;
+        n_evaluations += usize::from(evaluated);
+        let (decoded, forgotten): (Vec<_>, Vec<_>) =
+            changes.into_iter().map(|change| (change.decoded, change.forgotten)).unzip();
+        let view = StepView { step, n_steps, n_evaluations, decoded: &decoded, forgotten: &forgotten };
         if observe(&view).is_break() {
             break;
         }
     }
     let mask_index = denoiser.mask_index();
-    Ok(Outcome { rows: rows.into_iter().map(|row| row.finish(mask_index)).collect(), n_evaluations })
+    Ok(Outcome { rows: rows.iter().map(|row| row.sampled(mask_index)).collect(), n_evaluations })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Logits;
+    use crate::order::Looked;
     use proptest::prelude::*;
     use std::cell::RefCell;
 
@@ -243,7 +474,14 @@ mod tests {
             Just(DrawSettings { temperature: 0.0, ..DrawSettings::default() }),
             Just(DrawSettings { temperature: 0.7, top_k: 3, top_p: 0.9 }),
         ];
-        (1..40_usize, schedule, draw).prop_map(|(steps, schedule, draw)| Settings { steps, schedule, draw })
+        let order = prop::sample::select(&OrderKind::NAMES[..]).prop_map(|name| name.parse::<OrderKind>().unwrap());
+        let looked = prop_oneof![Just(Looked::All), (1..9_usize).prop_map(Looked::Some)];
+        (1..40_usize, schedule, order, looked, draw).prop_map(|(steps, schedule, order, looked, draw)| Settings {
+            steps,
+            schedule,
+            order: order.looking_at(looked),
+            draw,
+        })
     }
 
     fn run(requests: &[Request], settings: &Settings) -> (Outcome, Vec<usize>) {
@@ -271,8 +509,16 @@ mod tests {
                 prop_assert!(row.log_probabilities.len() == open.len() && row.log_probabilities.iter().all(|l| *l <= 0.0));
                 n_open += open.len();
             }
-            prop_assert_eq!(asked.len(), n_open, "no position is computed twice");
-            prop_assert!(outcome.n_evaluations <= settings.schedule.n_steps(settings.steps));
+            match settings.order {
+                OrderKind::EntropyBounded { .. } => prop_assert!(outcome.n_evaluations <= n_open),
+                OrderKind::Confidence(_) | OrderKind::Margin(_) | OrderKind::Entropy(_) | OrderKind::Remask { .. } => {
+                    prop_assert!(outcome.n_evaluations <= settings.schedule.n_steps(settings.steps));
+                }
+                _ => {
+                    prop_assert_eq!(asked.len(), n_open, "no position is computed twice");
+                    prop_assert!(outcome.n_evaluations <= settings.schedule.n_steps(settings.steps));
+                }
+            }
         }
 
         #[test]
@@ -283,6 +529,69 @@ mod tests {
                 prop_assert_eq!(&alone.rows[0], row);
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_that_join_and_leave_a_batch_between_steps_get_the_tokens_they_get_alone(
+            rows in prop::collection::vec((requests(), settings(), 0..12_usize), 1..6)
+        ) {
+            let rows: Vec<(Request, Settings, usize)> =
+                rows.into_iter().map(|(mut requests, settings, when)| (requests.remove(0), settings, when)).collect();
+            let fake = Fake::default();
+            let mut running: Vec<(usize, Running)> = Vec::new();
+            let mut found: Vec<Option<Sampled>> = vec![None; rows.len()];
+            for step in 0.. {
+                for (index, (request, settings, when)) in rows.iter().enumerate() {
+                    if *when == step {
+                        running.push((index, Running::new(request, settings).unwrap()));
+                    }
+                }
+                let mut together: Vec<&mut Running> = running.iter_mut().map(|(_, row)| row).collect();
+                advance(&fake, &mut together).unwrap();
+                for (index, row) in running.extract_if(.., |(_, row)| row.is_done()) {
+                    found[index] = Some(row.sampled(CLASSES - 1));
+                }
+                if step > 12 && running.is_empty() {
+                    break;
+                }
+            }
+            for ((request, settings, _), found) in rows.iter().zip(&found) {
+                let (alone, _) = run(std::slice::from_ref(request), settings);
+                prop_assert_eq!(Some(&alone.rows[0]), found.as_ref());
+            }
+        }
+    }
+
+    // Looks where it must not.
+    struct Wrong(fn(&View<'_>) -> Vec<usize>, Vec<usize>);
+
+    impl Order for Wrong {
+        fn look(&mut self, view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+            (self.0)(view)
+        }
+
+        fn keep(&mut self, _view: &View<'_>, _drawn: &[Candidate]) -> Vec<usize> {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn an_order_that_does_what_it_must_not_is_an_error() {
+        let ask = |look: fn(&View<'_>) -> Vec<usize>, keep: &[usize]| {
+            let settings = Settings { steps: 2, ..Settings::default() };
+            let keep = keep.to_vec();
+            let mut row = Running::with_order(&request(6, 0), &settings, |_, _| Box::new(Wrong(look, keep))).unwrap();
+            let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
+            assert!(row.is_done());
+            changes.into_iter().next().unwrap().unwrap_err().to_string()
+        };
+        assert!(ask(|_| vec![0], &[0]).contains("open positions"), "position 0 is given");
+        assert!(ask(|_| vec![2, 2], &[0]).contains("open positions"));
+        assert!(ask(|_| Vec::new(), &[0]).contains("open positions"));
+        assert!(ask(|view| view.open.to_vec(), &[]).contains("keep some"));
+        assert!(ask(|view| view.open.to_vec(), &[9]).contains("keep some"));
+        assert!(ask(|view| view.open.to_vec(), &[1, 0, 1]).contains("twice"));
     }
 
     fn request(length: usize, seed: u64) -> Request {

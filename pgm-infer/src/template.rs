@@ -9,10 +9,12 @@ pub enum Part {
     Text(String),
     /// Tokens to fill in.
     Blank(usize),
+    /// A blank as long as the row leaves room for; several share the room evenly.
+    Free,
 }
 
-/// Splits a template into text and blanks: `{N}` is a blank of N tokens, `___` (three or more underscores) one of
-/// `default_blank` tokens. A backslash before `{`, `_` or `\` makes it plain text.
+/// Splits a template into text and blanks: `{N}` is a blank of N tokens, `{*}` one as long as the row leaves room for, `___`
+/// (three or more underscores) one of `default_blank` tokens. A backslash before `{`, `_` or `\` makes it plain text.
 ///
 /// # Errors
 /// [`InferError::Request`] for a blank of no tokens.
@@ -21,6 +23,14 @@ pub fn parse(template: &str, default_blank: usize) -> Result<Vec<Part>, InferErr
     let mut text = String::new();
     let mut rest = template;
     while let Some(first) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix("{*}") {
+            if !text.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut text)));
+            }
+            parts.push(Part::Free);
+            rest = after;
+            continue;
+        }
         let blank = match first {
             '{' => rest[1..]
                 .split_once('}')
@@ -69,6 +79,7 @@ mod tests {
             ("{x} {} __ {1", vec![text("{x} {} __ {1")]),
             (r"\{3} \___ \\ \n", vec![text("{3} ___ \\ \\n")]),
             ("", vec![]),
+            (r"a {*} b\{*}{*}", vec![text("a "), Part::Free, text(" b{*}"), Part::Free]),
         ];
         for (template, expected) in cases {
             assert_eq!(parse(template, 8).unwrap(), expected, "{template}");

@@ -166,32 +166,47 @@ impl TextModel {
 
     /// A row that starts with BOS and the parts of a template, and is open behind them up to `length`.
     ///
-    /// Without `length` a template that ends in a blank or has any blank is as long as its parts; plain text is
-    /// continued to the trained length.
+    /// Without `length` a template with blanks of given length only is as long as its parts; plain text is continued to the
+    /// trained length, and blanks of free length fill the row up to there.
     ///
     /// # Errors
     /// [`InferError::Request`] when the parts do not fit into `length` or leave nothing to fill in.
     pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<Request, InferError> {
-        let mut given = vec![(0, self.config.backbone().bos_index as u32)];
-        let mut next = 1_usize;
-        for part in parts {
-            match part {
-                Part::Text(text) => {
-                    let tokens = self.encode(text)?;
-                    given.extend(tokens.iter().enumerate().map(|(index, &token)| (next + index, token)));
-                    next += tokens.len();
-                }
-                Part::Blank(count) => next = next.saturating_add(*count),
-            }
-        }
+        let texts = parts.iter().map(|part| match part {
+            Part::Text(text) => self.encode(text),
+            Part::Blank(_) | Part::Free => Ok(Vec::new()),
+        });
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let n_free = parts.iter().filter(|part| matches!(part, Part::Free)).count();
+        let size = |(part, text): (&Part, &Vec<u32>)| match part {
+            Part::Blank(count) => *count,
+            _ => text.len(),
+        };
+        let fixed = parts.iter().zip(&texts).map(size).fold(1_usize, usize::saturating_add);
         let has_blank = parts.iter().any(|part| matches!(part, Part::Blank(_)));
-        let length = length.unwrap_or(if has_blank { next } else { self.config.backbone().length });
+        let trained = self.config.backbone().length;
+        let length = length.unwrap_or(if has_blank && n_free == 0 { fixed } else { trained });
+        let next = fixed.saturating_add(n_free);
         if length > MAX_LENGTH {
             return Err(InferError::Request(format!("--length is {length}, a row has at most {MAX_LENGTH} tokens")));
         }
         if next > length {
             let message = format!("the text and its blanks need {next} tokens with BOS, but --length is {length}");
             return Err(InferError::Request(message));
+        }
+        let room = length - fixed;
+        let (mut given, mut next) = (vec![(0, self.config.backbone().bos_index as u32)], 1_usize);
+        let mut n_seen = 0;
+        for (part, text) in parts.iter().zip(&texts) {
+            given.extend(text.iter().enumerate().map(|(index, &token)| (next + index, token)));
+            next += match part {
+                Part::Text(_) => text.len(),
+                Part::Blank(count) => *count,
+                Part::Free => {
+                    n_seen += 1;
+                    room / n_free + usize::from(n_seen <= room % n_free)
+                }
+            };
         }
         if given.len() == length {
             let message = format!("the text fills all {length} tokens; give a larger --length or a blank");
@@ -211,8 +226,19 @@ impl TextModel {
         route: Route,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
     ) -> Result<Outcome, InferError> {
-        let source = Source { network: &self.network, config: &self.config, device: &self.device };
-        source.generate(requests, settings, route, observe)
+        self.source().generate(requests, settings, route, observe)
+    }
+
+    /// What gives the logits of a step, for a loop of one's own around [`advance`](crate::sampler::advance).
+    ///
+    /// # Errors
+    /// As [`Source::denoiser`].
+    pub fn denoiser(&self, route: Route) -> Result<Box<dyn Denoiser + '_>, InferError> {
+        self.source().denoiser(route)
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { network: &self.network, config: &self.config, device: &self.device }
     }
 }
 
@@ -241,7 +267,27 @@ pub struct Source<'a> {
     pub device: &'a Device,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// What gives the logits of a step.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for an autoregressive network, which knows one order only.
+    pub fn denoiser(&self, route: Route) -> Result<Box<dyn Denoiser + 'a>, InferError> {
+        let Self { network, config, device } = *self;
+        let mask_index = config.backbone().mask_index;
+        Ok(match (network, route) {
+            (Network::Autoregressive(_), _) => {
+                let message = "an autoregressive model writes from left to right and in no other order";
+                return Err(InferError::Request(message.into()));
+            }
+            (Network::Masked(model), _) => {
+                Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
+            }
+            (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
+            (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
+        })
+    }
+
     /// Samples requests together: an autoregressive network left to right with a cache, which only the draw of
     /// `settings` concerns, the others by [`sample`].
     ///
@@ -254,19 +300,10 @@ impl Source<'_> {
         route: Route,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
     ) -> Result<Outcome, InferError> {
-        let Self { network, config, device } = *self;
-        let mask_index = config.backbone().mask_index;
-        let denoiser: Box<dyn Denoiser> = match (network, route) {
-            (Network::Autoregressive(model), _) => {
-                let sampler = CausalSampler { model, device, mask_index };
-                return sampler.sample(requests, &settings.draw, observe);
-            }
-            (Network::Masked(model), _) => {
-                Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
-            }
-            (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
-            (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
-        };
-        sample(denoiser.as_ref(), requests, settings, observe)
+        if let Network::Autoregressive(model) = self.network {
+            let mask_index = self.config.backbone().mask_index;
+            return CausalSampler { model, device: self.device, mask_index }.sample(requests, &settings.draw, observe);
+        }
+        sample(self.denoiser(route)?.as_ref(), requests, settings, observe)
     }
 }

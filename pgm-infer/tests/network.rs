@@ -80,9 +80,9 @@ fn near_ties_are_as_rare_as_their_margin_says() {
 fn every_settings() -> [Settings; 3] {
     let draw = DrawSettings { temperature: 0.9, top_k: 20, top_p: 0.95 };
     [
-        Settings { steps: 4, schedule: Schedule::Uniform, draw: DrawSettings::default() },
-        Settings { steps: 40, schedule: Schedule::Uniform, draw },
-        Settings { steps: 5, schedule: Schedule::Binomial, draw: DrawSettings::default() },
+        Settings { steps: 4, ..Settings::default() },
+        Settings { steps: 40, draw, ..Settings::default() },
+        Settings { steps: 5, schedule: Schedule::Binomial, ..Settings::default() },
     ]
 }
 

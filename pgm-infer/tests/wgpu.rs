@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Device, DeviceKind};
 use pgm_infer::text::Source;
-use pgm_infer::{DrawSettings, Request, Route, Sampled, Schedule, Settings, StepView};
+use pgm_infer::{DrawSettings, Request, Route, Sampled, Settings, StepView};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
     WeightType,
@@ -36,7 +36,7 @@ fn run(config: &ModelConfig, weights: WeightType, draw: DrawSettings, device: &D
     let network = Network::new(config, device).with_noise(0.5, 4).folded().with_weights(weights).unwrap();
     let bos = config.backbone().bos_index as u32;
     let requests = [(20, 1), (13, 2)].map(|(length, seed)| Request { length, given: vec![(0, bos)], seed });
-    let settings = Settings { steps: 5, schedule: Schedule::Uniform, draw };
+    let settings = Settings { steps: 5, draw, ..Settings::default() };
     let observe = &mut |_: &StepView| ControlFlow::Continue(());
     Source { network: &network, config, device }.generate(&requests, &settings, Route::Clean, observe).unwrap().rows
 }

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::order::OrderArgs;
 use pgm_model::checkpoint::TOKENIZER_FILE;
 use pgm_model::{ModelConfig, WeightType};
 use pgm_train::TrainError;
@@ -91,6 +92,8 @@ pub struct GenerativeArgs {
     /// Sampling steps
     #[arg(long, default_value_t = 128)]
     steps: usize,
+    #[command(flatten)]
+    order: OrderArgs,
     /// Temperature
     #[arg(long, default_value_t = 1.0)]
     temp: f64,
@@ -271,6 +274,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
                 samples: args.n,
                 length: args.length,
                 steps: args.steps,
+                order: args.order.kind().map_err(|message| anyhow!(message))?,
                 temperature: args.temp,
                 top_k: args.top_k,
                 top_p: args.top_p,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pgm_infer::bench::default_schedule;
 use pgm_infer::sampler::{Request, Settings};
-use pgm_infer::{DrawSettings, Route};
+use pgm_infer::{DrawSettings, OrderKind, Route};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,6 +22,9 @@ pub struct GenerativeSettings {
     pub length: usize,
     /// Sampling steps.
     pub steps: usize,
+    /// Which positions a step decodes.
+    #[serde(default)]
+    pub order: OrderKind,
     /// Divides the logits.
     pub temperature: f64,
     /// Keeps the k most probable tokens; 0 keeps all.
@@ -38,7 +41,17 @@ pub struct GenerativeSettings {
 impl Default for GenerativeSettings {
     /// The paper's 1024 samples.
     fn default() -> Self {
-        Self { samples: 1024, length: 0, steps: 128, temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, batch: 8 }
+        Self {
+            samples: 1024,
+            length: 0,
+            steps: 128,
+            order: OrderKind::Uniform,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+            batch: 8,
+        }
     }
 }
 
@@ -77,7 +90,8 @@ pub fn sample_texts(
         return Err(TrainError::Config { origin: "eval generative".to_string(), problem });
     }
     let draw = DrawSettings { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let sampler = Settings { steps: settings.steps, schedule: default_schedule(model.config()), draw };
+    let sampler =
+        Settings { steps: settings.steps, schedule: default_schedule(model.config()), order: settings.order, draw };
     let mut n_done: usize = ledger.done().iter().map(|batch| batch.samples.len()).sum();
     while n_done < settings.samples {
         tell(observe, n_done, settings.samples)?;

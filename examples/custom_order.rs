@@ -1,0 +1,52 @@
+//! An order of one's own: from both ends towards the middle.
+//!
+//! ```text
+//! cargo run --release --example custom_order -- run/model 'Once upon a time' 3
+//! ```
+//!
+//! The arguments are a model folder, a prompt and a seed.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use pgm_infer::order::View;
+use pgm_infer::sampler::{Running, advance};
+use pgm_infer::template::Part;
+use pgm_infer::{Order, Route, Settings, TextModel};
+use rand::Rng;
+
+/// Takes the outermost open positions, half of them from either end.
+struct Inwards;
+
+impl Order for Inwards {
+    fn look(&mut self, view: &View<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+        let from_the_left = view.due.div_ceil(2);
+        let (left, rest) = view.open.split_at(from_the_left);
+        let right = &rest[rest.len() - (view.due - from_the_left)..];
+        [left, right].concat()
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().context("give a model folder, a prompt and a seed")?;
+    let prompt = arguments.next().unwrap_or_default();
+    let seed = arguments.next().map_or(Ok(0), |seed| seed.parse()).context("the seed must be a number")?;
+
+    let model = TextModel::load(Path::new(&folder), &Device::flex())?;
+    let parts = if prompt.is_empty() { Vec::new() } else { vec![Part::Text(prompt)] };
+    let request = model.request(&parts, None, seed)?;
+    let settings = Settings { steps: 64, ..Settings::default() };
+    let mut row = Running::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
+    let denoiser = model.denoiser(Route::Clean)?;
+    while !row.is_done() {
+        for change in advance(denoiser.as_ref(), &mut [&mut row])?.changes {
+            change?;
+        }
+    }
+    let sampled = row.sampled(denoiser.mask_index());
+    writeln!(std::io::stdout(), "{}", model.decode(&sampled.tokens[1..])?)?;
+    Ok(())
+}

@@ -1,0 +1,679 @@
+//! A model that serves requests from its own thread.
+//!
+//! Requests that arrive together share network evaluations, whatever their lengths, steps and settings; they join and leave
+//! between steps, and each one's tokens are the same as alone. What a caller holds never computes: it hands a [`Task`] over
+//! and receives [`Event`]s, by a callback or an iterator. Whoever stops listening cancels at the
+//! next step.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use pgm_model::{ModelConfig, Network, WeightType};
+
+use crate::order::Order;
+use crate::sampler::{Change, Request, Running, Sampled, Settings, StepView, advance};
+use crate::template::{self, Part};
+use crate::{GenerationConfig, InferError, Route, TextModel};
+
+/// How an engine runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What the weights are held in.
+    pub weights: WeightType,
+    /// Rows that share an evaluation.
+    pub max_batch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { weights: WeightType::F32, max_batch: 16 }
+    }
+}
+
+/// What is given of a text.
+#[derive(Clone, Debug)]
+pub enum Text {
+    /// Its beginning; the rest of the row is to be written.
+    Prompt(String),
+    /// Text with blanks anywhere, as [`template::parse`] reads it; the number is the length of a `___` blank.
+    Template(String, usize),
+    /// The same in parts.
+    Parts(Vec<Part>),
+    /// Positions and tokens of a row of `length` tokens, BOS at position 0 among them if there is to be one.
+    Tokens {
+        /// Positions and tokens.
+        given: Vec<(usize, u32)>,
+        /// Tokens of the row.
+        length: usize,
+    },
+}
+
+/// Makes the order of one row of its open positions; see [`Running::with_order`].
+pub type StartOrder = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order> + Send + Sync>;
+
+/// What is asked for.
+#[derive(Clone)]
+pub struct Task {
+    /// What is given.
+    pub text: Text,
+    /// Tokens of the row, BOS included [default: the template's, else the model's].
+    pub length: Option<usize>,
+    /// Steps, schedule, order and draw.
+    pub settings: Settings,
+    /// An order of one's own, instead of that of the settings.
+    pub order: Option<StartOrder>,
+    /// Samples; sample i uses `seed + i`.
+    pub n: usize,
+    /// Seed of the first sample.
+    pub seed: u64,
+    /// Texts at which a continuation ends; it is cut before the first.
+    pub stop: Vec<String>,
+    /// How long it may take from now on, the queue included.
+    pub timeout: Option<Duration>,
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("text", &self.text)
+            .field("settings", &self.settings)
+            .field("n", &self.n)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Task {
+    /// One sample of a text in 128 steps.
+    pub fn new(text: Text) -> Self {
+        let settings = Settings { steps: 128, ..Settings::default() };
+        Self { text, length: None, settings, order: None, n: 1, seed: 0, stop: Vec::new(), timeout: None }
+    }
+}
+
+/// Why a sample ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Every position is decoded.
+    Complete,
+    /// The text up to a stop string is decoded.
+    Stop(String),
+    /// Nobody listened any more.
+    Cancelled,
+    /// The time was over.
+    Timeout,
+}
+
+/// A sample, whole or as far as it came.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Which of the task's samples.
+    pub index: usize,
+    /// Its seed.
+    pub seed: u64,
+    /// The text, given parts included; up to the stop string, if one ended it. Open positions of a partial answer are
+    /// left out.
+    pub text: String,
+    /// Tokens, the order in which they came, their log-probabilities.
+    pub sampled: Sampled,
+    /// Steps that were taken.
+    pub steps: usize,
+    /// Why it ended.
+    pub finish: Finish,
+    /// From handing over to the first step.
+    pub queued: Duration,
+    /// From the first step to the end.
+    pub duration: Duration,
+}
+
+/// What a listener hears.
+#[derive(Debug)]
+pub enum Event {
+    /// A sample has done a step.
+    Step {
+        /// Which of the task's samples.
+        index: usize,
+        /// Steps done.
+        step: usize,
+        /// Steps in all; an order that sets its own pace may need fewer.
+        n_steps: usize,
+        /// What was decoded and what was opened again.
+        change: Change,
+    },
+    /// A sample has ended.
+    Done(Box<Answer>),
+    /// A sample cannot be made or went wrong.
+    Failed {
+        /// Which of the task's samples.
+        index: usize,
+        /// Why.
+        error: InferError,
+        /// What there was of it.
+        partial: Option<Sampled>,
+    },
+}
+
+/// Hears the events of a task on the engine's thread; `Break` cancels the task.
+pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
+
+/// A model on its own thread. Dropping it ends the thread after the step it is in and returns all memory; tasks that are
+/// not done are [`Finish::Cancelled`].
+#[derive(Debug)]
+pub struct Engine {
+    sender: Option<Sender<Job>>,
+    worker: Option<JoinHandle<()>>,
+    config: ModelConfig,
+    generation: GenerationConfig,
+    model: Arc<TextModel>,
+}
+
+struct Job {
+    requests: Vec<Request>,
+    settings: Settings,
+    order: Option<StartOrder>,
+    stop: Vec<String>,
+    deadline: Option<Instant>,
+    queued: Instant,
+    listener: Listener,
+}
+
+impl Engine {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// As [`TextModel::load`] and [`TextModel::with_weights`].
+    pub fn open(folder: &Path, device: &Device, options: &Options) -> Result<Self, InferError> {
+        Self::new(TextModel::load(folder, device)?, options)
+    }
+
+    /// An engine for a model.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] for a batch of nothing, [`InferError::Model`] when the weights cannot have that type.
+    pub fn new(model: TextModel, options: &Options) -> Result<Self, InferError> {
+        if options.max_batch == 0 {
+            return Err(InferError::Setting { name: "--max-batch", value: "0".into(), problem: "must be at least 1" });
+        }
+        let model = Arc::new(model.with_weights(options.weights)?);
+        let (sender, jobs) = channel();
+        let (of_worker, max_batch) = (Arc::clone(&model), options.max_batch);
+        let worker = std::thread::Builder::new()
+            .name("pgm-engine".into())
+            .spawn(move || Worker::new(&of_worker, max_batch).run(&jobs))
+            .map_err(|error| InferError::Device(format!("no thread for the engine: {error}")))?;
+        Ok(Self {
+            sender: Some(sender),
+            worker: Some(worker),
+            config: model.config().clone(),
+            generation: model.generation().clone(),
+            model,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Sampler defaults of its folder.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Tokens of a text, and a text of tokens, without waiting for anything that is being computed.
+    pub fn model(&self) -> &TextModel {
+        &self.model
+    }
+
+    /// Hands a task over; `listener` hears of it on the engine's thread and should be quick.
+    ///
+    /// # Errors
+    /// What cannot be done is said here, before anything is computed.
+    pub fn submit(&self, task: Task, listener: Listener) -> Result<(), InferError> {
+        task.settings.validate()?;
+        if task.n == 0 {
+            return Err(InferError::Setting { name: "-n", value: "0".into(), problem: "must be at least 1" });
+        }
+        if task.stop.iter().any(String::is_empty) {
+            return Err(InferError::Request("a stop string must not be empty".into()));
+        }
+        let request = |seed: u64| match &task.text {
+            Text::Prompt(prompt) if prompt.is_empty() => self.model.request(&[], task.length, seed),
+            Text::Prompt(prompt) => self.model.request(&[Part::Text(prompt.clone())], task.length, seed),
+            Text::Template(text, blank) => self.model.request(&template::parse(text, *blank)?, task.length, seed),
+            Text::Parts(parts) => self.model.request(parts, task.length, seed),
+            Text::Tokens { given, length } => self.of_tokens(given, *length, seed),
+        };
+        let first = request(task.seed)?;
+        // Whether sampling takes the request, too.
+        Running::new(&first, &task.settings)?;
+        let numbers = 0..task.n as u64;
+        let requests = numbers.map(|index| Request { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
+        let now = Instant::now();
+        let job = Job {
+            requests,
+            settings: task.settings,
+            order: task.order,
+            stop: task.stop,
+            deadline: task.timeout.and_then(|timeout| now.checked_add(timeout)),
+            queued: now,
+            listener,
+        };
+        let gone = || InferError::Device("the engine's thread has ended".into());
+        self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())
+    }
+
+    fn of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<Request, InferError> {
+        let backbone = self.config.backbone();
+        if let Some((position, token)) = given.iter().find(|(_, token)| *token as usize >= backbone.vocab_size) {
+            let n = backbone.vocab_size;
+            return Err(InferError::Request(format!("token {token} at position {position}: the model has {n} tokens")));
+        }
+        if length > pgm_model::config::MAX_LENGTH {
+            let most = pgm_model::config::MAX_LENGTH;
+            return Err(InferError::Request(format!("a row of {length} tokens; it has at most {most}")));
+        }
+        if given.len() >= length {
+            return Err(InferError::Request(format!(
+                "{} given tokens leave nothing of {length} to write",
+                given.len()
+            )));
+        }
+        Ok(Request { length, given: given.to_vec(), seed })
+    }
+
+    /// Hands a task over; its events come as an iterator, which ends with the last sample. Dropping it cancels.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn events(&self, task: Task) -> Result<Events, InferError> {
+        let (sender, receiver) = channel();
+        self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
+        Ok(Events(receiver))
+    }
+
+    /// Waits for all samples of a task. `observe` sees each event before the end and can stop it.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], and what went wrong with a sample.
+    pub fn generate(
+        &self,
+        task: Task,
+        observe: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Vec<Answer>, InferError> {
+        let mut answers = Vec::new();
+        let (sender, receiver) = channel();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        self.submit(
+            task,
+            Box::new(move |event| {
+                let told = sender.send(event).is_ok();
+                sent(told && !stopped.load(std::sync::atomic::Ordering::Relaxed))
+            }),
+        )?;
+        for event in receiver {
+            if observe(&event).is_break() {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            match event {
+                Event::Done(answer) => answers.push(*answer),
+                Event::Failed { error, .. } => return Err(error),
+                Event::Step { .. } => {}
+            }
+        }
+        answers.sort_by_key(|answer| answer.index);
+        Ok(answers)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Events of a task as they come.
+#[derive(Debug)]
+pub struct Events(Receiver<Event>);
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.0.recv().ok()
+    }
+}
+
+fn sent(ok: bool) -> ControlFlow<()> {
+    if ok { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+// What the samples of a task share.
+struct Shared {
+    stop: Vec<String>,
+    deadline: Option<Instant>,
+    queued: Instant,
+    listener: Listener,
+    cancelled: bool,
+}
+
+// A sample in work or waiting for it.
+struct Seat {
+    shared: Arc<std::sync::Mutex<Shared>>,
+    index: usize,
+    seed: u64,
+    // Where the text after the given beginning starts.
+    beginning: usize,
+    row: Running,
+    started: Option<Instant>,
+}
+
+struct Worker<'a> {
+    model: &'a TextModel,
+    max_batch: usize,
+    waiting: VecDeque<Seat>,
+    seats: Vec<Seat>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(model: &'a TextModel, max_batch: usize) -> Self {
+        Self { model, max_batch, waiting: VecDeque::new(), seats: Vec::new() }
+    }
+
+    // Until nobody can hand anything over any more.
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            if self.waiting.is_empty() && self.seats.is_empty() {
+                let Ok(job) = jobs.recv() else { return };
+                self.admit(job);
+            }
+            loop {
+                match jobs.try_recv() {
+                    Ok(job) => self.admit(job),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        let left = self.seats.drain(..).chain(self.waiting.drain(..));
+                        left.for_each(|seat| finish(self.model, seat, Finish::Cancelled));
+                        return;
+                    }
+                }
+            }
+            self.sort_out();
+            self.step();
+        }
+    }
+
+    fn admit(&mut self, job: Job) {
+        let Job { requests, settings, order, stop, deadline, queued, listener } = job;
+        if matches!(self.model.network(), Network::Autoregressive(_)) {
+            let shared = Shared { stop, deadline, queued, listener, cancelled: false };
+            return from_left_to_right(self.model, &requests, &settings, shared);
+        }
+        let shared = Arc::new(std::sync::Mutex::new(Shared { stop, deadline, queued, listener, cancelled: false }));
+        for (index, request) in requests.iter().enumerate() {
+            let row = match &order {
+                Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
+                None => Running::new(request, &settings),
+            };
+            let shared = Arc::clone(&shared);
+            match row {
+                Ok(row) => self.waiting.push_back(Seat {
+                    shared,
+                    index,
+                    seed: request.seed,
+                    beginning: beginning(request),
+                    row,
+                    started: None,
+                }),
+                Err(error) => tell(&shared, Event::Failed { index, error, partial: None }),
+            }
+        }
+    }
+
+    // Those who are cancelled or late leave; those who wait take the free seats.
+    fn sort_out(&mut self) {
+        let now = Instant::now();
+        let why = |seat: &Seat| {
+            let shared = lock(&seat.shared);
+            if shared.cancelled {
+                Some(Finish::Cancelled)
+            } else {
+                shared.deadline.is_some_and(|deadline| deadline <= now).then_some(Finish::Timeout)
+            }
+        };
+        let leaves = |seat: &mut Seat| why(seat).is_some();
+        let mut gone: Vec<Seat> = self.seats.extract_if(.., leaves).collect();
+        let (stay, late): (VecDeque<Seat>, Vec<Seat>) = {
+            let (late, stay): (Vec<Seat>, Vec<Seat>) = self.waiting.drain(..).partition(|seat| why(seat).is_some());
+            (stay.into(), late)
+        };
+        self.waiting = stay;
+        gone.extend(late);
+        for seat in gone {
+            let finish_ = why(&seat).unwrap_or(Finish::Cancelled);
+            finish(self.model, seat, finish_);
+        }
+        while self.seats.len() < self.max_batch {
+            let Some(mut seat) = self.waiting.pop_front() else { break };
+            seat.started = Some(now);
+            self.seats.push(seat);
+        }
+    }
+
+    fn step(&mut self) {
+        let model = self.model;
+        let mut rows: Vec<&mut Running> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
+        // A backend panics where its device is lost.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let denoiser = model.denoiser(Route::Clean)?;
+            advance(denoiser.as_ref(), &mut rows)
+        }));
+        let result = result.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+            Err(InferError::Device(text.to_string()))
+        });
+        let mask_index = model.config().backbone().mask_index;
+        match result {
+            Ok(advanced) => {
+                let mut changes = advanced.changes.into_iter();
+                let mut stay = Vec::new();
+                for seat in self.seats.drain(..) {
+                    let Some(change) = changes.next() else { break };
+                    stay.extend(told(model, seat, change));
+                }
+                self.seats = stay;
+            }
+            Err(error) => {
+                // Whose fault it was cannot be said; each is told.
+                let problem = error.to_string();
+                for seat in self.seats.drain(..) {
+                    let partial = Some(seat.row.sampled(mask_index));
+                    let error = InferError::Device(problem.clone());
+                    tell(&seat.shared, Event::Failed { index: seat.index, error, partial });
+                }
+            }
+        }
+    }
+}
+
+// Tells what a step did; gives the seat back if it is not done.
+fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Option<Seat> {
+    let mask_index = model.config().backbone().mask_index;
+    let index = seat.index;
+    match change {
+        Ok(change) => {
+            let decodes = !change.decoded.is_empty();
+            let (step, n_steps) = (seat.row.step(), seat.row.n_steps());
+            tell(&seat.shared, Event::Step { index, step, n_steps, change });
+            if seat.row.is_done() {
+                finish(model, seat, Finish::Complete);
+                return None;
+            }
+            if decodes && let Some(stop) = stopped(model, &seat, mask_index) {
+                finish(model, seat, Finish::Stop(stop));
+                return None;
+            }
+            Some(seat)
+        }
+        Err(error) => {
+            let partial = Some(seat.row.sampled(mask_index));
+            tell(&seat.shared, Event::Failed { index, error, partial });
+            None
+        }
+    }
+}
+
+fn lock(shared: &std::sync::Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+// A listener that panics has left.
+fn tell(shared: &std::sync::Mutex<Shared>, event: Event) {
+    let mut shared = lock(shared);
+    if shared.cancelled && matches!(event, Event::Step { .. }) {
+        return;
+    }
+    let heard = catch_unwind(AssertUnwindSafe(|| (shared.listener)(event)));
+    if !matches!(heard, Ok(ControlFlow::Continue(()))) {
+        shared.cancelled = true;
+    }
+}
+
+// Behind the given tokens that stand without a gap from the start.
+fn beginning(request: &Request) -> usize {
+    let mut positions: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
+    positions.sort_unstable();
+    positions.iter().enumerate().take_while(|(index, position)| index == *position).count()
+}
+
+// The text without what comes from the first stop string on, if there is one in what is written without a gap behind the
+// given beginning.
+fn cut(model: &TextModel, tokens: &[u32], beginning: usize, stop: &[String]) -> Option<(String, String)> {
+    let backbone = model.config().backbone();
+    let end = tokens.iter().position(|&token| token as usize == backbone.mask_index).unwrap_or(tokens.len());
+    if stop.is_empty() || end <= beginning {
+        return None;
+    }
+    let start = first_of_text(model, tokens);
+    let (given, mut text) = (model.decode(&tokens[start..beginning]).ok()?, model.decode(&tokens[start..end]).ok()?);
+    let from = if text.starts_with(&given) { given.len() } else { 0 };
+    let found = stop.iter().filter_map(|stop| text[from..].find(stop.as_str()).map(|at| (from + at, stop)));
+    let (at, stop) = found.min_by_key(|(at, _)| *at)?;
+    text.truncate(at);
+    Some((text, stop.clone()))
+}
+
+// Behind BOS, if the row starts with it.
+fn first_of_text(model: &TextModel, tokens: &[u32]) -> usize {
+    usize::from(tokens.first().is_some_and(|&token| token as usize == model.config().backbone().bos_index))
+}
+
+fn stopped(model: &TextModel, seat: &Seat, mask_index: usize) -> Option<String> {
+    let shared = lock(&seat.shared);
+    if shared.stop.is_empty() {
+        return None;
+    }
+    cut(model, &seat.row.sampled(mask_index).tokens, seat.beginning, &shared.stop).map(|(_, stop)| stop)
+}
+
+fn finish(model: &TextModel, seat: Seat, finish: Finish) {
+    let mask_index = model.config().backbone().mask_index;
+    let sampled = seat.row.sampled(mask_index);
+    let steps = seat.row.step();
+    end(model, &seat.shared, seat.index, seat.seed, seat.beginning, sampled, steps, finish, seat.started);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn end(
+    model: &TextModel,
+    shared: &std::sync::Mutex<Shared>,
+    index: usize,
+    seed: u64,
+    beginning: usize,
+    sampled: Sampled,
+    steps: usize,
+    finish: Finish,
+    started: Option<Instant>,
+) {
+    let mask = model.config().backbone().mask_index as u32;
+    let (stop, queued) = {
+        let shared = lock(shared);
+        (shared.stop.clone(), shared.queued)
+    };
+    let cut = cut(model, &sampled.tokens, beginning, &stop);
+    let (text, finish) = match (cut, finish) {
+        (Some((text, stop)), Finish::Complete | Finish::Stop(_)) => (Ok(text), Finish::Stop(stop)),
+        (_, finish) => {
+            let tokens = sampled.tokens[first_of_text(model, &sampled.tokens)..].iter().copied();
+            let decoded: Vec<u32> = tokens.filter(|&token| token != mask).collect();
+            (model.decode(&decoded), finish)
+        }
+    };
+    let now = Instant::now();
+    let event = match text {
+        Ok(text) => Event::Done(Box::new(Answer {
+            index,
+            seed,
+            text,
+            sampled,
+            steps,
+            finish,
+            queued: started.unwrap_or(now) - queued,
+            duration: started.map_or(Duration::ZERO, |started| now - started),
+        })),
+        Err(error) => Event::Failed { index, error, partial: Some(sampled) },
+    };
+    tell(shared, event);
+}
+
+// An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
+fn from_left_to_right(model: &TextModel, requests: &[Request], settings: &Settings, shared: Shared) {
+    let (deadline, started) = (shared.deadline, Instant::now());
+    let shared = std::sync::Mutex::new(shared);
+    let mut why = Finish::Complete;
+    let mut steps = 0;
+    let mut observe = |view: &StepView| {
+        steps = view.step;
+        for (index, decoded) in view.decoded.iter().enumerate() {
+            if !decoded.is_empty() {
+                let change = Change { decoded: decoded.clone(), ..Change::default() };
+                tell(&shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
+            }
+        }
+        if lock(&shared).cancelled {
+            why = Finish::Cancelled;
+        } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            why = Finish::Timeout;
+        }
+        if why == Finish::Complete { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| model.generate(requests, settings, Route::Clean, &mut observe)));
+    let error = match result {
+        Ok(Ok(outcome)) => {
+            for (index, (request, sampled)) in requests.iter().zip(outcome.rows).enumerate() {
+                let beginning = beginning(request);
+                end(model, &shared, index, request.seed, beginning, sampled, steps, why.clone(), Some(started));
+            }
+            return;
+        }
+        Ok(Err(error)) => error,
+        Err(_) => InferError::Device("the backend panicked".to_string()),
+    };
+    let others = error.to_string();
+    tell(&shared, Event::Failed { index: 0, error, partial: None });
+    for index in 1..requests.len() {
+        tell(&shared, Event::Failed { index, error: InferError::Request(others.clone()), partial: None });
+    }
+}

@@ -1,0 +1,315 @@
+//! The engine: batches that change between steps, and everything a caller can do to it.
+#![cfg(feature = "flex")]
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use burn::tensor::Device;
+use pgm_infer::engine::{Engine, Event, Finish, Options, Task, Text};
+use pgm_infer::order::{Looked, Order, View};
+use pgm_infer::{DrawSettings, GenerationConfig, OrderKind, Sampled, Schedule, Settings, TextModel};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokenizers::Tokenizer;
+
+const VOCAB: usize = 40;
+
+fn backbone() -> BackboneConfig {
+    BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
+}
+
+fn partition() -> ModelConfig {
+    ModelConfig::Partition(PartitionConfig {
+        backbone: backbone(),
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::LearnFreqs,
+        projection: Projection::Linear,
+    })
+}
+
+// Words w0, w1, ... with spaces between them.
+fn model(config: &ModelConfig) -> TextModel {
+    let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+    });
+    let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
+    let device = Device::flex();
+    let network = Network::new(config, &device).with_noise(0.5, 4);
+    TextModel::new(config.clone(), network, tokenizer, GenerationConfig::default(), &device, "test").unwrap()
+}
+
+fn engine(max_batch: usize) -> Engine {
+    Engine::new(model(&partition()), &Options { max_batch, ..Options::default() }).unwrap()
+}
+
+fn task(text: &str, steps: usize, seed: u64) -> Task {
+    let mut task = Task::new(Text::Prompt(text.into()));
+    (task.settings.steps, task.seed) = (steps, seed);
+    task
+}
+
+fn quiet(_: &Event) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn an_engine_is_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let engine = engine(4);
+    shared(&engine);
+    let texts: Vec<String> = std::thread::scope(|scope| {
+        let ask = |seed| {
+            scope.spawn({
+                let engine = &engine;
+                move || engine.generate(task("w1 w2", 5, seed), &mut quiet)
+            })
+        };
+        let asked: Vec<_> = (0..6).map(ask).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap().unwrap()[0].text.clone()).collect()
+    });
+    for (seed, text) in texts.iter().enumerate() {
+        assert!(text.starts_with("w1 w2 "), "{text}");
+        assert_eq!(*text, engine.generate(task("w1 w2", 5, seed as u64), &mut quiet).unwrap()[0].text);
+    }
+}
+
+fn random_task(rng: &mut StdRng) -> Task {
+    let length = rng.random_range(2..24_usize);
+    let mut given = vec![(0, backbone().bos_index as u32)];
+    for position in 1..length {
+        if rng.random_bool(0.3) && given.len() + 1 < length {
+            given.push((position, rng.random_range(0..VOCAB as u32 - 1)));
+        }
+    }
+    let name = OrderKind::NAMES[rng.random_range(0..OrderKind::NAMES.len())];
+    let looked = if rng.random_bool(0.5) { Looked::All } else { Looked::Some(rng.random_range(1..9)) };
+    let draws = [
+        DrawSettings::default(),
+        DrawSettings { temperature: 0.0, ..DrawSettings::default() },
+        DrawSettings { temperature: 0.7, top_k: 5, top_p: 0.9 },
+    ];
+    let settings = Settings {
+        steps: rng.random_range(1..30),
+        schedule: if rng.random_bool(0.5) { Schedule::Uniform } else { Schedule::Binomial },
+        order: name.parse::<OrderKind>().unwrap().looking_at(looked),
+        draw: draws[rng.random_range(0..draws.len())],
+    };
+    let mut task = Task::new(Text::Tokens { given, length });
+    (task.settings, task.seed, task.n) = (settings, rng.random(), rng.random_range(1..3));
+    task
+}
+
+fn sampled(engine: &Engine, task: &Task) -> Vec<Sampled> {
+    let answers = engine.generate(task.clone(), &mut quiet).unwrap();
+    answers.into_iter().map(|answer| answer.sampled).collect()
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_thousand_mixtures_give_each_task_the_tokens_it_gets_alone() {
+    let mut rng = StdRng::seed_from_u64(11);
+    let (together, alone) = (engine(8), engine(1));
+    let (mut n_rows, mut n_ties) = (0, 0);
+    for _ in 0..1000 {
+        let tasks: Vec<Task> = (0..rng.random_range(2..6)).map(|_| random_task(&mut rng)).collect();
+        // All are handed over at once or with a pause, so that some join while others are half done.
+        let streams: Vec<_> = tasks
+            .iter()
+            .map(|task| {
+                if rng.random_bool(0.3) {
+                    std::thread::sleep(Duration::from_micros(rng.random_range(0..3000)));
+                }
+                together.events(task.clone()).unwrap()
+            })
+            .collect();
+        for (task, events) in tasks.iter().zip(streams) {
+            let mut found: Vec<Option<Sampled>> = vec![None; task.n];
+            for event in events {
+                match event {
+                    Event::Done(answer) => found[answer.index] = Some(answer.sampled),
+                    Event::Failed { error, .. } => panic!("{error}"),
+                    Event::Step { .. } => {}
+                }
+            }
+            for (found, expected) in found.into_iter().zip(sampled(&alone, task)) {
+                let found = found.expect("every sample ends");
+                n_rows += 1;
+                if found.tokens != expected.tokens || found.order != expected.order {
+                    // Only where rounding could choose: a boundary of the draw, or two positions equally sure.
+                    let chooses = !matches!(
+                        task.settings.order,
+                        OrderKind::Uniform | OrderKind::Sequential | OrderKind::LowDiscrepancy | OrderKind::Dilated
+                    );
+                    let near = expected.margins.iter().any(|&margin| margin < 1e-5);
+                    assert!(near || chooses, "{task:?}\n{expected:?}\n{found:?}");
+                    n_ties += 1;
+                }
+            }
+        }
+    }
+    println!("{n_rows} rows in 1000 mixtures, {n_ties} decided by rounding");
+    assert!(n_ties * 500 <= n_rows, "{n_ties} of {n_rows}");
+}
+
+#[test]
+fn events_tell_every_step_and_then_the_answer() {
+    let engine = engine(2);
+    let mut task = task("w3", 7, 9);
+    task.n = 3;
+    let mut tokens: Vec<HashMap<usize, u32>> = vec![HashMap::new(); 3];
+    let mut answers = 0;
+    for event in engine.events(task).unwrap() {
+        match event {
+            Event::Step { index, step, n_steps, change } => {
+                assert!(step <= n_steps && n_steps == 7);
+                tokens[index].extend(change.decoded);
+            }
+            Event::Done(answer) => {
+                answers += 1;
+                assert_eq!(
+                    (answer.finish.clone(), answer.steps, answer.seed),
+                    (Finish::Complete, 7, 9 + answer.index as u64)
+                );
+                assert_eq!(tokens[answer.index].len(), answer.sampled.order.len());
+                let told =
+                    tokens[answer.index].iter().all(|(&position, &token)| answer.sampled.tokens[position] == token);
+                assert!(told);
+            }
+            Event::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    assert_eq!(answers, 3);
+}
+
+#[test]
+fn who_stops_listening_cancels_and_others_go_on() {
+    let engine = engine(2);
+    let mut events = engine.events(task("w1", 20, 1)).unwrap();
+    let other = engine.events(task("w2", 20, 2)).unwrap();
+    assert!(matches!(events.next(), Some(Event::Step { .. })));
+    drop(events);
+    let last = other.last();
+    assert!(matches!(last, Some(Event::Done(answer)) if answer.finish == Finish::Complete));
+    // By a callback's word, with what there is by then.
+    let mut n = 0;
+    let answers = engine
+        .generate(task("w1", 20, 1), &mut |event| {
+            n += usize::from(matches!(event, Event::Step { .. }));
+            if n >= 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    assert!(answers[0].finish == Finish::Cancelled || answers[0].finish == Finish::Complete);
+}
+
+#[test]
+fn a_late_task_ends_with_what_it_has() {
+    let engine = engine(1);
+    let mut late = task("w1", 20, 1);
+    late.timeout = Some(Duration::ZERO);
+    let answer = engine.generate(late, &mut quiet).unwrap().remove(0);
+    assert!(answer.finish == Finish::Timeout && !answer.sampled.complete && answer.text == "w1", "{answer:?}");
+}
+
+#[test]
+fn a_stop_string_ends_and_cuts_the_text() {
+    let engine = engine(1);
+    let sequential = |stop: Vec<String>| {
+        let mut task = task("w1", 24, 5);
+        task.settings.order = OrderKind::Sequential;
+        task.stop = stop;
+        engine.generate(task, &mut quiet).unwrap().remove(0)
+    };
+    let whole = sequential(Vec::new());
+    let words: Vec<&str> = whole.text.split(' ').collect();
+    let stop = words[6].to_string();
+    let cut = sequential(vec![stop.clone()]);
+    assert_eq!(cut.finish, Finish::Stop(stop.clone()));
+    assert!(cut.steps < whole.steps, "it ends before all is decoded");
+    assert!(whole.text.starts_with(&cut.text) && !cut.text[2..].contains(&stop), "{} | {}", whole.text, cut.text);
+}
+
+#[test]
+fn free_blanks_share_the_room_and_given_text_stays() {
+    let engine = engine(1);
+    let fill = |template: &str, length| {
+        let mut task = Task::new(Text::Template(template.into(), 2));
+        (task.length, task.settings.steps) = (length, 4);
+        engine
+            .generate(task, &mut quiet)
+            .map(|answers| answers[0].text.split(' ').map(String::from).collect::<Vec<_>>())
+    };
+    let words = fill("w1 {*} w2 {3} w3 {*}", Some(16)).unwrap();
+    assert_eq!(words.len(), 15);
+    // 15 words less 3 given less 3 of a blank: 5 and 4 for the free ones.
+    assert_eq!((words[0].as_str(), words[6].as_str(), words[10].as_str()), ("w1", "w2", "w3"));
+    let error = fill("w1 {*} w2 {*} w3", Some(5)).unwrap_err().to_string();
+    assert!(error.contains('6') && error.contains('5'), "{error}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_at_once() {
+    let engine = engine(1);
+    let refuse = |task: Task| engine.generate(task, &mut quiet).unwrap_err().to_string();
+    assert!(refuse(task("w1", 0, 0)).contains("--steps 0"));
+    assert!(refuse(Task { n: 0, ..task("w1", 1, 0) }).contains("-n 0"));
+    assert!(refuse(Task { stop: vec![String::new()], ..task("w1", 1, 0) }).contains("stop string"));
+    assert!(refuse(Task { length: Some(2), ..task("w1 w2 w3", 1, 0) }).contains("--length is 2"));
+    let tokens = |given, length| Task::new(Text::Tokens { given, length });
+    assert!(refuse(tokens(vec![(0, 99)], 4)).contains("token 99"));
+    assert!(refuse(tokens(vec![(9, 1)], 4)).contains("position 9"));
+    assert!(refuse(tokens(vec![(0, 1)], 1)).contains("nothing"));
+}
+
+#[test]
+fn dropping_the_engine_ends_what_it_does() {
+    let engine = engine(1);
+    let first = engine.events(task("w1", 24, 1)).unwrap();
+    let second = engine.events(task("w1", 24, 1)).unwrap();
+    drop(engine);
+    for events in [first, second] {
+        let Some(Event::Done(answer)) = events.last() else { panic!("every task is answered") };
+        assert!(matches!(answer.finish, Finish::Cancelled | Finish::Complete));
+    }
+}
+
+// Panics, as a backend does whose device is lost.
+struct Lost;
+
+impl Order for Lost {
+    fn look(&mut self, _view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        panic!("the device is lost")
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_and_the_engine_goes_on() {
+    let engine = engine(2);
+    let mut lost = task("w1", 3, 0);
+    lost.order = Some(Arc::new(|_: &[usize], _: &mut dyn rand::Rng| Box::new(Lost) as Box<dyn Order>));
+    assert!(engine.generate(lost, &mut quiet).unwrap_err().to_string().contains("the device is lost"));
+    assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
+}
+
+#[test]
+fn the_baselines_are_served_too() {
+    let configs = [
+        ModelConfig::Masked(MaskedConfig { backbone: backbone(), n_blocks: 1 }),
+        ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 }),
+    ];
+    for config in configs {
+        let engine = Engine::new(model(&config), &Options::default()).unwrap();
+        let mut task = task("w1 w2", 6, 3);
+        task.n = 2;
+        let answers = engine.generate(task, &mut quiet).unwrap();
+        assert!(answers.len() == 2 && answers.iter().all(|answer| answer.text.starts_with("w1 w2 ")), "{answers:?}");
+    }
+}

@@ -23,6 +23,7 @@ fn not_differentiable() -> ! {
 
 /// Shapes are those of the functions in the parent module; `rows` are all dimensions but the last, flattened.
 #[allow(missing_docs)]
+#[cfg_attr(not(feature = "flex"), allow(dead_code))] // products of narrow weights are Flex's alone
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),

@@ -27,6 +27,14 @@ pub struct CausalSampler<'a> {
     pub mask_index: usize,
 }
 
+/// Whether an autoregressive network can be asked this.
+///
+/// # Errors
+/// [`InferError::Request`] when the given tokens are not a beginning.
+pub fn check(request: &Request) -> Result<(), InferError> {
+    Row::new(request).map(|_| ())
+}
+
 struct Row {
     tokens: Vec<u32>,
     n_given: usize,

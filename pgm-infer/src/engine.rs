@@ -2,25 +2,25 @@
 //!
 //! Requests that arrive together share network evaluations, whatever their lengths, steps and settings; they join and leave
 //! between steps, and each one's tokens are the same as alone. What a caller holds never computes: it hands a [`Task`] over
-//! and receives [`Event`]s, by a callback or an iterator. Whoever stops listening cancels at the
-//! next step.
+//! and receives [`Event`]s, by a callback or an iterator. Whoever stops listening cancels at the next step.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use pgm_model::{ModelConfig, Network, WeightType};
+use pgm_model::{Network, WeightType};
 
-use crate::order::Order;
+use crate::order::{Order, OrderKind};
 use crate::sampler::{Change, Request, Running, Sampled, Settings, StepView, advance};
 use crate::template::{self, Part};
-use crate::{GenerationConfig, InferError, Route, TextModel};
+use crate::{InferError, Route, TextModel, causal};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +169,7 @@ pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
 pub struct Engine {
     sender: Option<Sender<Job>>,
     worker: Option<JoinHandle<()>>,
-    config: ModelConfig,
-    generation: GenerationConfig,
+    closing: Arc<AtomicBool>,
     model: Arc<TextModel>,
 }
 
@@ -204,30 +203,17 @@ impl Engine {
         let model = Arc::new(model.with_weights(options.weights)?);
         let (sender, jobs) = channel();
         let (of_worker, max_batch) = (Arc::clone(&model), options.max_batch);
+        let closing = Arc::new(AtomicBool::new(false));
+        let closes = Arc::clone(&closing);
         let worker = std::thread::Builder::new()
             .name("pgm-engine".into())
-            .spawn(move || Worker::new(&of_worker, max_batch).run(&jobs))
+            .spawn(move || Worker::new(&of_worker, max_batch, &closes).run(&jobs))
             .map_err(|error| InferError::Device(format!("no thread for the engine: {error}")))?;
-        Ok(Self {
-            sender: Some(sender),
-            worker: Some(worker),
-            config: model.config().clone(),
-            generation: model.generation().clone(),
-            model,
-        })
+        Ok(Self { sender: Some(sender), worker: Some(worker), closing, model })
     }
 
-    /// The model's configuration.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// Sampler defaults of its folder.
-    pub fn generation(&self) -> &GenerationConfig {
-        &self.generation
-    }
-
-    /// Tokens of a text, and a text of tokens, without waiting for anything that is being computed.
+    /// The model: its configuration, its sampler defaults, tokens of a text and a text of tokens, without waiting for
+    /// anything that is being computed.
     pub fn model(&self) -> &TextModel {
         &self.model
     }
@@ -254,6 +240,13 @@ impl Engine {
         let first = request(task.seed)?;
         // Whether sampling takes the request, too.
         Running::new(&first, &task.settings)?;
+        if matches!(self.model.network(), Network::Autoregressive(_)) {
+            causal::check(&first)?;
+            if task.order.is_some() || task.settings.order != OrderKind::Uniform {
+                let message = "an autoregressive model writes from left to right and in no other order";
+                return Err(InferError::Request(message.into()));
+            }
+        }
         let numbers = 0..task.n as u64;
         let requests = numbers.map(|index| Request { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
         let now = Instant::now();
@@ -271,7 +264,7 @@ impl Engine {
     }
 
     fn of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<Request, InferError> {
-        let backbone = self.config.backbone();
+        let backbone = self.model.config().backbone();
         if let Some((position, token)) = given.iter().find(|(_, token)| *token as usize >= backbone.vocab_size) {
             let n = backbone.vocab_size;
             return Err(InferError::Request(format!("token {token} at position {position}: the model has {n} tokens")));
@@ -310,18 +303,18 @@ impl Engine {
     ) -> Result<Vec<Answer>, InferError> {
         let mut answers = Vec::new();
         let (sender, receiver) = channel();
-        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         self.submit(
             task,
             Box::new(move |event| {
                 let told = sender.send(event).is_ok();
-                sent(told && !stopped.load(std::sync::atomic::Ordering::Relaxed))
+                sent(told && !stopped.load(Ordering::Relaxed))
             }),
         )?;
         for event in receiver {
             if observe(&event).is_break() {
-                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
             }
             match event {
                 Event::Done(answer) => answers.push(*answer),
@@ -336,6 +329,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.sender = None;
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -370,7 +364,7 @@ struct Shared {
 
 // A sample in work or waiting for it.
 struct Seat {
-    shared: Arc<std::sync::Mutex<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     index: usize,
     seed: u64,
     // Where the text after the given beginning starts.
@@ -382,13 +376,15 @@ struct Seat {
 struct Worker<'a> {
     model: &'a TextModel,
     max_batch: usize,
+    // Set before the last sender goes, for tasks that do not stop between steps to look at the queue.
+    closing: &'a AtomicBool,
     waiting: VecDeque<Seat>,
     seats: Vec<Seat>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(model: &'a TextModel, max_batch: usize) -> Self {
-        Self { model, max_batch, waiting: VecDeque::new(), seats: Vec::new() }
+    fn new(model: &'a TextModel, max_batch: usize, closing: &'a AtomicBool) -> Self {
+        Self { model, max_batch, closing, waiting: VecDeque::new(), seats: Vec::new() }
     }
 
     // Until nobody can hand anything over any more.
@@ -418,9 +414,9 @@ impl<'a> Worker<'a> {
         let Job { requests, settings, order, stop, deadline, queued, listener } = job;
         if matches!(self.model.network(), Network::Autoregressive(_)) {
             let shared = Shared { stop, deadline, queued, listener, cancelled: false };
-            return from_left_to_right(self.model, &requests, &settings, shared);
+            return from_left_to_right(self.model, &requests, &settings, shared, self.closing);
         }
-        let shared = Arc::new(std::sync::Mutex::new(Shared { stop, deadline, queued, listener, cancelled: false }));
+        let shared = Arc::new(Mutex::new(Shared { stop, deadline, queued, listener, cancelled: false }));
         for (index, request) in requests.iter().enumerate() {
             let row = match &order {
                 Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
@@ -535,12 +531,12 @@ fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Op
     }
 }
 
-fn lock(shared: &std::sync::Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // A listener that panics has left.
-fn tell(shared: &std::sync::Mutex<Shared>, event: Event) {
+fn tell(shared: &Mutex<Shared>, event: Event) {
     let mut shared = lock(shared);
     if shared.cancelled && matches!(event, Event::Step { .. }) {
         return;
@@ -566,7 +562,7 @@ fn cut(model: &TextModel, tokens: &[u32], beginning: usize, stop: &[String]) -> 
     if stop.is_empty() || end <= beginning {
         return None;
     }
-    let start = first_of_text(model, tokens);
+    let start = first_of_text(model, tokens).min(beginning);
     let (given, mut text) = (model.decode(&tokens[start..beginning]).ok()?, model.decode(&tokens[start..end]).ok()?);
     let from = if text.starts_with(&given) { given.len() } else { 0 };
     let found = stop.iter().filter_map(|stop| text[from..].find(stop.as_str()).map(|at| (from + at, stop)));
@@ -589,24 +585,23 @@ fn stopped(model: &TextModel, seat: &Seat, mask_index: usize) -> Option<String> 
 }
 
 fn finish(model: &TextModel, seat: Seat, finish: Finish) {
-    let mask_index = model.config().backbone().mask_index;
-    let sampled = seat.row.sampled(mask_index);
-    let steps = seat.row.step();
-    end(model, &seat.shared, seat.index, seat.seed, seat.beginning, sampled, steps, finish, seat.started);
+    let Seat { shared, index, seed, beginning, row, started } = seat;
+    let sampled = row.sampled(model.config().backbone().mask_index);
+    end(model, &shared, Ending { index, seed, beginning, sampled, steps: row.step(), started }, finish);
 }
 
-#[allow(clippy::too_many_arguments)]
-fn end(
-    model: &TextModel,
-    shared: &std::sync::Mutex<Shared>,
+// A sample that goes no further.
+struct Ending {
     index: usize,
     seed: u64,
     beginning: usize,
     sampled: Sampled,
     steps: usize,
-    finish: Finish,
     started: Option<Instant>,
-) {
+}
+
+fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish) {
+    let Ending { index, seed, beginning, sampled, steps, started } = ending;
     let mask = model.config().backbone().mask_index as u32;
     let (stop, queued) = {
         let shared = lock(shared);
@@ -639,9 +634,15 @@ fn end(
 }
 
 // An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
-fn from_left_to_right(model: &TextModel, requests: &[Request], settings: &Settings, shared: Shared) {
+fn from_left_to_right(
+    model: &TextModel,
+    requests: &[Request],
+    settings: &Settings,
+    shared: Shared,
+    closing: &AtomicBool,
+) {
     let (deadline, started) = (shared.deadline, Instant::now());
-    let shared = std::sync::Mutex::new(shared);
+    let shared = Mutex::new(shared);
     let mut why = Finish::Complete;
     let mut steps = 0;
     let mut observe = |view: &StepView| {
@@ -652,7 +653,7 @@ fn from_left_to_right(model: &TextModel, requests: &[Request], settings: &Settin
                 tell(&shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
             }
         }
-        if lock(&shared).cancelled {
+        if lock(&shared).cancelled || closing.load(Ordering::Relaxed) {
             why = Finish::Cancelled;
         } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             why = Finish::Timeout;
@@ -663,8 +664,9 @@ fn from_left_to_right(model: &TextModel, requests: &[Request], settings: &Settin
     let error = match result {
         Ok(Ok(outcome)) => {
             for (index, (request, sampled)) in requests.iter().zip(outcome.rows).enumerate() {
-                let beginning = beginning(request);
-                end(model, &shared, index, request.seed, beginning, sampled, steps, why.clone(), Some(started));
+                let (seed, beginning, started) = (request.seed, beginning(request), Some(started));
+                let why = if sampled.complete { Finish::Complete } else { why.clone() };
+                end(model, &shared, Ending { index, seed, beginning, sampled, steps, started }, why);
             }
             return;
         }

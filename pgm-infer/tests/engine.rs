@@ -199,15 +199,22 @@ fn who_stops_listening_cancels_and_others_go_on() {
     drop(events);
     let last = other.last();
     assert!(matches!(last, Some(Event::Done(answer)) if answer.finish == Finish::Complete));
-    // By a callback's word, with what there is by then.
+    // By a listener's word, with what there is by then.
+    let (sender, answers) = std::sync::mpsc::channel();
     let mut n = 0;
-    let answers = engine
-        .generate(task("w1", 20, 1), &mut |event| {
-            n += usize::from(matches!(event, Event::Step { .. }));
-            if n >= 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .unwrap();
-    assert!(answers[0].finish == Finish::Cancelled || answers[0].finish == Finish::Complete);
+    let listener = move |event| match event {
+        Event::Step { .. } => {
+            n += 1;
+            if n == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+        event => {
+            sender.send(event).unwrap();
+            ControlFlow::Continue(())
+        }
+    };
+    engine.submit(task("w1", 20, 1), Box::new(listener)).unwrap();
+    let Ok(Event::Done(answer)) = answers.recv() else { panic!("a cancelled task is answered") };
+    assert!(answer.finish == Finish::Cancelled && answer.steps == 3 && !answer.sampled.complete, "{answer:?}");
 }
 
 #[test]
@@ -234,6 +241,12 @@ fn a_stop_string_ends_and_cuts_the_text() {
     let cut = sequential(vec![stop.clone()]);
     assert_eq!(cut.finish, Finish::Stop(stop.clone()));
     assert!(cut.steps < whole.steps, "it ends before all is decoded");
+    // A row without BOS may draw it; nothing is given then, and any text may end it.
+    for seed in 0..40 {
+        let mut task = Task::new(Text::Tokens { given: vec![(5, 1)], length: 8 });
+        (task.settings.steps, task.seed, task.stop) = (3, seed, vec!["w".into()]);
+        assert!(matches!(engine.generate(task, &mut quiet).unwrap()[0].finish, Finish::Stop(_) | Finish::Complete));
+    }
     assert!(whole.text.starts_with(&cut.text) && !cut.text[2..].contains(&stop), "{} | {}", whole.text, cut.text);
 }
 
@@ -312,4 +325,17 @@ fn the_baselines_are_served_too() {
         let answers = engine.generate(task, &mut quiet).unwrap();
         assert!(answers.len() == 2 && answers.iter().all(|answer| answer.text.starts_with("w1 w2 ")), "{answers:?}");
     }
+    let causal = &ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 });
+    let engine = Engine::new(model(causal), &Options::default()).unwrap();
+    let refuse = |task: Task| engine.submit(task, Box::new(|_| ControlFlow::Continue(()))).unwrap_err().to_string();
+    assert!(refuse(Task::new(Text::Template("w1 {2} w2".into(), 2))).contains("fill a blank"));
+    let mut other = task("w1", 6, 3);
+    other.settings.order = OrderKind::Dilated;
+    assert!(refuse(other).contains("left to right"));
+    // An engine that goes does not write the text to its end.
+    let events = engine.events(Task { length: Some(600), ..task("w1", 6, 3) }).unwrap();
+    let mut events = events.inspect(|event| assert!(!matches!(event, Event::Failed { .. })));
+    assert!(events.next().is_some());
+    drop(engine);
+    assert!(matches!(events.last(), Some(Event::Done(answer)) if answer.finish == Finish::Cancelled));
 }

@@ -8,6 +8,7 @@
 //! same table and checks.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
@@ -18,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{ModelConfig, ModelError, Network};
+use crate::{ModelConfig, ModelError, Network, WeightType};
 
 /// Name of the configuration in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -51,8 +52,19 @@ pub fn save(folder: &Path, config: &ModelConfig, network: &Network) -> Result<()
 /// # Errors
 /// Says which file cannot be read, or which tensor is missing, unknown, or of the wrong shape or type.
 pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), ModelError> {
+    load_watched(folder, device, &|_| ())
+}
+
+/// As [`load`]; `watch` is told again and again what share of the weights is read, from 0 to 1.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_watched(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<(ModelConfig, Network), ModelError> {
     let config = load_config(folder)?;
-    let network = load_weights(&folder.join(WEIGHTS_FILE), &config, device)?;
+    let file = MappedFile::open(&folder.join(WEIGHTS_FILE))?;
+    let source =
+        SafeTensorsSource { watch: Some(watch), ..SafeTensorsSource::new(file.bytes(), file.origin(), Some(&file))? };
+    let network = from_source(&source, file.origin(), &config, device)?;
     Ok((config, network))
 }
 
@@ -125,13 +137,19 @@ impl MappedFile {
     fn release(&self, _bytes: &[u8]) {}
 }
 
-/// As [`load`], from bytes: what an application that embeds a model calls.
+/// As [`load_watched`], from bytes: what an application that embeds a model calls.
 ///
 /// # Errors
 /// As [`load`], without [`ModelError::Io`].
-pub fn load_bytes(config: &[u8], weights: &[u8], device: &Device) -> Result<(ModelConfig, Network), ModelError> {
-    let config = parse_config(config, "the configuration")?;
-    let network = from_safetensors(weights, "the weights", &config, device)?;
+pub fn load_bytes(
+    config: &[u8],
+    weights: &[u8],
+    device: &Device,
+    watch: &dyn Fn(f64),
+) -> Result<(ModelConfig, Network), ModelError> {
+    let (config, origin) = (parse_config(config, "the configuration")?, "the weights");
+    let source = SafeTensorsSource { watch: Some(watch), ..SafeTensorsSource::new(weights, origin, None)? };
+    let network = from_source(&source, origin, &config, device)?;
     Ok((config, network))
 }
 
@@ -248,30 +266,56 @@ impl NamePath {
 /// # Errors
 /// [`ModelError::Device`] when a weight cannot be read back from its device.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
-    Ok(serialize(&collect(network)?, "", HashMap::new()))
+    Ok(serialize(&collect(network)?, "", Dtype::F32, HashMap::new()))
 }
 
 /// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`
-/// and the rotary frequencies are there. The configuration travels in the metadata, under [`CONFIG_METADATA`].
+/// and the rotary frequencies are there. The configuration travels in the metadata, under [`CONFIG_METADATA`]. The values are
+/// stored in float32 or rounded to a half-precision type.
 ///
 /// # Errors
-/// As [`to_safetensors`].
-pub fn to_published(network: &Network, config: &ModelConfig) -> Result<Vec<u8>, ModelError> {
+/// As [`to_safetensors`], and [`ModelError::Precision`] for a quantised type, which the published form does not know.
+pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightType) -> Result<Vec<u8>, ModelError> {
+    let dtype = match weights {
+        WeightType::F32 => Dtype::F32,
+        WeightType::F16 => Dtype::F16,
+        WeightType::BF16 => Dtype::BF16,
+        WeightType::Q8 | WeightType::Q4 => {
+            let message = "weights are published in f32, f16 or bf16; a model is quantised when it is loaded";
+            return Err(ModelError::Precision(message.into()));
+        }
+    };
     let mut tensors = collect(network)?;
     let frequencies = crate::rotary::frequencies(config.backbone().head_dim());
     let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
     tensors.insert("rotary_emb.inv_freq".to_string(), (vec![frequencies.len()], bytes));
     let json = serde_json::to_string(config).expect("a configuration always serialises");
-    Ok(serialize(&tensors, PREFIX, HashMap::from([(CONFIG_METADATA.to_string(), json)])))
+    Ok(serialize(&tensors, PREFIX, dtype, HashMap::from([(CONFIG_METADATA.to_string(), json)])))
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.
 type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
-fn serialize(tensors: &Collected, prefix: &str, mut metadata: HashMap<String, String>) -> Vec<u8> {
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and bytes belong together");
-        (format!("{prefix}{name}"), view)
+fn serialize(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: HashMap<String, String>) -> Vec<u8> {
+    let values = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    let stored: Vec<_> = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| {
+            let rounded: Cow<[u8]> = match dtype {
+                Dtype::F16 => {
+                    values(bytes).into_iter().flat_map(|v| burn::tensor::f16::from_f32(v).to_le_bytes()).collect()
+                }
+                Dtype::BF16 => {
+                    values(bytes).into_iter().flat_map(|v| burn::tensor::bf16::from_f32(v).to_le_bytes()).collect()
+                }
+                _ => Cow::Borrowed(bytes),
+            };
+            (format!("{prefix}{name}"), shape.clone(), rounded)
+        })
+        .collect();
+    let views = stored.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(dtype, shape.clone(), bytes).expect("shape and bytes belong together");
+        (name, view)
     });
     metadata.insert("format".to_string(), "pt".to_string());
     safetensors::serialize(views, Some(metadata)).expect("views of equal type always serialise")
@@ -379,6 +423,10 @@ struct SafeTensorsSource<'a> {
     file: SafeTensors<'a>,
     prefix: &'static str,
     map: Option<&'a MappedFile>,
+    watch: Option<&'a dyn Fn(f64)>,
+    // Bytes of all tensors, and of those read so far.
+    size: usize,
+    read: Cell<usize>,
 }
 
 impl<'a> SafeTensorsSource<'a> {
@@ -386,7 +434,8 @@ impl<'a> SafeTensorsSource<'a> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
         let prefix = if file.names().iter().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
-        Ok(Self { file, prefix, map })
+        let size = file.iter().map(|(_, tensor)| tensor.data().len()).sum();
+        Ok(Self { file, prefix, map, watch: None, size, read: Cell::new(0) })
     }
 }
 
@@ -402,6 +451,10 @@ impl TensorSource for SafeTensorsSource<'_> {
     fn release(&self, bytes: &[u8]) {
         if let Some(map) = self.map {
             map.release(bytes);
+        }
+        if let Some(watch) = self.watch {
+            self.read.set(self.read.get() + bytes.len());
+            watch(self.read.get() as f64 / self.size.max(1) as f64);
         }
     }
 }
@@ -577,7 +630,6 @@ fn convert<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     #[test]
     fn matrices_of_several_bands_are_read_whole_and_turned() {

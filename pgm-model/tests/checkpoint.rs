@@ -22,7 +22,10 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
         let bytes = checkpoint::to_safetensors(&network).unwrap();
         assert_eq!(checkpoint::to_safetensors(&loaded).unwrap(), bytes);
         let json = std::fs::read(folder.path().join(checkpoint::CONFIG_FILE)).unwrap();
-        let (_, loaded) = checkpoint::load_bytes(&json, &bytes, &device).unwrap();
+        let read = std::cell::RefCell::new(Vec::new());
+        let watch = |share: f64| read.borrow_mut().push(share);
+        let (_, loaded) = checkpoint::load_bytes(&json, &bytes, &device, &watch).unwrap();
+        assert!(read.borrow().is_sorted() && read.borrow().len() > 10 && read.borrow().last() == Some(&1.0));
         assert_eq!(checkpoint::to_safetensors(&loaded).unwrap(), bytes);
 
         // Every published name is ours, and only the rotary frequencies are left over.

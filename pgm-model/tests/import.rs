@@ -8,7 +8,7 @@ use common::Golden;
 use pgm_model::import::pickle::{MAX_WORK, Pickle, Value};
 use pgm_model::import::torch::TorchFile;
 use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
-use pgm_model::{ModelConfig, ModelError, Network, Projection, checkpoint};
+use pgm_model::{ModelConfig, ModelError, Network, Projection, WeightType, checkpoint};
 use safetensors::SafeTensors;
 
 type Entries = Vec<(String, Vec<u8>)>;
@@ -366,7 +366,7 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
         let golden = Golden::open_ours(name);
         let device = Device::flex();
         let network = golden.network(&device);
-        let exported = checkpoint::to_published(&network, &golden.config).unwrap();
+        let exported = checkpoint::to_published(&network, &golden.config, WeightType::F32).unwrap();
         let checkpoint = Checkpoint::parse(&exported, "here").unwrap();
         let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
@@ -398,7 +398,7 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
 #[test]
 fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
     let golden = Golden::open_ours("mdlm");
-    let exported = checkpoint::to_published(&golden.network(&Device::flex()), &golden.config).unwrap();
+    let exported = checkpoint::to_published(&golden.network(&Device::flex()), &golden.config, WeightType::F32).unwrap();
     let header_length = u64::from_le_bytes(exported[..8].try_into().unwrap()) as usize;
     for beginning in [[0x80, 0x02], *b"PK"] {
         // The header is filled up with spaces until its length begins so.

@@ -131,7 +131,7 @@ pub fn alternate(
             let (mut last, mut steps) = (start, Vec::new());
             let observe = &mut |view: &StepView| {
                 let now = Instant::now();
-                if view.decoded.iter().any(|row| !row.is_empty()) {
+                if view.changes.iter().any(|change| !change.decoded.is_empty()) {
                     steps.push((now - last).as_secs_f64());
                 }
                 last = now;

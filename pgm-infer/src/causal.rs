@@ -11,9 +11,8 @@ use pgm_model::autoregressive::Cache;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::draw::DrawSettings;
 use crate::logits::Pick;
-use crate::sampler::{Outcome, Request, Sampled, StepView};
+use crate::sampler::{Change, Outcome, Request, Sampled, Settings, StepView};
 use crate::{InferError, Logits};
 
 /// An autoregressive network, ready to be sampled.
@@ -42,6 +41,7 @@ struct Row {
     rng: ChaCha8Rng,
     log_probabilities: Vec<f64>,
     margins: Vec<f64>,
+    alternatives: Vec<Vec<(u32, f64)>>,
 }
 
 impl Row {
@@ -60,6 +60,7 @@ impl Row {
             rng: ChaCha8Rng::seed_from_u64(request.seed),
             log_probabilities: Vec::new(),
             margins: Vec::new(),
+            alternatives: Vec::new(),
         })
     }
 
@@ -76,6 +77,7 @@ impl Row {
             order,
             log_probabilities: self.log_probabilities,
             margins: self.margins,
+            alternatives: self.alternatives,
             complete,
         }
     }
@@ -83,7 +85,7 @@ impl Row {
 
 impl CausalSampler<'_> {
     /// Samples all requests together. `observe` runs after each token and can stop the run, which then returns what it
-    /// has.
+    /// has. Of the settings only the draw and the number of alternatives say anything here.
     ///
     /// # Errors
     /// [`InferError::Request`] when given tokens are not a beginning, [`InferError::Setting`] for a draw that cannot be
@@ -91,10 +93,10 @@ impl CausalSampler<'_> {
     pub fn sample(
         &self,
         requests: &[Request],
-        draw: &DrawSettings,
+        settings: &Settings,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
     ) -> Result<Outcome, InferError> {
-        draw.validate()?;
+        settings.draw.validate()?;
         let mut rows = requests.iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
         let start = rows.iter().map(|row| row.tokens.len()).min().unwrap_or(0);
         let end = rows.iter().map(|row| row.length).max().unwrap_or(0);
@@ -103,22 +105,28 @@ impl CausalSampler<'_> {
         for position in start..end {
             let logits = self.next(&rows, cache.n_tokens()..position, &mut cache)?;
             n_evaluations += 1;
-            let mut decoded = vec![Vec::new(); rows.len()];
+            let mut changes = vec![Change::default(); rows.len()];
             let ends_here = |row: &Row| row.tokens.len() == position && row.is_open();
             let pick = |(row, state): (usize, &mut Row)| {
                 ends_here(state).then(|| Pick { row, index: 0, uniform: state.rng.random() })
             };
             let picks: Vec<Pick> = rows.iter_mut().enumerate().filter_map(pick).collect();
-            for (pick, drawn) in picks.iter().zip(logits.draw(&picks, self.mask_index, draw)?) {
-                let row = &mut rows[pick.row];
+            let drawn = logits.draw(&picks, self.mask_index, &settings.draw)?;
+            let top = logits.top(&picks, settings.alternatives, self.mask_index)?;
+            for ((pick, drawn), top) in picks.iter().zip(drawn).zip(top) {
+                let (row, change) = (&mut rows[pick.row], &mut changes[pick.row]);
                 row.tokens.push(drawn.class as u32);
                 row.log_probabilities.push(drawn.log_probability);
                 row.margins.push(drawn.margin);
-                decoded[pick.row].push((position, drawn.class as u32));
+                change.decoded.push((position, drawn.class as u32));
+                change.log_probabilities.push(drawn.log_probability);
+                if settings.alternatives > 0 {
+                    row.alternatives.push(top.clone());
+                    change.alternatives.push(top);
+                }
             }
             let (step, n_steps) = (position + 1 - start, end - start);
-            let forgotten = &vec![Vec::new(); rows.len()];
-            if observe(&StepView { step, n_steps, n_evaluations, decoded: &decoded, forgotten }).is_break() {
+            if observe(&StepView { step, n_steps, n_evaluations, changes: &changes }).is_break() {
                 break;
             }
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
+use pgm_infer::device::Dtype;
 use pgm_infer::{GenerationConfig, text};
 use pgm_model::checkpoint::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
 use pgm_model::import::{Checkpoint, Choices, SpecialIds, Taken, Weights};
@@ -60,9 +61,12 @@ pub struct ExportArgs {
     /// The model folder
     #[arg(long)]
     model: PathBuf,
-    /// The .safetensors file to write: float32, the published names with their backbone. prefix
+    /// The .safetensors file to write: the published names with their backbone. prefix
     #[arg(long)]
     out: PathBuf,
+    /// Type of the stored values
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
 }
 
 fn parse_queries(name: &str) -> Result<Queries, String> {
@@ -142,7 +146,7 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
         );
     }
     let (config, network) = checkpoint::load(&args.model, device)?;
-    checkpoint::write_file(&args.out, &checkpoint::to_published(&network, &config)?)?;
+    checkpoint::write_file(&args.out, &checkpoint::to_published(&network, &config, args.dtype.weights())?)?;
     let kind = match config {
         ModelConfig::Partition(_) => "partition",
         ModelConfig::Masked(_) => "masked",

@@ -3,11 +3,12 @@
 use std::str::FromStr;
 
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
+#[cfg(feature = "cli")]
 use pgm_model::WeightType;
 
 /// `--dtype` and `--quantize`: what the weights of a loaded model are held in.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[cfg(feature = "cli")]
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct WeightArgs {
     /// Type of the weights; half precision where the device has it [default: f32]
     #[arg(long, value_enum)]
@@ -17,14 +18,32 @@ pub struct WeightArgs {
     quantize: Option<Quantize>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Dtype {
+/// Types of values that are not quantised.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Dtype {
+    /// float32
     F32,
+    /// Half precision with 11 bits of precision
     F16,
+    /// Half precision with the range of float32
     Bf16,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[cfg(feature = "cli")]
+impl Dtype {
+    /// The same for weights.
+    pub fn weights(self) -> WeightType {
+        match self {
+            Self::F32 => WeightType::F32,
+            Self::F16 => WeightType::F16,
+            Self::Bf16 => WeightType::BF16,
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Quantize {
     /// 8 bits
     Q8,
@@ -32,15 +51,14 @@ enum Quantize {
     Q4,
 }
 
+#[cfg(feature = "cli")]
 impl WeightArgs {
     /// What was asked for.
     pub fn weights(&self) -> WeightType {
         match (self.dtype, self.quantize) {
             (_, Some(Quantize::Q8)) => WeightType::Q8,
             (_, Some(Quantize::Q4)) => WeightType::Q4,
-            (Some(Dtype::F16), _) => WeightType::F16,
-            (Some(Dtype::Bf16), _) => WeightType::BF16,
-            (Some(Dtype::F32) | None, None) => WeightType::F32,
+            (dtype, None) => dtype.map_or(WeightType::F32, Dtype::weights),
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Requests that arrive together share network evaluations, whatever their lengths, steps and settings; they join and leave
 //! between steps, and each one's tokens are the same as alone. What a caller holds never computes: it hands a [`Task`] over
-//! and receives [`Event`]s, by a callback or an iterator. Whoever stops listening cancels at the next step.
+//! and receives [`Event`]s, by a callback, an iterator or (feature `tokio`) a stream. Whoever stops listening cancels at the
+//! next step.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,20 +21,48 @@ use pgm_model::{Network, WeightType};
 use crate::order::{Order, OrderKind};
 use crate::sampler::{Change, Request, Running, Sampled, Settings, StepView, advance};
 use crate::template::{self, Part};
+use crate::text::ModelBytes;
 use crate::{InferError, Route, TextModel, causal};
 
 /// How an engine runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// What the weights are held in.
     pub weights: WeightType,
     /// Rows that share an evaluation.
     pub max_batch: usize,
+    /// Told of each step on the engine's thread, for whoever measures.
+    pub watch: Option<Watch>,
+}
+
+/// See [`Options::watch`].
+pub type Watch = Arc<dyn Fn(&Tick) + Send + Sync>;
+
+/// One step of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Rows that took part.
+    pub n_rows: usize,
+    /// Rows that wait for a seat.
+    pub n_waiting: usize,
+    /// Tokens that were decoded.
+    pub n_decoded: usize,
+    /// How long it took.
+    pub duration: Duration,
+    /// Whether the device failed.
+    pub failed: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { weights: WeightType::F32, max_batch: 16 }
+        Self { weights: WeightType::F32, max_batch: 16, watch: None }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { weights, max_batch, .. } = self;
+        f.debug_struct("Options").field("weights", weights).field("max_batch", max_batch).finish_non_exhaustive()
     }
 }
 
@@ -73,8 +102,11 @@ pub struct Task {
     pub n: usize,
     /// Seed of the first sample.
     pub seed: u64,
-    /// Texts at which a continuation ends; it is cut before the first.
+    /// Texts at which the first blank ends (for a prompt: the continuation); it is cut before the first of them, and what
+    /// is open behind stays open.
     pub stop: Vec<String>,
+    /// Whether an EOS in the first blank ends it as a stop string does.
+    pub ends_at_eos: bool,
     /// How long it may take from now on, the queue included.
     pub timeout: Option<Duration>,
 }
@@ -94,7 +126,17 @@ impl Task {
     /// One sample of a text in 128 steps.
     pub fn new(text: Text) -> Self {
         let settings = Settings { steps: 128, ..Settings::default() };
-        Self { text, length: None, settings, order: None, n: 1, seed: 0, stop: Vec::new(), timeout: None }
+        Self {
+            text,
+            length: None,
+            settings,
+            order: None,
+            n: 1,
+            seed: 0,
+            stop: Vec::new(),
+            ends_at_eos: false,
+            timeout: None,
+        }
     }
 }
 
@@ -105,6 +147,8 @@ pub enum Finish {
     Complete,
     /// The text up to a stop string is decoded.
     Stop(String),
+    /// The text up to an EOS is decoded.
+    Eos,
     /// Nobody listened any more.
     Cancelled,
     /// The time was over.
@@ -121,6 +165,8 @@ pub struct Answer {
     /// The text, given parts included; up to the stop string, if one ended it. Open positions of a partial answer are
     /// left out.
     pub text: String,
+    /// What was written into each blank, in the order of the text.
+    pub blanks: Vec<Blank>,
     /// Tokens, the order in which they came, their log-probabilities.
     pub sampled: Sampled,
     /// Steps that were taken.
@@ -131,6 +177,15 @@ pub struct Answer {
     pub queued: Duration,
     /// From the first step to the end.
     pub duration: Duration,
+}
+
+/// A stretch that was open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blank {
+    /// Its positions.
+    pub positions: Range<usize>,
+    /// What was written there as it reads in the text; of the first blank what comes before a stop string.
+    pub text: String,
 }
 
 /// What a listener hears.
@@ -160,6 +215,17 @@ pub enum Event {
     },
 }
 
+/// Cancels a task; dropping it does nothing.
+#[derive(Clone, Debug)]
+pub struct Ticket(Arc<AtomicBool>);
+
+impl Ticket {
+    /// The task ends before its next step, as [`Finish::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Hears the events of a task on the engine's thread; `Break` cancels the task.
 pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
 
@@ -177,10 +243,7 @@ struct Job {
     requests: Vec<Request>,
     settings: Settings,
     order: Option<StartOrder>,
-    stop: Vec<String>,
-    deadline: Option<Instant>,
-    queued: Instant,
-    listener: Listener,
+    shared: Shared,
 }
 
 impl Engine {
@@ -190,6 +253,19 @@ impl Engine {
     /// As [`TextModel::load`] and [`TextModel::with_weights`].
     pub fn open(folder: &Path, device: &Device, options: &Options) -> Result<Self, InferError> {
         Self::new(TextModel::load(folder, device)?, options)
+    }
+
+    /// An engine of a model's bytes; `watch` as in [`TextModel::from_bytes`].
+    ///
+    /// # Errors
+    /// As [`TextModel::from_bytes`] and [`Engine::new`].
+    pub fn from_bytes(
+        files: &ModelBytes<'_>,
+        device: &Device,
+        options: &Options,
+        watch: &dyn Fn(f64),
+    ) -> Result<Self, InferError> {
+        Self::new(TextModel::from_bytes(files, device, watch)?, options)
     }
 
     /// An engine for a model.
@@ -202,12 +278,12 @@ impl Engine {
         }
         let model = Arc::new(model.with_weights(options.weights)?);
         let (sender, jobs) = channel();
-        let (of_worker, max_batch) = (Arc::clone(&model), options.max_batch);
+        let (of_worker, options) = (Arc::clone(&model), options.clone());
         let closing = Arc::new(AtomicBool::new(false));
         let closes = Arc::clone(&closing);
         let worker = std::thread::Builder::new()
             .name("pgm-engine".into())
-            .spawn(move || Worker::new(&of_worker, max_batch, &closes).run(&jobs))
+            .spawn(move || Worker::new(&of_worker, options, &closes).run(&jobs))
             .map_err(|error| InferError::Device(format!("no thread for the engine: {error}")))?;
         Ok(Self { sender: Some(sender), worker: Some(worker), closing, model })
     }
@@ -222,7 +298,7 @@ impl Engine {
     ///
     /// # Errors
     /// What cannot be done is said here, before anything is computed.
-    pub fn submit(&self, task: Task, listener: Listener) -> Result<(), InferError> {
+    pub fn submit(&self, task: Task, listener: Listener) -> Result<Ticket, InferError> {
         task.settings.validate()?;
         if task.n == 0 {
             return Err(InferError::Setting { name: "-n", value: "0".into(), problem: "must be at least 1" });
@@ -250,17 +326,20 @@ impl Engine {
         let numbers = 0..task.n as u64;
         let requests = numbers.map(|index| Request { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
         let now = Instant::now();
-        let job = Job {
-            requests,
-            settings: task.settings,
-            order: task.order,
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let shared = Shared {
+            blanks: blanks(&first),
             stop: task.stop,
+            ends_at_eos: task.ends_at_eos,
             deadline: task.timeout.and_then(|timeout| now.checked_add(timeout)),
             queued: now,
             listener,
+            cancelled: Arc::clone(&cancelled),
         };
+        let job = Job { requests, settings: task.settings, order: task.order, shared };
         let gone = || InferError::Device("the engine's thread has ended".into());
-        self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())
+        self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        Ok(Ticket(cancelled))
     }
 
     fn of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<Request, InferError> {
@@ -287,9 +366,20 @@ impl Engine {
     /// # Errors
     /// As [`Self::submit`].
     pub fn events(&self, task: Task) -> Result<Events, InferError> {
-        let (sender, receiver) = channel();
-        self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
-        Ok(Events(receiver))
+        let (sender, events) = channel();
+        let ticket = self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
+        Ok(Events { events, ticket })
+    }
+
+    /// As [`events`](Self::events), as a stream for asynchronous code.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    #[cfg(feature = "tokio")]
+    pub fn stream(&self, task: Task) -> Result<EventStream, InferError> {
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let ticket = self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
+        Ok(EventStream { events, ticket })
     }
 
     /// Waits for all samples of a task. `observe` sees each event before the end and can stop it.
@@ -303,18 +393,10 @@ impl Engine {
     ) -> Result<Vec<Answer>, InferError> {
         let mut answers = Vec::new();
         let (sender, receiver) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        self.submit(
-            task,
-            Box::new(move |event| {
-                let told = sender.send(event).is_ok();
-                sent(told && !stopped.load(Ordering::Relaxed))
-            }),
-        )?;
+        let ticket = self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
         for event in receiver {
             if observe(&event).is_break() {
-                stop.store(true, Ordering::Relaxed);
+                ticket.cancel();
             }
             match event {
                 Event::Done(answer) => answers.push(*answer),
@@ -337,15 +419,51 @@ impl Drop for Engine {
     }
 }
 
-/// Events of a task as they come.
+/// Events of a task as they come. Dropping it cancels the task.
 #[derive(Debug)]
-pub struct Events(Receiver<Event>);
+pub struct Events {
+    events: Receiver<Event>,
+    ticket: Ticket,
+}
 
 impl Iterator for Events {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
-        self.0.recv().ok()
+        self.events.recv().ok()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.ticket.cancel();
+    }
+}
+
+/// Events of a task as they come. Dropping it cancels the task.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub struct EventStream {
+    events: tokio::sync::mpsc::UnboundedReceiver<Event>,
+    ticket: Ticket,
+}
+
+#[cfg(feature = "tokio")]
+impl futures_core::Stream for EventStream {
+    type Item = Event;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Event>> {
+        self.events.poll_recv(context)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.ticket.cancel();
     }
 }
 
@@ -355,11 +473,24 @@ fn sent(ok: bool) -> ControlFlow<()> {
 
 // What the samples of a task share.
 struct Shared {
+    blanks: Vec<Range<usize>>,
     stop: Vec<String>,
+    ends_at_eos: bool,
     deadline: Option<Instant>,
     queued: Instant,
     listener: Listener,
-    cancelled: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Shared {
+    // Why a sample cannot go on.
+    fn ended(&self, now: Instant) -> Option<Finish> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            Some(Finish::Cancelled)
+        } else {
+            self.deadline.is_some_and(|deadline| deadline <= now).then_some(Finish::Timeout)
+        }
+    }
 }
 
 // A sample in work or waiting for it.
@@ -367,15 +498,13 @@ struct Seat {
     shared: Arc<Mutex<Shared>>,
     index: usize,
     seed: u64,
-    // Where the text after the given beginning starts.
-    beginning: usize,
     row: Running,
     started: Option<Instant>,
 }
 
 struct Worker<'a> {
     model: &'a TextModel,
-    max_batch: usize,
+    options: Options,
     // Set before the last sender goes, for tasks that do not stop between steps to look at the queue.
     closing: &'a AtomicBool,
     waiting: VecDeque<Seat>,
@@ -383,8 +512,8 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(model: &'a TextModel, max_batch: usize, closing: &'a AtomicBool) -> Self {
-        Self { model, max_batch, closing, waiting: VecDeque::new(), seats: Vec::new() }
+    fn new(model: &'a TextModel, options: Options, closing: &'a AtomicBool) -> Self {
+        Self { model, options, closing, waiting: VecDeque::new(), seats: Vec::new() }
     }
 
     // Until nobody can hand anything over any more.
@@ -411,12 +540,11 @@ impl<'a> Worker<'a> {
     }
 
     fn admit(&mut self, job: Job) {
-        let Job { requests, settings, order, stop, deadline, queued, listener } = job;
+        let Job { requests, settings, order, shared } = job;
+        let shared = Arc::new(Mutex::new(shared));
         if matches!(self.model.network(), Network::Autoregressive(_)) {
-            let shared = Shared { stop, deadline, queued, listener, cancelled: false };
-            return from_left_to_right(self.model, &requests, &settings, shared, self.closing);
+            return self.from_left_to_right(&requests, &settings, &shared);
         }
-        let shared = Arc::new(Mutex::new(Shared { stop, deadline, queued, listener, cancelled: false }));
         for (index, request) in requests.iter().enumerate() {
             let row = match &order {
                 Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
@@ -424,14 +552,7 @@ impl<'a> Worker<'a> {
             };
             let shared = Arc::clone(&shared);
             match row {
-                Ok(row) => self.waiting.push_back(Seat {
-                    shared,
-                    index,
-                    seed: request.seed,
-                    beginning: beginning(request),
-                    row,
-                    started: None,
-                }),
+                Ok(row) => self.waiting.push_back(Seat { shared, index, seed: request.seed, row, started: None }),
                 Err(error) => tell(&shared, Event::Failed { index, error, partial: None }),
             }
         }
@@ -440,14 +561,7 @@ impl<'a> Worker<'a> {
     // Those who are cancelled or late leave; those who wait take the free seats.
     fn sort_out(&mut self) {
         let now = Instant::now();
-        let why = |seat: &Seat| {
-            let shared = lock(&seat.shared);
-            if shared.cancelled {
-                Some(Finish::Cancelled)
-            } else {
-                shared.deadline.is_some_and(|deadline| deadline <= now).then_some(Finish::Timeout)
-            }
-        };
+        let why = |seat: &Seat| lock(&seat.shared).ended(now);
         let leaves = |seat: &mut Seat| why(seat).is_some();
         let mut gone: Vec<Seat> = self.seats.extract_if(.., leaves).collect();
         let (stay, late): (VecDeque<Seat>, Vec<Seat>) = {
@@ -460,7 +574,7 @@ impl<'a> Worker<'a> {
             let finish_ = why(&seat).unwrap_or(Finish::Cancelled);
             finish(self.model, seat, finish_);
         }
-        while self.seats.len() < self.max_batch {
+        while self.seats.len() < self.options.max_batch {
             let Some(mut seat) = self.waiting.pop_front() else { break };
             seat.started = Some(now);
             self.seats.push(seat);
@@ -468,7 +582,10 @@ impl<'a> Worker<'a> {
     }
 
     fn step(&mut self) {
-        let model = self.model;
+        if self.seats.is_empty() {
+            return;
+        }
+        let (model, began, n_rows) = (self.model, Instant::now(), self.seats.len());
         let mut rows: Vec<&mut Running> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
         // A backend panics where its device is lost.
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -480,6 +597,12 @@ impl<'a> Worker<'a> {
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
             Err(InferError::Device(text.to_string()))
         });
+        if let Some(watch) = &self.options.watch {
+            let changes = result.as_ref().map_or(&[][..], |advanced| &advanced.changes);
+            let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
+            let (n_waiting, failed) = (self.waiting.len(), result.is_err());
+            watch(&Tick { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
+        }
         let mask_index = model.config().backbone().mask_index;
         match result {
             Ok(advanced) => {
@@ -517,8 +640,8 @@ fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Op
                 finish(model, seat, Finish::Complete);
                 return None;
             }
-            if decodes && let Some(stop) = stopped(model, &seat, mask_index) {
-                finish(model, seat, Finish::Stop(stop));
+            if decodes && let Some(why) = stopped(model, &seat, mask_index) {
+                finish(model, seat, why);
                 return None;
             }
             Some(seat)
@@ -538,90 +661,124 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 // A listener that panics has left.
 fn tell(shared: &Mutex<Shared>, event: Event) {
     let mut shared = lock(shared);
-    if shared.cancelled && matches!(event, Event::Step { .. }) {
+    if shared.cancelled.load(Ordering::Relaxed) && matches!(event, Event::Step { .. }) {
         return;
     }
     let heard = catch_unwind(AssertUnwindSafe(|| (shared.listener)(event)));
     if !matches!(heard, Ok(ControlFlow::Continue(()))) {
-        shared.cancelled = true;
+        shared.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
-// Behind the given tokens that stand without a gap from the start.
-fn beginning(request: &Request) -> usize {
-    let mut positions: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
-    positions.sort_unstable();
-    positions.iter().enumerate().take_while(|(index, position)| index == *position).count()
+// The stretches that are not given.
+fn blanks(request: &Request) -> Vec<Range<usize>> {
+    let mut given: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
+    given.sort_unstable();
+    given.push(request.length);
+    let mut next = 0;
+    let mut blanks = Vec::new();
+    for position in given {
+        if next < position {
+            blanks.push(next..position);
+        }
+        next = position + 1;
+    }
+    blanks
 }
 
-// The text without what comes from the first stop string on, if there is one in what is written without a gap behind the
-// given beginning.
-fn cut(model: &TextModel, tokens: &[u32], beginning: usize, stop: &[String]) -> Option<(String, String)> {
+// The first blank's text and why it ends there, if it ends before its last position. Only what is decoded without a gap
+// from its start is looked at.
+fn cut(model: &TextModel, tokens: &[u32], shared: &Shared) -> Option<(String, Finish)> {
     let backbone = model.config().backbone();
-    let end = tokens.iter().position(|&token| token as usize == backbone.mask_index).unwrap_or(tokens.len());
-    if stop.is_empty() || end <= beginning {
+    let Range { start, end } = shared.blanks.first()?.clone();
+    let is = |index: usize| move |&token: &u32| token as usize == index;
+    let end = tokens[start..end].iter().position(is(backbone.mask_index)).map_or(end, |at| start + at);
+    let eos = shared.ends_at_eos.then(|| tokens[start..end].iter().position(is(backbone.eos_index))).flatten();
+    let end = eos.map_or(end, |at| start + at);
+    if shared.stop.is_empty() && eos.is_none() {
         return None;
     }
-    let start = first_of_text(model, tokens).min(beginning);
-    let (given, mut text) = (model.decode(&tokens[start..beginning]).ok()?, model.decode(&tokens[start..end]).ok()?);
-    let from = if text.starts_with(&given) { given.len() } else { 0 };
-    let found = stop.iter().filter_map(|stop| text[from..].find(stop.as_str()).map(|at| (from + at, stop)));
-    let (at, stop) = found.min_by_key(|(at, _)| *at)?;
-    text.truncate(at);
-    Some((text, stop.clone()))
+    let mut text = model.decode_after(&tokens[..end], start).ok()?;
+    let found = shared.stop.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at, stop)));
+    match found.min_by_key(|(at, _)| *at) {
+        Some((at, stop)) => {
+            text.truncate(at);
+            Some((text, Finish::Stop(stop.clone())))
+        }
+        None => eos.map(|_| (text, Finish::Eos)),
+    }
 }
 
-// Behind BOS, if the row starts with it.
-fn first_of_text(model: &TextModel, tokens: &[u32]) -> usize {
-    usize::from(tokens.first().is_some_and(|&token| token as usize == model.config().backbone().bos_index))
-}
-
-fn stopped(model: &TextModel, seat: &Seat, mask_index: usize) -> Option<String> {
+fn stopped(model: &TextModel, seat: &Seat, mask_index: usize) -> Option<Finish> {
     let shared = lock(&seat.shared);
-    if shared.stop.is_empty() {
+    if shared.stop.is_empty() && !shared.ends_at_eos {
         return None;
     }
-    cut(model, &seat.row.sampled(mask_index).tokens, seat.beginning, &shared.stop).map(|(_, stop)| stop)
+    cut(model, &seat.row.sampled(mask_index).tokens, &shared).map(|(_, why)| why)
 }
 
 fn finish(model: &TextModel, seat: Seat, finish: Finish) {
-    let Seat { shared, index, seed, beginning, row, started } = seat;
+    let Seat { shared, index, seed, row, started } = seat;
     let sampled = row.sampled(model.config().backbone().mask_index);
-    end(model, &shared, Ending { index, seed, beginning, sampled, steps: row.step(), started }, finish);
+    end(model, &shared, Ending { index, seed, sampled, steps: row.step(), started }, finish);
 }
 
 // A sample that goes no further.
 struct Ending {
     index: usize,
     seed: u64,
-    beginning: usize,
     sampled: Sampled,
     steps: usize,
     started: Option<Instant>,
 }
 
-fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish) {
-    let Ending { index, seed, beginning, sampled, steps, started } = ending;
+// The whole text, that of each blank, and why it ended.
+fn texts(
+    model: &TextModel,
+    tokens: &[u32],
+    shared: &Shared,
+    finish: Finish,
+) -> Result<(String, Vec<Blank>, Finish), InferError> {
     let mask = model.config().backbone().mask_index as u32;
-    let (stop, queued) = {
-        let shared = lock(shared);
-        (shared.stop.clone(), shared.queued)
+    let written = |tokens: &[u32]| -> Vec<u32> { tokens.iter().copied().filter(|&token| token != mask).collect() };
+    let mut blanks = Vec::new();
+    // A blank reads behind what is given before it.
+    let mut context = 0;
+    for positions in &shared.blanks {
+        let before = written(&tokens[context..positions.start]);
+        let mut both = before.clone();
+        both.extend(written(&tokens[positions.clone()]));
+        let text = model.decode_after(&both, before.len())?;
+        context = positions.end;
+        blanks.push(Blank { positions: positions.clone(), text });
+    }
+    let cut = match finish {
+        Finish::Complete | Finish::Stop(_) | Finish::Eos => cut(model, tokens, shared),
+        Finish::Cancelled | Finish::Timeout => None,
     };
-    let cut = cut(model, &sampled.tokens, beginning, &stop);
-    let (text, finish) = match (cut, finish) {
-        (Some((text, stop)), Finish::Complete | Finish::Stop(_)) => (Ok(text), Finish::Stop(stop)),
-        (_, finish) => {
-            let tokens = sampled.tokens[first_of_text(model, &sampled.tokens)..].iter().copied();
-            let decoded: Vec<u32> = tokens.filter(|&token| token != mask).collect();
-            (model.decode(&decoded), finish)
+    match (cut, blanks.first_mut()) {
+        (Some((text, why)), Some(first)) => {
+            let whole = model.decode(&tokens[..first.positions.start])? + &text;
+            first.text = text;
+            Ok((whole, blanks, why))
         }
+        _ => Ok((model.decode(&written(tokens))?, blanks, finish)),
+    }
+}
+
+fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish) {
+    let Ending { index, seed, sampled, steps, started } = ending;
+    let (found, queued) = {
+        let shared = lock(shared);
+        (texts(model, &sampled.tokens, &shared, finish), shared.queued)
     };
     let now = Instant::now();
-    let event = match text {
-        Ok(text) => Event::Done(Box::new(Answer {
+    let event = match found {
+        Ok((text, blanks, finish)) => Event::Done(Box::new(Answer {
             index,
             seed,
             text,
+            blanks,
             sampled,
             steps,
             finish,
@@ -633,49 +790,46 @@ fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish
     tell(shared, event);
 }
 
-// An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
-fn from_left_to_right(
-    model: &TextModel,
-    requests: &[Request],
-    settings: &Settings,
-    shared: Shared,
-    closing: &AtomicBool,
-) {
-    let (deadline, started) = (shared.deadline, Instant::now());
-    let shared = Mutex::new(shared);
-    let mut why = Finish::Complete;
-    let mut steps = 0;
-    let mut observe = |view: &StepView| {
-        steps = view.step;
-        for (index, decoded) in view.decoded.iter().enumerate() {
-            if !decoded.is_empty() {
-                let change = Change { decoded: decoded.clone(), ..Change::default() };
-                tell(&shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
+impl Worker<'_> {
+    // An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
+    fn from_left_to_right(&self, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
+        let (model, started) = (self.model, Instant::now());
+        let mut last = started;
+        let mut why = lock(shared).ended(started);
+        let mut steps = 0;
+        let mut observe = |view: &StepView| {
+            steps = view.step;
+            let n_decoded = view.changes.iter().map(|change| change.decoded.len()).sum();
+            if let Some(watch) = &self.options.watch {
+                let duration = last.elapsed();
+                watch(&Tick { n_rows: requests.len(), n_waiting: 0, n_decoded, duration, failed: false });
             }
-        }
-        if lock(&shared).cancelled || closing.load(Ordering::Relaxed) {
-            why = Finish::Cancelled;
-        } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            why = Finish::Timeout;
-        }
-        if why == Finish::Complete { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let result = catch_unwind(AssertUnwindSafe(|| model.generate(requests, settings, Route::Clean, &mut observe)));
-    let error = match result {
-        Ok(Ok(outcome)) => {
-            for (index, (request, sampled)) in requests.iter().zip(outcome.rows).enumerate() {
-                let (seed, beginning, started) = (request.seed, beginning(request), Some(started));
-                let why = if sampled.complete { Finish::Complete } else { why.clone() };
-                end(model, &shared, Ending { index, seed, beginning, sampled, steps, started }, why);
+            last = Instant::now();
+            for (index, change) in view.changes.iter().enumerate().filter(|(_, change)| !change.decoded.is_empty()) {
+                let change = change.clone();
+                tell(shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
             }
-            return;
+            let closing = self.closing.load(Ordering::Relaxed).then_some(Finish::Cancelled);
+            why = closing.or_else(|| lock(shared).ended(Instant::now()));
+            if why.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| model.generate(requests, settings, Route::Clean, &mut observe)));
+        let error = match result {
+            Ok(Ok(outcome)) => {
+                for (index, (request, sampled)) in requests.iter().zip(outcome.rows).enumerate() {
+                    let why = why.clone().filter(|_| !sampled.complete).unwrap_or(Finish::Complete);
+                    let ending = Ending { index, seed: request.seed, sampled, steps, started: Some(started) };
+                    end(model, shared, ending, why);
+                }
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => InferError::Device("the backend panicked".to_string()),
+        };
+        let others = error.to_string();
+        tell(shared, Event::Failed { index: 0, error, partial: None });
+        for index in 1..requests.len() {
+            tell(shared, Event::Failed { index, error: InferError::Request(others.clone()), partial: None });
         }
-        Ok(Err(error)) => error,
-        Err(_) => InferError::Device("the backend panicked".to_string()),
-    };
-    let others = error.to_string();
-    tell(&shared, Event::Failed { index: 0, error, partial: None });
-    for index in 1..requests.len() {
-        tell(&shared, Event::Failed { index, error: InferError::Request(others.clone()), partial: None });
     }
 }

@@ -5,9 +5,9 @@
 //! alone; [`TextModel`] puts a tokenizer around it.
 
 pub mod bench;
+pub mod canvas;
 pub mod causal;
 pub mod denoiser;
-#[cfg(feature = "cli")]
 pub mod device;
 pub mod draw;
 pub mod engine;
@@ -17,6 +17,8 @@ pub mod logits;
 pub mod order;
 pub mod sampler;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod serve;
 pub mod template;
 pub mod text;
 
@@ -29,7 +31,7 @@ pub use logits::Logits;
 pub use order::{Order, OrderKind};
 pub use sampler::{Request, Sampled, Settings, StepView, sample};
 pub use schedule::Schedule;
-pub use text::{GenerationConfig, Route, TextModel};
+pub use text::{GenerationConfig, ModelBytes, Route, TextModel};
 
 /// Compiles the README's example.
 #[cfg(all(doctest, feature = "flex"))]

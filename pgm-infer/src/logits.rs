@@ -46,6 +46,9 @@ pub struct Pick {
     pub uniform: f64,
 }
 
+/// Tokens and their log-probabilities in nats, the most probable first.
+pub type Top = Vec<(u32, f64)>;
+
 impl Logits {
     /// Logits `[B, K, V]`, left on their device unless that is the CPU.
     ///
@@ -104,6 +107,30 @@ impl Logits {
         }
     }
 
+    /// The `n` most probable classes at each pick (whatever its uniform), without class `excluded`. From a device all
+    /// logits of the picks come to the host.
+    ///
+    /// # Errors
+    /// [`InferError::Device`] when the device fails.
+    pub fn top(&self, picks: &[Pick], n: usize, excluded: usize) -> Result<Vec<Top>, InferError> {
+        if picks.is_empty() || n == 0 {
+            return Ok(vec![Vec::new(); picks.len()]);
+        }
+        match &self.values {
+            Values::Host(values) => {
+                let top = |pick: &Pick| {
+                    let start = (pick.row * self.n_positions + pick.index) * self.n_classes;
+                    top_of(&values[start..start + self.n_classes], n, excluded)
+                };
+                Ok(picks.par_iter().map(top).collect())
+            }
+            Values::Device(logits) => {
+                let values = self.picked(logits, picks).try_into_vec_as::<f32>().map_err(failed)?;
+                Ok(values.par_chunks_exact(self.n_classes).map(|logits| top_of(logits, n, excluded)).collect())
+            }
+        }
+    }
+
     // The logits of the picks alone, `[N, V]`; all of them where that is what is asked for.
     fn picked(&self, logits: &Tensor<3>, picks: &[Pick]) -> Tensor<2> {
         let n = logits.dims()[0] * self.n_positions;
@@ -111,6 +138,19 @@ impl Logits {
         let index: Vec<usize> = picks.iter().map(|pick| pick.row * self.n_positions + pick.index).collect();
         if index.iter().copied().eq(0..n) { flat } else { flat.select(0, indices(&index, &logits.device())) }
     }
+}
+
+fn top_of(logits: &[f32], n: usize, excluded: usize) -> Top {
+    let mut classes: Vec<usize> = (0..logits.len()).filter(|&class| class != excluded).collect();
+    let better = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+    let largest = classes.iter().map(|&class| f64::from(logits[class])).fold(f64::NEG_INFINITY, f64::max);
+    let total = classes.iter().map(|&class| (f64::from(logits[class]) - largest).exp()).sum::<f64>().ln();
+    if n < classes.len() {
+        classes.select_nth_unstable_by(n, better);
+        classes.truncate(n);
+    }
+    classes.sort_unstable_by(better);
+    classes.into_iter().map(|class| (class as u32, f64::from(logits[class]) - largest - total)).collect()
 }
 
 fn shape_of(logits: &[f32], excluded: usize) -> Shape {

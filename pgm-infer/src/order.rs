@@ -218,27 +218,26 @@ impl FromStr for OrderKind {
     }
 }
 
-/// The order's flags, for commands.
-#[cfg(feature = "cli")]
-#[derive(Clone, Debug, clap::Args)]
-pub struct OrderArgs {
+/// An order's name and its settings, as flags of a command and fields of a request.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct OrderFlags {
     /// Which positions a step decodes: uniform, sequential, low-discrepancy, dilated, confidence, margin, entropy,
     /// entropy-bounded or remask [default: uniform]
-    #[arg(long, value_name = "ORDER")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "ORDER"))]
     pub order: Option<OrderKind>,
     /// Open positions that an order looks at which chooses by what it sees [default: all]
-    #[arg(long, value_name = "N")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub candidates: Option<usize>,
     /// Nats of entropy that a step of entropy-bounded decodes at once [default: 0.5]
-    #[arg(long, value_name = "NATS")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NATS"))]
     pub entropy_bound: Option<f64>,
     /// Probability at which remask forgets a decoded token before a step [default: 0.05]
-    #[arg(long, value_name = "P")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     pub remask_rate: Option<f64>,
 }
 
-#[cfg(feature = "cli")]
-impl OrderArgs {
+impl OrderFlags {
     /// The order with its settings.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::denoiser::{Denoiser, RowState};
 use crate::draw::{DrawSettings, Drawn};
-use crate::logits::Pick;
+use crate::logits::{Pick, Top};
 use crate::order::{Candidate, Order, OrderKind, Shape, View};
 use crate::{InferError, Schedule};
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub order: OrderKind,
     /// How a token is drawn.
     pub draw: DrawSettings,
+    /// How many of the most probable tokens are reported beside each drawn one.
+    pub alternatives: usize,
 }
 
 impl Settings {
@@ -72,6 +74,8 @@ pub struct Sampled {
     pub log_probabilities: Vec<f64>,
     /// How clearly each token won, the gap between its Gumbel score and the next; below 1e-5 rounding may have chosen.
     pub margins: Vec<f64>,
+    /// The most probable tokens at each of these positions and their log-probabilities, the best first, if asked for.
+    pub alternatives: Vec<Vec<(u32, f64)>>,
     /// Whether every position is decoded.
     pub complete: bool,
 }
@@ -85,10 +89,8 @@ pub struct StepView<'a> {
     pub n_steps: usize,
     /// Network evaluations so far.
     pub n_evaluations: usize,
-    /// Positions and tokens decoded by this step, for each row.
-    pub decoded: &'a [Vec<(usize, u32)>],
-    /// Positions that this step opened again, for each row.
-    pub forgotten: &'a [Vec<usize>],
+    /// What this step did to each row.
+    pub changes: &'a [Change],
 }
 
 /// The rows, and how many network evaluations they took.
@@ -114,6 +116,8 @@ pub struct Running {
     step: usize,
     log_probabilities: Vec<f64>,
     margins: Vec<f64>,
+    n_alternatives: usize,
+    alternatives: Vec<Vec<(u32, f64)>>,
     failed: bool,
     rng: ChaCha8Rng,
 }
@@ -131,6 +135,8 @@ pub struct Change {
     pub decoded: Vec<(usize, u32)>,
     /// Their log-probabilities, in nats.
     pub log_probabilities: Vec<f64>,
+    /// The most probable tokens at each and their log-probabilities, the best first, if asked for.
+    pub alternatives: Vec<Vec<(u32, f64)>>,
     /// Positions that it opened again.
     pub forgotten: Vec<usize>,
 }
@@ -181,6 +187,8 @@ impl Running {
             step: 0,
             log_probabilities: Vec::new(),
             margins: Vec::new(),
+            n_alternatives: settings.alternatives,
+            alternatives: Vec::new(),
             failed: false,
             rng,
         })
@@ -212,6 +220,7 @@ impl Running {
             order: self.state.positions[self.n_given..].to_vec(),
             log_probabilities: self.log_probabilities.clone(),
             margins: self.margins.clone(),
+            alternatives: self.alternatives.clone(),
             complete: self.open.is_empty(),
         }
     }
@@ -257,6 +266,9 @@ impl Running {
             self.state.tokens.remove(self.n_given + index);
             self.log_probabilities.remove(index);
             self.margins.remove(index);
+            if self.n_alternatives > 0 {
+                self.alternatives.remove(index);
+            }
             let place = self.open.partition_point(|open| open < position);
             self.open.insert(place, *position);
         }
@@ -264,7 +276,13 @@ impl Running {
     }
 
     // Ends a step with what was drawn where it looked.
-    fn end(&mut self, looked: &[usize], due: usize, drawn: &[(Drawn, Shape)]) -> Result<Change, InferError> {
+    fn end(
+        &mut self,
+        looked: &[usize],
+        due: usize,
+        drawn: &[(Drawn, Shape)],
+        top: &[Top],
+    ) -> Result<Change, InferError> {
         let candidate = |(&position, &(drawn, shape)): (&usize, &(Drawn, Shape))| Candidate {
             position,
             token: drawn.class as u32,
@@ -292,6 +310,12 @@ impl Running {
             self.margins.push(drawn[index].0.margin);
             change.decoded.push((position, token));
             change.log_probabilities.push(log_probability);
+            if self.n_alternatives > 0 {
+                let mut best = top[index].clone();
+                best.truncate(self.n_alternatives);
+                self.alternatives.push(best.clone());
+                change.alternatives.push(best);
+            }
         }
         Ok(change)
     }
@@ -369,12 +393,18 @@ pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Adv
     let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
     let mut shapes = vec![Shape::default(); picks.len()];
     members.into_iter().zip(logits.shapes(&some, mask_index)?).for_each(|(pick, shape)| shapes[pick] = shape);
+    let n_alternatives = active.iter().map(|&index| rows[index].n_alternatives).max().unwrap_or(0);
+    let members: Vec<usize> =
+        (0..picks.len()).filter(|&pick| rows[active[picks[pick].row]].n_alternatives > 0).collect();
+    let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
+    let mut top: Vec<Top> = vec![Vec::new(); picks.len()];
+    members.into_iter().zip(logits.top(&some, n_alternatives, mask_index)?).for_each(|(pick, best)| top[pick] = best);
     let drawn: Vec<(Drawn, Shape)> = drawn.into_iter().zip(shapes).collect();
-    let mut rest = drawn.as_slice();
+    let mut start = 0;
     for (place, &index) in active.iter().enumerate() {
-        let (of_row, others) = rest.split_at(looked[place].len());
-        rest = others;
-        let ended = rows[index].end(&looked[place], due[place], of_row);
+        let of_row = start..start + looked[place].len();
+        start = of_row.end;
+        let ended = rows[index].end(&looked[place], due[place], &drawn[of_row.clone()], &top[of_row]);
         rows[index].failed = ended.is_err();
         changes[index] = match (ended, &mut changes[index]) {
             (Ok(change), Ok(begun)) => Ok(Change { forgotten: std::mem::take(&mut begun.forgotten), ..change }),
@@ -407,9 +437,7 @@ pub fn sample(
         let changes = changes.into_iter().collect::<Result<Vec<_>, _>>()?;
         step += 1;
         n_evaluations += usize::from(evaluated);
-        let (decoded, forgotten): (Vec<_>, Vec<_>) =
-            changes.into_iter().map(|change| (change.decoded, change.forgotten)).unzip();
-        let view = StepView { step, n_steps, n_evaluations, decoded: &decoded, forgotten: &forgotten };
+        let view = StepView { step, n_steps, n_evaluations, changes: &changes };
         if observe(&view).is_break() {
             break;
         }
@@ -613,7 +641,7 @@ mod tests {
         let settings = Settings { steps: 5, ..Settings::default() };
         let mut seen = Vec::new();
         let outcome = sample(&Fake::default(), &[request(11, 3)], &settings, &mut |view| {
-            seen.extend(view.decoded[0].clone());
+            seen.extend(view.changes[0].decoded.clone());
             if view.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();

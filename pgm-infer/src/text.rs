@@ -56,6 +56,19 @@ pub enum Route {
     Full,
 }
 
+/// The contents of a model folder's files, for a program that carries its model inside.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelBytes<'a> {
+    /// `config.json`.
+    pub config: &'a [u8],
+    /// `model.safetensors`.
+    pub weights: &'a [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// `generation_config.json`, if there is one.
+    pub generation: Option<&'a [u8]>,
+}
+
 /// A network with its tokenizer.
 #[derive(Debug)]
 pub struct TextModel {
@@ -73,7 +86,15 @@ impl TextModel {
     /// # Errors
     /// Says which file cannot be used, and when the tokenizer is another model's.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
-        let (config, network) = checkpoint::load(folder, device)?;
+        Self::load_watched(folder, device, &|_| ())
+    }
+
+    /// As [`load`](Self::load); `watch` is told again and again what share of the weights is read, from 0 to 1.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_watched(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let (config, network) = checkpoint::load_watched(folder, device, watch)?;
         let path = folder.join(TOKENIZER_FILE);
         let unreadable = |problem: String| InferError::File { path: path.clone(), problem };
         let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
@@ -86,6 +107,23 @@ impl TextModel {
             Err(error) => return Err(InferError::File { path: generation_path, problem: error.to_string() }),
         };
         Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
+    }
+
+    /// A model of the contents of a folder's files; `watch` as in [`load_watched`](Self::load_watched).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_bytes(files: &ModelBytes<'_>, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let (config, network) = checkpoint::load_bytes(files.config, files.weights, device, watch)?;
+        let unreadable = |name: &str, problem: String| InferError::File { path: name.into(), problem };
+        let tokenizer = Tokenizer::from_bytes(files.tokenizer)
+            .map_err(|error| unreadable("the tokenizer's bytes", error.to_string()))?;
+        let generation = match files.generation {
+            Some(json) => serde_json::from_slice(json)
+                .map_err(|error| unreadable("the sampler defaults' bytes", error.to_string()))?,
+            None => GenerationConfig::default(),
+        };
+        Self::new(config, network, tokenizer, generation, device, "the tokenizer")
     }
 
     /// Puts the parts together; `origin` names the tokenizer in errors.
@@ -153,6 +191,20 @@ impl TextModel {
     pub fn decode(&self, tokens: &[u32]) -> Result<String, InferError> {
         let failed = |error: tokenizers::Error| InferError::Tokenizer { action: "decode", problem: error.to_string() };
         self.tokenizer.decode(tokens, true).map_err(failed)
+    }
+
+    /// The text of `tokens[from..]` as it reads behind those before: with its space, and whole where a character is made
+    /// of several tokens.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode_after(&self, tokens: &[u32], from: usize) -> Result<String, InferError> {
+        let (whole, before) = (self.decode(tokens)?, self.decode(&tokens[..from])?);
+        // What ends within a character shows a replacement character in its place.
+        match whole.strip_prefix(before.trim_end_matches(char::REPLACEMENT_CHARACTER)) {
+            Some(rest) => Ok(rest.to_string()),
+            None => self.decode(&tokens[from..]),
+        }
     }
 
     /// The text of token ids, special tokens by their names.
@@ -302,7 +354,7 @@ impl<'a> Source<'a> {
     ) -> Result<Outcome, InferError> {
         if let Network::Autoregressive(model) = self.network {
             let mask_index = self.config.backbone().mask_index;
-            return CausalSampler { model, device: self.device, mask_index }.sample(requests, &settings.draw, observe);
+            return CausalSampler { model, device: self.device, mask_index }.sample(requests, settings, observe);
         }
         sample(self.denoiser(route)?.as_ref(), requests, settings, observe)
     }

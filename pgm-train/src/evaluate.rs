@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::order::OrderArgs;
+use pgm_infer::order::OrderFlags;
 use pgm_model::checkpoint::TOKENIZER_FILE;
 use pgm_model::{ModelConfig, WeightType};
 use pgm_train::TrainError;
@@ -93,7 +93,7 @@ pub struct GenerativeArgs {
     #[arg(long, default_value_t = 128)]
     steps: usize,
     #[command(flatten)]
-    order: OrderArgs,
+    order: OrderFlags,
     /// Temperature
     #[arg(long, default_value_t = 1.0)]
     temp: f64,

@@ -90,8 +90,13 @@ pub fn sample_texts(
         return Err(TrainError::Config { origin: "eval generative".to_string(), problem });
     }
     let draw = DrawSettings { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let sampler =
-        Settings { steps: settings.steps, schedule: default_schedule(model.config()), order: settings.order, draw };
+    let sampler = Settings {
+        steps: settings.steps,
+        schedule: default_schedule(model.config()),
+        order: settings.order,
+        draw,
+        alternatives: 0,
+    };
     let mut n_done: usize = ledger.done().iter().map(|batch| batch.samples.len()).sum();
     while n_done < settings.samples {
         tell(observe, n_done, settings.samples)?;

@@ -1,0 +1,115 @@
+//! A row of tokens as it fills, for whoever shows it: a terminal, a page, a window.
+
+use serde::Serialize;
+
+use crate::TextModel;
+use crate::sampler::Change;
+
+/// A stretch of the text, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Segment {
+    /// Given from the start.
+    Given {
+        /// Its text.
+        text: String,
+    },
+    /// Decoded by an earlier step.
+    Decoded {
+        /// Its text.
+        text: String,
+    },
+    /// Decoded by the last step.
+    New {
+        /// Its text.
+        text: String,
+    },
+    /// Still open.
+    Open {
+        /// Tokens.
+        n: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cell {
+    Open,
+    Given(u32),
+    Decoded(u32),
+    New(u32),
+}
+
+impl Cell {
+    fn token(self) -> Option<u32> {
+        match self {
+            Self::Open => None,
+            Self::Given(token) | Self::Decoded(token) | Self::New(token) => Some(token),
+        }
+    }
+
+    fn is_like(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+}
+
+/// The row.
+#[derive(Clone, Debug)]
+pub struct Canvas {
+    cells: Vec<Cell>,
+}
+
+impl Canvas {
+    /// A row of `length` tokens with these positions and tokens given; positions beyond the row are left out.
+    pub fn new(given: &[(usize, u32)], length: usize) -> Self {
+        let mut cells = vec![Cell::Open; length];
+        for &(position, token) in given.iter().filter(|(position, _)| *position < length) {
+            cells[position] = Cell::Given(token);
+        }
+        Self { cells }
+    }
+
+    /// Takes in what a step did.
+    pub fn apply(&mut self, change: &Change) {
+        for cell in &mut self.cells {
+            if let Cell::New(token) = *cell {
+                *cell = Cell::Decoded(token);
+            }
+        }
+        for &position in &change.forgotten {
+            self.cells[position] = Cell::Open;
+        }
+        for &(position, token) in &change.decoded {
+            self.cells[position] = Cell::New(token);
+        }
+    }
+
+    /// The tokens at `positions` up to the first that is open.
+    pub fn prefix(&self, positions: std::ops::Range<usize>) -> Vec<u32> {
+        self.cells[positions].iter().map_while(|cell| cell.token()).collect()
+    }
+
+    /// The text in stretches. Special tokens have no text; a stretch of nothing else is left out.
+    pub fn segments(&self, model: &TextModel) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        for run in self.cells.chunk_by(|a, b| (*a == Cell::Open) == (*b == Cell::Open)) {
+            let tokens: Vec<u32> = run.iter().filter_map(|cell| cell.token()).collect();
+            if tokens.is_empty() {
+                segments.push(Segment::Open { n: run.len() });
+                continue;
+            }
+            let mut start = 0;
+            for stretch in run.chunk_by(|a, b| a.is_like(*b)) {
+                let end = start + stretch.len();
+                let text = model.decode_after(&tokens[..end], start).unwrap_or_default();
+                start = end;
+                match stretch[0] {
+                    _ if text.is_empty() => {}
+                    Cell::Given(_) => segments.push(Segment::Given { text }),
+                    Cell::New(_) => segments.push(Segment::New { text }),
+                    Cell::Decoded(_) | Cell::Open => segments.push(Segment::Decoded { text }),
+                }
+            }
+        }
+        segments
+    }
+}

@@ -2,6 +2,8 @@
 
 mod convert;
 mod plot;
+#[cfg(feature = "server")]
+mod serving;
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -13,9 +15,10 @@ use std::time::Instant;
 use anyhow::{anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::{Workload, alternate, default_schedule};
+use pgm_infer::canvas::{Canvas, Segment};
 use pgm_infer::denoiser::HeadAt;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::order::OrderArgs;
+use pgm_infer::order::OrderFlags;
 use pgm_infer::sampler::{Request, Settings, StepView};
 use pgm_infer::template::{self, Part};
 use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
@@ -50,6 +53,9 @@ enum Command {
     Import(convert::ImportArgs),
     /// Writes a model folder's weights under the published names
     Export(convert::ExportArgs),
+    /// Serves models over HTTP: OpenAI's completions, infilling, a page
+    #[cfg(feature = "server")]
+    Serve(serving::ServeArgs),
 }
 
 #[derive(Args)]
@@ -82,7 +88,7 @@ struct GenerateArgs {
     #[arg(long, value_enum)]
     sampler: Option<Sampler>,
     #[command(flatten)]
-    order: OrderArgs,
+    order: OrderFlags,
     /// Temperature; 0 takes the most probable token [default: the model's, else 1]
     #[arg(long)]
     temp: Option<f64>,
@@ -177,6 +183,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench(&args),
         Command::Import(args) => any_device().and_then(|device| convert::import(&args, &device)),
         Command::Export(args) => any_device().and_then(|device| convert::export(&args, &device)),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serving::serve(&args),
     };
     match result {
         Ok(()) if STOP.load(Ordering::Relaxed) => ExitCode::from(130),
@@ -236,7 +244,8 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         _ => {}
     }
     let order = args.order.kind().map_err(|message| anyhow!(message))?;
-    let settings = Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw };
+    let settings =
+        Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw, alternatives: 0 };
     // An autoregressive model takes a step for each token.
     let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(clock_seed);
@@ -289,16 +298,15 @@ fn clock_seed() -> u64 {
 /// The first row's text as it fills, or a line that counts steps; nothing when not on a terminal.
 struct Screen<'a> {
     model: &'a TextModel,
-    tokens: Vec<Option<u32>>,
+    canvas: Canvas,
     visual: bool,
     terminal: bool,
 }
 
 impl<'a> Screen<'a> {
     fn new(model: &'a TextModel, requests: &[Request], visual: bool) -> Self {
-        let mut tokens = vec![None; requests[0].length];
-        requests[0].given.iter().for_each(|&(position, token)| tokens[position] = Some(token));
-        Self { model, tokens, visual, terminal: std::io::stderr().is_terminal() }
+        let canvas = Canvas::new(&requests[0].given, requests[0].length);
+        Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
     }
 
     #[allow(clippy::print_stderr)]
@@ -306,8 +314,7 @@ impl<'a> Screen<'a> {
         if !self.terminal {
             return;
         }
-        view.forgotten[0].iter().for_each(|&position| self.tokens[position] = None);
-        view.decoded[0].iter().for_each(|&(position, token)| self.tokens[position] = Some(token));
+        self.canvas.apply(&view.changes[0]);
         if self.visual {
             eprint!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text());
         } else {
@@ -315,18 +322,13 @@ impl<'a> Screen<'a> {
         }
     }
 
-    // Runs of decoded tokens as text, a shaded block for each open one.
+    // What is written, and a shaded block for each open token.
     fn text(&self) -> String {
-        let mut text = String::new();
-        for run in self.tokens[1..].chunk_by(|a, b| a.is_some() == b.is_some()) {
-            let decoded: Vec<u32> = run.iter().flatten().copied().collect();
-            if decoded.is_empty() {
-                text.push_str(&"░".repeat(run.len()));
-            } else {
-                text.push_str(&self.model.decode(&decoded).unwrap_or_default());
-            }
-        }
-        text
+        let text = |segment| match segment {
+            Segment::Given { text } | Segment::Decoded { text } | Segment::New { text } => text,
+            Segment::Open { n } => "░".repeat(n),
+        };
+        self.canvas.segments(self.model).into_iter().map(text).collect()
     }
 
     #[allow(clippy::print_stderr)]

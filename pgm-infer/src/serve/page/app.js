@@ -1,0 +1,494 @@
+// The page of `pgm-infer serve`: sends a text with blanks to `infill` and shows every step of its filling.
+// Addresses are relative, so that the page also works under a prefix of a proxy.
+
+const $ = (id) => document.getElementById(id);
+const NUMBERS = ["steps", "temperature", "top-p", "top-k"];
+const FIELDS = ["model", "order", "seed", ...NUMBERS];
+const FADE = 1200; // ms; style.css has the same
+
+const ORDERS = {
+  uniform: "At random: what the model was trained for.",
+  sequential: "From left to right.",
+  "low-discrepancy": "Evenly spread at every moment.",
+  dilated: "Every 2^k-th token, then those between.",
+  confidence: "The most probable of the drawn tokens first.",
+  margin: "First where the best token is furthest ahead.",
+  entropy: "First where the model is least in doubt.",
+  "entropy-bounded": "As many a step as a bound on doubt allows.",
+  remask: "At random; some tokens are forgotten and drawn again.",
+};
+
+const EXAMPLES = {
+  "a line": "To be, or {12} to be.",
+  "a story": "Once upon a time, {*} and they lived happily ever after.",
+  "a dialogue": "ROMEO:\n{32}\n\nJULIET:\n{32}\n",
+  "a function": "fn add(a: u32, b: u32) -> u32 {\n    {12}\n}\n",
+  nothing: "{*}",
+};
+
+// Storage may be forbidden or full; the page works without it.
+const storage = (kind) => ({
+  get(name) {
+    try { return JSON.parse(window[kind].getItem(`pgm-${name}`)); } catch { return null; }
+  },
+  set(name, value) {
+    try { window[kind].setItem(`pgm-${name}`, JSON.stringify(value)); } catch { /* see above */ }
+  },
+});
+const kept = storage("localStorage");
+const session = storage("sessionStorage");
+
+let key = session.get("key"); // never in localStorage
+let models = [];
+let current = null; // the run under way
+let shown = null; // what the result shows: { segments, seed, letters }
+let past = session.get("history") ?? [];
+
+// What is said
+
+const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; };
+const say = (text) => put("status", text);
+const complain = (text) => put("error", text);
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+const duration = ({ started, ended = performance.now() }) => `${((ended - started) / 1000).toFixed(1)} s`;
+
+function element(tag, className, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+// Talking to the server
+
+// An answer that says why not, made a sentence.
+class Refusal extends Error {
+  constructor(message, status) {
+    super(`${message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
+    this.status = status;
+  }
+}
+
+async function call(path, options = {}) {
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(path, { ...options, headers });
+  if (response.ok) return response;
+  const body = await response.json().catch(() => null);
+  const message = body?.error?.message ?? `the server answered with status ${response.status}`;
+  const wait = response.headers.get("Retry-After");
+  const later = /^\d+$/.test(wait) ? `; try again in ${count(Number(wait), "second")}` : "";
+  throw new Refusal(message.replace(/\.$/, "") + later, response.status);
+}
+
+// Server-Sent Events: a chunk may end anywhere, within a character too.
+async function* events(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  let name = "";
+  let data = [];
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      // A carriage return at the end of a chunk may be half a line's end.
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?=[^])/);
+      rest = lines.pop();
+      for (const line of lines) {
+        const [, field, text] = /^([^:]*)(?:: ?)?(.*)$/s.exec(line);
+        if (field === "event") name = text;
+        if (field === "data") data.push(text);
+        if (line) continue;
+        if (data.length) yield { name, data: JSON.parse(data.join("\n")) };
+        name = "";
+        data = [];
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+// Waits until the models are loaded, then lists them.
+async function connect() {
+  for (;;) {
+    try {
+      const health = await fetch("health", { cache: "no-store" });
+      if (health.ok) break;
+      const stopping = (await health.json()).status === "stopping";
+      say(stopping ? "The server is stopping." : "The model is loading…");
+    } catch {
+      say("The server cannot be reached; trying again…");
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+  try {
+    models = (await (await call("v1/models")).json()).data;
+  } catch (error) {
+    say("");
+    return refuse(error, connect);
+  }
+  $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
+  const { model } = kept.get("settings") ?? {};
+  if (models.some(({ id }) => id === model)) $("model").value = model;
+  $("model-field").hidden = models.length < 2;
+  showModel();
+  ready();
+  say("Ready.");
+}
+
+// An error in one sentence; a missing key is asked for, after which `again` is done again.
+function refuse(error, again) {
+  if (error.status !== 401) return complain(error instanceof Refusal ? error.message : "The server cannot be reached.");
+  if (key) complain("The server does not accept this key.");
+  key = null;
+  session.set("key", null);
+  $("key-form").hidden = false;
+  $("key").focus();
+  $("key-form").onsubmit = (event) => {
+    event.preventDefault();
+    key = $("key").value;
+    session.set("key", key);
+    event.target.reset();
+    event.target.hidden = true;
+    complain("");
+    again();
+  };
+}
+
+// What is asked for
+
+const readFields = () => Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
+
+function writeFields(values) {
+  for (const id of FIELDS) {
+    const field = $(id);
+    const value = values[id] ?? "";
+    if (field.tagName !== "SELECT") field.value = value;
+    else if ([...field.options].some((option) => option.value === value)) field.value = value;
+  }
+}
+
+// The server continues a text when it ends in a blank; one without any gets that.
+function withBlank(text) {
+  const found = text.match(/\\[{_\\]|\{\*\}|\{\d+\}|___/g) ?? [];
+  if (found.some((part) => part[0] !== "\\")) return text;
+  const lone = /\\*$/.exec(text)[0].length % 2; // else the last backslash would escape the brace
+  return `${text}${lone ? "\\" : ""}{*}`;
+}
+
+function body(text, fields, seed) {
+  const asked = { template: withBlank(text), blank: 8, seed, stream: true };
+  if (fields.model) asked.model = fields.model;
+  for (const id of NUMBERS) {
+    if (fields[id] !== "") asked[id.replace("-", "_")] = Number(fields[id]);
+  }
+  if (!$("order-field").hidden) asked.order = fields.order;
+  return JSON.stringify(asked);
+}
+
+function showModel() {
+  const model = models.find(({ id }) => id === $("model").value);
+  if (!model) return;
+  const continues = model.kind === "autoregressive";
+  $("order-field").hidden = continues;
+  put("model-note", `${models.length < 2 ? `${model.id}: a` : "A"}${continues ? "n" : ""} ${model.kind} model, ` +
+    `${model.context_length} tokens in all.${continues ? " It only continues a text." : ""}`);
+  for (const id of NUMBERS) $(id).placeholder = model.defaults?.[id.replace("-", "_")] ?? "";
+}
+
+function fieldsChanged() {
+  put("order-note", ORDERS[$("order").value]);
+  $("seed").setCustomValidity(Number($("seed").value) > Number.MAX_SAFE_INTEGER ? $("seed").title : "");
+  showModel();
+}
+
+// What is seen
+
+// When each generated character came. A step only adds some and takes some away, so the old ones are walked along with
+// the new; tokens can't be, for several may share a character.
+function aged(old, segments, now) {
+  const letters = [];
+  let at = 0;
+  for (const { kind, text } of segments) {
+    if (kind !== "decoded" && kind !== "new") continue;
+    for (const letter of text) {
+      let born = now;
+      if (kind === "decoded") {
+        while (at < old.length && old[at].letter !== letter) at += 1; // forgotten
+        born = old[at]?.born ?? -Infinity;
+        at += 1;
+      }
+      letters.push({ letter, born });
+    }
+  }
+  return letters;
+}
+
+function cells(n) {
+  const open = element("span", "open");
+  open.setAttribute("role", "img");
+  open.setAttribute("aria-label", count(n, "open token"));
+  for (let i = 0; i < n; i += 1) open.append(element("span", "cell"));
+  return open;
+}
+
+function made(text, age) {
+  const fresh = age < FADE;
+  const span = element("span", fresh ? "made fresh" : "made", text);
+  if (fresh) span.style.animationDelay = `${-age}ms`; // the fading goes on where it was
+  return span;
+}
+
+// Made anew each time: a text is short, and steps are shown at most once a frame. Letters without an age are old.
+function show(segments, seed, letters = []) {
+  shown = { segments, seed, letters };
+  const now = performance.now();
+  const nodes = [];
+  let at = 0;
+  for (const { kind, text, n } of segments) {
+    if (kind === "open") nodes.push(cells(n));
+    else if (kind === "given") nodes.push(element("span", "given", text));
+    else {
+      const runs = []; // of letters that came together
+      for (const letter of text) {
+        const born = letters[at]?.born ?? -Infinity;
+        at += 1;
+        if (runs.at(-1)?.born !== born) runs.push({ born, text: "" });
+        runs.at(-1).text += letter;
+      }
+      nodes.push(...runs.map((run) => made(run.text, now - run.born)));
+    }
+  }
+  $("result").replaceChildren(...nodes);
+  put("seed-used", String(seed));
+  $("tools").hidden = false;
+}
+
+const joined = (segments) => segments.map(({ kind, text, n }) => (kind === "open" ? `{${n}}` : text)).join("");
+
+// Plays steps as they come, of those that wait a part in each frame, so that a fast model's order can be seen too and a
+// long run is not played long after. Resolves when the run is over and all of it was shown.
+function play(run) {
+  let before = performance.now();
+  return new Promise((resolve) => {
+    const frame = () => {
+      if (current !== run) return resolve();
+      const now = performance.now();
+      const share = document.hidden || run.abort.signal.aborted ? 1 : Math.min(1, (now - before) / 300);
+      before = now;
+      const due = run.queue.splice(0, Math.ceil(run.queue.length * share));
+      for (const step of due) {
+        run.letters = aged(run.letters, step.segments, now);
+        run.tokens += step.decoded.length - step.forgotten.length;
+        run.last = step;
+      }
+      if (due.length) {
+        show(run.last.segments, run.last.seed, run.letters);
+        $("bar").max = run.last.n_steps;
+        $("bar").value = run.last.step;
+        say("Filling…");
+      }
+      if (run.last) {
+        const { step, n_steps, at } = run.last;
+        const time = at - run.first.at; // too short a time gives no rate
+        const rate = time > 50 ? ` · ${Math.round((1000 * run.tokens) / time)} tokens/s` : "";
+        put("progress", `Step ${step} of ${n_steps}${rate} · ${duration(run)}`);
+      }
+      if (run.ended && !run.queue.length) return resolve();
+      if (document.hidden) setTimeout(frame, 200); // no frames come then
+      else requestAnimationFrame(frame);
+    };
+    frame();
+  });
+}
+
+// The finished text, given and generated told apart. A step may have cut within a character of several tokens, so the
+// answer's blanks come first, then the last step; whatever does not make up exactly the text is not shown.
+function finished({ answer, first, last }) {
+  const blanks = [...(answer.blanks ?? [])];
+  const filled = first?.segments.map((part) =>
+    part.kind === "open" ? { kind: "decoded", text: blanks.shift() ?? "" } : part);
+  const played = last?.segments.map((part) => (part.kind === "new" ? { kind: "decoded", text: part.text } : part));
+  return [filled, played].find((segments) => segments && joined(segments) === answer.text)
+    ?? [{ kind: "decoded", text: answer.text }];
+}
+
+// A run
+
+// `aria-disabled` rather than `disabled`, so that the keyboard's focus stays where it is.
+function ready() {
+  for (const id of ["generate", "again"]) $(id).setAttribute("aria-disabled", String(!!current || !models.length));
+  $("stop").setAttribute("aria-disabled", String(!current));
+  $("result").setAttribute("aria-busy", String(!!current));
+}
+
+async function generate(wantedSeed) {
+  if (current || !models.length || !$("form").reportValidity()) return;
+  const text = $("text").value;
+  const fields = readFields();
+  const seed = wantedSeed ?? (fields.seed === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number(fields.seed));
+  const run = { abort: new AbortController(), queue: [], letters: [], tokens: 0, started: performance.now() };
+  current = run;
+  ready();
+  complain("");
+  say("Waiting for the server…");
+  put("progress", "");
+  $("bar").value = 0;
+  $("result").scrollIntoView({ block: "nearest" });
+
+  const played = play(run);
+  let error;
+  try {
+    const response = await call("infill", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: body(text, fields, seed),
+      signal: run.abort.signal,
+    });
+    for await (const { name, data } of events(response.body)) {
+      if (data.error) throw new Refusal(data.error.message);
+      if (name === "denoise") {
+        const step = { ...data, at: performance.now() };
+        run.first ??= step;
+        run.queue.push(step);
+      } else if (data.stop) {
+        run.answer = data;
+        break;
+      }
+    }
+  } catch (thrown) {
+    error = thrown;
+  }
+  run.ended = performance.now();
+  await played;
+  if (current !== run) return; // something else is shown by now
+  current = null;
+  ready();
+
+  const { answer, last } = run;
+  const where = last ? `at step ${last.step} of ${last.n_steps}` : "before the first step";
+  if (answer) {
+    const segments = finished(run);
+    show(segments, answer.seed, aged(run.letters, segments));
+    const speed = answer.timings?.predicted_per_second;
+    $("bar").value = $("bar").max;
+    put("progress", `${count(answer.steps, "step")} · ${count(answer.tokens_predicted, "token")}` +
+      `${speed ? ` · ${Math.round(speed)} tokens/s` : ""} · ${duration(run)}`);
+    say("Done.");
+    remember({ text, fields, segments, seed: answer.seed, steps: answer.steps });
+  } else if (run.abort.signal.aborted) {
+    say(`Stopped ${where}.`);
+  } else {
+    say("");
+    if (error instanceof Refusal) refuse(error, () => generate(wantedSeed));
+    else if (run.first) complain(`The stream broke off ${where}; what had come is kept.`);
+    else complain("The server cannot be reached.");
+  }
+  // Without animations nothing else would take the newest tokens' colour away.
+  const settled = shown;
+  setTimeout(() => {
+    if (shown && shown === settled) show(shown.segments, shown.seed);
+  }, FADE);
+}
+
+const stop = () => current?.abort.abort();
+
+// Earlier results
+
+function remember(entry) {
+  past = [entry, ...past].slice(0, 12);
+  session.set("history", past);
+  showHistory();
+}
+
+function showHistory() {
+  $("history-note").hidden = past.length > 0;
+  $("history").replaceChildren(...past.map((entry) => {
+    const button = element("button", "");
+    button.type = "button";
+    button.title = "Show this result, with its text and settings";
+    button.append(
+      element("span", "past", joined(entry.segments).trim().replace(/\s+/g, " ").slice(0, 80) || "(nothing)"),
+      element("span", "note", `seed ${entry.seed} · ${count(entry.steps, "step")}`),
+    );
+    button.addEventListener("click", () => {
+      stop();
+      current = null;
+      ready();
+      $("text").value = entry.text;
+      writeFields(entry.fields);
+      fieldsChanged();
+      show(entry.segments, entry.seed);
+      put("progress", count(entry.steps, "step"));
+      complain("");
+      say("An earlier result.");
+    });
+    const item = element("li", "");
+    item.append(button);
+    return item;
+  }));
+}
+
+// Wiring
+
+async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Pages that came over plain http from another machine have no clipboard of their own.
+    const field = element("textarea", "");
+    field.value = text;
+    document.body.append(field);
+    const before = document.activeElement;
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    before?.focus();
+    if (!copied) return complain(`The browser did not let the ${what} be copied.`);
+  }
+  say(`The ${what} was copied.`);
+}
+
+// Through the editing command, so that it can be undone.
+function insert(text, all = false) {
+  $("text").focus();
+  if (all) $("text").select();
+  document.execCommand("insertText", false, text);
+}
+
+for (const [name, text] of Object.entries(EXAMPLES)) {
+  const button = element("button", "small", name);
+  button.type = "button";
+  button.addEventListener("click", () => insert(text, true));
+  $("examples").append(button);
+}
+for (const button of document.querySelectorAll("[data-insert]")) {
+  button.addEventListener("click", () => insert(button.dataset.insert));
+}
+$("order").replaceChildren(...Object.keys(ORDERS).map((name) => new Option(name, name)));
+writeFields(kept.get("settings") ?? {});
+fieldsChanged();
+showHistory();
+
+$("settings").addEventListener("input", () => {
+  fieldsChanged();
+  if (models.length) kept.set("settings", readFields());
+});
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  generate();
+});
+$("stop").addEventListener("click", stop);
+$("again").addEventListener("click", () => { if (shown) generate(shown.seed); });
+$("copy-seed").addEventListener("click", () => { if (shown) copy(String(shown.seed), "seed"); });
+$("copy-text").addEventListener("click", () => { if (shown) copy(joined(shown.segments), "text"); });
+document.addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
+  if (event.key === "Escape") stop();
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  generate();
+});
+
+connect();

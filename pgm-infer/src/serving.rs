@@ -1,0 +1,193 @@
+//! `pgm-infer serve`: the models, the socket and the signals around [`pgm_infer::serve`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::engine::Options;
+use pgm_infer::serve::{Limits, Phase, Server, router};
+use pgm_infer::{Engine, TextModel};
+use tokio::net::TcpListener;
+
+#[derive(Args)]
+pub struct ServeArgs {
+    /// A model folder, and the name it is asked for by [default: the folder's]; the first is the default model
+    #[arg(long, value_name = "DIR[=NAME]", required = true)]
+    model: Vec<String>,
+    /// Address to listen at
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen at; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    #[command(flatten)]
+    weights: WeightArgs,
+    /// Samples of a model that are computed together
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    max_batch: usize,
+    /// Samples of a model that may wait; one more is refused with 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    queue: usize,
+    /// Keys that clients may send, one a line
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Seconds that a request may take, the queue included
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    timeout: u64,
+    /// Seconds that requests in work may still take when the server is stopped
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    grace: u64,
+    /// Tokens of a text at most, BOS included [default: the model's trained length]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+}
+
+/// Serves until a signal ends it.
+pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    if args.max_batch == 0 || args.timeout == 0 {
+        bail!("--max-batch and --timeout must be at least 1");
+    }
+    let models = args.model.iter().map(|text| named(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let names: Vec<String> = models.iter().map(|(_, name)| name.clone()).collect();
+    if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
+        bail!("two models are called {name}; give one another name with --model DIR=NAME");
+    }
+    let keys = args.api_key_file.as_deref().map(read_keys).transpose()?.unwrap_or_default();
+    let limits = Limits {
+        max_batch: args.max_batch,
+        queue: args.queue,
+        max_length: args.max_length,
+        timeout: Duration::from_secs(args.timeout),
+        ..Limits::default()
+    };
+    let server = Server::new(&names, limits, &keys);
+    let runtime = tokio::runtime::Runtime::new().context("no threads for the server")?;
+    let result = runtime.block_on(run(args, &server, models, keys.is_empty()));
+    // Loading that is under way when a signal comes is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, String)>, open: bool) -> anyhow::Result<()> {
+    let wanted = SocketAddr::new(args.host, args.port);
+    let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen at {wanted}"))?;
+    let address = listener.local_addr()?;
+    if open && !address.ip().is_loopback() {
+        say("warning: whoever reaches this address can use the models; --api-key-file F asks for a key");
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let app = router(server);
+    let mut until = stopped.clone();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    });
+    let mut serving = tokio::spawn(async move { serving.await });
+    say(&format!("listening at http://{address}"));
+    let loading = tokio::task::spawn_blocking({
+        let (server, device, options) = (
+            Arc::clone(server),
+            args.device.clone(),
+            Options { weights: args.weights.weights(), max_batch: args.max_batch, watch: None },
+        );
+        move || load(&server, &device, &options, &models)
+    });
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        loaded = loading => loaded.map_err(|_| anyhow!("loading a model panicked"))??,
+        () = signals.next() => return Ok(()),
+        ended = &mut serving => return ended?.context("the server ended"),
+    }
+    say("ready");
+    tokio::select! {
+        () = signals.next() => {}
+        ended = &mut serving => return ended?.context("the server ended"),
+    }
+    say(&format!("stopping: requests in work have {} s; a second signal ends them at once", args.grace));
+    server.set_phase(Phase::Draining);
+    let _ = stop.send(true);
+    tokio::select! {
+        ended = &mut serving => return ended?.context("the server ended"),
+        () = tokio::time::sleep(Duration::from_secs(args.grace)) => {}
+        () = signals.next() => {}
+    }
+    // What is left is answered with an error by name; who does not read it is not waited for.
+    server.set_phase(Phase::Cut);
+    let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
+    Ok(())
+}
+
+fn load(server: &Server, device: &DeviceName, options: &Options, models: &[(PathBuf, String)]) -> anyhow::Result<()> {
+    let (device, device_name) = device.open().map_err(|message| anyhow!(message))?;
+    for (folder, name) in models {
+        let model = TextModel::load(folder, &device)?;
+        let size = model.n_parameters();
+        let options = Options { watch: Some(server.metrics().watch(name)), ..options.clone() };
+        server.add(name, Engine::new(model, &options)?);
+        say(&format!("model {name}: {size} parameters on {device_name}"));
+    }
+    Ok(())
+}
+
+// A folder and a name of `DIR[=NAME]`; a folder whose own name has an equals sign is taken as it is.
+fn named(text: &str) -> anyhow::Result<(PathBuf, String)> {
+    let (folder, name) = match text.rsplit_once('=') {
+        Some((folder, name)) if !Path::new(text).is_dir() => (folder, Some(name.to_string())),
+        _ => (text, None),
+    };
+    let folder = PathBuf::from(folder);
+    let last = || {
+        let full = folder.canonicalize().with_context(|| format!("cannot read --model {}", folder.display()))?;
+        full.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .ok_or_else(|| anyhow!("--model {text} has no name; give one with --model DIR=NAME"))
+    };
+    let name = name.filter(|name| !name.is_empty()).map_or_else(last, Ok)?;
+    Ok((folder, name))
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read --api-key-file {}", path.display()))?;
+    let keys: Vec<String> = text.lines().map(str::trim).filter(|key| !key.is_empty()).map(String::from).collect();
+    if keys.is_empty() {
+        bail!("--api-key-file {} holds no key; write one a line", path.display());
+    }
+    Ok(keys)
+}
+
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprintln!("pgm-infer: {text}");
+}
+
+/// Ctrl-C and, on Unix, SIGTERM.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

@@ -741,11 +741,14 @@ fn texts(
 ) -> Result<(String, Vec<Blank>, Finish), InferError> {
     let mask = model.config().backbone().mask_index as u32;
     let written = |tokens: &[u32]| -> Vec<u32> { tokens.iter().copied().filter(|&token| token != mask).collect() };
+    // BOS is no text, even where the tokenizer does not know it for a special token.
+    let is_bos = tokens.first().is_some_and(|&token| token as usize == model.config().backbone().bos_index);
+    let beginning = usize::from(is_bos);
     let mut blanks = Vec::new();
     // A blank reads behind what is given before it.
-    let mut context = 0;
+    let mut context = beginning;
     for positions in &shared.blanks {
-        let before = written(&tokens[context..positions.start]);
+        let before = written(&tokens[context.min(positions.start)..positions.start]);
         let mut both = before.clone();
         both.extend(written(&tokens[positions.clone()]));
         let text = model.decode_after(&both, before.len())?;
@@ -758,11 +761,12 @@ fn texts(
     };
     match (cut, blanks.first_mut()) {
         (Some((text, why)), Some(first)) => {
-            let whole = model.decode(&tokens[..first.positions.start])? + &text;
+            let given = &tokens[beginning.min(first.positions.start)..first.positions.start];
+            let whole = model.decode(given)? + &text;
             first.text = text;
             Ok((whole, blanks, why))
         }
-        _ => Ok((model.decode(&written(tokens))?, blanks, finish)),
+        _ => Ok((model.decode(&written(&tokens[beginning..]))?, blanks, finish)),
     }
 }
 

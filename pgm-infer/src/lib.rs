@@ -6,6 +6,9 @@
 
 pub mod bench;
 pub mod canvas;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod capi;
 pub mod causal;
 pub mod denoiser;
 pub mod device;

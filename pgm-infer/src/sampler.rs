@@ -509,6 +509,7 @@ mod tests {
             schedule,
             order: order.looking_at(looked),
             draw,
+            ..Settings::default()
         })
     }
 

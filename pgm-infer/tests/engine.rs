@@ -6,46 +6,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use burn::tensor::Device;
 use pgm_infer::engine::{Engine, Event, Finish, Options, Task, Text};
 use pgm_infer::order::{Looked, Order, View};
-use pgm_infer::{DrawSettings, GenerationConfig, OrderKind, Sampled, Schedule, Settings, TextModel};
-use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
-};
+use pgm_infer::{DrawSettings, OrderKind, Sampled, Schedule, Settings};
+use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokenizers::Tokenizer;
 
-const VOCAB: usize = 40;
-
-fn backbone() -> BackboneConfig {
-    BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
-}
-
-fn partition() -> ModelConfig {
-    ModelConfig::Partition(PartitionConfig {
-        backbone: backbone(),
-        encoder_blocks: 1,
-        decoder_blocks: 1,
-        queries: Queries::LearnFreqs,
-        projection: Projection::Linear,
-    })
-}
-
-// Words w0, w1, ... with spaces between them.
-fn model(config: &ModelConfig) -> TextModel {
-    let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
-    let json = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
-    });
-    let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
-    let device = Device::flex();
-    let network = Network::new(config, &device).with_noise(0.5, 4);
-    TextModel::new(config.clone(), network, tokenizer, GenerationConfig::default(), &device, "test").unwrap()
-}
+mod common;
+use common::{VOCAB, backbone, model, partition};
 
 fn engine(max_batch: usize) -> Engine {
     Engine::new(model(&partition()), &Options { max_batch, ..Options::default() }).unwrap()
@@ -102,6 +71,7 @@ fn random_task(rng: &mut StdRng) -> Task {
         schedule: if rng.random_bool(0.5) { Schedule::Uniform } else { Schedule::Binomial },
         order: name.parse::<OrderKind>().unwrap().looking_at(looked),
         draw: draws[rng.random_range(0..draws.len())],
+        ..Settings::default()
     };
     let mut task = Task::new(Text::Tokens { given, length });
     (task.settings, task.seed, task.n) = (settings, rng.random(), rng.random_range(1..3));

@@ -1,0 +1,168 @@
+//! Colours and text layouts: the text with its blanks, and the text as it fills.
+//!
+//! Kinds of text differ in more than their hue: what is new has a ground of its own, what is open has no letters.
+
+use eframe::egui::text::{LayoutJob, TextFormat};
+use eframe::egui::{Align, Color32, FontId, IconData, Visuals};
+use pgm_infer::canvas::Segment;
+
+use crate::blanks;
+
+/// Letters of the text that fills.
+pub const RESULT_SIZE: f32 = 17.0;
+/// Letters of the editor.
+pub const EDITOR_SIZE: f32 = 16.0;
+
+/// The colours of a theme.
+#[derive(Clone, Copy, Debug)]
+pub struct Palette {
+    /// Given text.
+    pub given: Color32,
+    /// Written text.
+    pub written: Color32,
+    /// Letters of the newest tokens.
+    pub new_text: Color32,
+    /// Their ground.
+    pub new_ground: Color32,
+    /// Tokens that are open.
+    pub open: Color32,
+    /// Letters of blanks in the editor.
+    pub blank_text: Color32,
+    /// Their ground.
+    pub blank_ground: Color32,
+    /// The one button that matters.
+    pub accent: Color32,
+    /// Where text stands.
+    pub paper: Color32,
+}
+
+impl Palette {
+    /// The palette that goes with these visuals.
+    pub fn of(visuals: &Visuals) -> Self {
+        let rgb = Color32::from_rgb;
+        if visuals.dark_mode {
+            Self {
+                given: rgb(0xe8, 0xea, 0xed),
+                written: rgb(0x8a, 0xb9, 0xff),
+                new_text: rgb(0x20, 0x18, 0x00),
+                new_ground: rgb(0xff, 0xcb, 0x52),
+                open: rgb(0x42, 0x47, 0x52),
+                blank_text: rgb(0xbf, 0xd8, 0xff),
+                blank_ground: rgb(0x2b, 0x40, 0x60),
+                accent: rgb(0x2f, 0x6f, 0xd6),
+                paper: rgb(0x17, 0x19, 0x1d),
+            }
+        } else {
+            Self {
+                given: rgb(0x1b, 0x1d, 0x21),
+                written: rgb(0x15, 0x57, 0xb0),
+                new_text: rgb(0x2a, 0x1f, 0x00),
+                new_ground: rgb(0xff, 0xd9, 0x6b),
+                open: rgb(0xd3, 0xd8, 0xe0),
+                blank_text: rgb(0x0f, 0x44, 0x8c),
+                blank_ground: rgb(0xdc, 0xe9, 0xfb),
+                accent: rgb(0x1f, 0x66, 0xd1),
+                paper: rgb(0xff, 0xff, 0xff),
+            }
+        }
+    }
+}
+
+/// The text as it fills.
+pub fn filling(segments: &[Segment], palette: &Palette, width: f32) -> LayoutJob {
+    let mut job = LayoutJob::default();
+    job.wrap.max_width = width;
+    let font_id = FontId::proportional(RESULT_SIZE);
+    let middle = TextFormat { font_id, valign: Align::Center, expand_bg: 0.0, ..TextFormat::default() };
+    let plain = |color| TextFormat { line_height: Some(RESULT_SIZE * 1.6), color, ..middle.clone() };
+    // Grounds are as high as letters, not as lines.
+    let ground = |color, background| TextFormat { color, background, ..middle.clone() };
+    let new = ground(palette.new_text, palette.new_ground);
+    let cell = ground(palette.open, palette.open);
+    let gap = TextFormat { font_id: FontId::proportional(RESULT_SIZE * 0.4), ..plain(palette.given) };
+    for segment in segments {
+        match segment {
+            Segment::Given { text } => job.append(&printable(text), 0.0, plain(palette.given)),
+            Segment::Decoded { text } => job.append(&printable(text), 0.0, plain(palette.written)),
+            Segment::New { text } => job.append(&printable(text), 0.0, new.clone()),
+            Segment::Open { n } => {
+                for _ in 0..*n {
+                    // A letter in the colour of its ground: a cell that no line break swallows.
+                    job.append("n", 0.0, cell.clone());
+                    job.append(" ", 0.0, gap.clone());
+                }
+            }
+        }
+    }
+    job
+}
+
+/// The text with its blanks.
+pub fn editing(text: &str, palette: &Palette, width: f32) -> LayoutJob {
+    let mut job = LayoutJob::default();
+    job.wrap.max_width = width;
+    let font_id = FontId::proportional(EDITOR_SIZE);
+    let middle = TextFormat { font_id, valign: Align::Center, ..TextFormat::default() };
+    let plain = TextFormat { line_height: Some(EDITOR_SIZE * 1.5), color: palette.given, ..middle.clone() };
+    let blank = TextFormat { color: palette.blank_text, background: palette.blank_ground, ..middle };
+    let mut end = 0;
+    for range in blanks::ranges(text) {
+        job.append(&text[end..range.start], 0.0, plain.clone());
+        job.append(&text[range.clone()], 0.0, blank.clone());
+        end = range.end;
+    }
+    job.append(&text[end..], 0.0, plain);
+    job
+}
+
+// Models of bytes write control characters, which have no shape.
+fn printable(text: &str) -> String {
+    let shape = |letter: char| match letter {
+        '\n' | '\t' => letter,
+        letter if letter.is_control() => '·',
+        letter => letter,
+    };
+    text.chars().map(shape).collect()
+}
+
+/// The window's icon: a text of which some cells are filled.
+pub fn icon() -> IconData {
+    const SIDE: usize = 64;
+    const FILLED: [u8; 9] = [1, 0, 1, 0, 2, 1, 1, 1, 0];
+    let mut rgba = vec![0; SIDE * SIDE * 4];
+    for y in 0..SIDE {
+        for x in 0..SIDE {
+            let (column, row) = (x.saturating_sub(5) / 18, y.saturating_sub(5) / 18);
+            let inside = |at: usize| at >= 5 && at < 59 && (at - 5) % 18 >= 1 && (at - 5) % 18 < 17;
+            if !(inside(x) && inside(y)) {
+                continue;
+            }
+            let color = match FILLED[row.min(2) * 3 + column.min(2)] {
+                0 => [0x9a, 0xa3, 0xb2, 0xff],
+                1 => [0x2f, 0x6f, 0xd6, 0xff],
+                _ => [0xff, 0xcb, 0x52, 0xff],
+            };
+            rgba[(y * SIDE + x) * 4..][..4].copy_from_slice(&color);
+        }
+    }
+    IconData { rgba, width: SIDE as u32, height: SIDE as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_hold_the_whole_text() {
+        let palette = Palette::of(&Visuals::light());
+        let text = "né {12} __ ___ là";
+        assert_eq!(editing(text, &palette, 100.0).text, text);
+        let segments = [
+            Segment::Given { text: "a\u{7}".into() },
+            Segment::Open { n: 2 },
+            Segment::New { text: "b\n".into() },
+            Segment::Decoded { text: "é".into() },
+        ];
+        assert_eq!(filling(&segments, &palette, 100.0).text, "a·n n b\né");
+    }
+}

@@ -1,0 +1,41 @@
+//! A tiny model with random weights.
+
+use std::collections::HashMap;
+
+use burn::tensor::Device;
+use pgm_infer::{GenerationConfig, TextModel};
+use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
+use tokenizers::Tokenizer;
+
+/// Tokens, the mask included.
+pub const VOCAB: usize = 40;
+
+/// Sizes.
+pub fn backbone() -> BackboneConfig {
+    BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
+}
+
+/// A partition model's configuration.
+pub fn partition() -> ModelConfig {
+    ModelConfig::Partition(PartitionConfig {
+        backbone: backbone(),
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::LearnFreqs,
+        projection: Projection::Linear,
+    })
+}
+
+/// A model whose tokens are the words w0, w1, ... with spaces between them.
+pub fn model(config: &ModelConfig) -> TextModel {
+    let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+    });
+    let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
+    let device = Device::flex();
+    let network = Network::new(config, &device).with_noise(0.5, 4);
+    TextModel::new(config.clone(), network, tokenizer, GenerationConfig::default(), &device, "test").unwrap()
+}

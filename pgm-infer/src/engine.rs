@@ -543,7 +543,7 @@ impl<'a> Worker<'a> {
         let Job { requests, settings, order, shared } = job;
         let shared = Arc::new(Mutex::new(shared));
         if matches!(self.model.network(), Network::Autoregressive(_)) {
-            return self.from_left_to_right(&requests, &settings, &shared);
+            return self.left_to_right(&requests, &settings, &shared);
         }
         for (index, request) in requests.iter().enumerate() {
             let row = match &order {
@@ -796,7 +796,7 @@ fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish
 
 impl Worker<'_> {
     // An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
-    fn from_left_to_right(&self, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
+    fn left_to_right(&self, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
         let (model, started) = (self.model, Instant::now());
         let mut last = started;
         let mut why = lock(shared).ended(started);

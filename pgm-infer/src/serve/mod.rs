@@ -1,7 +1,7 @@
 //! An HTTP server around engines: OpenAI's completions, infilling in llama.cpp's form, metrics, a page.
 //!
 //! [`router`] is the whole server but for the socket, which the command opens. A request becomes one [`Task`] for each
-//! prompt ([`ask`]); what comes back is gathered into one answer or told as it happens ([`answer`]). A sample holds a
+//! prompt (`ask.rs`); what comes back is gathered into one answer or told as it happens (`answer.rs`). A sample holds a
 //! place of its model's queue from its admission until the engine lets go of it, so what the queue holds is bounded
 //! whatever clients do.
 //!

@@ -221,6 +221,28 @@ fn a_stop_string_ends_and_cuts_the_text() {
 }
 
 #[test]
+fn a_stop_string_cuts_each_blank_and_given_text_stays() {
+    let engine = engine(1);
+    let fill = |stop: Vec<String>| {
+        let mut task = Task::new(Text::Template("w1 {6} w2 {6} w3".into(), 2));
+        (task.settings.steps, task.seed, task.stop) = (12, 3, stop);
+        task.settings.order = OrderKind::Sequential;
+        engine.generate(task, &mut quiet).unwrap().remove(0)
+    };
+    let whole = fill(Vec::new());
+    let second: Vec<&str> = whole.blanks[1].text.split_whitespace().collect();
+    let stop = format!("{} ", second[3]);
+    let cut = fill(vec![stop.clone()]);
+    assert_eq!(cut.finish, Finish::Stop(stop.clone()));
+    for (cut, whole) in cut.blanks.iter().zip(&whole.blanks) {
+        assert_eq!(cut.text, whole.text.split(&stop).next().unwrap());
+    }
+    assert!(cut.steps < whole.steps && cut.blanks[1].text.len() < whole.blanks[1].text.len(), "{cut:?}");
+    let expected = format!("w1{} w2{} w3", cut.blanks[0].text, cut.blanks[1].text);
+    assert_eq!(cut.text.split_whitespace().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>());
+}
+
+#[test]
 fn free_blanks_share_the_room_and_given_text_stays() {
     let engine = engine(1);
     let fill = |template: &str, length| {

@@ -87,4 +87,18 @@ mod tests {
         assert!(parse("a {0}", 8).unwrap_err().to_string().contains("{0}"));
         assert!(parse("a {99999999999999999999999}", 8).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_read_can_be_written_and_read_again(template in r"(\\|\{|\}|_|\*|[0-9]|a|é| |\{[1-9]\}|___){0,24}") {
+            let Ok(parts) = parse(&template, 8) else { return Ok(()) };
+            let write = |part: &Part| match part {
+                Part::Text(text) => text.replace('\\', r"\\").replace('{', r"\{").replace('_', r"\_"),
+                Part::Blank(count) => format!("{{{count}}}"),
+                Part::Free => "{*}".into(),
+            };
+            let written: String = parts.iter().map(write).collect();
+            proptest::prop_assert_eq!(parse(&written, 1).unwrap(), parts, "{} as {}", template, written);
+        }
+    }
 }

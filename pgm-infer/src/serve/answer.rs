@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::ask::{Ask, CompletionBody, InfillBody};
+use super::ask::Ask;
+use super::body::{CompletionBody, InfillBody};
 use super::{ApiError, Phase, Place, Served, Server, now};
 use crate::canvas::Canvas;
 use crate::engine::{Answer, Event, Finish, Task, Text, Ticket};
@@ -25,17 +26,17 @@ const BUFFER: usize = 64;
 /// `POST /v1/completions`.
 pub async fn completions(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: CompletionBody = server.read(request).await?;
-    let (served, engine) = server.model(body.model.as_deref())?;
+    let (served, engine) = server.model(body.common.model.as_deref())?;
     let ask = body.ask(engine, &server.limits)?;
-    respond(&server, served, engine, ask, Form::Completion, body.stream == Some(true)).await
+    respond(&server, served, engine, ask, Form::Completion, body.common.stream == Some(true)).await
 }
 
 /// `POST /infill`.
 pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: InfillBody = server.read(request).await?;
-    let (served, engine) = server.model(body.model.as_deref())?;
+    let (served, engine) = server.model(body.common.model.as_deref())?;
     let ask = body.ask(engine, &server.limits)?;
-    respond(&server, served, engine, ask, Form::Infill, body.stream == Some(true)).await
+    respond(&server, served, engine, ask, Form::Infill, body.common.stream == Some(true)).await
 }
 
 /// Whose form an answer has.
@@ -55,7 +56,7 @@ async fn respond(
     form: Form,
     stream: bool,
 ) -> Result<Response, ApiError> {
-    let mut run = Run::start(server, served, engine, &ask.tasks)?;
+    let mut run = Run::start(server, served, engine, &ask.tasks, stream)?;
     let teller = Teller::new(served.name.clone(), form, ask);
     if !stream {
         let mut answers: Vec<Option<Answer>> = (0..teller.rows.len()).map(|_| None).collect();
@@ -123,7 +124,8 @@ struct Run {
 }
 
 impl Run {
-    fn start(server: &Server, served: &Served, engine: &Engine, tasks: &[Task]) -> Result<Self, ApiError> {
+    // Without `steps` it only hears of what has ended: waking a thread for each step would take the engine's time.
+    fn start(server: &Server, served: &Served, engine: &Engine, tasks: &[Task], steps: bool) -> Result<Self, ApiError> {
         let (sender, events) = mpsc::unbounded_channel();
         let mut run = Self { events, tickets: Vec::new(), phase: server.phase.subscribe() };
         let places = tasks.iter().map(|task| Place::take(server, served, task.n)).collect::<Result<Vec<_>, _>>()?;
@@ -137,10 +139,11 @@ impl Run {
                 {
                     metrics.ended(&place.model, name_of(&answer.finish));
                 }
-                match sender.send((index, event)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
+                let gone = match event {
+                    Event::Step { .. } if !steps => sender.is_closed(),
+                    event => sender.send((index, event)).is_err(),
+                };
+                if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             run.tickets.push(engine.submit(task.clone(), Box::new(listener))?);
         }

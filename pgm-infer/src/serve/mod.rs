@@ -1,7 +1,7 @@
 //! An HTTP server around engines: OpenAI's completions, infilling in llama.cpp's form, metrics, a page.
 //!
 //! [`router`] is the whole server but for the socket, which the command opens. A request becomes one [`Task`] for each
-//! prompt (`ask.rs`); what comes back is gathered into one answer or told as it happens (`answer.rs`). A sample holds a
+//! prompt (`body.rs`, `ask.rs`); what comes back is gathered into one answer or told as it happens (`answer.rs`). A sample holds a
 //! place of its model's queue from its admission until the engine lets go of it, so what the queue holds is bounded
 //! whatever clients do.
 //!
@@ -9,6 +9,7 @@
 
 mod answer;
 mod ask;
+mod body;
 mod error;
 mod metrics;
 
@@ -24,7 +25,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pgm_model::ModelConfig;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -160,7 +160,7 @@ impl Server {
     }
 
     // The body of a request; it must be JSON by its header, too, which keeps other sites' forms out.
-    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, ApiError> {
+    async fn read<B: body::Body>(&self, request: Request) -> Result<B, ApiError> {
         if *self.phase.borrow() != Phase::Open {
             return Err(ApiError::stopping());
         }
@@ -184,7 +184,7 @@ impl Server {
                 ApiError::invalid("the body broke off")
             }
         })?;
-        serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))
+        Ok(body::read(&body)?)
     }
 }
 

@@ -31,6 +31,24 @@ fn not_differentiable() -> ! {
     Fusion: cfg(all(feature = "cube", feature = "fusion")),
 )]
 pub trait FusedOps: Backend {
+    /// `x w` in float32.
+    #[fusion(default)]
+    fn wide_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear(x, weight, None)
+    }
+
+    /// Gradient of x.
+    #[fusion(default)]
+    fn wide_product_x_backward(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_x_backward(weight, grad)
+    }
+
+    /// Gradient of w.
+    #[fusion(default)]
+    fn wide_product_weight_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_weight_backward(x, grad)
+    }
+
     /// `x w` for float32 x and half-precision w, without a gradient.
     #[fusion(default)]
     fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -269,6 +287,35 @@ impl<B: Backend, const N: usize> RetroForward for Again<B, N> {
 }
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn wide_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct WideProduct;
+
+        impl<B: FusedOps> Backward<B, 2> for WideProduct {
+            type State = [NodeId; 2];
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let [x, weight] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let [of_x, of_weight] = ops.parents;
+                if let Some(parent) = of_x {
+                    grads.register::<B>(parent.id, B::wide_product_x_backward(weight, grad.clone()));
+                }
+                if let Some(parent) = of_weight {
+                    grads.register::<B>(parent.id, B::wide_product_weight_backward(x, grad));
+                }
+            }
+        }
+
+        match WideProduct.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
+                prep.finish(saved, B::wide_product(x.into_primitive(), weight.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::wide_product(x.into_primitive(), weight.into_primitive())),
+        }
+    }
+
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct BiasGelu;

@@ -15,7 +15,7 @@ mod flex;
 
 use burn::nn::Linear;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{DType, FloatDType, Int, Tensor, module};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, module};
 
 use crate::attention::{self, Visibility, split_heads};
 use crate::loss;
@@ -23,8 +23,6 @@ use crate::rotary::RotaryAngles;
 
 #[cfg(feature = "fused")]
 use burn::backend::{Dispatch, DispatchDevice};
-#[cfg(feature = "fused")]
-use burn::tensor::Device;
 #[cfg(feature = "fused")]
 use extension::FusedOps;
 
@@ -60,7 +58,7 @@ fn has_fused_operations(device: &Device) -> bool {
 /// `[.., in] -> [.., out]`
 pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
-    if !is_narrow(weight.dtype()) {
+    if !is_narrow(weight.dtype()) && !is_flex(&x.device()) {
         return module::linear(x, weight, bias);
     }
     let y = product(x, weight);
@@ -78,6 +76,15 @@ fn is_narrow(dtype: DType) -> bool {
     is_half(dtype) || matches!(dtype, DType::QFloat(_))
 }
 
+#[allow(unused_variables)]
+fn is_flex(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if device.clone().without_autodiff() == Device::flex() {
+        return true;
+    }
+    false
+}
+
 /// The matrix product alone; where the weight is narrower, in its type, and widened again.
 ///
 /// # Shapes
@@ -85,7 +92,11 @@ fn is_narrow(dtype: DType) -> bool {
 pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let dtype = weight.dtype();
     #[cfg(feature = "flex")]
-    if is_narrow(dtype) && x.device() == burn::tensor::Device::flex() && !x.device().is_autodiff() {
+    if x.dtype() == DType::F32 && dtype == DType::F32 && is_flex(&x.device()) {
+        return Tensor::from_dispatch(Dispatch::wide_product(x.into_dispatch(), weight.into_dispatch()));
+    }
+    #[cfg(feature = "flex")]
+    if is_narrow(dtype) && is_flex(&x.device()) && !x.device().is_autodiff() {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(match is_half(dtype) {
             true => Dispatch::half_product(x, weight),
@@ -296,7 +307,7 @@ pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D
 #[cfg(all(test, feature = "flex"))]
 #[allow(clippy::print_stdout)] // the differences found, for who asks with --nocapture
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -398,6 +409,17 @@ mod tests {
             }
             Case::new(3, &[&shape, &shape, &[h]], n).check("gated sum", &|_, x| {
                 flat(gated_sum(x[0].clone().reshape(shape), x[1].clone().reshape(shape), x[2].clone()))
+            });
+        }
+    }
+
+    #[test]
+    fn products_equal_what_they_replace() {
+        for [b, s, inputs, outputs] in [[1, 1, 1, 1], [2, 3, 5, 40], [3, 41, 67, 130], [1, 130, 300, 64]] {
+            let case = Case::new(4, &[&[b, s, inputs], &[inputs, outputs]], b * s * outputs);
+            case.check("product", &|_, x| {
+                let [input, weight] = [x[0].clone(), x[1].clone()];
+                flat(product(input.reshape([b, s, inputs]), weight.reshape([inputs, outputs])))
             });
         }
     }

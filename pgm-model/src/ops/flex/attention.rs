@@ -6,10 +6,10 @@
 //! Shapes: B rows, Q queries, C keys, h heads, d head width, H = h d.
 
 use burn_flex::FlexTensor;
-use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::{Matrix, ints, math, product, uninitialised, values};
+use super::product::{Matrix, product_here};
+use super::{ints, math, uninitialised, values};
 
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 64;
@@ -142,7 +142,7 @@ impl Inputs {
                     let scores = &mut scores[..queries.len() * n_keys];
                     let q = self.rotated_queries(row, head, queries);
                     let (rows, across) = (Matrix::rows(&q, d), Matrix::rows(&keys, d).transposed());
-                    product(scores, n_keys, false, rows, across, [queries.len(), d, n_keys], Parallelism::None);
+                    product_here(scores, n_keys, false, rows, across, [queries.len(), d, n_keys]);
                     let mut sums = [0.0; QUERIES];
                     for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
                         self.hide(group, piece * QUERIES + i, scores);
@@ -151,7 +151,7 @@ impl Inputs {
                         lse[queries[i]] = max + sums[i].ln();
                     }
                     let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(&key_values, d));
-                    product(&mut outs, d, false, rows, across, [queries.len(), n_keys, d], Parallelism::None);
+                    product_here(&mut outs, d, false, rows, across, [queries.len(), n_keys, d]);
                     for ((query, sum), values) in queries.iter().zip(sums).zip(outs.chunks_exact(d)) {
                         let start = (row * self.n_queries + query) * width + head * d;
                         // SAFETY: within `out`, and no other task has this row and head.
@@ -197,7 +197,6 @@ impl Inputs {
         let (mut probabilities, mut score_grads) =
             (uninitialised(QUERIES * all_keys), uninitialised(QUERIES * all_keys));
         let (mut grads, mut grad_q) = (uninitialised(QUERIES * d), uninitialised(QUERIES * d));
-        let one_thread = Parallelism::None;
         for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
             let (n, n_keys) = (queries.len(), self.visible(group, piece * QUERIES + queries.len()));
             let q = self.rotated_queries(row, head, queries);
@@ -212,8 +211,8 @@ impl Inputs {
             let score_grads = &mut score_grads[..n * n_keys];
             let (q, grads) = (Matrix::rows(&q, d), Matrix::rows(&grads[..n * d], d));
             let (keys, key_values) = (Matrix::rows(&keys, d), Matrix::rows(&key_values, d));
-            product(probabilities, n_keys, false, q, keys.transposed(), [n, d, n_keys], one_thread);
-            product(score_grads, n_keys, false, grads, key_values.transposed(), [n, d, n_keys], one_thread);
+            product_here(probabilities, n_keys, false, q, keys.transposed(), [n, d, n_keys]);
+            product_here(score_grads, n_keys, false, grads, key_values.transposed(), [n, d, n_keys]);
             let rows = probabilities.chunks_exact_mut(n_keys).zip(score_grads.chunks_exact_mut(n_keys));
             for (i, (probabilities, score_grads)) in rows.enumerate() {
                 self.hide(group, piece * QUERIES + i, probabilities);
@@ -221,9 +220,9 @@ impl Inputs {
                 math::softmax_grad(probabilities, score_grads, shifts[i]);
             }
             let (probabilities, score_grads) = (Matrix::rows(probabilities, n_keys), Matrix::rows(score_grads, n_keys));
-            product(&mut grad_v, d, true, probabilities.transposed(), grads, [n_keys, n, d], one_thread);
-            product(&mut grad_k, d, true, score_grads.transposed(), q, [n_keys, n, d], one_thread);
-            product(&mut grad_q, d, false, score_grads, keys, [n, n_keys, d], one_thread);
+            product_here(&mut grad_v, d, true, probabilities.transposed(), grads, [n_keys, n, d]);
+            product_here(&mut grad_k, d, true, score_grads.transposed(), q, [n_keys, n, d]);
+            product_here(&mut grad_q, d, false, score_grads, keys, [n, n_keys, d]);
             for (query, grad) in queries.iter().zip(grad_q.chunks_exact(d)) {
                 let [cos, sin] = self.angles[0].at(row, self.n_queries, *query, half);
                 let Columns { row: stride, first } = self.columns[0];

@@ -3,7 +3,6 @@
 //! Shapes: N rows, H hidden, V vocabulary.
 
 use burn_flex::FlexTensor;
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::{Matrix, math, product, uninitialised, values};
@@ -52,7 +51,6 @@ impl<'a> Head<'a> {
     /// The sum of weighted cross-entropies, and its gradients if there is room for them.
     pub(super) fn loss(&self, mut gradients: Option<&mut Gradients>) -> f32 {
         let [n, h, v] = self.sizes;
-        let threads = Parallelism::Rayon(0);
         let at_once = (HELD / v).clamp(64, 2048).min(n.max(1));
         let mut held = uninitialised(at_once * v);
         let mut loss = 0.0_f64;
@@ -60,7 +58,7 @@ impl<'a> Head<'a> {
             let n_rows = at_once.min(n - start);
             let logits = &mut held[..n_rows * v];
             let x = Matrix::rows(&self.x[start * h..(start + n_rows) * h], h);
-            product(logits, v, false, x, Matrix::rows(self.w, v), [n_rows, h, v], threads);
+            product(logits, v, false, x, Matrix::rows(self.w, v), [n_rows, h, v]);
             let sums = self.probabilities(start, logits, gradients.is_some());
             for (row_loss, sums) in sums {
                 loss += row_loss;
@@ -71,8 +69,8 @@ impl<'a> Head<'a> {
             if let Some(Gradients { x: grad_x, w: grad_w, .. }) = gradients.as_deref_mut() {
                 let grad_x = &mut grad_x[start * h..(start + n_rows) * h];
                 let logit_grads = Matrix::rows(logits, v);
-                product(grad_x, h, false, logit_grads, Matrix::rows(self.w, v).transposed(), [n_rows, v, h], threads);
-                product(grad_w, v, start > 0, x.transposed(), logit_grads, [h, n_rows, v], threads);
+                product(grad_x, h, false, logit_grads, Matrix::rows(self.w, v).transposed(), [n_rows, v, h]);
+                product(grad_w, v, start > 0, x.transposed(), logit_grads, [h, n_rows, v]);
             }
         }
         loss as f32

@@ -5,14 +5,18 @@
 #![allow(unsafe_code)] // vector instructions, the matrix product's pointers and new memory
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod head;
 mod math;
 mod narrow;
+mod product;
 
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
+use product::{Matrix, product};
 use rayon::prelude::*;
 
 use super::extension::FusedOps;
@@ -24,6 +28,36 @@ const ROWS: usize = 32;
 const PIECE: usize = 1 << 16;
 
 impl FusedOps for Flex {
+    fn wide_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let [inputs, outputs] = weight.layout().shape().dims();
+        let n_rows = values(&x).len() / inputs;
+        let mut out = uninitialised(n_rows * outputs);
+        let (lhs, rhs) = (Matrix::rows(values(&x), inputs), Matrix::rows(values(&weight), outputs));
+        product(&mut out, outputs, false, lhs, rhs, [n_rows, inputs, outputs]);
+        tensor(out, with_width(&x, outputs))
+    }
+
+    fn wide_product_x_backward(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
+        let [inputs, outputs] = weight.layout().shape().dims();
+        let n_rows = values(&grad).len() / outputs;
+        let mut out = uninitialised(n_rows * inputs);
+        let (lhs, rhs) = (Matrix::rows(values(&grad), outputs), Matrix::rows(values(&weight), outputs).transposed());
+        product(&mut out, inputs, false, lhs, rhs, [n_rows, outputs, inputs]);
+        tensor(out, with_width(&grad, inputs))
+    }
+
+    fn wide_product_weight_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
+        let (inputs, outputs) = (width(&x), width(&grad));
+        let n_rows = values(&x).len() / inputs;
+        let mut out = uninitialised(inputs * outputs);
+        let (lhs, rhs) = (Matrix::rows(values(&x), inputs).transposed(), Matrix::rows(values(&grad), outputs));
+        product(&mut out, outputs, false, lhs, rhs, [inputs, n_rows, outputs]);
+        tensor(out, Shape::new([inputs, outputs]))
+    }
+
     fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let out = narrow::half(values(&x), &weight);
@@ -353,67 +387,4 @@ fn total(pieces: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
         math::add(piece, &mut total);
     }
     total
-}
-
-/// A matrix within a slice: where it begins, and how far apart its rows and its columns are.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    strides: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], row: usize) -> Self {
-        Self { values, strides: [row, 1] }
-    }
-
-    fn transposed(self) -> Self {
-        Self { values: self.values, strides: [self.strides[1], self.strides[0]] }
-    }
-
-    fn holds(&self, [rows, columns]: [usize; 2]) -> bool {
-        (rows - 1) * self.strides[0] + (columns - 1) * self.strides[1] < self.values.len()
-    }
-}
-
-/// `out = lhs rhs`, or its addition to `out`, for `lhs [m, k]`, `rhs [k, n]` and `out [m, n]`, whose rows are contiguous
-/// and `row` apart.
-fn product(
-    out: &mut [f32],
-    row: usize,
-    add: bool,
-    lhs: Matrix<'_>,
-    rhs: Matrix<'_>,
-    [m, k, n]: [usize; 3],
-    threads: gemm::Parallelism,
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(k > 0 && lhs.holds([m, k]) && rhs.holds([k, n]) && (m - 1) * row + n <= out.len());
-    let stride = |stride: usize| stride as isize;
-    // SAFETY: the assertion says that the three matrices lie within their slices, and `out` is borrowed alone.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            stride(row),
-            add,
-            lhs.values.as_ptr(),
-            stride(lhs.strides[1]),
-            stride(lhs.strides[0]),
-            rhs.values.as_ptr(),
-            stride(rhs.strides[1]),
-            stride(rhs.strides[0]),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
-    }
 }

@@ -6,7 +6,6 @@
 
 use burn::tensor::{DType, bf16, f16};
 use burn_flex::{FlexQTensor, FlexTensor};
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::{Matrix, math, product, uninitialised};
@@ -29,15 +28,7 @@ fn by_columns(
         let held = &mut held[..inputs * n];
         held.par_chunks_mut(n).enumerate().for_each(|(row, held)| widen(row, columns.clone(), held));
         let sizes = [n_rows, inputs, n];
-        product(
-            &mut out[start..],
-            outputs,
-            false,
-            Matrix::rows(x, inputs),
-            Matrix::rows(held, n),
-            sizes,
-            Parallelism::Rayon(0),
-        );
+        product(&mut out[start..], outputs, false, Matrix::rows(x, inputs), Matrix::rows(held, n), sizes);
     }
     out
 }

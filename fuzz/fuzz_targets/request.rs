@@ -21,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
         },
         _ => match body::read::<InfillBody>(rest) {
             Ok(body) => {
-                assert!(body.template.is_some() != (body.input_prefix.is_some() || body.input_suffix.is_some()));
+                let in_two = body.input_prefix.is_some() || body.input_suffix.is_some() || body.prompt.is_some();
+                assert!(body.template.is_some() != in_two);
                 check(&body.common);
             }
             Err(wrong) => told(&wrong),
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
 // What is taken is within its bounds.
 fn check(common: &body::Common) {
     assert!(common.stops().unwrap().iter().all(|stop| !stop.is_empty()));
-    assert!(common.seed.is_none_or(|seed| seed <= body::MAX_SEED));
+    assert!(common.seed().is_none_or(|seed| seed <= body::MAX_SEED));
     assert!(common.temperature.is_none_or(|temperature| (0.0..=2.0).contains(&temperature)));
 }
 

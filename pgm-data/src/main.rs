@@ -123,7 +123,6 @@ struct TrainTokenizerArgs {
     out: PathBuf,
 }
 
-#[allow(clippy::print_stderr)]
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Prepare(args) => run_prepare(&args),
@@ -133,7 +132,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pgm-data: {error:#}");
+            let _ = writeln!(std::io::stderr(), "pgm-data: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -202,7 +201,6 @@ impl Report {
         Self { bar, plain, start: Instant::now(), last: Instant::now() }
     }
 
-    #[allow(clippy::print_stderr)]
     fn update(&mut self, progress: Progress) -> ControlFlow<()> {
         if progress.total == 0 {
             return if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
@@ -214,7 +212,7 @@ impl Report {
             let rate = progress.done as f64 / self.start.elapsed().as_secs_f64();
             let left = (progress.total.saturating_sub(progress.done)) as f64 / rate;
             let percent = 100.0 * progress.done as f64 / progress.total.max(1) as f64;
-            eprintln!("{percent:.0} %  {:.1} MB/s  {left:.0} s left", rate / 1e6);
+            let _ = writeln!(std::io::stderr(), "{percent:.0} %  {:.1} MB/s  {left:.0} s left", rate / 1e6);
         }
         if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

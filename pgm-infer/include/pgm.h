@@ -19,6 +19,8 @@ typedef enum PgmFinish {
   PGM_FINISH_CANCELLED = 2,
   // Its time was over; the text is what there was.
   PGM_FINISH_TIMEOUT = 3,
+  // It went wrong; there is no text.
+  PGM_FINISH_FAILED = 4,
 } PgmFinish;
 
 // A model on a thread of its own.
@@ -46,8 +48,10 @@ typedef struct PgmRequest {
   double temperature;
   // Keeps the most probable tokens that hold this probability together; 0 is the model's default.
   double top_p;
-  // Keeps the k most probable tokens; 0 keeps all.
+  // Keeps the k most probable tokens; 0 is the model's default.
   size_t top_k;
+  // A text at which each blank ends, or null.
+  const char *stop;
   // Seed of the first sample; sample i uses seed + i.
   uint64_t seed;
   // Samples; 0 is 1.
@@ -72,7 +76,8 @@ typedef struct PgmStep {
   const uint32_t *tokens;
 } PgmStep;
 
-// Hears each step on the engine's thread; what it is handed is valid during the call. Non-zero cancels the task.
+// Hears each step on the engine's thread; what it is handed is valid during the call. Non-zero cancels the task. It must not
+// throw or jump out, and neither wait for a task, free one nor close an engine; `pgm_cancel` is fine.
 typedef int32_t (*PgmCallback)(const struct PgmStep *step, void *user);
 
 #ifdef __cplusplus
@@ -125,7 +130,7 @@ struct PgmTask *pgm_start(const struct PgmEngine *engine,
                           PgmCallback callback,
                           void *user);
 
-// Waits until a task has ended. 0, or -1 on failure.
+// Waits until a task has ended. 0, or -1 when a sample failed; the others have their texts all the same.
 //
 // # Safety
 // `task` came from `pgm_start` and is not used by another thread meanwhile, but for `pgm_cancel`.
@@ -137,7 +142,7 @@ int32_t pgm_wait(struct PgmTask *task);
 // `task` came from `pgm_start`.
 const char *pgm_text(const struct PgmTask *task, size_t index);
 
-// Why a sample ended, after `pgm_wait`.
+// Why a sample ended, after `pgm_wait`; `PGM_FINISH_FAILED` if there is no such sample.
 //
 // # Safety
 // `task` came from `pgm_start`.

@@ -4,7 +4,7 @@
 //! NUL. A call that fails says so by what it returns; `pgm_last_error` has the sentence, for the thread that called. Nothing
 //! panics across the border and nothing is printed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,8 @@ use crate::{Engine, InferError, ModelBytes};
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
+    // Whether this thread is an engine's that runs a callback.
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
 fn fail(message: &str) {
@@ -63,10 +65,12 @@ pub struct PgmEngine(Engine);
 #[derive(Debug)]
 pub struct PgmTask {
     ticket: Ticket,
-    answers: Receiver<Result<Answer, InferError>>,
-    n: usize,
-    texts: Vec<CString>,
+    answers: Receiver<(usize, Result<Answer, InferError>)>,
+    // By sample, once the task has ended.
+    texts: Vec<Option<CString>>,
     finishes: Vec<PgmFinish>,
+    error: Option<String>,
+    has_ended: bool,
 }
 
 /// Why a sample ended.
@@ -81,6 +85,8 @@ pub enum PgmFinish {
     Cancelled = 2,
     /// Its time was over; the text is what there was.
     Timeout = 3,
+    /// It went wrong; there is no text.
+    Failed = 4,
 }
 
 /// What is asked for. Start from `pgm_request_default`.
@@ -101,8 +107,10 @@ pub struct PgmRequest {
     pub temperature: f64,
     /// Keeps the most probable tokens that hold this probability together; 0 is the model's default.
     pub top_p: f64,
-    /// Keeps the k most probable tokens; 0 keeps all.
+    /// Keeps the k most probable tokens; 0 is the model's default.
     pub top_k: usize,
+    /// A text at which each blank ends, or null.
+    pub stop: *const c_char,
     /// Seed of the first sample; sample i uses seed + i.
     pub seed: u64,
     /// Samples; 0 is 1.
@@ -129,7 +137,8 @@ pub struct PgmStep {
     pub tokens: *const u32,
 }
 
-/// Hears each step on the engine's thread; what it is handed is valid during the call. Non-zero cancels the task.
+/// Hears each step on the engine's thread; what it is handed is valid during the call. Non-zero cancels the task. It must not
+/// throw or jump out, and neither wait for a task, free one nor close an engine; `pgm_cancel` is fine.
 pub type PgmCallback = Option<unsafe extern "C" fn(step: *const PgmStep, user: *mut c_void) -> i32>;
 
 /// Hears what share of a model is read, from 0 to 1.
@@ -231,6 +240,7 @@ pub extern "C" fn pgm_request_default() -> PgmRequest {
         temperature: -1.0,
         top_p: 0.0,
         top_k: 0,
+        stop: std::ptr::null(),
         seed: 0,
         n: 1,
         timeout_ms: 0,
@@ -273,22 +283,25 @@ pub unsafe extern "C" fn pgm_start(
                     let (positions, tokens): (Vec<usize>, Vec<u32>) = change.decoded.into_iter().unzip();
                     let (n_decoded, positions, tokens) = (positions.len(), positions.as_ptr(), tokens.as_ptr());
                     let step = PgmStep { index, step, n_steps, n_decoded, positions, tokens };
+                    IN_CALLBACK.set(true);
                     // SAFETY: what the step points to lives until the call returns.
                     let stop = unsafe { callback(&step, user.0) };
+                    IN_CALLBACK.set(false);
                     if stop == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 }
                 Event::Done(answer) => {
-                    let _ = sender.send(Ok(*answer));
+                    let _ = sender.send((answer.index, Ok(*answer)));
                     ControlFlow::Continue(())
                 }
-                Event::Failed { error, .. } => {
-                    let _ = sender.send(Err(error));
+                Event::Failed { index, error, .. } => {
+                    let _ = sender.send((index, Err(error)));
                     ControlFlow::Continue(())
                 }
             }
         };
         let ticket = engine.submit(wanted, Box::new(listener)).map_err(said)?;
-        Ok(PgmTask { ticket, answers, n, texts: Vec::new(), finishes: Vec::new() })
+        let (texts, finishes) = (vec![None; n], vec![PgmFinish::Failed; n]);
+        Ok(PgmTask { ticket, answers, texts, finishes, error: None, has_ended: false })
     });
     task.map_or(std::ptr::null_mut(), |task| Box::into_raw(Box::new(task)))
 }
@@ -323,13 +336,17 @@ unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String>
     if request.top_k > 0 {
         task.settings.draw.top_k = request.top_k;
     }
+    if let Some(stop) = given(request.stop, "stop")? {
+        task.stop.push(stop.to_string());
+    }
+    task.settings.schedule = crate::bench::default_schedule(engine.model().config());
     (task.length, task.seed) = ((request.length > 0).then_some(request.length), request.seed);
     task.n = request.n.max(1);
     task.timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     Ok(task)
 }
 
-/// Waits until a task has ended. 0, or -1 on failure.
+/// Waits until a task has ended. 0, or -1 when a sample failed; the others have their texts all the same.
 ///
 /// # Safety
 /// `task` came from `pgm_start` and is not used by another thread meanwhile, but for `pgm_cancel`.
@@ -338,18 +355,28 @@ pub unsafe extern "C" fn pgm_wait(task: *mut PgmTask) -> i32 {
     let waited = guard(|| {
         // SAFETY: the caller's word.
         let task = unsafe { task.as_mut() }.ok_or("task is null")?;
-        if task.texts.len() == task.n {
-            return Ok(());
+        if IN_CALLBACK.get() {
+            return Err("a callback cannot wait for a task".to_string());
         }
-        let mut answers = task.answers.iter().collect::<Result<Vec<Answer>, _>>().map_err(said)?;
-        answers.sort_by_key(|answer| answer.index);
-        if answers.len() != task.n {
-            return Err("the engine was closed before the task was done".to_string());
+        if !task.has_ended {
+            task.error = Some("the engine was closed before the task was done".to_string());
+            let mut n_left = task.texts.len();
+            for (index, answer) in &task.answers {
+                n_left -= 1;
+                match answer {
+                    Ok(answer) => {
+                        task.finishes[index] = finish_of(&answer.finish);
+                        task.texts[index] = CString::new(answer.text.replace('\0', "\u{fffd}")).ok();
+                    }
+                    Err(error) => task.error = Some(error.to_string()),
+                }
+            }
+            if n_left == 0 && !task.finishes.contains(&PgmFinish::Failed) {
+                task.error = None;
+            }
+            task.has_ended = true;
         }
-        task.finishes = answers.iter().map(|answer| finish_of(&answer.finish)).collect();
-        let text = |answer: Answer| CString::new(answer.text.replace('\0', "\u{fffd}")).unwrap_or_default();
-        task.texts = answers.into_iter().map(text).collect();
-        Ok(())
+        task.error.clone().map_or(Ok(()), Err)
     });
     if waited.is_some() { 0 } else { -1 }
 }
@@ -371,11 +398,11 @@ fn finish_of(finish: &crate::engine::Finish) -> PgmFinish {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pgm_text(task: *const PgmTask, index: usize) -> *const c_char {
     // SAFETY: the caller's word.
-    let text = unsafe { task.as_ref() }.and_then(|task| task.texts.get(index));
+    let text = unsafe { task.as_ref() }.and_then(|task| task.texts.get(index)?.as_ref());
     text.map_or(std::ptr::null(), |text| text.as_ptr())
 }
 
-/// Why a sample ended, after `pgm_wait`.
+/// Why a sample ended, after `pgm_wait`; `PGM_FINISH_FAILED` if there is no such sample.
 ///
 /// # Safety
 /// `task` came from `pgm_start`.
@@ -383,7 +410,7 @@ pub unsafe extern "C" fn pgm_text(task: *const PgmTask, index: usize) -> *const 
 pub unsafe extern "C" fn pgm_finish(task: *const PgmTask, index: usize) -> PgmFinish {
     // SAFETY: the caller's word.
     let finish = unsafe { task.as_ref() }.and_then(|task| task.finishes.get(index));
-    finish.copied().unwrap_or(PgmFinish::Cancelled)
+    finish.copied().unwrap_or(PgmFinish::Failed)
 }
 
 /// Ends a task before its next step; any thread may call it while the task is not freed.
@@ -408,7 +435,9 @@ pub unsafe extern "C" fn pgm_task_free(task: *mut PgmTask) {
         // SAFETY: the caller's word.
         let task = unsafe { Box::from_raw(task) };
         task.ticket.cancel();
-        // The callback's `user` must not be used after this.
-        task.answers.iter().for_each(drop);
+        // The callback's `user` must not be used after this; within the callback there is nothing to wait for.
+        if !IN_CALLBACK.get() {
+            task.answers.iter().for_each(drop);
+        }
     }
 }

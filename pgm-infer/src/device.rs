@@ -1,6 +1,7 @@
 //! `--device`: which of the compiled backends to run on, and whether it is really there.
 
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 #[cfg(feature = "cli")]
@@ -128,6 +129,9 @@ impl Backend {
                 _ => Vec::new(),
             }
         };
+        // The hook is the process's: two threads at once could leave the silent one behind.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| ()));
         let devices = std::panic::catch_unwind(list).unwrap_or_default();

@@ -175,7 +175,6 @@ enum Baseline {
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-#[allow(clippy::print_stderr)]
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate(&args),
@@ -190,7 +189,7 @@ fn main() -> ExitCode {
         Ok(()) if STOP.load(Ordering::Relaxed) => ExitCode::from(130),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pgm-infer: {error:#}");
+            let _ = writeln!(std::io::stderr(), "pgm-infer: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -309,16 +308,15 @@ impl<'a> Screen<'a> {
         Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
     }
 
-    #[allow(clippy::print_stderr)]
     fn update(&mut self, view: &StepView) {
         if !self.terminal {
             return;
         }
         self.canvas.apply(&view.changes[0]);
         if self.visual {
-            eprint!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text());
+            self.show(&format!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text()));
         } else {
-            eprint!("\rstep {} of {}", view.step, view.n_steps);
+            self.show(&format!("\rstep {} of {}", view.step, view.n_steps));
         }
     }
 
@@ -331,11 +329,15 @@ impl<'a> Screen<'a> {
         self.canvas.segments(self.model).into_iter().map(text).collect()
     }
 
-    #[allow(clippy::print_stderr)]
     fn clear(&self) {
         if self.terminal {
-            eprint!("{}", if self.visual { "\x1b[2J\x1b[H" } else { "\r\x1b[K" });
+            self.show(if self.visual { "\x1b[2J\x1b[H" } else { "\r\x1b[K" });
         }
+    }
+
+    // A terminal that has gone away ends nothing.
+    fn show(&self, text: &str) {
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 

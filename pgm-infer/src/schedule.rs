@@ -33,7 +33,8 @@ impl Schedule {
             Self::Uniform => {
                 let decoded = n_open - n_left;
                 let due = (n_open as f64 * (step + 1) as f64 / steps as f64).round() as usize;
-                due.min(n_open) - decoded
+                // An order of one's own may be ahead.
+                due.min(n_open).saturating_sub(decoded)
             }
             Self::Binomial if step == steps => n_left,
             Self::Binomial => {

@@ -1,6 +1,6 @@
 //! `pgm-infer serve`: the models, the socket and the signals around [`pgm_infer::serve`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct ServeArgs {
     model: Vec<String>,
     /// Address to listen at
     #[arg(long, default_value = "127.0.0.1")]
-    host: IpAddr,
+    host: String,
     /// Port to listen at; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -76,8 +76,8 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, String)>, open: bool) -> anyhow::Result<()> {
-    let wanted = SocketAddr::new(args.host, args.port);
-    let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen at {wanted}"))?;
+    let (host, port) = (args.host.as_str(), args.port);
+    let listener = TcpListener::bind((host, port)).await.with_context(|| format!("cannot listen at {host}:{port}"))?;
     let address = listener.local_addr()?;
     if open && !address.ip().is_loopback() {
         say("warning: whoever reaches this address can use the models; --api-key-file F asks for a key");
@@ -100,8 +100,17 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
     });
     let mut signals = Signals::new()?;
     tokio::select! {
-        loaded = loading => loaded.map_err(|_| anyhow!("loading a model panicked"))??,
-        () = signals.next() => return Ok(()),
+        loaded = loading => {
+            let loaded = loaded.unwrap_or_else(|_| Err(anyhow!("loading a model panicked")));
+            if let Err(error) = loaded {
+                cut(server, &stop, serving).await;
+                return Err(error);
+            }
+        }
+        () = signals.next() => {
+            cut(server, &stop, serving).await;
+            return Ok(());
+        }
         ended = &mut serving => return ended?.context("the server ended"),
     }
     say("ready");
@@ -117,10 +126,19 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
         () = tokio::time::sleep(Duration::from_secs(args.grace)) => {}
         () = signals.next() => {}
     }
-    // What is left is answered with an error by name; who does not read it is not waited for.
-    server.set_phase(Phase::Cut);
-    let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
+    cut(server, &stop, serving).await;
     Ok(())
+}
+
+// What is left is answered with an error by name; who does not read it is not waited for.
+async fn cut(
+    server: &Server,
+    stop: &tokio::sync::watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+) {
+    server.set_phase(Phase::Cut);
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
 }
 
 fn load(server: &Server, device: &DeviceName, options: &Options, models: &[(PathBuf, String)]) -> anyhow::Result<()> {
@@ -162,9 +180,9 @@ fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(keys)
 }
 
-#[allow(clippy::print_stderr)]
+// A log that cannot be written, on a full disk for one, ends nothing.
 fn say(text: &str) {
-    eprintln!("pgm-infer: {text}");
+    let _ = writeln!(std::io::stderr(), "pgm-infer: {text}");
 }
 
 /// Ctrl-C and, on Unix, SIGTERM.

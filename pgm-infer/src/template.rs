@@ -32,10 +32,10 @@ pub fn parse(template: &str, default_blank: usize) -> Result<Vec<Part>, InferErr
             continue;
         }
         let blank = match first {
-            '{' => rest[1..]
-                .split_once('}')
-                .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
-                .map(|(digits, after)| (digits.parse().ok(), after)),
+            '{' => {
+                let (digits, after) = rest[1..].split_at(rest[1..].bytes().take_while(u8::is_ascii_digit).count());
+                after.strip_prefix('}').filter(|_| !digits.is_empty()).map(|after| (digits.parse().ok(), after))
+            }
             '_' if rest.starts_with("___") => Some((Some(default_blank), rest.trim_start_matches('_'))),
             _ => None,
         };

@@ -301,7 +301,49 @@ fn a_panic_is_an_error_and_the_engine_goes_on() {
     let mut lost = task("w1", 3, 0);
     lost.order = Some(Arc::new(|_: &[usize], _: &mut dyn rand::Rng| Box::new(Lost) as Box<dyn Order>));
     assert!(engine.generate(lost, &mut quiet).unwrap_err().to_string().contains("the device is lost"));
+    // Where the order is made, in a listener, and as a listener goes.
+    lost_at_once(&engine);
+    let listener = Box::new(|_| panic!("a listener"));
+    engine.submit(task("w1", 3, 0), listener).unwrap();
+    let bomb = Bomb;
+    let listener = move |_| {
+        let _ = &bomb;
+        ControlFlow::Continue(())
+    };
+    engine.submit(task("w1", 3, 0), Box::new(listener)).unwrap();
     assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("what a listener holds")
+    }
+}
+
+fn lost_at_once(engine: &Engine) {
+    let mut lost = task("w1", 3, 0);
+    lost.order = Some(Arc::new(|_: &[usize], _: &mut dyn rand::Rng| panic!("no order")));
+    assert!(engine.generate(lost, &mut quiet).unwrap_err().to_string().contains("no order"));
+}
+
+#[test]
+fn a_listener_may_hold_the_engine() {
+    let engine = Arc::new(engine(1));
+    let (sender, done) = std::sync::mpsc::channel();
+    let held = Arc::clone(&engine);
+    let listener = move |event| {
+        if let Event::Done(_) = event {
+            sender.send(held.model().n_parameters()).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    engine.submit(task("w1", 8, 0), Box::new(listener)).unwrap();
+    drop(engine);
+    assert!(done.recv().unwrap() > 0);
+    // The worker drops the engine, and ends without waiting for itself.
+    assert!(done.recv().is_err());
 }
 
 #[test]
@@ -324,6 +366,15 @@ fn the_baselines_are_served_too() {
     let mut other = task("w1", 6, 3);
     other.settings.order = OrderKind::Dilated;
     assert!(refuse(other).contains("left to right"));
+    // A batch is as large as the engine takes; a stop string ends a text before its last token.
+    let small = Engine::new(model(causal), &Options { max_batch: 2, ..Options::default() }).unwrap();
+    let all = small.generate(Task { n: 5, ..task("w1", 6, 3) }, &mut quiet).unwrap();
+    let indices: Vec<usize> = all.iter().map(|answer| answer.index).collect();
+    assert_eq!(indices, [0, 1, 2, 3, 4]);
+    let words: Vec<&str> = all[0].text.split(' ').collect();
+    let stop = format!("{} ", words[3]);
+    let cut = small.generate(Task { stop: vec![stop.clone()], ..task("w1", 6, 3) }, &mut quiet).unwrap().remove(0);
+    assert!(cut.finish == Finish::Stop(stop) && !cut.sampled.complete && all[0].text.starts_with(&cut.text), "{cut:?}");
     // An engine that goes does not write the text to its end.
     let events = engine.events(Task { length: Some(600), ..task("w1", 6, 3) }).unwrap();
     let mut events = events.inspect(|event| assert!(!matches!(event, Event::Failed { .. })));

@@ -11,11 +11,12 @@ use axum::response::Response;
 use pgm_infer::Engine;
 use pgm_infer::engine::Options;
 use pgm_infer::serve::{Limits, Phase, Server, router};
+use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 mod common;
-use common::{model, partition};
+use common::{VOCAB, backbone, model, model_of, partition, partition_config};
 
 /// A text that takes long: an order that never comes to rest, in as many steps as are allowed.
 fn endless() -> Value {
@@ -229,6 +230,14 @@ async fn infilling_takes_a_template_or_two_sides() {
     let sides = done(&app, "/infill", &sides).await;
     let same = done(&app, "/infill", &json!({"template": "w1 {4} w2", "seed": 2, "steps": 4})).await;
     assert_eq!((&sides["text"], &sides["content"]), (&same["text"], &same["blanks"][0]));
+    // As editors of llama.cpp's protocol send it.
+    let editor = json!({
+        "input_prefix": "w1 ", "prompt": "w4 ", "input_suffix": "w3", "n_predict": 2, "seed": -1, "input_extra": [],
+        "cache_prompt": true, "steps": 2,
+    });
+    let words = done(&app, "/infill", &editor).await["text"].as_str().unwrap().to_string();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    assert_eq!((words.len(), words[0], words[1], words[4]), (5, "w1", "w4", "w3"));
     let free = done(&app, "/infill", &json!({"input_prefix": "w1", "input_suffix": "w2"})).await;
     assert_eq!(free["tokens"].as_array().unwrap().len(), 24, "it fills the model's length");
 
@@ -241,7 +250,7 @@ async fn infilling_takes_a_template_or_two_sides() {
         .iter()
         .map(|(_, data)| serde_json::from_str::<Value>(data).unwrap()["content"].as_str().unwrap().to_string())
         .collect();
-    assert_eq!(pieces, answer["blanks"][0].as_str().unwrap());
+    assert_eq!(pieces, answer["content"].as_str().unwrap());
 }
 
 #[tokio::test]
@@ -273,6 +282,8 @@ async fn what_cannot_be_done_is_said_in_openais_shape() {
         ("/infill", json!({"template": "w1 {99999999999}"}), 400, "24"),
         ("/infill", json!({"template": "w1", "input_prefix": "w2"}), 400, "not both"),
         ("/infill", json!({"input_prefix": "w1", "n_predict": 0}), 400, "n_predict"),
+        ("/infill", json!({"input_prefix": "w1", "input_extra": [{"text": "w2"}]}), 400, "input_extra"),
+        ("/infill", json!({"input_prefix": "w1", "seed": -2}), 400, "seed"),
     ];
     for (route, body, status, says) in cases {
         let (found, answer) = ask(&app, post(route, &body)).await;
@@ -362,6 +373,48 @@ async fn a_server_that_stops_finishes_or_fails_each_request_by_name() {
     server.set_phase(Phase::Cut);
     let (status, answer) = in_work.await.unwrap();
     assert!(status == 503 && answer["error"]["code"] == "stopping", "{answer}");
+}
+
+#[tokio::test]
+async fn a_failing_device_is_said_by_name_and_leaves_nothing_behind() {
+    // A network that knows half of the tokens: a backend panics over the others, as over a device that is lost.
+    let config = |vocab_size: usize| {
+        let backbone = BackboneConfig { bos_index: 0, eos_index: 0, vocab_size, ..backbone() };
+        let backbone = BackboneConfig { mask_index: vocab_size - 1, ..backbone };
+        ModelConfig::Partition(PartitionConfig { backbone, ..partition_config() })
+    };
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    let options = Options { watch: Some(server.metrics().watch("tiny")), ..Options::default() };
+    server.add("tiny", Engine::new(model_of(&config(VOCAB), &config(VOCAB / 2)), &options).unwrap());
+    let app = router(&server);
+    let lost = json!({"template": "w30 {3}", "steps": 2, "seed": 1});
+    for stream in [false, true] {
+        let mut body = lost.clone();
+        body["stream"] = json!(stream);
+        if stream {
+            let events = events(&app, "/infill", &body).await;
+            assert!(events.last().unwrap().1.contains("\"device_error\""), "{:?}", events.last());
+        } else {
+            let (status, answer) = ask(&app, post("/infill", &body)).await;
+            assert!(status == 500 && answer["error"]["code"] == "device_error", "{answer}");
+        }
+        let health = ask(&app, get("/health")).await;
+        assert_eq!(health, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "failing"})));
+    }
+    // The engine's thread lets go of the place a moment after it has told of the failure.
+    let lines = ["pgm_device_errors_total{model=\"tiny\"} 2", "pgm_samples_in_flight{model=\"tiny\"} 0"];
+    let mut metrics = String::new();
+    for _ in 0..200 {
+        metrics = text(app.clone().oneshot(get("/metrics")).await.unwrap()).await;
+        if lines.iter().all(|line| metrics.contains(line)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(lines.iter().all(|line| metrics.contains(line)), "{metrics}");
+    // Others are served as before.
+    done(&app, "/infill", &json!({"template": "w3 {3}", "steps": 2})).await;
+    assert_eq!(ask(&app, get("/health")).await, (StatusCode::OK, json!({"status": "ok"})));
 }
 
 #[tokio::test]

@@ -168,7 +168,6 @@ pub struct GreedyArgs {
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-#[allow(clippy::print_stderr)]
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     // Without a handler Ctrl-C ends the program at once, which loses what is not in the progress file yet.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
@@ -184,10 +183,11 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
-            match &common.progress {
-                Some(path) => eprintln!("stopped; the same command goes on from {}", path.display()),
-                None => eprintln!("stopped; nothing is kept without --progress"),
-            }
+            let next = match &common.progress {
+                Some(path) => format!("the same command goes on from {}", path.display()),
+                None => "nothing is kept without --progress".into(),
+            };
+            let _ = writeln!(std::io::stderr(), "stopped; {next}");
             Ok(ExitCode::from(130))
         }
         Err(error) => Err(error),
@@ -383,7 +383,6 @@ impl Bar {
         Self { bar, what, plain: !std::io::stderr().is_terminal(), start: now, last: now, first: None }
     }
 
-    #[allow(clippy::print_stderr)]
     fn update(&mut self, done: usize, all: usize) -> ControlFlow<()> {
         let first = *self.first.get_or_insert(done);
         self.bar.set_length(all as u64);
@@ -392,7 +391,7 @@ impl Bar {
             self.last = Instant::now();
             let rate = (done - first) as f64 / self.start.elapsed().as_secs_f64();
             let left = (all - done) as f64 / rate;
-            eprintln!("{done} of {all} {}  {rate:.2}/s  {left:.0} s left", self.what);
+            let _ = writeln!(std::io::stderr(), "{done} of {all} {}  {rate:.2}/s  {left:.0} s left", self.what);
         }
         if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -163,7 +163,6 @@ enum ModelArg {
     Mdlm,
 }
 
-#[allow(clippy::print_stderr)]
 fn main() -> ExitCode {
     device::restore_through_the_cpu();
     let result = match Cli::parse().command {
@@ -173,12 +172,11 @@ fn main() -> ExitCode {
         Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("pgm-train: {error:#}");
+        let _ = writeln!(std::io::stderr(), "pgm-train: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-#[allow(clippy::print_stderr)]
 fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let config = TrainConfig::load(&args.config, &args.set)?;
     let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
@@ -212,7 +210,7 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     });
     // What the dashboard covered.
     for notice in notices.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        eprintln!("note: {notice}");
+        let _ = writeln!(std::io::stderr(), "note: {notice}");
     }
     let finished = finished?;
     let mut out = std::io::stdout().lock();

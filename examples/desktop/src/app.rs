@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use pgm_infer::bench::default_schedule;
 use pgm_infer::canvas::{Canvas, Segment};
 use pgm_infer::engine::{Event, Finish, Ticket};
 use pgm_infer::sampler::Change;
@@ -45,7 +46,7 @@ impl Default for Kept {
 /// The model, as far as it is there.
 #[derive(Debug)]
 pub enum Model {
-    /// It could not be opened.
+    /// None could be opened.
     Absent,
     /// It is being read.
     Opening {
@@ -140,6 +141,8 @@ pub struct App {
     messages: Receiver<Message>,
     next_id: u64,
     opening: u64,
+    // The model that stays if the one that is being opened cannot be.
+    before: Option<(Source, Box<Opened>)>,
 }
 
 impl App {
@@ -162,6 +165,7 @@ impl App {
             messages,
             next_id: 0,
             opening: 0,
+            before: None,
         }
     }
 
@@ -189,7 +193,11 @@ impl App {
         self.next_id += 1;
         self.opening = self.next_id;
         worker::open(source.clone(), self.settings.device.clone(), self.opening, self.post.clone());
-        self.replace(Model::Opening { source, share: 0.0 });
+        if let Model::Ready { source, opened } =
+            std::mem::replace(&mut self.model, Model::Opening { source, share: 0.0 })
+        {
+            self.before = Some((source, opened));
+        }
     }
 
     /// Opens the same model again, on the device of the settings.
@@ -240,7 +248,8 @@ impl App {
         let seed = self.settings.seed()?;
         let parts = template::parse(&self.text, self.settings.blank).map_err(said)?;
         let request = opened.engine.model().request(&parts, None, seed).map_err(said)?;
-        let task = self.settings.task(parts, seed)?;
+        let mut task = self.settings.task(parts, seed)?;
+        task.settings.schedule = default_schedule(opened.engine.model().config());
         let n_steps = task.settings.steps;
         self.next_id += 1;
         let (id, post) = (self.next_id, self.post.clone());
@@ -350,10 +359,19 @@ impl App {
                     Source::Folder(folder) => Some(folder.clone()),
                 };
                 self.replace(Model::Ready { source, opened });
+                if let Some((_, before)) = self.before.take() {
+                    worker::close(before);
+                }
             }
             Err(error) => {
+                // What was open before stays open; a folder that is gone is no reason to have nothing.
+                let before = self.before.take();
+                match (before, &source) {
+                    (Some((source, opened)), _) => self.replace(Model::Ready { source, opened }),
+                    (None, Source::Folder(_)) => self.open(Source::Bundled),
+                    (None, Source::Bundled) => self.replace(Model::Absent),
+                }
                 self.error = Some(error);
-                self.replace(Model::Absent);
             }
         }
     }

@@ -11,12 +11,11 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
     while let Some(first) = text[at..].chars().next() {
         let rest = &text[at..];
         let blank = match first {
-            '{' => rest[1..]
-                .split_once('}')
-                .filter(|(inner, _)| {
-                    *inner == "*" || (!inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_digit()))
-                })
-                .map(|(inner, _)| inner.len() + 2),
+            '{' if rest.starts_with("{*}") => Some(3),
+            '{' => {
+                let digits = rest[1..].bytes().take_while(u8::is_ascii_digit).count();
+                (digits > 0 && rest[1 + digits..].starts_with('}')).then_some(digits + 2)
+            }
             '_' if rest.starts_with("___") => Some(rest.len() - rest.trim_start_matches('_').len()),
             _ => None,
         };

@@ -4,8 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgm_infer::device::DeviceName;
@@ -20,9 +20,6 @@ const BUNDLED: ModelBytes<'static> = ModelBytes {
     tokenizer: include_bytes!("../model/tokenizer.json"),
     generation: None,
 };
-
-// Looking for devices silences panics for a moment, for the whole process: one thread at a time.
-static DEVICES: Mutex<()> = Mutex::new(());
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,11 +130,7 @@ pub fn open(source: Source, device: String, id: u64, post: Post) {
 
 fn opened(source: &Source, device: &str, watch: &dyn Fn(f64)) -> Result<Opened, String> {
     let name: DeviceName = device.parse().map_err(|error: String| sentence(&error))?;
-    let found = {
-        let _one = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-        name.open()
-    };
-    let (device, name) = found.map_err(|error| sentence(&error))?;
+    let (device, name) = name.open().map_err(|error| sentence(&error))?;
     let options = Options::default();
     let engine = match source {
         Source::Bundled => Engine::from_bytes(&BUNDLED, &device, &options, watch),
@@ -183,10 +176,7 @@ pub fn devices(post: Post) {
             ("flex", cfg!(feature = "flex")),
         ];
         for (backend, _) in compiled.into_iter().filter(|(_, compiled)| *compiled) {
-            let is_present = |name: &str| {
-                let _one = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-                name.parse().is_ok_and(|name: DeviceName| name.open().is_ok())
-            };
+            let is_present = |name: &str| name.parse().is_ok_and(|name: DeviceName| name.open().is_ok());
             let n = (0..8).take_while(|index| is_present(&format!("{backend}:{index}"))).count();
             match n {
                 0 => {}

@@ -29,6 +29,9 @@ use crate::template::{self, Part};
 use crate::text::ModelBytes;
 use crate::{InferError, TextModel, causal};
 
+/// Samples of a task.
+const MAX_SAMPLES: usize = 1 << 16;
+
 /// How an engine runs.
 #[derive(Clone)]
 pub struct Options {
@@ -221,7 +224,7 @@ impl Ticket {
     }
 }
 
-/// Hears the events of a task on the engine's thread; `Break` cancels the task.
+/// Hears the events of a task on the engine's thread; `Break` cancels the task, and so does a panic.
 pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
 
 /// A model on its own thread. Dropping it ends the thread after the step it is in and returns all memory; tasks that are
@@ -295,8 +298,9 @@ impl Engine {
     /// What cannot be done is said here, before anything is computed.
     pub fn submit(&self, task: Task, listener: Listener) -> Result<Ticket, InferError> {
         task.settings.validate()?;
-        if task.n == 0 {
-            return Err(InferError::Setting { name: "-n", value: "0".into(), problem: "must be at least 1" });
+        if task.n == 0 || task.n > MAX_SAMPLES {
+            let problem = "must be at least 1 and at most 65536";
+            return Err(InferError::Setting { name: "-n", value: task.n.to_string(), problem });
         }
         if task.stop.iter().any(String::is_empty) {
             return Err(InferError::Request("a stop string must not be empty".into()));
@@ -326,7 +330,7 @@ impl Engine {
             reading: Reading::new(&first, task.stop, task.ends_at_eos),
             deadline: task.timeout.and_then(|timeout| now.checked_add(timeout)),
             queued: now,
-            listener,
+            listener: Some(listener),
             cancelled: Arc::clone(&cancelled),
         };
         let job = Job { requests, settings: task.settings, order: task.order, shared };
@@ -406,7 +410,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
         self.sender = None;
-        if let Some(worker) = self.worker.take() {
+        // A listener that holds the engine lets go of it on the worker itself, which then ends by itself.
+        if let Some(worker) = self.worker.take().filter(|worker| worker.thread().id() != std::thread::current().id()) {
             let _ = worker.join();
         }
     }

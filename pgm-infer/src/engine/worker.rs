@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub reading: Reading,
     pub deadline: Option<Instant>,
     pub queued: Instant,
-    pub listener: Listener,
+    pub listener: Option<Listener>,
     pub cancelled: Arc<AtomicBool>,
 }
 
@@ -32,6 +32,14 @@ impl Shared {
         } else {
             self.deadline.is_some_and(|deadline| deadline <= now).then_some(Finish::Timeout)
         }
+    }
+}
+
+impl Drop for Shared {
+    // What a listener holds is foreign and may panic as it goes.
+    fn drop(&mut self) {
+        let listener = self.listener.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(listener)));
     }
 }
 
@@ -88,10 +96,10 @@ impl<'a> Worker<'a> {
             return self.left_to_right(&requests, &settings, &shared);
         }
         for (index, request) in requests.iter().enumerate() {
-            let row = match &order {
+            let row = guarded(|| match &order {
                 Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
                 None => Running::new(request, &settings),
-            };
+            });
             let shared = Arc::clone(&shared);
             match row {
                 Ok(row) => self.waiting.push_back(Seat { shared, index, seed: request.seed, row, started: None }),
@@ -129,22 +137,11 @@ impl<'a> Worker<'a> {
         }
         let (model, began, n_rows) = (self.model, Instant::now(), self.seats.len());
         let mut rows: Vec<&mut Running> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
-        // A backend panics where its device is lost.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let denoiser = model.denoiser(Route::Clean)?;
-            advance(denoiser.as_ref(), &mut rows)
-        }));
-        let result = result.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-            Err(InferError::Device(text.to_string()))
-        });
-        if let Some(watch) = &self.options.watch {
-            let changes = result.as_ref().map_or(&[][..], |advanced| &advanced.changes);
-            let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
-            let (n_waiting, failed) = (self.waiting.len(), result.is_err());
-            watch(&Tick { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
-        }
+        let result = guarded(|| advance(model.denoiser(Route::Clean)?.as_ref(), &mut rows));
+        let changes = result.as_ref().map_or(&[][..], |advanced| &advanced.changes);
+        let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
+        let (n_waiting, failed) = (self.waiting.len(), result.is_err());
+        self.watched(&Tick { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
         let mask_index = model.config().backbone().mask_index;
         match result {
             Ok(advanced) => {
@@ -198,6 +195,15 @@ fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Op
     }
 }
 
+// A backend panics where its device is lost, and orders of one's own are foreign.
+fn guarded<T>(work: impl FnOnce() -> Result<T, InferError>) -> Result<T, InferError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+        Err(InferError::Device(text.to_string()))
+    })
+}
+
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -208,7 +214,8 @@ fn tell(shared: &Mutex<Shared>, event: Event) {
     if shared.cancelled.load(Ordering::Relaxed) && matches!(event, Event::Step { .. }) {
         return;
     }
-    let heard = catch_unwind(AssertUnwindSafe(|| (shared.listener)(event)));
+    let Some(listener) = &mut shared.listener else { return };
+    let heard = catch_unwind(AssertUnwindSafe(|| listener(event)));
     if !matches!(heard, Ok(ControlFlow::Continue(()))) {
         shared.cancelled.store(true, Ordering::Relaxed);
     }
@@ -255,45 +262,79 @@ fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish
 }
 
 impl Worker<'_> {
+    fn watched(&self, tick: &Tick) {
+        if let Some(watch) = &self.options.watch {
+            let _ = catch_unwind(AssertUnwindSafe(|| watch(tick)));
+        }
+    }
+
     // An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
     fn left_to_right(&self, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
+        for (part, requests) in requests.chunks(self.options.max_batch).enumerate() {
+            self.rows_left_to_right(part * self.options.max_batch, requests, settings, shared);
+        }
+    }
+
+    fn rows_left_to_right(&self, first: usize, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
         let (model, started) = (self.model, Instant::now());
-        let mut last = started;
-        let mut why = lock(shared).ended(started);
-        let mut steps = 0;
+        let mask_index = model.config().backbone().mask_index;
+        let tick = |n_decoded, duration, failed| {
+            self.watched(&Tick { n_rows: requests.len(), n_waiting: 0, n_decoded, duration, failed });
+        };
+        let ended = || {
+            let closing = self.closing.load(Ordering::Relaxed).then_some(Finish::Cancelled);
+            closing.or_else(|| lock(shared).ended(Instant::now()))
+        };
+        let ending = |index: usize, sampled, steps, started| {
+            let seed = requests[index].seed;
+            Ending { index: first + index, seed, sampled, steps, started }
+        };
+        if let Some(why) = ended() {
+            for (index, request) in requests.iter().enumerate() {
+                let Ok(row) = Running::new(request, settings) else { continue };
+                end(model, shared, ending(index, row.sampled(mask_index), 0, None), why.clone());
+            }
+            return;
+        }
+        let mut tokens: Vec<Vec<u32>> = requests
+            .iter()
+            .map(|request| {
+                let mut tokens = vec![mask_index as u32; request.length];
+                request.given.iter().for_each(|&(position, token)| tokens[position] = token);
+                tokens
+            })
+            .collect();
+        let (mut last, mut steps, mut why) = (started, 0, None);
         let mut observe = |view: &StepView| {
             steps = view.step;
-            let n_decoded = view.changes.iter().map(|change| change.decoded.len()).sum();
-            if let Some(watch) = &self.options.watch {
-                let duration = last.elapsed();
-                watch(&Tick { n_rows: requests.len(), n_waiting: 0, n_decoded, duration, failed: false });
-            }
+            tick(view.changes.iter().map(|change| change.decoded.len()).sum(), last.elapsed(), false);
             last = Instant::now();
             for (index, change) in view.changes.iter().enumerate().filter(|(_, change)| !change.decoded.is_empty()) {
-                let change = change.clone();
+                change.decoded.iter().for_each(|&(position, token)| tokens[index][position] = token);
+                let (index, change) = (first + index, change.clone());
                 tell(shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
             }
-            let closing = self.closing.load(Ordering::Relaxed).then_some(Finish::Cancelled);
-            why = closing.or_else(|| lock(shared).ended(Instant::now()));
+            // Rows end together, so a stop string ends them once each has met it.
+            let stops = |tokens: &Vec<u32>| lock(shared).reading.ended(model, || tokens.clone());
+            let stopped = || tokens.iter().map(stops).collect::<Option<Vec<_>>>()?.into_iter().next();
+            why = ended().or_else(stopped);
             if why.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let result = catch_unwind(AssertUnwindSafe(|| model.generate(requests, settings, Route::Clean, &mut observe)));
-        let error = match result {
-            Ok(Ok(outcome)) => {
-                for (index, (request, sampled)) in requests.iter().zip(outcome.rows).enumerate() {
+        match guarded(|| model.generate(requests, settings, Route::Clean, &mut observe)) {
+            Ok(outcome) => {
+                for (index, sampled) in outcome.rows.into_iter().enumerate() {
                     let why = why.clone().filter(|_| !sampled.complete).unwrap_or(Finish::Complete);
-                    let ending = Ending { index, seed: request.seed, sampled, steps, started: Some(started) };
-                    end(model, shared, ending, why);
+                    end(model, shared, ending(index, sampled, steps, Some(started)), why);
                 }
-                return;
             }
-            Ok(Err(error)) => error,
-            Err(_) => InferError::Device("the backend panicked".to_string()),
-        };
-        let others = error.to_string();
-        tell(shared, Event::Failed { index: 0, error, partial: None });
-        for index in 1..requests.len() {
-            tell(shared, Event::Failed { index, error: InferError::Request(others.clone()), partial: None });
+            Err(error) => {
+                tick(0, last.elapsed(), true);
+                let problem = error.to_string();
+                for index in first..first + requests.len() {
+                    let error = InferError::Device(problem.clone());
+                    tell(shared, Event::Failed { index, error, partial: None });
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -20,23 +21,33 @@ use crate::order::OrderKind;
 use crate::sampler::Change;
 use crate::{Engine, TextModel};
 
-/// Events that wait for a slow reader before its task's thread does not hear more of it.
+/// Frames of a stream that wait for its reader.
 const BUFFER: usize = 64;
+/// How long a stream waits for a reader that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `POST /v1/completions`.
 pub async fn completions(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: CompletionBody = server.read(request).await?;
-    let (served, engine) = server.model(body.common.model.as_deref())?;
-    let ask = body.ask(engine, &server.limits)?;
-    respond(&server, served, engine, ask, Form::Completion, body.common.stream == Some(true)).await
+    let (stream, model) = (body.common.stream == Some(true), body.common.model.clone());
+    let (served, engine) = server.model(model.as_deref())?;
+    let ask = in_background({
+        let server = Arc::clone(&server);
+        move || body.ask(server.model(body.common.model.as_deref())?.1, &server.limits)
+    });
+    respond(&server, served, engine, ask.await?, Form::Completion, stream).await
 }
 
 /// `POST /infill`.
 pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: InfillBody = server.read(request).await?;
-    let (served, engine) = server.model(body.common.model.as_deref())?;
-    let ask = body.ask(engine, &server.limits)?;
-    respond(&server, served, engine, ask, Form::Infill, body.common.stream == Some(true)).await
+    let (stream, model) = (body.common.stream == Some(true), body.common.model.clone());
+    let (served, engine) = server.model(model.as_deref())?;
+    let ask = in_background({
+        let server = Arc::clone(&server);
+        move || body.ask(server.model(body.common.model.as_deref())?.1, &server.limits)
+    });
+    respond(&server, served, engine, ask.await?, Form::Infill, stream).await
 }
 
 /// Whose form an answer has.
@@ -46,6 +57,13 @@ enum Form {
     Completion,
     /// llama.cpp's.
     Infill,
+}
+
+// Tokenising a long text and counting out a long answer would hold up other requests.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::ended()))
 }
 
 async fn respond(
@@ -75,8 +93,13 @@ async fn respond(
             }
         }
         let answers: Option<Vec<Answer>> = answers.into_iter().collect();
-        let answers = answers.ok_or_else(ApiError::stopping)?;
-        return Ok(Json(teller.whole(engine.model(), &answers)).into_response());
+        let answers = answers.ok_or_else(ApiError::ended)?;
+        let (server, name) = (Arc::clone(server), served.name.clone());
+        let whole = in_background(move || {
+            let (_, engine) = server.model(Some(&name))?;
+            Ok(teller.whole(engine.model(), &answers))
+        });
+        return Ok(Json(whole.await?).into_response());
     }
     let (sender, receiver) = mpsc::channel(BUFFER);
     let (server, name) = (Arc::clone(server), served.name.clone());
@@ -120,6 +143,8 @@ fn reason_of(finish: &Finish) -> &'static str {
 struct Run {
     events: mpsc::UnboundedReceiver<(usize, Event)>,
     tickets: Vec<Ticket>,
+    // Kept until all is told: what a slow reader has not taken yet counts, too.
+    _places: Vec<Arc<Place>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -127,8 +152,10 @@ impl Run {
     // Without `steps` it only hears of what has ended: waking a thread for each step would take the engine's time.
     fn start(server: &Server, served: &Served, engine: &Engine, tasks: &[Task], steps: bool) -> Result<Self, ApiError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let mut run = Self { events, tickets: Vec::new(), phase: server.phase.subscribe() };
-        let places = tasks.iter().map(|task| Place::take(server, served, task.n)).collect::<Result<Vec<_>, _>>()?;
+        let take = |task: &Task| Place::take(server, served, task.n).map(Arc::new);
+        let places = tasks.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        let phase = server.phase.subscribe();
+        let mut run = Self { events, tickets: Vec::new(), _places: places.clone(), phase };
         for (index, (task, place)) in tasks.iter().zip(places).enumerate() {
             let sender = sender.clone();
             let metrics = Arc::clone(&server.metrics);
@@ -173,7 +200,7 @@ async fn tell(server: &Server, name: &str, mut run: Run, mut teller: Teller, fra
     let mut out = teller.beginning(model);
     loop {
         for frame in out.drain(..) {
-            if frames.send(Ok(frame)).await.is_err() {
+            if !matches!(tokio::time::timeout(PATIENCE, frames.send(Ok(frame))).await, Ok(Ok(()))) {
                 return;
             }
         }
@@ -190,6 +217,7 @@ async fn tell(server: &Server, name: &str, mut run: Run, mut teller: Teller, fra
                 server.metrics.ended(name, "failed");
                 Err(error.into())
             }
+            Ok(None) if teller.n_ended < teller.rows.len() => Err(ApiError::ended()),
             Ok(None) => {
                 for frame in teller.ending() {
                     let _ = frames.send(Ok(frame)).await;
@@ -227,6 +255,7 @@ struct Teller {
     model: String,
     ask: Ask,
     rows: Vec<Row>,
+    n_ended: usize,
     n_completion: usize,
 }
 
@@ -242,7 +271,7 @@ impl Teller {
         };
         let rows = ask.tasks.iter().flat_map(|task| (0..ask.n).map(move |_| row(task))).collect();
         let id = format!("cmpl-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
-        Self { form, id, created: now(), model, ask, rows, n_completion: 0 }
+        Self { form, id, created: now(), model, ask, rows, n_ended: 0, n_completion: 0 }
     }
 
     fn task(&self, place: usize) -> &Task {
@@ -324,6 +353,7 @@ impl Teller {
     }
 
     fn done(&mut self, model: &TextModel, place: usize, answer: &Answer) -> Vec<sse::Event> {
+        self.n_ended += 1;
         self.n_completion += answer.sampled.order.len();
         let text = answer.blanks.first().map_or("", |blank| blank.text.as_str());
         let sent = &self.rows[place].sent;
@@ -338,7 +368,9 @@ impl Teller {
             }
             Form::Infill => {
                 let mut data = self.filled(answer);
-                data.insert("content".into(), rest.into());
+                // All pieces together are the content of an answer that is not a stream.
+                let others = answer.blanks.iter().skip(1).map(|blank| blank.text.as_str());
+                data.insert("content".into(), std::iter::once(rest).chain(others).collect::<String>().into());
                 Value::Object(data)
             }
         };

@@ -60,8 +60,8 @@ impl Common {
         Ok(Settings { steps, schedule: bench::default_schedule(model.config()), order, draw, alternatives: 0 })
     }
 
-    fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(|| rand::random::<u64>() & MAX_SEED)
+    fn seed_or_any(&self) -> u64 {
+        self.seed().unwrap_or_else(|| rand::random::<u64>() & MAX_SEED)
     }
 }
 
@@ -82,7 +82,7 @@ impl CompletionBody {
         let prompts = self.prompts()?.into_iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let suffix = model.encode(self.suffix.as_deref().unwrap_or(""))?;
         check_samples(n, prompts.len(), limits)?;
-        let (seed, stop) = (self.common.seed(), self.common.stops()?);
+        let (seed, stop) = (self.common.seed_or_any(), self.common.stops()?);
         let most = limits.max_length.unwrap_or(model.config().backbone().length);
         let (mut tasks, mut texts, mut n_prompt) = (Vec::new(), Vec::new(), 0);
         for (index, prompt) in prompts.iter().enumerate() {
@@ -138,9 +138,11 @@ impl InfillBody {
             Some(template) => template::parse(template, self.blank.unwrap_or(8))?,
             None => {
                 let n_predict = self.n_predict.and_then(|n| usize::try_from(n).ok());
-                let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty()).map(Part::Text);
+                let text = |text: &str| (!text.is_empty()).then(|| Part::Text(text.to_string()));
+                let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
+                let before = or_none(&self.input_prefix) + &or_none(&self.prompt);
                 let blank = Some(n_predict.map_or(Part::Free, Part::Blank));
-                [text(&self.input_prefix), blank, text(&self.input_suffix)].into_iter().flatten().collect()
+                [text(&before), blank, text(&or_none(&self.input_suffix))].into_iter().flatten().collect()
             }
         };
         let settings = self.common.settings(model, limits)?;
@@ -156,7 +158,7 @@ impl InfillBody {
         check_length(request.length, most, "template")?;
         let n_prompt = request.given.len() - 1;
         let mut task = Task::new(Text::Tokens { given: request.given, length: request.length });
-        (task.settings, task.seed, task.stop) = (settings, self.common.seed(), self.common.stops()?);
+        (task.settings, task.seed, task.stop) = (settings, self.common.seed_or_any(), self.common.stops()?);
         task.timeout = Some(limits.timeout);
         let prompts = vec![String::new()];
         Ok(Ask { tasks: vec![task], n: 1, prompts, n_prompt, echo: false, logprobs: false, usage: false })

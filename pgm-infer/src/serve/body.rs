@@ -50,7 +50,7 @@ pub struct Common {
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
     pub top_k: Option<usize>,
-    pub seed: Option<u64>,
+    seed: Option<i64>,
     stop: Option<Value>,
     pub steps: Option<usize>,
     pub order: Option<String>,
@@ -70,10 +70,15 @@ impl Common {
         if self.top_p.is_some_and(|top_p| !(top_p > 0.0 && top_p <= 1.0)) {
             return Err(Wrong::field("top_p", "top_p must be above 0 and at most 1"));
         }
-        if self.seed.is_some_and(|seed| seed > MAX_SEED) {
-            return Err(Wrong::field("seed", format!("seed must lie between 0 and {MAX_SEED}")));
+        if self.seed.is_some_and(|seed| !(-1..=MAX_SEED as i64).contains(&seed)) {
+            return Err(Wrong::field("seed", format!("seed must lie between 0 and {MAX_SEED}, or be -1 for any")));
         }
         self.stops().map(|_| ())
+    }
+
+    /// The seed, if one is asked for.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed.and_then(|seed| u64::try_from(seed).ok())
     }
 
     /// The stop strings, none empty.
@@ -202,6 +207,12 @@ pub struct InfillBody {
     pub common: Common,
     pub input_prefix: Option<String>,
     pub input_suffix: Option<String>,
+    /// What stands between the prefix and the blank.
+    pub prompt: Option<String>,
+    input_extra: Option<Vec<Value>>,
+    // There is no cache to keep.
+    #[serde(rename = "cache_prompt")]
+    _cache_prompt: Option<bool>,
     pub n_predict: Option<i64>,
     pub template: Option<String>,
     pub blank: Option<usize>,
@@ -213,7 +224,10 @@ pub struct InfillBody {
 impl Body for InfillBody {
     fn check(&self) -> Result<(), Wrong> {
         self.common.check(&self.unknown)?;
-        let in_two = self.input_prefix.is_some() || self.input_suffix.is_some();
+        if self.input_extra.as_ref().is_some_and(|extra| !extra.is_empty()) {
+            return Err(Wrong::field("input_extra", "input_extra is not supported: put it into input_prefix"));
+        }
+        let in_two = self.input_prefix.is_some() || self.input_suffix.is_some() || self.prompt.is_some();
         match &self.template {
             Some(_) if in_two || self.n_predict.is_some() => {
                 Err(Wrong::field("template", "give a template, or input_prefix and input_suffix, not both"))

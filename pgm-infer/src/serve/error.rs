@@ -47,6 +47,12 @@ impl ApiError {
         Self::with(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping")
     }
 
+    /// The model's thread is gone.
+    pub fn ended() -> Self {
+        let message = "the model's thread has ended; the server must be started again";
+        Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message)
+    }
+
     /// A model is not loaded yet.
     pub fn loading() -> Self {
         Self::with(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again in a moment")

@@ -43,6 +43,7 @@ pub struct Metrics {
     waiting: Family<OfModel, Gauge>,
     tokens: Family<OfModel, Counter<u64, AtomicU64>>,
     device_errors: Family<OfModel, Counter>,
+    device_failed_at: Family<OfModel, Gauge>,
     batch_rows: Histograms,
     step_seconds: Histograms,
 }
@@ -63,6 +64,7 @@ impl Default for Metrics {
             waiting: Family::default(),
             tokens: Family::default(),
             device_errors: Family::default(),
+            device_failed_at: Family::default(),
             batch_rows: Family::new_with_constructor(rows as fn() -> Histogram),
             step_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
         };
@@ -73,6 +75,8 @@ impl Default for Metrics {
         registry.register("pgm_samples_waiting", "Samples waiting for a seat in the batch", metrics.waiting.clone());
         registry.register("pgm_tokens", "Tokens decoded", metrics.tokens.clone());
         registry.register("pgm_device_errors", "Steps that failed on the device", metrics.device_errors.clone());
+        let help = "When the last step failed, in seconds since 1970; 0 if it did not";
+        registry.register("pgm_device_failed_at_seconds", help, metrics.device_failed_at.clone());
         registry.register("pgm_batch_rows", "Rows that shared a step", metrics.batch_rows.clone());
         registry.register("pgm_step_seconds", "Time of a step", metrics.step_seconds.clone());
         metrics
@@ -103,10 +107,18 @@ impl Metrics {
             metrics.tokens.get_or_create(&label).inc_by(tick.n_decoded as u64);
             metrics.batch_rows.get_or_create(&label).observe(tick.n_rows as f64);
             metrics.step_seconds.get_or_create(&label).observe(tick.duration.as_secs_f64());
+            let failed_at = if tick.failed { super::now() as i64 } else { 0 };
+            metrics.device_failed_at.get_or_create(&label).set(failed_at);
             if tick.failed {
                 metrics.device_errors.get_or_create(&label).inc();
             }
         })
+    }
+
+    /// Whether the last step of a model failed on its device, within the last minute: a server that gets no requests for
+    /// being unwell is then asked again.
+    pub fn is_failing(&self, model: &str) -> bool {
+        super::now() as i64 - self.device_failed_at.get_or_create(&of(model)).get() < 60
     }
 
     /// All of them as text.

@@ -250,8 +250,9 @@ async fn page(kind: &'static str, text: &'static str) -> Response {
 
 async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = match *server.phase.borrow() {
-        Phase::Open if server.models.iter().all(|model| model.engine.get().is_some()) => "ok",
-        Phase::Open => "loading",
+        Phase::Open if server.models.iter().any(|model| model.engine.get().is_none()) => "loading",
+        Phase::Open if server.models.iter().any(|model| server.metrics.is_failing(&model.name)) => "failing",
+        Phase::Open => "ok",
         Phase::Draining | Phase::Cut => "stopping",
     };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -15,19 +15,29 @@ pub fn backbone() -> BackboneConfig {
     BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
 }
 
-/// A partition model's configuration.
-pub fn partition() -> ModelConfig {
-    ModelConfig::Partition(PartitionConfig {
+/// A partition model's sizes.
+pub fn partition_config() -> PartitionConfig {
+    PartitionConfig {
         backbone: backbone(),
         encoder_blocks: 1,
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
-    })
+    }
+}
+
+/// The same of a model.
+pub fn partition() -> ModelConfig {
+    ModelConfig::Partition(partition_config())
 }
 
 /// A model whose tokens are the words w0, w1, ... with spaces between them.
 pub fn model(config: &ModelConfig) -> TextModel {
+    model_of(config, config)
+}
+
+/// The same with a network of another configuration, which fails where it does not fit.
+pub fn model_of(config: &ModelConfig, network: &ModelConfig) -> TextModel {
     let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
     let json = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
@@ -36,6 +46,6 @@ pub fn model(config: &ModelConfig) -> TextModel {
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
     let device = Device::flex();
-    let network = Network::new(config, &device).with_noise(0.5, 4);
+    let network = Network::new(network, &device).with_noise(0.5, 4);
     TextModel::new(config.clone(), network, tokenizer, GenerationConfig::default(), &device, "test").unwrap()
 }

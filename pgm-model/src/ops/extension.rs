@@ -292,16 +292,17 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         struct WideProduct;
 
         impl<B: FusedOps> Backward<B, 2> for WideProduct {
-            type State = [NodeId; 2];
+            // Each is needed for the other's gradient only.
+            type State = [Option<NodeId>; 2];
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let [x, weight] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
-                let [of_x, of_weight] = ops.parents;
-                if let Some(parent) = of_x {
+                let saved = ops.state.map(|id| id.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id)));
+                let ([x, weight], [of_x, of_weight]) = (saved, ops.parents);
+                if let (Some(parent), Some(weight)) = (of_x, weight) {
                     grads.register::<B>(parent.id, B::wide_product_x_backward(weight, grad.clone()));
                 }
-                if let Some(parent) = of_weight {
+                if let (Some(parent), Some(x)) = (of_weight, x) {
                     grads.register::<B>(parent.id, B::wide_product_weight_backward(x, grad));
                 }
             }
@@ -309,7 +310,8 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
         match WideProduct.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
+                let (for_weight, for_x) = (weight.is_tracked(), x.is_tracked());
+                let saved = [for_weight.then(|| prep.checkpoint(&x)), for_x.then(|| prep.checkpoint(&weight))];
                 prep.finish(saved, B::wide_product(x.into_primitive(), weight.into_primitive()))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::wide_product(x.into_primitive(), weight.into_primitive())),

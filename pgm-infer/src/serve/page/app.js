@@ -114,9 +114,9 @@ async function connect() {
   for (;;) {
     try {
       const health = await fetch("health", { cache: "no-store" });
-      if (health.ok) break;
-      const stopping = (await health.json()).status === "stopping";
-      say(stopping ? "The server is stopping." : "The model is loading…");
+      const { status } = await health.json();
+      if (health.ok || status === "failing") break;
+      say(status === "stopping" ? "The server is stopping." : "The model is loading…");
     } catch {
       say("The server cannot be reached; trying again…");
     }

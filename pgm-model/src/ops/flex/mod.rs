@@ -30,6 +30,7 @@ const PIECE: usize = 1 << 16;
 impl FusedOps for Flex {
     fn wide_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        check_inner(&x, &weight);
         let [inputs, outputs] = weight.layout().shape().dims();
         let n_rows = values(&x).len() / inputs;
         let mut out = uninitialised(n_rows * outputs);
@@ -60,12 +61,14 @@ impl FusedOps for Flex {
 
     fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        check_inner(&x, &weight);
         let out = narrow::half(values(&x), &weight);
         tensor(out, with_width(&x, weight.layout().shape()[1]))
     }
 
     fn quantised_product(x: FloatTensor<Self>, weight: QuantizedTensor<Self>, block: usize) -> FloatTensor<Self> {
         let x = x.to_contiguous();
+        check_inner(&x, weight.tensor());
         let out = narrow::quantised(values(&x), &weight, block);
         tensor(out, with_width(&x, weight.tensor().layout().shape()[1]))
     }
@@ -355,6 +358,11 @@ fn with_width(tensor: &FlexTensor, width: usize) -> Shape {
 
 fn width(tensor: &FlexTensor) -> usize {
     tensor.layout().shape().last().copied().expect("at least one dimension").max(1)
+}
+
+// That a product's sides fit.
+fn check_inner(x: &FlexTensor, weight: &FlexTensor) {
+    assert_eq!(width(x), weight.layout().shape()[0], "inputs of a product and rows of its weight");
 }
 
 // Integers of whatever width the tensor has them in.

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Real clients against a real server: run.sh PGM_INFER MODEL VENV SCREENSHOTS
+#
+# VENV is a Python environment with what requirements.txt names. The page is left out where there is no
+# /usr/bin/chromium.
+set -euo pipefail
+[ $# -eq 4 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+binary=$1 model=$2 venv=$3 shots=$4
+here=$(dirname "$0")
+
+"$venv/bin/python" "$here/faults.py" "$binary" "$model"
+
+log=$(mktemp)
+"$binary" serve --model "$model=tiny" --port 0 --queue 512 2>"$log" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true' EXIT
+for _ in $(seq 600); do
+    ! grep -q ready "$log" || break
+    kill -0 "$server" || { cat "$log" >&2; exit 1; }
+    sleep 0.1
+done
+url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
+
+"$venv/bin/python" "$here/openai_client.py" "$url"
+# A text that fits the schema may still not fit the model.
+"$venv/bin/st" run "$url/openapi.json" --max-examples 20 --exclude-checks positive_data_acceptance --no-color
+if [ -x /usr/bin/chromium ]; then
+    mkdir -p "$shots"
+    "$venv/bin/python" "$here/page.py" "$url" "$shots"
+else
+    echo "the page is left out: no /usr/bin/chromium"
+fi
+kill -TERM "$server"
+wait "$server"
+trap - EXIT

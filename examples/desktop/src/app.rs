@@ -253,7 +253,7 @@ impl App {
         let n_steps = task.settings.steps;
         self.next_id += 1;
         let (id, post) = (self.next_id, self.post.clone());
-        let listener = move |event| match post.send(Message::Event { id, event }) {
+        let listener = move |event| match post.send(Message::Event { id, event: Box::new(event) }) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         };
@@ -333,7 +333,7 @@ impl App {
                 }
                 Message::Opened { id, result } if id == self.opening => self.opened(result),
                 Message::Opened { result: Ok(late), .. } => worker::close(late),
-                Message::Event { id, event } => self.heard(id, event),
+                Message::Event { id, event } => self.heard(id, *event),
                 Message::Chosen(chosen) => {
                     self.choosing = false;
                     match chosen {

@@ -133,7 +133,7 @@ pub fn icon() -> IconData {
     for y in 0..SIDE {
         for x in 0..SIDE {
             let (column, row) = (x.saturating_sub(5) / 18, y.saturating_sub(5) / 18);
-            let inside = |at: usize| at >= 5 && at < 59 && (at - 5) % 18 >= 1 && (at - 5) % 18 < 17;
+            let inside = |at: usize| (5..59).contains(&at) && (1..17).contains(&((at - 5) % 18));
             if !(inside(x) && inside(y)) {
                 continue;
             }

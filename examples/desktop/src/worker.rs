@@ -79,7 +79,7 @@ pub enum Message {
         /// Which generation.
         id: u64,
         /// What.
-        event: Event,
+        event: Box<Event>,
     },
     /// A folder was chosen; nothing if the dialog was closed, a sentence if there is none.
     Chosen(Result<Option<PathBuf>, String>),

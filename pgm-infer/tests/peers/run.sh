@@ -23,7 +23,7 @@ url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
 
 "$venv/bin/python" "$here/openai_client.py" "$url"
 # A text that fits the schema may still not fit the model.
-"$venv/bin/st" run "$url/openapi.json" --max-examples 20 --exclude-checks positive_data_acceptance --no-color
+"$venv/bin/st" run "$url/openapi.json" --max-examples 20 --seed 1 --exclude-checks positive_data_acceptance --no-color
 if [ -x /usr/bin/chromium ]; then
     mkdir -p "$shots"
     "$venv/bin/python" "$here/page.py" "$url" "$shots"

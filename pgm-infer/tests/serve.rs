@@ -18,12 +18,18 @@ use tower::ServiceExt;
 mod common;
 use common::{VOCAB, backbone, model, model_of, partition, partition_config};
 
-/// A text that takes long: an order that never comes to rest, in as many steps as are allowed.
+/// Steps that take longer than any test.
+const ENDLESS: usize = 1 << 20;
+
+/// A text that takes long: an order that never comes to rest, before a suffix, so that no EOS ends it.
 fn endless() -> Value {
-    json!({"prompt": "w1", "max_tokens": 20, "steps": 4096, "order": "remask", "remask_rate": 1.0})
+    json!({
+        "prompt": "w1", "suffix": "w2", "max_tokens": 20, "steps": ENDLESS, "order": "remask", "remask_rate": 1.0,
+    })
 }
 
 fn server(limits: Limits, keys: &[String]) -> Arc<Server> {
+    let limits = Limits { max_steps: ENDLESS, ..limits };
     let server = Server::new(&["tiny".into()], limits, keys);
     let watch = Some(server.metrics().watch("tiny"));
     let options = Options { max_batch: limits.max_batch, watch, ..Options::default() };

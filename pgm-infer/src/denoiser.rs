@@ -1,7 +1,7 @@
 //! Who gives the logits: the partition model by either way in, or the masked baseline.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_model::{CleanTokens, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
+use pgm_model::{CleanTokens, JoinedRows, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
 use crate::logits::in_host_memory;
 use crate::{InferError, Logits};
@@ -124,7 +124,18 @@ fn rounded(n: usize) -> usize {
     if n <= 64 { n.next_power_of_two() } else { n.next_multiple_of(64) }
 }
 
-/// The partition model's sampling path: only clean tokens are processed.
+// Whether attention takes the tokens of a row together where several rows are joined; then none is padded.
+#[allow(unused_variables)]
+fn joins_rows(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return true;
+    }
+    false
+}
+
+/// The partition model's sampling path: only clean tokens are processed, and rows that differ in their number are joined
+/// where that is faster.
 #[derive(Debug)]
 pub struct PartitionDenoiser<'a> {
     /// The network.
@@ -137,6 +148,14 @@ pub struct PartitionDenoiser<'a> {
 
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        let counts = || positions.iter().map(|row| row.len());
+        let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
+        if joins_rows(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
+            let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
+            let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
+            let joined = JoinedRows::new(&tokens, &clean, positions, self.device);
+            return Logits::joined(self.model.forward_joined(&joined), counts());
+        }
         Logits::new(from_clean(self.model, rows, positions, self.device))
     }
 

@@ -21,12 +21,20 @@ const ABSENT: f32 = -1e30;
 /// Blocks that a draw with top-k or top-p looks at first.
 const FIRST_LOOK: usize = 8;
 
-/// Logits at some positions of each row; rows with fewer positions than the longest are padded.
+/// Logits at some positions of each row.
 #[derive(Clone, Debug)]
 pub struct Logits {
     values: Values,
-    n_positions: usize,
+    rows: Rows,
     n_classes: usize,
+}
+
+/// Where the positions of each row begin.
+#[derive(Clone, Debug)]
+enum Rows {
+    // Each has as many; those with fewer than the longest are padded.
+    Equal(usize),
+    Joined(Vec<usize>),
 }
 
 #[derive(Clone, Debug)]
@@ -61,12 +69,30 @@ impl Logits {
         } else {
             Values::Device(Box::new(logits))
         };
-        Ok(Self { values, n_positions, n_classes })
+        Ok(Self { values, rows: Rows::Equal(n_positions), n_classes })
+    }
+
+    /// Logits `[1, K, V]` of rows that stand one behind the other and have these numbers of positions.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn joined(logits: Tensor<3>, counts: impl Iterator<Item = usize>) -> Result<Self, InferError> {
+        let starts = counts.scan(0, |next, count| Some(std::mem::replace(next, *next + count)));
+        Ok(Self { rows: Rows::Joined(starts.collect()), ..Self::new(logits)? })
+    }
+
+    // Which of all positions a pick is of.
+    fn place(&self, pick: &Pick) -> usize {
+        let start = match &self.rows {
+            Rows::Equal(n_positions) => pick.row * n_positions,
+            Rows::Joined(starts) => starts[pick.row],
+        };
+        start + pick.index
     }
 
     /// Logits in host memory: that of a class is `values[(row * n_positions + index) * n_classes + class]`.
     pub fn from_host(values: Vec<f32>, n_positions: usize, n_classes: usize) -> Self {
-        Self { values: Values::Host(values), n_positions, n_classes }
+        Self { values: Values::Host(values), rows: Rows::Equal(n_positions), n_classes }
     }
 
     /// One token for each pick, in their order; class `excluded` (the mask) is never drawn.
@@ -77,7 +103,7 @@ impl Logits {
         match &self.values {
             Values::Host(values) => {
                 let draw = |drawer: &mut Drawer, pick: &Pick| {
-                    let start = (pick.row * self.n_positions + pick.index) * self.n_classes;
+                    let start = self.place(pick) * self.n_classes;
                     drawer.draw(&values[start..start + self.n_classes], excluded, settings, pick.uniform)
                 };
                 Ok(picks.par_iter().map_init(Drawer::default, draw).collect())
@@ -97,7 +123,7 @@ impl Logits {
         match &self.values {
             Values::Host(values) => {
                 let shape = |pick: &Pick| {
-                    let start = (pick.row * self.n_positions + pick.index) * self.n_classes;
+                    let start = self.place(pick) * self.n_classes;
                     shape_of(&values[start..start + self.n_classes], excluded)
                 };
                 Ok(picks.par_iter().map(shape).collect())
@@ -119,7 +145,7 @@ impl Logits {
         match &self.values {
             Values::Host(values) => {
                 let top = |pick: &Pick| {
-                    let start = (pick.row * self.n_positions + pick.index) * self.n_classes;
+                    let start = self.place(pick) * self.n_classes;
                     top_of(&values[start..start + self.n_classes], n, excluded)
                 };
                 Ok(picks.par_iter().map(top).collect())
@@ -133,9 +159,9 @@ impl Logits {
 
     // The logits of the picks alone, `[N, V]`; all of them where that is what is asked for.
     fn picked(&self, logits: &Tensor<3>, picks: &[Pick]) -> Tensor<2> {
-        let n = logits.dims()[0] * self.n_positions;
+        let n = logits.dims()[0] * logits.dims()[1];
         let flat = logits.clone().reshape([n, self.n_classes]);
-        let index: Vec<usize> = picks.iter().map(|pick| pick.row * self.n_positions + pick.index).collect();
+        let index: Vec<usize> = picks.iter().map(|pick| self.place(pick)).collect();
         if index.iter().copied().eq(0..n) { flat } else { flat.select(0, indices(&index, &logits.device())) }
     }
 }

@@ -43,5 +43,5 @@ pub use head::Goal;
 pub use masked::MaskedTransformer;
 pub use network::Network;
 pub use partition::PartitionTransformer;
-pub use plan::{CleanTokens, Partition, Positions};
+pub use plan::{CleanTokens, JoinedRows, Partition, Positions};
 pub use weights::WeightType;

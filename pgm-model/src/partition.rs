@@ -12,7 +12,7 @@ use crate::config::{BackboneConfig, PartitionConfig};
 use crate::group_swap::GroupSwap;
 use crate::head::{Goal, Head};
 use crate::ops::is_half;
-use crate::plan::{CleanTokens, Partition, Plan, Positions};
+use crate::plan::{CleanTokens, JoinedRows, Partition, Plan, Positions};
 use crate::rotary::AngleTables;
 
 /// Predicts each group of a partitioned sequence from the other one.
@@ -92,6 +92,12 @@ impl PartitionTransformer {
     pub fn forward_clean(&self, clean: &CleanTokens, positions: &Positions) -> Tensor<3> {
         let plan = Plan::clean(clean, positions, &self.rotary);
         self.run(clean.tokens().clone(), &plan)
+    }
+
+    /// As [`forward_clean`](Self::forward_clean), for rows that are joined: the logits of all their positions, `[1, K, V]`,
+    /// row after row.
+    pub fn forward_joined(&self, rows: &JoinedRows) -> Tensor<3> {
+        self.run(rows.tokens().clone(), &Plan::joined(rows, &self.rotary))
     }
 
     fn run(&self, tokens: Tensor<2, Int>, plan: &Plan) -> Tensor<3> {

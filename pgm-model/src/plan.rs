@@ -53,6 +53,7 @@ impl Positions {
     }
 }
 
+// The rows on the device, each filled up with zeros to `width`.
 fn padded<T>(rows: &[Vec<T>], width: usize, device: &Device, to_int: impl Fn(&T) -> i32) -> Tensor<2, Int> {
     let mut values = Vec::with_capacity(rows.len() * width);
     for row in rows {
@@ -133,6 +134,54 @@ impl CleanTokens {
     }
 }
 
+/// Rows of any lengths one behind the other: no token fills them up, and a label says whose a token is.
+///
+/// It is worth it where attention takes the tokens of a label together, as on Flex; masked attention would look at the
+/// tokens of all rows.
+#[derive(Clone, Debug)]
+pub struct JoinedRows {
+    tokens: Tensor<2, Int>,
+    keys: Positions,
+    queries: Positions,
+    key_labels: Tensor<2, Int>,
+    query_labels: Tensor<2, Int>,
+    n_rows: usize,
+}
+
+impl JoinedRows {
+    /// Tokens, their positions, and the positions asked for, of each row.
+    ///
+    /// # Panics
+    /// When a row's tokens and positions differ in number, which is a programmer's error.
+    pub fn new(tokens: &[&[u32]], positions: &[&[usize]], queries: &[&[usize]], device: &Device) -> Self {
+        let lengths = |rows: &[&[usize]]| rows.iter().map(|row| row.len()).collect::<Vec<_>>();
+        assert!(tokens.iter().map(|row| row.len()).eq(lengths(positions)), "every clean token has one position");
+        let labels = |rows: &[&[usize]]| -> Vec<usize> {
+            lengths(rows).into_iter().enumerate().flat_map(|(row, length)| std::iter::repeat_n(row, length)).collect()
+        };
+        let (mut tokens, mut positions, mut key_labels) = (tokens.concat(), positions.concat(), labels(positions));
+        // No tensor is empty: nobody sees this one.
+        if tokens.is_empty() {
+            (tokens, positions, key_labels) = (vec![0], vec![0], vec![queries.len()]);
+        }
+        let (n_keys, n_queries) = (tokens.len(), lengths(queries).into_iter().sum());
+        let one_row = |values: Vec<usize>, width| padded(&[values], width, device, |&value| value as i32);
+        Self {
+            tokens: padded(&[tokens], n_keys, device, |&token| token as i32),
+            keys: Positions::new(&[positions], device),
+            query_labels: one_row(labels(queries), n_queries),
+            queries: Positions::new(&[queries.concat()], device),
+            key_labels: one_row(key_labels, n_keys),
+            n_rows: queries.len(),
+        }
+    }
+
+    /// Token ids of all rows, `[1, C]`.
+    pub fn tokens(&self) -> &Tensor<2, Int> {
+        &self.tokens
+    }
+}
+
 /// Sets of keys whose aggregate the GroupSwap may add to its queries, and which set each query gets.
 #[derive(Clone, Debug)]
 pub struct KeySets {
@@ -180,6 +229,25 @@ impl Plan {
                 members: Tensor::cat(vec![zero.clone(), one.clone()], 2).swap_dims(1, 2),
                 chosen: Tensor::cat(vec![one, zero], 2),
             },
+        }
+    }
+
+    /// Sampling as by [`clean`](Self::clean), for rows that are joined: a token sees those of its row.
+    pub(crate) fn joined(rows: &JoinedRows, tables: &AngleTables) -> Self {
+        let device = rows.tokens.device();
+        let rows_down = Tensor::<1, Int>::arange(0..rows.n_rows as i64, &device).reshape([1, rows.n_rows, 1]);
+        // Whether a token is of a row, `[1, B, S]`.
+        let is_of = |labels: &Tensor<2, Int>| -> Tensor<3> {
+            let shape = [1, rows.n_rows, labels.dims()[1]];
+            labels.clone().unsqueeze_dim::<3>(1).expand(shape).equal(rows_down.clone().expand(shape)).float()
+        };
+        Self {
+            keys: RotaryAngles::new(tables, &rows.keys),
+            queries: RotaryAngles::new(tables, &rows.queries),
+            query_positions: rows.queries.clone(),
+            within: Some(Visibility::within(rows.key_labels.clone())),
+            across: Some(Visibility::across(rows.query_labels.clone(), rows.key_labels.clone())),
+            key_sets: KeySets { members: is_of(&rows.key_labels), chosen: is_of(&rows.query_labels).swap_dims(1, 2) },
         }
     }
 

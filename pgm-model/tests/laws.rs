@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
-    BackboneConfig, CleanTokens, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer, Positions,
-    Projection, Queries,
+    BackboneConfig, CleanTokens, JoinedRows, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer,
+    Positions, Projection, Queries,
 };
 use proptest::prelude::*;
 
@@ -144,6 +144,30 @@ proptest! {
                 prop_assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < TOLERANCE), "{a:?} {b:?}");
             }
         }
+    }
+
+    #[test]
+    fn joined_rows_have_the_logits_they_have_alone(case in cases()) {
+        let (device, model) = (Device::flex(), case.model());
+        let (clean, open) = (case.members(false), case.members(true));
+        let tokens: Vec<Vec<u32>> =
+            clean.iter().zip(&case.tokens).map(|(at, row)| at.iter().map(|&i| row[i]).collect()).collect();
+        prop_assume!(open.iter().any(|row| !row.is_empty()));
+        let (tokens_of, clean_of): (Vec<&[u32]>, Vec<&[usize]>) =
+            tokens.iter().zip(&clean).map(|(tokens, clean)| (tokens.as_slice(), clean.as_slice())).unzip();
+        let open_of: Vec<&[usize]> = open.iter().map(Vec::as_slice).collect();
+        let joined = model.forward_joined(&JoinedRows::new(&tokens_of, &clean_of, &open_of, &device));
+        let joined = rows(joined).remove(0);
+        let mut next = 0;
+        for ((tokens, clean), open) in tokens.iter().zip(&clean).zip(&open).filter(|(_, open)| !open.is_empty()) {
+            let clean = CleanTokens::new(&[tokens.clone()], &[clean.clone()], &device);
+            let alone = rows(model.forward_clean(&clean, &Positions::new(&[open.clone()], &device))).remove(0);
+            for (a, b) in alone.iter().zip(&joined[next..]) {
+                prop_assert!(largest_difference(a, b) < TOLERANCE, "{a:?} {b:?}");
+            }
+            next += open.len();
+        }
+        prop_assert_eq!(next, joined.len());
     }
 
     #[test]

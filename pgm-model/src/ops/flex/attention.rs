@@ -127,37 +127,37 @@ impl Inputs {
         let (d, width) = (self.head_width, self.width());
         let mut out = vec![0.0; self.n_rows * self.n_queries * width];
         let mut lse = vec![0.0; self.n_rows * self.n_heads * self.n_queries];
-        let groups: Vec<Vec<Group>> = (0..self.n_rows).map(|row| self.groups(row)).collect();
-        let shared = Shared(out.as_mut_ptr());
-        let tasks = lse.par_chunks_exact_mut(self.n_queries.max(1)).enumerate();
-        tasks.for_each(|(task, lse)| {
-            let (row, head) = (task / self.n_heads, task % self.n_heads);
-            for group in &groups[row] {
-                let keys = self.rotated_keys(row, head, &group.keys);
-                let key_values = self.gathered_values(row, head, &group.keys);
-                let mut scores = uninitialised(QUERIES * group.keys.len());
-                let mut outs = uninitialised(QUERIES * d);
-                for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
-                    let n_keys = self.visible(group, piece * QUERIES + queries.len());
-                    let scores = &mut scores[..queries.len() * n_keys];
-                    let q = self.rotated_queries(row, head, queries);
-                    let (rows, across) = (Matrix::rows(&q, d), Matrix::rows(&keys, d).transposed());
-                    product_here(scores, n_keys, false, rows, across, [queries.len(), d, n_keys]);
-                    let mut sums = [0.0; QUERIES];
-                    for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
-                        self.hide(group, piece * QUERIES + i, scores);
-                        let max = math::max(scores);
-                        sums[i] = math::exp(scores, max);
-                        lse[queries[i]] = max + sums[i].ln();
-                    }
-                    let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(&key_values, d));
-                    product_here(&mut outs, d, false, rows, across, [queries.len(), n_keys, d]);
-                    for ((query, sum), values) in queries.iter().zip(sums).zip(outs.chunks_exact(d)) {
-                        let start = (row * self.n_queries + query) * width + head * d;
-                        // SAFETY: within `out`, and no other task has this row and head.
-                        let out = unsafe { shared.slice(start, d) };
-                        math::scale(values, 1.0 / sum, out);
-                    }
+        let groups = self.all_groups();
+        let (shared, shared_lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
+        (0..groups.len() * self.n_heads).into_par_iter().for_each(|task| {
+            let ((row, group), head) = (&groups[task / self.n_heads], task % self.n_heads);
+            let (row, first_lse) = (*row, (row * self.n_heads + head) * self.n_queries);
+            let keys = self.rotated_keys(row, head, &group.keys);
+            let key_values = self.gathered_values(row, head, &group.keys);
+            let mut scores = uninitialised(QUERIES * group.keys.len());
+            let mut outs = uninitialised(QUERIES * d);
+            for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
+                let n_keys = self.visible(group, piece * QUERIES + queries.len());
+                let scores = &mut scores[..queries.len() * n_keys];
+                let q = self.rotated_queries(row, head, queries);
+                let (rows, across) = (Matrix::rows(&q, d), Matrix::rows(&keys, d).transposed());
+                product_here(scores, n_keys, false, rows, across, [queries.len(), d, n_keys]);
+                let mut sums = [0.0; QUERIES];
+                for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
+                    self.hide(group, piece * QUERIES + i, scores);
+                    let max = math::max(scores);
+                    sums[i] = math::exp(scores, max);
+                    // SAFETY: within `lse`, and no other task has this query and head.
+                    let lse = unsafe { shared_lse.slice(first_lse + queries[i], 1) };
+                    lse[0] = max + sums[i].ln();
+                }
+                let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(&key_values, d));
+                product_here(&mut outs, d, false, rows, across, [queries.len(), n_keys, d]);
+                for ((query, sum), values) in queries.iter().zip(sums).zip(outs.chunks_exact(d)) {
+                    let start = (row * self.n_queries + query) * width + head * d;
+                    // SAFETY: within `out`, and no other task has this query and head.
+                    let out = unsafe { shared.slice(start, d) };
+                    math::scale(values, 1.0 / sum, out);
                 }
             }
         });
@@ -168,15 +168,13 @@ impl Inputs {
     pub(super) fn backward(&self, out: &[f32], lse: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let mut of_queries = vec![0.0; values(&self.queries).len()];
         let mut of_keys = vec![0.0; self.keys.as_ref().map_or(0, |keys| values(keys).len())];
-        let groups: Vec<Vec<Group>> = (0..self.n_rows).map(|row| self.groups(row)).collect();
+        let groups = self.all_groups();
         let query_grads = Shared(of_queries.as_mut_ptr());
         let key_grads = if self.keys.is_some() { Shared(of_keys.as_mut_ptr()) } else { Shared(query_grads.0) };
-        (0..self.n_rows * self.n_heads).into_par_iter().for_each(|task| {
-            let (row, head) = (task / self.n_heads, task % self.n_heads);
-            let lse = &lse[task * self.n_queries..][..self.n_queries];
-            for group in &groups[row] {
-                self.backward_of_group(row, head, group, [out, lse, grad], [&query_grads, &key_grads]);
-            }
+        (0..groups.len() * self.n_heads).into_par_iter().for_each(|task| {
+            let ((row, group), head) = (&groups[task / self.n_heads], task % self.n_heads);
+            let lse = &lse[(row * self.n_heads + head) * self.n_queries..][..self.n_queries];
+            self.backward_of_group(*row, head, group, [out, lse, grad], [&query_grads, &key_grads]);
         });
         (of_queries, of_keys)
     }
@@ -227,7 +225,7 @@ impl Inputs {
                 let [cos, sin] = self.angles[0].at(row, self.n_queries, *query, half);
                 let Columns { row: stride, first } = self.columns[0];
                 let start = (row * self.n_queries + query) * stride + first + head * d;
-                // SAFETY: within the tensor, and no other task has this row and head.
+                // SAFETY: within the tensor, and no other task has this query and head.
                 let out = unsafe { query_grads.slice(start, d) };
                 math::rotate_back(grad, cos, sin, self.scale(), out);
             }
@@ -235,7 +233,7 @@ impl Inputs {
         for (i, key) in group.keys.iter().enumerate() {
             let [cos, sin] = self.angles[1].at(row, self.n_keys, *key, half);
             let start = |columns: Columns| (row * self.n_keys + key) * columns.row + columns.first + head * d;
-            // SAFETY: within the tensor; no other task has this row and head, and the columns of k and v are apart.
+            // SAFETY: within the tensor; no other task has this key and head, and the columns of k and v are apart.
             let [of_key, of_value] = [1, 2].map(|which| unsafe { key_grads.slice(start(self.columns[which]), d) });
             math::rotate_back(&grad_k[i * d..(i + 1) * d], cos, sin, 1.0, of_key);
             of_value.copy_from_slice(&grad_v[i * d..(i + 1) * d]);
@@ -244,6 +242,11 @@ impl Inputs {
 
     fn scale(&self) -> f32 {
         1.0 / (self.head_width as f32).sqrt()
+    }
+
+    // The groups of all rows, each with its row.
+    fn all_groups(&self) -> Vec<(usize, Group)> {
+        (0..self.n_rows).flat_map(|row| self.groups(row).into_iter().map(move |group| (row, group))).collect()
     }
 
     // A query without keys, and a key without queries, are in no group: they keep the 0 they were given.

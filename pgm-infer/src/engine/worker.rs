@@ -114,12 +114,12 @@ impl<'a> Worker<'a> {
         let why = |seat: &Seat| lock(&seat.shared).ended(now);
         let leaves = |seat: &mut Seat| why(seat).is_some();
         let mut gone: Vec<Seat> = self.seats.extract_if(.., leaves).collect();
-        let (stay, late): (VecDeque<Seat>, Vec<Seat>) = {
+        // Most steps find nobody late, and a long queue is not moved for that.
+        if self.waiting.iter().any(|seat| why(seat).is_some()) {
             let (late, stay): (Vec<Seat>, Vec<Seat>) = self.waiting.drain(..).partition(|seat| why(seat).is_some());
-            (stay.into(), late)
-        };
-        self.waiting = stay;
-        gone.extend(late);
+            self.waiting = stay.into();
+            gone.extend(late);
+        }
         for seat in gone {
             let finish_ = why(&seat).unwrap_or(Finish::Cancelled);
             finish(self.model, seat, finish_);

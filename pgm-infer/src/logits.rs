@@ -460,7 +460,11 @@ mod tests {
     fn on_device(values: &[f32], n_positions: usize, n_classes: usize) -> Logits {
         let n_rows = values.len() / (n_positions * n_classes);
         let data = TensorData::new(values.to_vec(), [n_rows, n_positions, n_classes]);
-        Logits { values: Values::Device(Box::new(Tensor::from_data(data, &Device::flex()))), n_positions, n_classes }
+        Logits {
+            values: Values::Device(Box::new(Tensor::from_data(data, &Device::flex()))),
+            rows: Rows::Equal(n_positions),
+            n_classes,
+        }
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! The laws everything rests on, over random shapes and every variant of the network.
 
+use std::slice::from_ref;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
     BackboneConfig, CleanTokens, JoinedRows, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer,
@@ -160,8 +162,8 @@ proptest! {
         let joined = rows(joined).remove(0);
         let mut next = 0;
         for ((tokens, clean), open) in tokens.iter().zip(&clean).zip(&open).filter(|(_, open)| !open.is_empty()) {
-            let clean = CleanTokens::new(&[tokens.clone()], &[clean.clone()], &device);
-            let alone = rows(model.forward_clean(&clean, &Positions::new(&[open.clone()], &device))).remove(0);
+            let clean = CleanTokens::new(from_ref(tokens), from_ref(clean), &device);
+            let alone = rows(model.forward_clean(&clean, &Positions::new(from_ref(open), &device))).remove(0);
             for (a, b) in alone.iter().zip(&joined[next..]) {
                 prop_assert!(largest_difference(a, b) < TOLERANCE, "{a:?} {b:?}");
             }

@@ -1,6 +1,7 @@
 //! Who gives the logits: the partition model by either way in, or the masked baseline.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::ops::is_flex;
 use pgm_model::{CleanTokens, JoinedRows, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
 use crate::logits::in_host_memory;
@@ -124,16 +125,6 @@ fn rounded(n: usize) -> usize {
     if n <= 64 { n.next_power_of_two() } else { n.next_multiple_of(64) }
 }
 
-// Whether attention takes the tokens of a row together where several rows are joined; then none is padded.
-#[allow(unused_variables)]
-fn joins_rows(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    if *device == Device::flex() {
-        return true;
-    }
-    false
-}
-
 /// The partition model's sampling path: only clean tokens are processed, and rows that differ in their number are joined
 /// where that is faster.
 #[derive(Debug)]
@@ -150,7 +141,8 @@ impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
         let counts = || positions.iter().map(|row| row.len());
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
-        if joins_rows(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
+        // Flex's attention takes the tokens of a row together where several are joined; then none is padded.
+        if is_flex(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
             let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
             let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
             let joined = JoinedRows::new(&tokens, &clean, positions, self.device);

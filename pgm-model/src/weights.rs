@@ -9,6 +9,7 @@ use burn::tensor::quantization::{
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
+use crate::ops::is_flex;
 use crate::{ModelError, Network};
 
 /// What the weights of the matrix products are held in.
@@ -82,7 +83,7 @@ impl Network {
 
     fn quantised(self, value: QuantValue) -> Result<Self, ModelError> {
         let native = self.embedding_device();
-        let mut quantise = Quantise { inside: Inside::default(), value, packs: packs(&native), n_done: 0 };
+        let mut quantise = Quantise { inside: Inside::default(), value, packs: !is_flex(&native), n_done: 0 };
         let network = self.map(&mut quantise);
         if quantise.n_done == 0 {
             let problem =
@@ -95,16 +96,6 @@ impl Network {
     fn embedding_device(&self) -> Device {
         self.devices().into_iter().next().unwrap_or_default()
     }
-}
-
-// Whether quantised numbers are packed into words, as on GPUs.
-#[allow(unused_variables)]
-fn packs(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    if *device == Device::flex() {
-        return false;
-    }
-    true
 }
 
 // The types of the modules around a parameter.
@@ -153,6 +144,7 @@ impl ModuleMapper for Cast {
 struct Quantise {
     inside: Inside,
     value: QuantValue,
+    // Whether numbers are packed into words, as on GPUs.
     packs: bool,
     n_done: usize,
 }

@@ -76,8 +76,9 @@ fn is_narrow(dtype: DType) -> bool {
     is_half(dtype) || matches!(dtype, DType::QFloat(_))
 }
 
-#[allow(unused_variables)]
-fn is_flex(device: &Device) -> bool {
+/// Whether a device is Flex, with gradients or without: its operations are loops that know labels and narrow weights.
+#[allow(unused_variables)] // where Flex is not compiled
+pub fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if device.clone().without_autodiff() == Device::flex() {
         return true;

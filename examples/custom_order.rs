@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     let request = model.request(&parts, None, seed)?;
     let settings = Settings { steps: 64, ..Settings::default() };
     let mut row = Running::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
-    let denoiser = model.denoiser(Route::Clean)?;
+    let denoiser = model.denoiser(Route::Clean);
     while !row.is_done() {
         for change in advance(denoiser.as_ref(), &mut [&mut row])?.changes {
             change?;

@@ -4,12 +4,13 @@
 use std::hint::black_box;
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgm_infer::denoiser::PartitionDenoiser;
+use pgm_infer::denoiser::{Denoiser, PartitionDenoiser, RowState};
 use pgm_infer::logits::Pick;
 use pgm_infer::{DrawSettings, Logits, Request, Settings, StepView, sample};
-use pgm_model::{Network, checkpoint, presets};
+use pgm_model::autoregressive::Cache;
+use pgm_model::{AutoregressiveConfig, ModelConfig, Network, checkpoint, presets};
 
 // As in the commands.
 #[global_allocator]
@@ -25,6 +26,24 @@ fn sampling(c: &mut Criterion) {
         bencher.iter(|| black_box(checkpoint::load(folder.path(), &device).expect("the model is read")));
     });
 
+    // One more token for each of 16 rows, all at one place and each at its own.
+    let causal = AutoregressiveConfig { backbone: config.backbone().clone(), n_blocks: 6 };
+    let Network::Autoregressive(model) = &Network::new(&ModelConfig::Autoregressive(causal), &device).folded() else {
+        unreachable!("an autoregressive model")
+    };
+    for (name, length) in [("at one place", [200; 16]), ("each at its own", std::array::from_fn(|row| 128 + 9 * row))] {
+        let of_row = |n: usize| {
+            let mut cache = Cache::new(1);
+            model.forward_cached(Tensor::<2, Int>::ones([1, n], &device), &mut cache);
+            cache
+        };
+        let cache = Cache::joined(&length.map(of_row));
+        let tokens = Tensor::<2, Int>::ones([16, 1], &device);
+        c.bench_function(&format!("autoregressive step, 16 rows {name}"), |bencher| {
+            bencher.iter(|| black_box(model.forward_cached(tokens.clone(), &mut cache.clone())));
+        });
+    }
+
     let Network::Partition(model) = &network.folded() else { unreachable!("a partition model") };
     let denoiser = PartitionDenoiser { model, device: &device, mask_index: config.backbone().mask_index };
     for steps in [8, 64] {
@@ -37,6 +56,14 @@ fn sampling(c: &mut Criterion) {
             });
         });
     }
+
+    // A step of 16 rows that have decoded different numbers of tokens, 128 on average, and decode 4 each.
+    let state = |n: usize| RowState { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
+    let rows: Vec<RowState> = (0..16).map(|row| state(8 + 16 * row)).collect();
+    let (rows, open): (Vec<&RowState>, Vec<&[usize]>) = rows.iter().map(|row| (row, &[252, 253, 254, 255][..])).unzip();
+    c.bench_function("step of bytes-small, 16 rows of different lengths", |bencher| {
+        bencher.iter(|| black_box(denoiser.logits(&rows, &open).expect("it computes")));
+    });
 
     let (n, n_classes) = (32, 50_258);
     let values: Vec<f32> = (0..n * n_classes).map(|i| ((i * 7919) % 1000) as f32 / 100.0).collect();

@@ -1,144 +1,143 @@
-//! Sampling from an autoregressive network: left to right, one token an evaluation, with a cache of keys and values.
+//! An autoregressive network as a [`Denoiser`]: it gives the logits of the token behind a row's beginning.
 //!
-//! All rows stand at the same position; a row whose prompt reaches further than another's reads its own token there
-//! instead of drawing. As in [`sample`](crate::sample()), each row owns its random stream, one uniform a drawn token.
+//! Keys and values of earlier tokens are kept. They depend on a row's tokens only, so a row finds its own by them: rows join
+//! and leave between steps, and rows that begin alike are read once.
 
-use std::ops::ControlFlow;
+use std::cell::RefCell;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::AutoregressiveTransformer;
 use pgm_model::autoregressive::Cache;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 
-use crate::logits::Pick;
-use crate::sampler::{Change, Outcome, Request, Sampled, Settings, StepView};
+use crate::denoiser::{Denoiser, RowState};
+use crate::order::{Order, OrderKind, View};
+use crate::sampler::{Request, Running, Settings};
 use crate::{InferError, Logits};
 
-/// An autoregressive network, ready to be sampled.
+/// The autoregressive network, left to right with a cache. Of the settings of a row it heeds the draw and the
+/// alternatives.
 #[derive(Debug)]
-pub struct CausalSampler<'a> {
-    /// The network.
-    pub model: &'a AutoregressiveTransformer,
-    /// Where it lives.
-    pub device: &'a Device,
-    /// The class that is never drawn.
-    pub mask_index: usize,
+pub struct CausalDenoiser<'a> {
+    model: &'a AutoregressiveTransformer,
+    device: &'a Device,
+    mask_index: usize,
+    known: RefCell<Known>,
 }
 
-/// Whether an autoregressive network can be asked this.
-///
-/// # Errors
-/// [`InferError::Request`] when the given tokens are not a beginning.
-pub fn check(request: &Request) -> Result<(), InferError> {
-    Row::new(request).map(|_| ())
+// Rows that were read up to these tokens.
+#[derive(Debug, Default)]
+struct Known {
+    tokens: Vec<Vec<u32>>,
+    cache: Cache,
 }
 
-struct Row {
-    tokens: Vec<u32>,
-    n_given: usize,
-    length: usize,
-    rng: ChaCha8Rng,
-    log_probabilities: Vec<f64>,
-    margins: Vec<f64>,
-    alternatives: Vec<Vec<(u32, f64)>>,
-}
+impl<'a> CausalDenoiser<'a> {
+    /// The network on its device; `mask_index` is the class that is never drawn.
+    pub fn new(model: &'a AutoregressiveTransformer, device: &'a Device, mask_index: usize) -> Self {
+        Self { model, device, mask_index, known: RefCell::default() }
+    }
 
-impl Row {
-    fn new(request: &Request) -> Result<Self, InferError> {
-        let mut given = request.given.clone();
-        given.sort_unstable_by_key(|&(position, _)| position);
-        if given.iter().enumerate().any(|(index, &(position, _))| index != position) || given.is_empty() {
-            let message = "an autoregressive model only continues a text: it can neither fill a blank before given text \
-                           nor start without BOS; give a --prompt, or use a partition or masked model";
-            return Err(InferError::Request(message.to_string()));
+    // Reads beginnings of one length.
+    fn read(&self, rows: &[&[u32]]) -> Cache {
+        let mut cache = Cache::new(rows.len());
+        if !rows[0].is_empty() {
+            self.model.forward_cached(self.on_device(rows), &mut cache);
         }
-        Ok(Self {
-            tokens: given.into_iter().map(|(_, token)| token).collect(),
-            n_given: request.given.len(),
-            length: request.length,
-            rng: ChaCha8Rng::seed_from_u64(request.seed),
-            log_probabilities: Vec::new(),
-            margins: Vec::new(),
-            alternatives: Vec::new(),
-        })
+        cache
     }
 
-    fn is_open(&self) -> bool {
-        self.tokens.len() < self.length
+    // Rows of one length, `[B, S]`.
+    fn on_device(&self, rows: &[&[u32]]) -> Tensor<2, Int> {
+        let values: Vec<i32> = rows.iter().copied().flatten().map(|&token| token as i32).collect();
+        Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), self.device)
     }
 
-    fn finish(mut self, mask_index: usize) -> Sampled {
-        let complete = !self.is_open();
-        let order = (self.n_given..self.tokens.len()).collect();
-        self.tokens.resize(self.length, mask_index as u32);
-        Sampled {
-            tokens: self.tokens,
-            order,
-            log_probabilities: self.log_probabilities,
-            margins: self.margins,
-            alternatives: self.alternatives,
-            complete,
+    // The cache of these beginnings, in this order.
+    fn cache_of(&self, rows: &[&[u32]], known: Known) -> Cache {
+        // Most often a row stands where it stood, one token further.
+        let place = |index: usize, row: &[u32]| {
+            let same = |&at: &usize| known.tokens.get(at).is_some_and(|tokens| tokens == row);
+            Some(index).filter(same).or_else(|| (0..known.tokens.len()).find(same))
+        };
+        let mut places: Vec<Option<usize>> = rows.iter().enumerate().map(|(index, row)| place(index, row)).collect();
+        let mut unread: Vec<&[u32]> =
+            rows.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(row, _)| *row).collect();
+        if unread.is_empty() && places.iter().copied().eq((0..known.tokens.len()).map(Some)) {
+            return known.cache;
         }
+        if unread.is_empty() {
+            return known.cache.rows(&places.into_iter().flatten().collect::<Vec<_>>());
+        }
+        unread.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+        unread.dedup();
+        for (row, place) in rows.iter().zip(&mut places).filter(|(_, place)| place.is_none()) {
+            *place = unread.iter().position(|other| other == row).map(|index| known.tokens.len() + index);
+        }
+        let new = unread.chunk_by(|a, b| a.len() == b.len()).map(|rows| self.read(rows));
+        let parts: Vec<Cache> = std::iter::once(known.cache).chain(new).collect();
+        let places: Vec<usize> = places.into_iter().flatten().collect();
+        Cache::joined(&parts).rows(&places)
     }
 }
 
-impl CausalSampler<'_> {
-    /// Samples all requests together. `observe` runs after each token and can stop the run, which then returns what it
-    /// has. Of the settings only the draw and the number of alternatives say anything here.
-    ///
-    /// # Errors
-    /// [`InferError::Request`] when given tokens are not a beginning, [`InferError::Setting`] for a draw that cannot be
-    /// done, [`InferError::Device`] when the device fails.
-    pub fn sample(
-        &self,
-        requests: &[Request],
-        settings: &Settings,
-        observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
-    ) -> Result<Outcome, InferError> {
-        settings.draw.validate()?;
-        let mut rows = requests.iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
-        let start = rows.iter().map(|row| row.tokens.len()).min().unwrap_or(0);
-        let end = rows.iter().map(|row| row.length).max().unwrap_or(0);
-        let mut cache = Cache::default();
-        let mut n_evaluations = 0;
-        for position in start..end {
-            let logits = self.next(&rows, cache.n_tokens()..position, &mut cache)?;
-            n_evaluations += 1;
-            let mut changes = vec![Change::default(); rows.len()];
-            let ends_here = |row: &Row| row.tokens.len() == position && row.is_open();
-            let pick = |(row, state): (usize, &mut Row)| {
-                ends_here(state).then(|| Pick { row, index: 0, uniform: state.rng.random() })
-            };
-            let picks: Vec<Pick> = rows.iter_mut().enumerate().filter_map(pick).collect();
-            let drawn = logits.draw(&picks, self.mask_index, &settings.draw)?;
-            let top = logits.top(&picks, settings.alternatives, self.mask_index)?;
-            for ((pick, drawn), top) in picks.iter().zip(drawn).zip(top) {
-                let (row, change) = (&mut rows[pick.row], &mut changes[pick.row]);
-                row.tokens.push(drawn.class as u32);
-                row.log_probabilities.push(drawn.log_probability);
-                row.margins.push(drawn.margin);
-                change.decoded.push((position, drawn.class as u32));
-                change.log_probabilities.push(drawn.log_probability);
-                if settings.alternatives > 0 {
-                    row.alternatives.push(top.clone());
-                    change.alternatives.push(top);
-                }
-            }
-            let (step, n_steps) = (position + 1 - start, end - start);
-            if observe(&StepView { step, n_steps, n_evaluations, changes: &changes }).is_break() {
-                break;
-            }
+impl Denoiser for CausalDenoiser<'_> {
+    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        let tokens = rows.iter().map(|row| beginning(&row.positions, &row.tokens)).collect::<Result<Vec<_>, _>>()?;
+        if tokens.iter().zip(positions).any(|(tokens, positions)| *positions != [tokens.len()]) {
+            return Err(InferError::Request("an autoregressive model predicts the next token only".into()));
         }
-        Ok(Outcome { rows: rows.into_iter().map(|row| row.finish(self.mask_index)).collect(), n_evaluations })
+        let before: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
+        let last: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[tokens.len() - 1..]).collect();
+        // Taken, so that nothing is known should the device fail.
+        let mut cache = self.cache_of(&before, self.known.take());
+        let logits = Logits::new(self.model.forward_cached(self.on_device(&last), &mut cache))?;
+        self.known.replace(Known { tokens, cache });
+        Ok(logits)
     }
 
-    // Logits of the token after those at `new`, `[B, 1, V]`; a row that has ended reads BOS there and is not looked at.
-    fn next(&self, rows: &[Row], new: std::ops::Range<usize>, cache: &mut Cache) -> Result<Logits, InferError> {
-        let shape = [rows.len(), new.len()];
-        let token = |row: &Row, position: usize| *row.tokens.get(position).unwrap_or(&row.tokens[0]) as i32;
-        let values = rows.iter().flat_map(|row| new.clone().map(move |position| token(row, position))).collect();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(values, shape), self.device);
-        Logits::new(self.model.forward_cached(tokens, cache))
+    fn mask_index(&self) -> usize {
+        self.mask_index
+    }
+
+    fn row(&self, request: &Request, settings: &Settings) -> Result<Running, InferError> {
+        let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
+        beginning(&positions, &tokens)?;
+        if !matches!(settings.order, OrderKind::Uniform | OrderKind::Sequential) {
+            return Err(only_order());
+        }
+        // However many steps there are to be, each decodes one token.
+        let settings = Settings { steps: 1, ..*settings };
+        Running::with_order(request, &settings, |_, _| Box::new(LeftToRight))
+    }
+}
+
+/// What an order of one's own is told.
+pub(crate) fn only_order() -> InferError {
+    InferError::Request("an autoregressive model writes from left to right and in no other order".into())
+}
+
+// Tokens by position, if they are a beginning.
+fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError> {
+    let mut given: Vec<(usize, u32)> = positions.iter().copied().zip(tokens.iter().copied()).collect();
+    given.sort_unstable();
+    if given.is_empty() || given.iter().enumerate().any(|(index, &(position, _))| index != position) {
+        let message = "an autoregressive model only continues a text: it can neither fill a blank before given text nor \
+                       start without BOS; give a --prompt, or use a partition or masked model";
+        return Err(InferError::Request(message.to_string()));
+    }
+    Ok(given.into_iter().map(|(_, token)| token).collect())
+}
+
+// One token a step.
+struct LeftToRight;
+
+impl Order for LeftToRight {
+    fn look(&mut self, view: &View<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+        view.open.first().copied().into_iter().collect()
+    }
+
+    fn sets_the_pace(&self) -> bool {
+        true
     }
 }

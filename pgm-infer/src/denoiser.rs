@@ -5,6 +5,7 @@ use pgm_model::ops::is_flex;
 use pgm_model::{CleanTokens, JoinedRows, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
 
 use crate::logits::in_host_memory;
+use crate::sampler::{Request, Running, Settings};
 use crate::{InferError, Logits};
 
 /// What is decoded of one row so far.
@@ -23,11 +24,19 @@ pub trait Denoiser {
     /// Logits at `positions[row]` of each row; rows may ask for different numbers of positions.
     ///
     /// # Errors
-    /// [`InferError::Device`] when the device fails.
+    /// [`InferError::Device`] when the device fails, [`InferError::Request`] for what this cannot predict.
     fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError>;
 
     /// The class that is never drawn.
     fn mask_index(&self) -> usize;
+
+    /// A row about to be sampled from this.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] and [`InferError::Request`] for what cannot be done.
+    fn row(&self, request: &Request, settings: &Settings) -> Result<Running, InferError> {
+        Running::new(request, settings)
+    }
 }
 
 fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {

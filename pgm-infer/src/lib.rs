@@ -25,7 +25,7 @@ pub mod serve;
 pub mod template;
 pub mod text;
 
-pub use causal::CausalSampler;
+pub use causal::CausalDenoiser;
 pub use denoiser::{Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser};
 pub use draw::DrawSettings;
 pub use engine::Engine;

@@ -336,7 +336,8 @@ pub struct Advanced {
 /// [`InferError::Request`] of its row alone, which is then done.
 ///
 /// # Errors
-/// [`InferError::Device`] when the device fails.
+/// [`InferError::Device`] when the device fails, [`InferError::Request`] for a row that the denoiser did not
+/// [begin](Denoiser::row) and cannot sample.
 pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Advanced, InferError> {
     let mut changes: Vec<Result<Change, InferError>> = rows.iter().map(|_| Ok(Change::default())).collect();
     let (mut active, mut looked, mut due) = (Vec::new(), Vec::new(), Vec::new());
@@ -427,8 +428,7 @@ pub fn sample(
     settings: &Settings,
     observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
 ) -> Result<Outcome, InferError> {
-    settings.validate()?;
-    let mut rows = requests.iter().map(|request| Running::new(request, settings)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = requests.iter().map(|request| denoiser.row(request, settings)).collect::<Result<Vec<_>, _>>()?;
     let n_steps = rows.iter().map(Running::n_steps).max().unwrap_or(0);
     let (mut step, mut n_evaluations) = (0, 0);
     while rows.iter().any(|row| !row.is_done()) {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::engine::Options;
-use pgm_infer::serve::{Limits, Phase, Server, router};
+use pgm_infer::serve::{Limits, Phase, Server, local_only, router};
 use pgm_infer::{Engine, TextModel};
 use tokio::net::TcpListener;
 
@@ -84,6 +84,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let app = router(server);
+    let app = if open && address.ip().is_loopback() { local_only(app) } else { app };
     let mut until = stopped.clone();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
         let _ = until.wait_for(|stop| *stop).await;

@@ -10,7 +10,7 @@ use pgm_model::{ModelConfig, Network, WeightType};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use crate::causal::CausalSampler;
+use crate::causal::CausalDenoiser;
 use crate::denoiser::{Denoiser, FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
 use crate::sampler::{Outcome, Request, Settings, StepView, sample};
 use crate::template::Part;
@@ -219,11 +219,22 @@ impl TextModel {
     /// A row that starts with BOS and the parts of a template, and is open behind them up to `length`.
     ///
     /// Without `length` a template with blanks of given length only is as long as its parts; plain text is continued to the
-    /// trained length, and blanks of free length fill the row up to there.
+    /// trained length, and blanks of free length fill the row up to there. Only with `length` is a row longer than that.
     ///
     /// # Errors
     /// [`InferError::Request`] when the parts do not fit into `length` or leave nothing to fill in.
     pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<Request, InferError> {
+        self.request_within(self.config.backbone().length, parts, length, seed)
+    }
+
+    /// As [`request`](Self::request), with the most tokens that a row may have without a `length`.
+    pub(crate) fn request_within(
+        &self,
+        most: usize,
+        parts: &[Part],
+        length: Option<usize>,
+        seed: u64,
+    ) -> Result<Request, InferError> {
         let texts = parts.iter().map(|part| match part {
             Part::Text(text) => self.encode(text),
             Part::Blank(_) | Part::Free => Ok(Vec::new()),
@@ -236,9 +247,15 @@ impl TextModel {
         };
         let fixed = parts.iter().zip(&texts).map(size).fold(1_usize, usize::saturating_add);
         let has_blank = parts.iter().any(|part| matches!(part, Part::Blank(_)));
-        let trained = self.config.backbone().length;
-        let length = length.unwrap_or(if has_blank && n_free == 0 { fixed } else { trained });
         let next = fixed.saturating_add(n_free);
+        if length.is_none() && next > most {
+            let message = format!(
+                "the text and its blanks need {next} tokens with BOS; the model's rows have {most}, and a longer one must be \
+                 asked for with --length"
+            );
+            return Err(InferError::Request(message));
+        }
+        let length = length.unwrap_or(if has_blank && n_free == 0 { fixed } else { most });
         if length > MAX_LENGTH {
             return Err(InferError::Request(format!("--length is {length}, a row has at most {MAX_LENGTH} tokens")));
         }
@@ -281,11 +298,9 @@ impl TextModel {
         self.source().generate(requests, settings, route, observe)
     }
 
-    /// What gives the logits of a step, for a loop of one's own around [`advance`](crate::sampler::advance).
-    ///
-    /// # Errors
-    /// As [`Source::denoiser`].
-    pub fn denoiser(&self, route: Route) -> Result<Box<dyn Denoiser + '_>, InferError> {
+    /// What gives the logits of a step, for a loop of one's own around [`advance`](crate::sampler::advance). Only partition
+    /// models have two routes.
+    pub fn denoiser(&self, route: Route) -> Box<dyn Denoiser + '_> {
         self.source().denoiser(route)
     }
 
@@ -321,30 +336,23 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// What gives the logits of a step.
-    ///
-    /// # Errors
-    /// [`InferError::Request`] for an autoregressive network, which knows one order only.
-    pub fn denoiser(&self, route: Route) -> Result<Box<dyn Denoiser + 'a>, InferError> {
+    pub fn denoiser(&self, route: Route) -> Box<dyn Denoiser + 'a> {
         let Self { network, config, device } = *self;
         let mask_index = config.backbone().mask_index;
-        Ok(match (network, route) {
-            (Network::Autoregressive(_), _) => {
-                let message = "an autoregressive model writes from left to right and in no other order";
-                return Err(InferError::Request(message.into()));
-            }
+        match (network, route) {
+            (Network::Autoregressive(model), _) => Box::new(CausalDenoiser::new(model, device, mask_index)),
             (Network::Masked(model), _) => {
                 Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
             }
             (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
             (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
-        })
+        }
     }
 
-    /// Samples requests together: an autoregressive network left to right with a cache, which only the draw of
-    /// `settings` concerns, the others by [`sample`].
+    /// Samples requests together; see [`sample`].
     ///
     /// # Errors
-    /// As [`sample`] and [`CausalSampler::sample`].
+    /// As [`sample`].
     pub fn generate(
         &self,
         requests: &[Request],
@@ -352,10 +360,6 @@ impl<'a> Source<'a> {
         route: Route,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
     ) -> Result<Outcome, InferError> {
-        if let Network::Autoregressive(model) = self.network {
-            let mask_index = self.config.backbone().mask_index;
-            return CausalSampler { model, device: self.device, mask_index }.sample(requests, settings, observe);
-        }
-        sample(self.denoiser(route)?.as_ref(), requests, settings, observe)
+        sample(self.denoiser(route).as_ref(), requests, settings, observe)
     }
 }

@@ -51,6 +51,14 @@ fn an_engine_is_shared_between_threads() {
     }
 }
 
+fn autoregressive() -> ModelConfig {
+    ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 })
+}
+
+fn masked() -> ModelConfig {
+    ModelConfig::Masked(MaskedConfig { backbone: backbone(), n_blocks: 1 })
+}
+
 fn random_task(rng: &mut StdRng) -> Task {
     let length = rng.random_range(2..24_usize);
     let mut given = vec![(0, backbone().bos_index as u32)];
@@ -83,13 +91,40 @@ fn sampled(engine: &Engine, task: &Task) -> Vec<Sampled> {
     answers.into_iter().map(|answer| answer.sampled).collect()
 }
 
+// A beginning of any length, some of them alike.
+fn random_continuation(rng: &mut StdRng) -> Task {
+    let length = rng.random_range(2..24_usize);
+    let n_given = rng.random_range(1..length);
+    let word = rng.random_range(0..2);
+    let mut given: Vec<(usize, u32)> = (0..n_given).map(|position| (position, word)).collect();
+    given[0].1 = backbone().bos_index as u32;
+    let mut task = random_task(rng);
+    (task.text, task.settings.order) = (Text::Tokens { given, length }, OrderKind::Uniform);
+    task
+}
+
 #[test]
-#[allow(clippy::print_stdout)]
 fn a_thousand_mixtures_give_each_task_the_tokens_it_gets_alone() {
+    mixtures(1000, &partition(), random_task);
+}
+
+#[test]
+fn continuations_share_evaluations_and_keep_the_tokens_they_get_alone() {
+    mixtures(300, &autoregressive(), random_continuation);
+}
+
+#[test]
+fn masked_rows_share_evaluations_and_keep_the_tokens_they_get_alone() {
+    mixtures(200, &masked(), random_task);
+}
+
+#[allow(clippy::print_stdout)]
+fn mixtures(n: usize, config: &ModelConfig, random_task: impl Fn(&mut StdRng) -> Task) {
     let mut rng = StdRng::seed_from_u64(11);
+    let engine = |max_batch| Engine::new(model(config), &Options { max_batch, ..Options::default() }).unwrap();
     let (together, alone) = (engine(8), engine(1));
     let (mut n_rows, mut n_ties) = (0, 0);
-    for _ in 0..1000 {
+    for _ in 0..n {
         let tasks: Vec<Task> = (0..rng.random_range(2..6)).map(|_| random_task(&mut rng)).collect();
         // All are handed over at once or with a pause, so that some join while others are half done.
         let streams: Vec<_> = tasks
@@ -126,7 +161,7 @@ fn a_thousand_mixtures_give_each_task_the_tokens_it_gets_alone() {
             }
         }
     }
-    println!("{n_rows} rows in 1000 mixtures, {n_ties} decided by rounding");
+    println!("{n_rows} rows in {n} mixtures, {n_ties} decided by rounding");
     assert!(n_ties * 500 <= n_rows, "{n_ties} of {n_rows}");
 }
 
@@ -268,6 +303,9 @@ fn what_cannot_be_done_is_said_at_once() {
     assert!(refuse(Task { n: 0, ..task("w1", 1, 0) }).contains("-n 0"));
     assert!(refuse(Task { stop: vec![String::new()], ..task("w1", 1, 0) }).contains("stop string"));
     assert!(refuse(Task { length: Some(2), ..task("w1 w2 w3", 1, 0) }).contains("--length is 2"));
+    let long = Task::new(Text::Template("w1 {500} w2".into(), 8));
+    assert!(refuse(long.clone()).contains("need 503 tokens"), "longer than the model's rows");
+    assert!(engine.submit(Task { length: Some(503), ..long }, Box::new(|_| ControlFlow::Break(()))).is_ok());
     let tokens = |given, length| Task::new(Text::Tokens { given, length });
     assert!(refuse(tokens(vec![(0, 99)], 4)).contains("token 99"));
     assert!(refuse(tokens(vec![(9, 1)], 4)).contains("position 9"));
@@ -348,10 +386,7 @@ fn a_listener_may_hold_the_engine() {
 
 #[test]
 fn the_baselines_are_served_too() {
-    let configs = [
-        ModelConfig::Masked(MaskedConfig { backbone: backbone(), n_blocks: 1 }),
-        ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 }),
-    ];
+    let configs = [masked(), autoregressive()];
     for config in configs {
         let engine = Engine::new(model(&config), &Options::default()).unwrap();
         let mut task = task("w1 w2", 6, 3);
@@ -359,21 +394,23 @@ fn the_baselines_are_served_too() {
         let answers = engine.generate(task, &mut quiet).unwrap();
         assert!(answers.len() == 2 && answers.iter().all(|answer| answer.text.starts_with("w1 w2 ")), "{answers:?}");
     }
-    let causal = &ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 });
+    let causal = &autoregressive();
     let engine = Engine::new(model(causal), &Options::default()).unwrap();
     let refuse = |task: Task| engine.submit(task, Box::new(|_| ControlFlow::Continue(()))).unwrap_err().to_string();
     assert!(refuse(Task::new(Text::Template("w1 {2} w2".into(), 2))).contains("fill a blank"));
     let mut other = task("w1", 6, 3);
     other.settings.order = OrderKind::Dilated;
     assert!(refuse(other).contains("left to right"));
-    // A batch is as large as the engine takes; a stop string ends a text before its last token.
+    // A batch is as large as the engine takes; a stop string ends a text before its last token, whatever the others do.
     let small = Engine::new(model(causal), &Options { max_batch: 2, ..Options::default() }).unwrap();
     let all = small.generate(Task { n: 5, ..task("w1", 6, 3) }, &mut quiet).unwrap();
     let indices: Vec<usize> = all.iter().map(|answer| answer.index).collect();
     assert_eq!(indices, [0, 1, 2, 3, 4]);
     let words: Vec<&str> = all[0].text.split(' ').collect();
     let stop = format!("{} ", words[3]);
-    let cut = small.generate(Task { stop: vec![stop.clone()], ..task("w1", 6, 3) }, &mut quiet).unwrap().remove(0);
+    let mut cut = small.generate(Task { stop: vec![stop.clone()], n: 2, ..task("w1", 6, 3) }, &mut quiet).unwrap();
+    assert_eq!(cut[1].sampled.complete, !all[1].text.contains(&stop), "{cut:?}");
+    let cut = cut.remove(0);
     assert!(cut.finish == Finish::Stop(stop) && !cut.sampled.complete && all[0].text.starts_with(&cut.text), "{cut:?}");
     // An engine that goes does not write the text to its end.
     let events = engine.events(Task { length: Some(600), ..task("w1", 6, 3) }).unwrap();

@@ -145,8 +145,44 @@ fn a_cached_token_has_the_logits_of_the_whole_sequence() {
         let expected = whole.clone().narrow(1, end - 1, 1);
         let difference: f32 = (cached - expected).abs().max().into_scalar();
         assert!(difference < 2e-5, "tokens {start}..{end}: {difference:e}");
-        assert_eq!(cache.n_tokens(), end);
+        assert_eq!(cache.lengths(), [end; 2]);
     }
+}
+
+#[test]
+fn rows_of_a_cache_join_and_leave_without_changing_each_other() {
+    let (_, network) = autoregressive();
+    let Network::Autoregressive(model) = &network else { unreachable!() };
+    let device = Device::flex();
+    let tokens = |ids: &[i32], n_rows: usize| {
+        Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [n_rows, ids.len() / n_rows]), &device)
+    };
+    let read = |ids: &[i32]| {
+        let mut cache = Cache::new(1);
+        model.forward_cached(tokens(ids, 1), &mut cache);
+        cache
+    };
+    let same = |cached: Tensor<3>, rows: &[&[i32]]| {
+        for (index, ids) in rows.iter().enumerate() {
+            let whole = model.forward(tokens(ids, 1)).narrow(1, ids.len() - 1, 1);
+            let difference: f32 = (cached.clone().narrow(0, index, 1) - whole).abs().max().into_scalar();
+            assert!(difference < 2e-5, "{ids:?}: {difference:e}");
+        }
+    };
+    // One that has read nothing among them.
+    let mut cache = Cache::joined(&[read(&[1, 2, 3]), Cache::default(), read(&[4]), Cache::new(1)]);
+    assert_eq!(cache.lengths(), [3, 1, 0]);
+    let logits = model.forward_cached(tokens(&[5, 6, 7], 3), &mut cache);
+    same(logits, &[&[1, 2, 3, 5], &[4, 6], &[7]]);
+    // The longest leaves, one is taken twice, another joins.
+    let mut cache = Cache::joined(&[cache.rows(&[2, 1, 1]), read(&[8, 9, 3, 2])]);
+    assert_eq!(cache.lengths(), [1, 2, 2, 4]);
+    let logits = model.forward_cached(tokens(&[2, 3, 4, 5], 4), &mut cache);
+    same(logits, &[&[7, 2], &[4, 6, 3], &[4, 6, 4], &[8, 9, 3, 2, 5]]);
+    // Where none is shorter than another, several tokens at once.
+    let mut cache = cache.rows(&[1, 2]);
+    let logits = model.forward_cached(tokens(&[1, 2, 3, 4], 2), &mut cache);
+    same(logits, &[&[4, 6, 3, 1, 2], &[4, 6, 4, 3, 4]]);
 }
 
 #[test]

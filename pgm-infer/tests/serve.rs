@@ -10,7 +10,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use pgm_infer::Engine;
 use pgm_infer::engine::Options;
-use pgm_infer::serve::{Limits, Phase, Server, router};
+use pgm_infer::serve::{Limits, Phase, Server, local_only, router};
 use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -85,8 +85,9 @@ async fn every_route_of_the_description_answers() {
     let (_, description) = ask(&app, get("/openapi.json")).await;
     for (route, methods) in description["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let request =
-                Request::builder().method(method.to_uppercase().as_str()).uri(route).body(Body::empty()).unwrap();
+            let method = method.to_uppercase();
+            let route = route.replace("{id}", "tiny");
+            let request = Request::builder().method(method.as_str()).uri(&route).body(Body::empty()).unwrap();
             let status = app.clone().oneshot(request).await.unwrap().status();
             assert!(
                 ![StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status),
@@ -96,7 +97,8 @@ async fn every_route_of_the_description_answers() {
     }
     let (_, models) = ask(&app, get("/v1/models")).await;
     assert_eq!((&models["data"][0]["id"], &models["data"][0]["context_length"]), (&json!("tiny"), &json!(24)));
-    for (request, status) in [(get("/nothing"), 404), (get("/infill"), 405)] {
+    assert_eq!(ask(&app, get("/v1/models/tiny")).await.1, models["data"][0]);
+    for (request, status) in [(get("/nothing"), 404), (get("/infill"), 405), (get("/v1/models/other"), 404)] {
         let (found, answer) = ask(&app, request).await;
         assert!(found == status && answer["error"]["message"].is_string(), "{found} {answer}");
     }
@@ -238,12 +240,17 @@ async fn infilling_takes_a_template_or_two_sides() {
     assert_eq!((&sides["text"], &sides["content"]), (&same["text"], &same["blanks"][0]));
     // As editors of llama.cpp's protocol send it.
     let editor = json!({
-        "input_prefix": "w1 ", "prompt": "w4 ", "input_suffix": "w3", "n_predict": 2, "seed": -1, "input_extra": [],
-        "cache_prompt": true, "steps": 2,
+        "input_prefix": "w1 ", "prompt": "w4 ", "input_suffix": "w3", "n_predict": 2, "seed": -1, "cache_prompt": true,
+        "input_extra": [{"filename": "a.txt", "text": "w9"}], "n_indent": 0, "samplers": ["top_k", "top_p", "infill"],
+        "top_k": 40, "top_p": 0.99, "stop": [], "t_max_prompt_ms": 500, "t_max_predict_ms": 1000, "stream": false,
+        "response_fields": ["content", "timings/prompt_n"], "steps": 2,
     });
     let words = done(&app, "/infill", &editor).await["text"].as_str().unwrap().to_string();
     let words: Vec<&str> = words.split_whitespace().collect();
     assert_eq!((words.len(), words[0], words[1], words[4]), (5, "w1", "w4", "w3"));
+    let mut ahead = editor.clone();
+    ahead["n_predict"] = json!(0);
+    assert_eq!(done(&app, "/infill", &ahead).await["content"], "");
     let free = done(&app, "/infill", &json!({"input_prefix": "w1", "input_suffix": "w2"})).await;
     assert_eq!(free["tokens"].as_array().unwrap().len(), 24, "it fills the model's length");
 
@@ -287,8 +294,8 @@ async fn what_cannot_be_done_is_said_in_openais_shape() {
         ("/infill", json!({"template": "w1 {0}"}), 400, "{0}"),
         ("/infill", json!({"template": "w1 {99999999999}"}), 400, "24"),
         ("/infill", json!({"template": "w1", "input_prefix": "w2"}), 400, "not both"),
-        ("/infill", json!({"input_prefix": "w1", "n_predict": 0}), 400, "n_predict"),
-        ("/infill", json!({"input_prefix": "w1", "input_extra": [{"text": "w2"}]}), 400, "input_extra"),
+        ("/infill", json!({"input_prefix": "w1", "n_predict": -2}), 400, "n_predict"),
+        ("/infill", json!({"template": "w1 {20} w2 w3 w4 w5"}), 400, "26"),
         ("/infill", json!({"input_prefix": "w1", "seed": -2}), 400, "seed"),
     ];
     for (route, body, status, says) in cases {
@@ -318,7 +325,22 @@ async fn a_key_is_asked_for_where_there_is_one() {
         assert_eq!(ask(&app, request).await.0, status, "{key:?}");
     }
     assert_eq!(ask(&app, get("/metrics")).await.0, 401);
+    assert_eq!(ask(&app, get("/v1/models/tiny")).await.0, 401);
     assert_eq!(ask(&app, get("/health")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_local_server_answers_to_local_names_only() {
+    let app = local_only(app());
+    let from = |host: &str| Request::get("/v1/models").header(header::HOST, host).body(Body::empty()).unwrap();
+    for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080", "127.3.2.1"] {
+        assert_eq!(ask(&app, from(host)).await.0, StatusCode::OK, "{host}");
+    }
+    for host in ["example.org", "example.org:8080", "10.0.0.1", "localhost.example.org", ""] {
+        let (status, answer) = ask(&app, from(host)).await;
+        assert!(status == StatusCode::FORBIDDEN && answer["error"]["code"] == "wrong_host", "{host}: {answer}");
+    }
+    assert_eq!(ask(&app, get("/v1/models")).await.0, StatusCode::OK, "without a name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,8 +359,24 @@ async fn a_full_queue_refuses_and_whoever_leaves_frees_the_place() {
         (response.status(), &response.headers()[header::RETRY_AFTER]),
         (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
     );
+    let n_waiting = async || {
+        let metrics = text(app.clone().oneshot(get("/metrics")).await.unwrap()).await;
+        let line = metrics.lines().find(|line| line.starts_with("pgm_samples_waiting{"))?;
+        line.rsplit(' ').next()?.parse::<usize>().ok()
+    };
+    let until = async |n: usize| {
+        for _ in 0..500 {
+            if n_waiting().await == Some(n) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never are {n} waiting");
+    };
+    until(1).await;
     // Both clients go away: as a server drops what it does for a connection that is closed.
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    until(0).await;
     for _ in 0..200 {
         let (status, _) = ask(&app, post("/v1/completions", &json!({"prompt": "w1", "max_tokens": 2}))).await;
         if status == StatusCode::OK {

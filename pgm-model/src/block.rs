@@ -4,7 +4,7 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::{Visibility, attend, split_heads};
 use crate::conditioning::{folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, plain_norm};
@@ -138,6 +138,36 @@ impl KeyValues {
             None => (k, v),
         };
         self.0.insert(all).clone()
+    }
+
+    /// The last `width` tokens of some rows.
+    pub(crate) fn rows(&self, rows: &[usize], width: usize) -> Self {
+        let of = |x: &Tensor<4>| {
+            let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &x.device());
+            x.clone().narrow(2, x.dims()[2] - width, width).select(0, index)
+        };
+        Self(self.0.as_ref().map(|(k, v)| (of(k), of(v))))
+    }
+
+    /// The rows of several, each filled up with zeros in front to `width` tokens. The number is that of a part's rows, which
+    /// may hold nothing at all.
+    pub(crate) fn joined(parts: &[(Option<&Self>, usize)], width: usize) -> Self {
+        let held = |part: Option<&Self>| part.and_then(|part| part.0.clone());
+        let Some((like, _)) = parts.iter().find_map(|(part, _)| held(*part)) else { return Self(None) };
+        let [_, n_heads, _, head_dim] = like.dims();
+        let zeros =
+            |n_rows, n_tokens| Tensor::zeros([n_rows, n_heads, n_tokens, head_dim], (&like.device(), like.dtype()));
+        let filled = |x: Tensor<4>| match x.dims() {
+            [_, _, n_tokens, _] if n_tokens == width => x,
+            [n_rows, _, n_tokens, _] => Tensor::cat(vec![zeros(n_rows, width - n_tokens), x], 2),
+        };
+        let whole = |&(part, n_rows): &(Option<&Self>, usize)| match held(part) {
+            Some((k, v)) => (filled(k), filled(v)),
+            None => (zeros(n_rows, width), zeros(n_rows, width)),
+        };
+        let (keys, values): (Vec<_>, Vec<_>) = parts.iter().map(whole).unzip();
+        Self(Some((Tensor::cat(keys, 0), Tensor::cat(values, 0))))
     }
 }
 

@@ -23,11 +23,12 @@ pub use reading::Blank;
 use reading::Reading;
 use worker::{Shared, Worker};
 
-use crate::order::{Order, OrderKind};
-use crate::sampler::{Change, Request, Running, Sampled, Settings};
+use crate::causal::only_order;
+use crate::order::Order;
+use crate::sampler::{Change, Request, Sampled, Settings};
 use crate::template::{self, Part};
 use crate::text::ModelBytes;
-use crate::{InferError, TextModel, causal};
+use crate::{InferError, Route, TextModel};
 
 /// Samples of a task.
 const MAX_SAMPLES: usize = 1 << 16;
@@ -49,7 +50,7 @@ pub type Watch = Arc<dyn Fn(&Tick) + Send + Sync>;
 /// One step of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Tick {
-    /// Rows that took part.
+    /// Rows that took part; none where those who waited have left.
     pub n_rows: usize,
     /// Rows that wait for a seat.
     pub n_waiting: usize,
@@ -92,7 +93,7 @@ pub enum Text {
     },
 }
 
-/// Makes the order of one row of its open positions; see [`Running::with_order`].
+/// Makes the order of one row of its open positions; see [`Running::with_order`](crate::sampler::Running::with_order).
 pub type StartOrder = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order> + Send + Sync>;
 
 /// What is asked for.
@@ -100,7 +101,8 @@ pub type StartOrder = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order>
 pub struct Task {
     /// What is given.
     pub text: Text,
-    /// Tokens of the row, BOS included [default: the template's, else the model's].
+    /// Tokens of the row, BOS included [default: the template's, else the model's]. A row longer than the model was trained
+    /// on must be asked for here.
     pub length: Option<usize>,
     /// Steps, schedule, order and draw.
     pub settings: Settings,
@@ -233,7 +235,6 @@ pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
 pub struct Engine {
     sender: Option<Sender<Job>>,
     worker: Option<JoinHandle<()>>,
-    closing: Arc<AtomicBool>,
     model: Arc<TextModel>,
 }
 
@@ -277,13 +278,11 @@ impl Engine {
         let model = Arc::new(model.with_weights(options.weights)?);
         let (sender, jobs) = channel();
         let (of_worker, options) = (Arc::clone(&model), options.clone());
-        let closing = Arc::new(AtomicBool::new(false));
-        let closes = Arc::clone(&closing);
         let worker = std::thread::Builder::new()
             .name("pgm-engine".into())
-            .spawn(move || Worker::new(&of_worker, options, &closes).run(&jobs))
+            .spawn(move || Worker::new(&of_worker, options).run(&jobs))
             .map_err(|error| InferError::Device(format!("no thread for the engine: {error}")))?;
-        Ok(Self { sender: Some(sender), worker: Some(worker), closing, model })
+        Ok(Self { sender: Some(sender), worker: Some(worker), model })
     }
 
     /// The model: its configuration, its sampler defaults, tokens of a text and a text of tokens, without waiting for
@@ -314,13 +313,9 @@ impl Engine {
         };
         let first = request(task.seed)?;
         // Whether sampling takes the request, too.
-        Running::new(&first, &task.settings)?;
-        if matches!(self.model.network(), Network::Autoregressive(_)) {
-            causal::check(&first)?;
-            if task.order.is_some() || task.settings.order != OrderKind::Uniform {
-                let message = "an autoregressive model writes from left to right and in no other order";
-                return Err(InferError::Request(message.into()));
-            }
+        self.model.denoiser(Route::Clean).row(&first, &task.settings)?;
+        if task.order.is_some() && matches!(self.model.network(), Network::Autoregressive(_)) {
+            return Err(only_order());
         }
         let numbers = 0..task.n as u64;
         let requests = numbers.map(|index| Request { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
@@ -408,7 +403,6 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
         self.sender = None;
         // A listener that holds the engine lets go of it on the worker itself, which then ends by itself.
         if let Some(worker) = self.worker.take().filter(|worker| worker.thread().id() != std::thread::current().id()) {

@@ -8,11 +8,10 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pgm_model::Network;
-
 use super::reading::{Read, Reading};
 use super::{Answer, Event, Finish, Job, Listener, Options, Tick};
-use crate::sampler::{Change, Request, Running, Sampled, Settings, StepView, advance};
+use crate::denoiser::Denoiser;
+use crate::sampler::{Change, Running, advance};
 use crate::{InferError, Route, TextModel};
 
 /// What the samples of a task share.
@@ -55,50 +54,46 @@ struct Seat {
 pub(super) struct Worker<'a> {
     model: &'a TextModel,
     options: Options,
-    // Set before the last sender goes, for tasks that do not stop between steps to look at the queue.
-    closing: &'a AtomicBool,
     waiting: VecDeque<Seat>,
     seats: Vec<Seat>,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(model: &'a TextModel, options: Options, closing: &'a AtomicBool) -> Self {
-        Self { model, options, closing, waiting: VecDeque::new(), seats: Vec::new() }
+    pub(super) fn new(model: &'a TextModel, options: Options) -> Self {
+        Self { model, options, waiting: VecDeque::new(), seats: Vec::new() }
     }
 
     // Until nobody can hand anything over any more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        loop {
-            if self.waiting.is_empty() && self.seats.is_empty() {
-                let Ok(job) = jobs.recv() else { return };
-                self.admit(job);
-            }
-            loop {
-                match jobs.try_recv() {
-                    Ok(job) => self.admit(job),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => {
-                        let left = self.seats.drain(..).chain(self.waiting.drain(..));
-                        left.for_each(|seat| finish(self.model, seat, Finish::Cancelled));
-                        return;
+        while let Ok(job) = jobs.recv() {
+            // One for as long as there is work: what it keeps of the rows goes when they are done.
+            let denoiser = self.model.denoiser(Route::Clean);
+            self.admit(job, denoiser.as_ref());
+            while !(self.waiting.is_empty() && self.seats.is_empty()) {
+                loop {
+                    match jobs.try_recv() {
+                        Ok(job) => self.admit(job, denoiser.as_ref()),
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            let left = self.seats.drain(..).chain(self.waiting.drain(..));
+                            left.for_each(|seat| finish(self.model, seat, Finish::Cancelled));
+                            return;
+                        }
                     }
                 }
+                self.sort_out();
+                self.step(denoiser.as_ref());
             }
-            self.sort_out();
-            self.step();
         }
     }
 
-    fn admit(&mut self, job: Job) {
+    fn admit(&mut self, job: Job, denoiser: &dyn Denoiser) {
         let Job { requests, settings, order, shared } = job;
         let shared = Arc::new(Mutex::new(shared));
-        if matches!(self.model.network(), Network::Autoregressive(_)) {
-            return self.left_to_right(&requests, &settings, &shared);
-        }
         for (index, request) in requests.iter().enumerate() {
             let row = guarded(|| match &order {
                 Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
-                None => Running::new(request, &settings),
+                None => denoiser.row(request, &settings),
             });
             let shared = Arc::clone(&shared);
             match row {
@@ -131,13 +126,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn step(&mut self) {
-        if self.seats.is_empty() {
-            return;
-        }
+    fn step(&mut self, denoiser: &dyn Denoiser) {
         let (model, began, n_rows) = (self.model, Instant::now(), self.seats.len());
+        if n_rows == 0 {
+            // All who waited have left.
+            return self.watched(&Tick { n_rows, n_waiting: 0, n_decoded: 0, duration: Duration::ZERO, failed: false });
+        }
         let mut rows: Vec<&mut Running> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
-        let result = guarded(|| advance(model.denoiser(Route::Clean)?.as_ref(), &mut rows));
+        let result = guarded(|| advance(denoiser, &mut rows));
         let changes = result.as_ref().map_or(&[][..], |advanced| &advanced.changes);
         let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
         let (n_waiting, failed) = (self.waiting.len(), result.is_err());
@@ -162,6 +158,12 @@ impl<'a> Worker<'a> {
                     tell(&seat.shared, Event::Failed { index: seat.index, error, partial });
                 }
             }
+        }
+    }
+
+    fn watched(&self, tick: &Tick) {
+        if let Some(watch) = &self.options.watch {
+            let _ = catch_unwind(AssertUnwindSafe(|| watch(tick)));
         }
     }
 }
@@ -221,26 +223,13 @@ fn tell(shared: &Mutex<Shared>, event: Event) {
     }
 }
 
+// A sample that goes no further.
 fn finish(model: &TextModel, seat: Seat, finish: Finish) {
     let Seat { shared, index, seed, row, started } = seat;
     let sampled = row.sampled(model.config().backbone().mask_index);
-    end(model, &shared, Ending { index, seed, sampled, steps: row.step(), started }, finish);
-}
-
-// A sample that goes no further.
-struct Ending {
-    index: usize,
-    seed: u64,
-    sampled: Sampled,
-    steps: usize,
-    started: Option<Instant>,
-}
-
-fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish) {
-    let Ending { index, seed, sampled, steps, started } = ending;
     let whole = !matches!(finish, Finish::Cancelled | Finish::Timeout);
     let (read, queued) = {
-        let shared = lock(shared);
+        let shared = lock(&shared);
         (shared.reading.read(model, &sampled.tokens, whole), shared.queued)
     };
     let now = Instant::now();
@@ -251,90 +240,12 @@ fn end(model: &TextModel, shared: &Mutex<Shared>, ending: Ending, finish: Finish
             text,
             blanks,
             sampled,
-            steps,
+            steps: row.step(),
             finish: ended.unwrap_or(finish),
             queued: started.unwrap_or(now) - queued,
             duration: started.map_or(Duration::ZERO, |started| now - started),
         })),
         Err(error) => Event::Failed { index, error, partial: Some(sampled) },
     };
-    tell(shared, event);
-}
-
-impl Worker<'_> {
-    fn watched(&self, tick: &Tick) {
-        if let Some(watch) = &self.options.watch {
-            let _ = catch_unwind(AssertUnwindSafe(|| watch(tick)));
-        }
-    }
-
-    // An autoregressive model takes one task at a time: its cache belongs to rows that stand at one position.
-    fn left_to_right(&self, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
-        for (part, requests) in requests.chunks(self.options.max_batch).enumerate() {
-            self.rows_left_to_right(part * self.options.max_batch, requests, settings, shared);
-        }
-    }
-
-    fn rows_left_to_right(&self, first: usize, requests: &[Request], settings: &Settings, shared: &Mutex<Shared>) {
-        let (model, started) = (self.model, Instant::now());
-        let mask_index = model.config().backbone().mask_index;
-        let tick = |n_decoded, duration, failed| {
-            self.watched(&Tick { n_rows: requests.len(), n_waiting: 0, n_decoded, duration, failed });
-        };
-        let ended = || {
-            let closing = self.closing.load(Ordering::Relaxed).then_some(Finish::Cancelled);
-            closing.or_else(|| lock(shared).ended(Instant::now()))
-        };
-        let ending = |index: usize, sampled, steps, started| {
-            let seed = requests[index].seed;
-            Ending { index: first + index, seed, sampled, steps, started }
-        };
-        if let Some(why) = ended() {
-            for (index, request) in requests.iter().enumerate() {
-                let Ok(row) = Running::new(request, settings) else { continue };
-                end(model, shared, ending(index, row.sampled(mask_index), 0, None), why.clone());
-            }
-            return;
-        }
-        let mut tokens: Vec<Vec<u32>> = requests
-            .iter()
-            .map(|request| {
-                let mut tokens = vec![mask_index as u32; request.length];
-                request.given.iter().for_each(|&(position, token)| tokens[position] = token);
-                tokens
-            })
-            .collect();
-        let (mut last, mut steps, mut why) = (started, 0, None);
-        let mut observe = |view: &StepView| {
-            steps = view.step;
-            tick(view.changes.iter().map(|change| change.decoded.len()).sum(), last.elapsed(), false);
-            last = Instant::now();
-            for (index, change) in view.changes.iter().enumerate().filter(|(_, change)| !change.decoded.is_empty()) {
-                change.decoded.iter().for_each(|&(position, token)| tokens[index][position] = token);
-                let (index, change) = (first + index, change.clone());
-                tell(shared, Event::Step { index, step: view.step, n_steps: view.n_steps, change });
-            }
-            // Rows end together, so a stop string ends them once each has met it.
-            let stops = |tokens: &Vec<u32>| lock(shared).reading.ended(model, || tokens.clone());
-            let stopped = || tokens.iter().map(stops).collect::<Option<Vec<_>>>()?.into_iter().next();
-            why = ended().or_else(stopped);
-            if why.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        match guarded(|| model.generate(requests, settings, Route::Clean, &mut observe)) {
-            Ok(outcome) => {
-                for (index, sampled) in outcome.rows.into_iter().enumerate() {
-                    let why = why.clone().filter(|_| !sampled.complete).unwrap_or(Finish::Complete);
-                    end(model, shared, ending(index, sampled, steps, Some(started)), why);
-                }
-            }
-            Err(error) => {
-                tick(0, last.elapsed(), true);
-                let problem = error.to_string();
-                for index in first..first + requests.len() {
-                    let error = InferError::Device(problem.clone());
-                    tell(shared, Event::Failed { index, error, partial: None });
-                }
-            }
-        }
-    }
+    tell(&shared, event);
 }

@@ -43,6 +43,11 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     let body: InfillBody = server.read(request).await?;
     let (stream, model) = (body.common.stream == Some(true), body.common.model.clone());
     let (served, engine) = server.model(model.as_deref())?;
+    if body.n_predict == Some(0) {
+        // How an editor asks llama.cpp to read ahead.
+        let nothing = json!({"stop": true, "model": served.name, "content": "", "tokens_predicted": 0});
+        return Ok(Json(nothing).into_response());
+    }
     let ask = in_background({
         let server = Arc::clone(&server);
         move || body.ask(server.model(body.common.model.as_deref())?.1, &server.limits)

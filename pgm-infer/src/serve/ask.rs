@@ -153,8 +153,7 @@ impl InfillBody {
         if let Some(length) = self.length {
             check_length(length, most, "length")?;
         }
-        let length = self.length.or_else(|| parts.contains(&Part::Free).then_some(most));
-        let request = model.request(&parts, length, 0)?;
+        let request = model.request_within(most, &parts, self.length, 0)?;
         check_length(request.length, most, "template")?;
         let n_prompt = request.given.len() - 1;
         let mut task = Task::new(Text::Tokens { given: request.given, length: request.length });

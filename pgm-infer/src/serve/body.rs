@@ -209,10 +209,21 @@ pub struct InfillBody {
     pub input_suffix: Option<String>,
     /// What stands between the prefix and the blank.
     pub prompt: Option<String>,
-    input_extra: Option<Vec<Value>>,
-    // There is no cache to keep.
+    // What editors send beside: text of other files, and how llama.cpp is to go about its work.
+    #[serde(rename = "input_extra")]
+    _input_extra: Option<Vec<Value>>,
     #[serde(rename = "cache_prompt")]
     _cache_prompt: Option<bool>,
+    #[serde(rename = "n_indent")]
+    _n_indent: Option<i64>,
+    #[serde(rename = "samplers")]
+    _samplers: Option<Vec<String>>,
+    #[serde(rename = "t_max_prompt_ms")]
+    _t_max_prompt_ms: Option<i64>,
+    #[serde(rename = "t_max_predict_ms")]
+    _t_max_predict_ms: Option<i64>,
+    #[serde(rename = "response_fields")]
+    _response_fields: Option<Vec<String>>,
     pub n_predict: Option<i64>,
     pub template: Option<String>,
     pub blank: Option<usize>,
@@ -224,17 +235,14 @@ pub struct InfillBody {
 impl Body for InfillBody {
     fn check(&self) -> Result<(), Wrong> {
         self.common.check(&self.unknown)?;
-        if self.input_extra.as_ref().is_some_and(|extra| !extra.is_empty()) {
-            return Err(Wrong::field("input_extra", "input_extra is not supported: put it into input_prefix"));
-        }
         let in_two = self.input_prefix.is_some() || self.input_suffix.is_some() || self.prompt.is_some();
         match &self.template {
             Some(_) if in_two || self.n_predict.is_some() => {
                 Err(Wrong::field("template", "give a template, or input_prefix and input_suffix, not both"))
             }
             None if !in_two => Err(Wrong::field("template", "give a template, or input_prefix and input_suffix")),
-            _ if self.n_predict.is_some_and(|n| n != -1 && n < 1) => {
-                let message = "n_predict must be at least 1, or -1 for as many tokens as there is room for";
+            _ if self.n_predict.is_some_and(|n| n < -1) => {
+                let message = "n_predict must be at least 0, or -1 for as many tokens as there is room for";
                 Err(Wrong::field("n_predict", message))
             }
             _ => Ok(()),

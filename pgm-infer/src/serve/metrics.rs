@@ -104,6 +104,9 @@ impl Metrics {
         let (metrics, label) = (Arc::clone(self), of(model));
         Arc::new(move |tick: &Tick| {
             metrics.waiting.get_or_create(&label).set(tick.n_waiting as i64);
+            if tick.n_rows == 0 {
+                return;
+            }
             metrics.tokens.get_or_create(&label).inc_by(tick.n_decoded as u64);
             metrics.batch_rows.get_or_create(&label).observe(tick.n_rows as f64);
             metrics.step_seconds.get_or_create(&label).observe(tick.duration.as_secs_f64());

@@ -13,19 +13,21 @@ mod body;
 mod error;
 mod metrics;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pgm_model::ModelConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
@@ -33,7 +35,7 @@ use tokio::sync::watch;
 pub use error::ApiError;
 pub use metrics::Metrics;
 
-use crate::Engine;
+use crate::{Engine, TextModel};
 
 /// What one request may ask for, and how many may wait.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +150,22 @@ impl Server {
         Ok((model, model.engine.get().ok_or_else(ApiError::loading)?))
     }
 
+    // What is told of a model.
+    fn told(&self, name: &str, model: &TextModel) -> Value {
+        let (draw, steps) = (model.generation().draw(), ask::default_steps(model));
+        let kind = match model.config() {
+            ModelConfig::Partition(_) => "partition",
+            ModelConfig::Masked(_) => "masked",
+            ModelConfig::Autoregressive(_) => "autoregressive",
+        };
+        json!({
+            "id": name, "object": "model", "created": self.created, "owned_by": "pgm", "kind": kind,
+            "context_length": self.limits.max_length.unwrap_or(model.config().backbone().length),
+            "parameters": model.n_parameters(),
+            "defaults": {"steps": steps, "temperature": draw.temperature, "top_k": draw.top_k, "top_p": draw.top_p},
+        })
+    }
+
     fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = Sha256::digest(given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("").trim());
@@ -196,6 +214,7 @@ fn now() -> u64 {
 pub fn router(server: &Arc<Server>) -> Router {
     let guarded = Router::new()
         .route("/v1/models", get(models))
+        .route("/v1/models/{id}", get(one_model))
         .route("/v1/completions", post(answer::completions))
         .route("/infill", post(answer::infill))
         .route("/metrics", get(metrics_text))
@@ -216,6 +235,25 @@ pub fn router(server: &Arc<Server>) -> Router {
         })
         .layer(from_fn_with_state(Arc::clone(server), count))
         .with_state(Arc::clone(server))
+}
+
+/// The same for a server that only this machine is to reach: a site whose name was made to mean this machine could have a
+/// browser ask it, but the browser says that name.
+pub fn local_only(router: Router) -> Router {
+    router.layer(from_fn(|request: Request, next: Next| async {
+        if is_local(request.headers()) {
+            return next.run(request).await;
+        }
+        let message = "without a key this server answers to localhost only; a proxy must say Host: localhost";
+        ApiError::with(StatusCode::FORBIDDEN, "wrong_host", message).into_response()
+    }))
+}
+
+fn is_local(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Some(host) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -260,28 +298,14 @@ async fn health(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {
-    let data: Vec<_> = server
-        .models
-        .iter()
-        .filter_map(|served| {
-            let model = served.engine.get()?.model();
-            let (draw, steps) = (model.generation().draw(), ask::default_steps(model));
-            let kind = match model.config() {
-                ModelConfig::Partition(_) => "partition",
-                ModelConfig::Masked(_) => "masked",
-                ModelConfig::Autoregressive(_) => "autoregressive",
-            };
-            Some(json!({
-                "id": served.name, "object": "model", "created": server.created, "owned_by": "pgm", "kind": kind,
-                "context_length": server.limits.max_length.unwrap_or(model.config().backbone().length),
-                "parameters": model.n_parameters(),
-                "defaults": {
-                    "steps": steps, "temperature": draw.temperature, "top_k": draw.top_k, "top_p": draw.top_p,
-                },
-            }))
-        })
-        .collect();
+    let told = |served: &Served| Some(server.told(&served.name, served.engine.get()?.model()));
+    let data: Vec<_> = server.models.iter().filter_map(told).collect();
     Json(json!({"object": "list", "data": data})).into_response()
+}
+
+async fn one_model(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let (served, engine) = server.model(Some(&id))?;
+    Ok(Json(server.told(&served.name, engine.model())).into_response())
 }
 
 async fn metrics_text(State(server): State<Arc<Server>>) -> Response {

@@ -98,7 +98,8 @@ async def main():
         seconds = time.monotonic() - began
         await asyncio.sleep(2)
         text = (await client.get("/metrics")).text
-    in_flight = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("pgm_samples_in_flight{"))
+    gauges = ("pgm_samples_in_flight{", "pgm_samples_waiting{")
+    in_flight = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
     times.sort()
     at = lambda share: times[min(int(len(times) * share), len(times) - 1)]
     print(f"{CLIENTS} clients, {seconds:.0f} s, {len(times) / seconds:.1f} answers/s")

@@ -1,21 +1,24 @@
-"""The server beside the command, the same samples at the same batch: python throughput.py PGM_INFER MODEL [N] [BATCH] [STEPS] [ROUNDS].
+"""The server beside the command, the same samples at the same batch.
 
-Prints tokens/s of both in alternation and the median ratio. It fails if a sample's text differs. Loading is left out: of the
-command by the difference of a long and a short run. A request asks for 64 samples: with one each, this client would take a
-fifth of a small machine.
+python throughput.py PGM_INFER MODEL [N] [BATCH] [STEPS] [ROUNDS] [EACH]: N samples, EACH a request, all requests at once.
+
+Prints tokens/s of both in alternation, what of the machine's time this client took, and the median ratio. It fails if a
+sample's text differs. Loading is left out: of the command by the difference of a long and a short run.
 """
 
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 
-import httpx
+import aiohttp
 
 BINARY, MODEL = sys.argv[1:3]
-N, BATCH, STEPS, ROUNDS = (int(argument) for argument in sys.argv[3:] + ["128", "16", "64", "15"][len(sys.argv) - 3:])
+N, BATCH, STEPS, ROUNDS, EACH = (
+    int(argument) for argument in sys.argv[3:] + ["128", "16", "64", "15", "64"][len(sys.argv) - 3:])
 URL = "http://127.0.0.1:8137"
 with open(f"{MODEL}/config.json", encoding="utf-8") as config:
     LENGTH = json.load(config)["backbone"]["length"]
@@ -32,27 +35,29 @@ def command(n):
 
 async def server(client, n):
     async def some(seed):
-        body = {"prompt": "", "suffix": ".", "max_tokens": LENGTH - 2, "steps": STEPS, "seed": seed, "n": min(64, n - seed)}
-        response = await client.post("/v1/completions", json=body)
-        response.raise_for_status()
-        return [choice["text"] + "." for choice in response.json()["choices"]]
+        body = {"prompt": "", "suffix": ".", "max_tokens": LENGTH - 2, "steps": STEPS, "seed": seed, "n": min(EACH, n - seed)}
+        async with client.post("/v1/completions", json=body) as response:
+            response.raise_for_status()
+            return [choice["text"] + "." for choice in (await response.json())["choices"]]
 
-    began = time.monotonic()
-    answers = await asyncio.gather(*map(some, range(0, n, 64)))
-    return time.monotonic() - began, sum(answers, [])
+    began, own = time.monotonic(), time.process_time()
+    answers = await asyncio.gather(*map(some, range(0, n, EACH)))
+    taken = time.monotonic() - began
+    return taken, (time.process_time() - own) / taken / os.cpu_count(), sum(answers, [])
 
 
 async def main():
     options = ["--host", "127.0.0.1", "--port", "8137", "--max-batch", str(BATCH), "--queue", str(N)]
     serving = subprocess.Popen([BINARY, "serve", "--model", MODEL, *options], stderr=subprocess.DEVNULL)
     try:
-        limits = httpx.Limits(max_connections=N + 8)
-        async with httpx.AsyncClient(base_url=URL, limits=limits, timeout=600) as client:
+        connector, timeout = aiohttp.TCPConnector(limit=N + 8), aiohttp.ClientTimeout(total=600)
+        async with aiohttp.ClientSession(URL, connector=connector, timeout=timeout) as client:
             for _ in range(600):
                 try:
-                    if (await client.get("/health")).status_code == 200:
-                        break
-                except httpx.TransportError:
+                    async with client.get("/health") as response:
+                        if response.status == 200:
+                            break
+                except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.1)
             await server(client, BATCH)
@@ -60,12 +65,12 @@ async def main():
             for _ in range(ROUNDS):
                 short, _ = command(BATCH)
                 long, samples = command(N + BATCH)
-                taken, answers = await server(client, N)
+                taken, own, answers = await server(client, N)
                 for sample, answer in zip(samples, answers):
                     assert sample["text"] == answer, (sample, answer)
                 ours, theirs = n_tokens / taken, n_tokens / (long - short)
                 ratios.append(ours / theirs)
-                print(f"server {ours:.0f}, command {theirs:.0f} tokens/s, ratio {ratios[-1]:.3f}", flush=True)
+                print(f"server {ours:.0f}, command {theirs:.0f} tokens/s, ratio {ratios[-1]:.3f}, client {own:.1%}", flush=True)
             print(f"median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     finally:
         serving.terminate()

@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor, module};
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_model::attention::Visibility;
 use pgm_model::ops::{self, AdamWStep};
@@ -61,6 +61,26 @@ fn operations(c: &mut Criterion) {
     });
     both(c, "gated_sum", [&stream, &stream, &[HIDDEN]], |[x, branch, gate]| {
         flat(ops::gated_sum(x, branch, vector(gate)))
+    });
+    // The floors: the product with many rows and with few, whose time is that of reading the weight, and a copy of 256 MB.
+    both(c, "product 2048 x 256 x 1024", [&stream, &[HIDDEN, 4 * HIDDEN]], |[x, w]| {
+        flat(ops::product(x, w.reshape([HIDDEN, 4 * HIDDEN])))
+    });
+    let wide = Tensor::<2>::random([768, 50_258], Distribution::Uniform(-1.0, 1.0), &device);
+    for n in [1, 32, 1024] {
+        let x = Tensor::<3>::random([1, n, 768], Distribution::Uniform(-1.0, 1.0), &device);
+        c.bench_function(&format!("product {n} x 768 x 50258"), |bencher| {
+            bencher.iter(|| black_box(ops::product(x.clone(), wide.clone())));
+        });
+    }
+    let (from, mut to) = (vec![1.0_f32; 1 << 26], vec![0.0_f32; 1 << 26]);
+    c.bench_function("copy 256 MiB, one core", |bencher| {
+        bencher.iter(|| black_box(&mut to).copy_from_slice(black_box(&from)));
+    });
+    drop((from, to));
+    let tokens = Tensor::<1>::random([ROWS * LENGTH], Distribution::Uniform(0.0, VOCAB as f64), &device).int();
+    both(c, "embedding 2048 of 8192 x 256", [&[VOCAB, HIDDEN]], |[table]| {
+        flat(module::embedding(table.reshape([VOCAB, HIDDEN]), tokens.clone().reshape([ROWS, LENGTH])))
     });
     let angles = RotaryAngles::at_all(ROWS, LENGTH, HIDDEN / HEADS, &device);
     let labels = groups(&device);

@@ -8,6 +8,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, Int, Tensor};
 
+use crate::ops::is_half;
+
 /// The smallest time and the floor of the noise: `alpha_t = 1 - (1 - EPS) t`.
 pub const EPS: f64 = 1e-3;
 
@@ -48,7 +50,7 @@ pub fn nelbo_weights(t: f64, in_group_one: &[bool]) -> impl Iterator<Item = f64>
     in_group_one.iter().map(move |&in_group_one| if in_group_one { one } else { 0.0 })
 }
 
-/// Cross-entropy of each token in nats, in float32 whatever the model computes in, with the mask's column left out.
+/// Cross-entropy of each token in nats, in float32 for narrower logits, too, with the mask's column left out.
 ///
 /// # Shapes
 /// logits `[B, L, V]`, targets `[B, L] -> [B, L]`
@@ -56,7 +58,7 @@ pub fn token_cross_entropy(logits: Tensor<3>, targets: Tensor<2, Int>, mask_inde
     let n_classes = logits.dims()[2];
     let column = Tensor::<1, Int>::arange(0..n_classes as i64, &logits.device());
     let is_mask = column.equal_elem(mask_index as i64).unsqueeze::<3>();
-    let logits = logits.cast(FloatDType::F32);
+    let logits = if is_half(logits.dtype()) { logits.cast(FloatDType::F32) } else { logits };
     // Finite rather than -inf: exp gives the same 0, and no gradient becomes NaN.
     let logits = logits.clone().mask_fill(is_mask.expand(logits.dims()), -1e30);
     let log_probabilities = log_softmax(logits, 2);

@@ -554,9 +554,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     }
 }
 
-// A gradient times one number, `[1]`.
+// A gradient times one number, `[1]`, in the gradient's type.
 fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
     use burn::backend::TensorMetadata;
     let ones = vec![1; gradient.shape().num_dims()];
+    let factor =
+        if factor.dtype() == gradient.dtype() { factor } else { B::float_cast(factor, gradient.dtype().into()) };
     B::float_mul(gradient, B::float_reshape(factor, ones.into()))
 }

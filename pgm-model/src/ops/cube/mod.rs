@@ -178,7 +178,7 @@ impl FusedOps for CubeBackend {
         skip: usize,
     ) -> FloatTensor<Self> {
         let losses = pieces(&x, &w).into_iter().map(|rows| {
-            let logits = Self::float_matmul(part(x.clone(), rows), w.clone());
+            let logits = wide(Self::float_matmul(as_wide_as(part(x.clone(), rows), &w), w.clone()));
             cross_entropy(logits, &b, &targets, &weights, skip, rows, false).1
         });
         sum(losses.collect())
@@ -195,20 +195,21 @@ impl FusedOps for CubeBackend {
         let (mut losses, mut of_x) = (Vec::new(), Vec::new());
         let mut of_parameters: Option<(CubeTensor, CubeTensor)> = None;
         for rows in pieces(&x, &w) {
-            let x = part(x.clone(), rows);
-            let logits = Self::float_matmul(x.clone(), w.clone());
+            let x = as_wide_as(part(x.clone(), rows), &w);
+            let logits = wide(Self::float_matmul(x.clone(), w.clone()));
             let (grad, loss) = cross_entropy(logits, &b, &targets, &weights, skip, rows, true);
             losses.push(loss);
-            of_x.push(Self::float_matmul(grad.clone(), Self::float_transpose(w.clone())));
-            let of_w = Self::float_matmul(Self::float_transpose(x), grad.clone());
-            let of_b = sum_over_rows(grad, b.shape());
+            let of_b = sum_over_rows(grad.clone(), b.shape());
+            let grad = as_wide_as(grad, &w);
+            of_x.push(wide(Self::float_matmul(grad.clone(), Self::float_transpose(w.clone()))));
+            let of_w = wide(Self::float_matmul(Self::float_transpose(x), grad));
             of_parameters = Some(match of_parameters {
                 Some((w, b)) => (Self::float_add(w, of_w), Self::float_add(b, of_b)),
                 None => (of_w, of_b),
             });
         }
         let (of_w, of_b) = of_parameters.expect("at least one piece");
-        (sum(losses), Self::float_cat(of_x, 0), of_w, of_b)
+        (sum(losses), Self::float_cat(of_x, 0), as_wide_as(of_w, &w), of_b)
     }
 
     fn adamw(
@@ -475,6 +476,15 @@ fn pieces(x: &CubeTensor, w: &CubeTensor) -> Vec<[usize; 2]> {
 
 fn part(x: CubeTensor, [start, end]: [usize; 2]) -> CubeTensor {
     CubeBackend::float_slice(x, &[Slice::from(start..end)])
+}
+
+// In the type of a weight, which may be a half-precision one.
+fn as_wide_as(x: CubeTensor, weight: &CubeTensor) -> CubeTensor {
+    if x.dtype() == weight.dtype() { x } else { CubeBackend::float_cast(x, weight.dtype().into()) }
+}
+
+fn wide(x: CubeTensor) -> CubeTensor {
+    if x.dtype() == DType::F32 { x } else { CubeBackend::float_cast(x, FloatDType::F32) }
 }
 
 // The sum of vectors' elements, `[1]`.

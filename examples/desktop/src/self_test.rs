@@ -119,9 +119,10 @@ impl Stage {
                         Err("a complete text has open tokens or is not in the history".into())
                     }
                     Some(Phase::Complete) => {
-                        app.text =
-                            "Once upon a time there was {200}. Every morning she {100}, and in the end {100}.".into();
-                        app.settings.steps = 130;
+                        // In an order that forgets, or it might be done before it is cancelled.
+                        app.text = "Once upon a time there was {28}. Every morning she {20}, and in the end {12}.".into();
+                        app.settings.order = "remask".into();
+                        app.settings.steps = 1000;
                         app.generate();
                         Ok(Some((Some("generates"), Self::Cancels { asked: false })))
                     }
@@ -140,7 +141,7 @@ impl Stage {
                 }
                 Some(Phase::Running) if !*asked => {
                     let new = app.shown.iter().any(|segment| matches!(segment, Segment::New { .. }));
-                    if new && app.n_open() < 160 {
+                    if new && app.n_open() < 28 {
                         *asked = true;
                         app.cancel();
                     }

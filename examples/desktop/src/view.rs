@@ -8,19 +8,20 @@ use eframe::egui::{
     self, Align, Button, CentralPanel, Color32, ComboBox, Context, DragValue, Frame, Grid, Id, Key, Label, Layout,
     Margin, Modifiers, Panel, ProgressBar, RichText, ScrollArea, Sense, Slider, TextEdit, TextStyle, Ui, vec2,
 };
+use memory_stats::memory_stats;
 use pgm_infer::OrderKind;
 
 use crate::app::{App, Model, Phase};
 use crate::blanks;
 use crate::paint::{self, Palette};
-use crate::worker::{Source, resident_memory};
+use crate::worker::Source;
 
 const EDITOR: &str = "pgm-editor";
 
 /// What only drawing needs to remember.
 #[derive(Debug, Default)]
 pub struct View {
-    memory: Option<(Instant, u64)>,
+    memory: Option<(Instant, usize)>,
 }
 
 /// Sizes that are the same in both themes.
@@ -76,7 +77,7 @@ impl View {
     fn status(&mut self, ui: &mut Ui, app: &App) {
         let now = Instant::now();
         if self.memory.is_none_or(|(at, _)| now - at > Duration::from_secs(1)) {
-            self.memory = resident_memory().map(|bytes| (now, bytes));
+            self.memory = memory_stats().map(|memory| (now, memory.physical_mem));
         }
         ui.horizontal(|ui| {
             let what = match (&app.run, &app.model) {

@@ -187,10 +187,3 @@ pub fn devices(post: Post) {
         post.send(Message::Devices(names));
     });
 }
-
-/// Resident memory of this program in bytes, where the system says.
-pub fn resident_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}

@@ -57,13 +57,18 @@ fn sampling(c: &mut Criterion) {
         });
     }
 
-    // A step of 16 rows that have decoded different numbers of tokens, 128 on average, and decode 4 each.
+    // A step of 16 rows that have decoded 128 tokens on average and decode 4 each; rows that differ are joined.
     let state = |n: usize| RowState { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
-    let rows: Vec<RowState> = (0..16).map(|row| state(8 + 16 * row)).collect();
-    let (rows, open): (Vec<&RowState>, Vec<&[usize]>) = rows.iter().map(|row| (row, &[252, 253, 254, 255][..])).unzip();
-    c.bench_function("step of bytes-small, 16 rows of different lengths", |bencher| {
-        bencher.iter(|| black_box(denoiser.logits(&rows, &open).expect("it computes")));
-    });
+    let (alike, differing) = ([128; 16], std::array::from_fn(|row| 8 + 16 * row));
+    let nearly = std::array::from_fn(|row| 128 + row % 2);
+    for (name, counts) in [("alike", alike), ("nearly alike", nearly), ("of different lengths", differing)] {
+        let rows: Vec<RowState> = counts.into_iter().map(state).collect();
+        let positions = &[252, 253, 254, 255][..];
+        let (rows, open): (Vec<&RowState>, Vec<&[usize]>) = rows.iter().map(|row| (row, positions)).unzip();
+        c.bench_function(&format!("step of bytes-small, 16 rows {name}"), |bencher| {
+            bencher.iter(|| black_box(denoiser.logits(&rows, &open).expect("it computes")));
+        });
+    }
 
     let (n, n_classes) = (32, 50_258);
     let values: Vec<f32> = (0..n * n_classes).map(|i| ((i * 7919) % 1000) as f32 / 100.0).collect();

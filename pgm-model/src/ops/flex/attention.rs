@@ -254,17 +254,31 @@ impl Inputs {
         let [query_labels, key_labels] = &self.labels;
         let query_labels = &query_labels[row * self.n_queries..][..self.n_queries];
         let key_labels = &key_labels[row * self.n_keys..][..self.n_keys];
-        let mut seen = Vec::new();
-        for label in query_labels {
-            if !seen.contains(label) {
-                seen.push(*label);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: Vec<i64> = Vec::new();
+        // Tokens of one label often stand together.
+        let mut last = 0;
+        let mut place = |places: &[i64], label: i64| {
+            if places.get(last) != Some(&label) {
+                last = places.iter().position(|&known| known == label)?;
+            }
+            Some(last)
+        };
+        for (query, &label) in query_labels.iter().enumerate() {
+            let place = place(&places, label).unwrap_or_else(|| {
+                places.push(label);
+                groups.push(Group { queries: Vec::new(), keys: Vec::new() });
+                groups.len() - 1
+            });
+            groups[place].queries.push(query);
+        }
+        for (key, &label) in key_labels.iter().enumerate() {
+            if let Some(place) = place(&places, label) {
+                groups[place].keys.push(key);
             }
         }
-        let of =
-            |labels: &[i64], wanted| (0..labels.len()).filter(|&index| labels[index] == wanted).collect::<Vec<_>>();
-        let groups =
-            seen.into_iter().map(|label| Group { queries: of(query_labels, label), keys: of(key_labels, label) });
-        groups.filter(|group| !group.keys.is_empty()).collect()
+        groups.retain(|group| !group.keys.is_empty());
+        groups
     }
 
     // How many of the group's keys any of its first `n` queries sees.

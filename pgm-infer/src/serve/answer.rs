@@ -45,7 +45,13 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     let (served, engine) = server.model(model.as_deref())?;
     if body.n_predict == Some(0) {
         // How an editor asks llama.cpp to read ahead.
-        let nothing = json!({"stop": true, "model": served.name, "content": "", "tokens_predicted": 0});
+        let text: String = [body.input_prefix, body.prompt, body.input_suffix].into_iter().flatten().collect();
+        let nothing = json!({
+            "stop": true, "model": served.name, "content": "", "text": text, "blanks": [], "seed": 0, "steps": 0,
+            "finish_reason": "length", "tokens": [], "order": [], "log_probabilities": [],
+            "tokens_predicted": 0, "tokens_evaluated": 0,
+            "timings": {"queued_ms": 0, "predicted_ms": 0, "predicted_per_second": 0},
+        });
         return Ok(Json(nothing).into_response());
     }
     let ask = in_background({

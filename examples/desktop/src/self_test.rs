@@ -120,7 +120,8 @@ impl Stage {
                     }
                     Some(Phase::Complete) => {
                         // In an order that forgets, or it might be done before it is cancelled.
-                        app.text = "Once upon a time there was {28}. Every morning she {20}, and in the end {12}.".into();
+                        app.text =
+                            "Once upon a time there was {28}. Every morning she {20}, and in the end {12}.".into();
                         app.settings.order = "remask".into();
                         app.settings.steps = 1000;
                         app.generate();

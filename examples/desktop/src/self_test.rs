@@ -57,7 +57,7 @@ impl SelfTest {
     pub fn kept() -> Kept {
         let settings = Settings { steps: 60, seed: "7".into(), device: "auto".into(), ..Settings::default() };
         let text =
-            "Once upon a time there was {24}. Every morning she {24}, and her friend said: \"{24}\" In the end {24}.";
+            "Once upon a time there was {10}. Every morning she {10}, and her friend said: \"{10}\" In the end {10}.";
         Kept { text: text.into(), settings, ..Kept::default() }
     }
 

@@ -63,11 +63,13 @@ impl<'a> CausalDenoiser<'a> {
         let mut places: Vec<Option<usize>> = rows.iter().enumerate().map(|(index, row)| place(index, row)).collect();
         let mut unread: Vec<&[u32]> =
             rows.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(row, _)| *row).collect();
-        if unread.is_empty() && places.iter().copied().eq((0..known.tokens.len()).map(Some)) {
-            return known.cache;
-        }
         if unread.is_empty() {
-            return known.cache.rows(&places.into_iter().flatten().collect::<Vec<_>>());
+            let stays = places.iter().copied().eq((0..known.tokens.len()).map(Some));
+            return if stays {
+                known.cache
+            } else {
+                known.cache.rows(&places.into_iter().flatten().collect::<Vec<_>>())
+            };
         }
         unread.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
         unread.dedup();

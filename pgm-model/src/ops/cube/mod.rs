@@ -178,7 +178,7 @@ impl FusedOps for CubeBackend {
         skip: usize,
     ) -> FloatTensor<Self> {
         let losses = pieces(&x, &w).into_iter().map(|rows| {
-            let logits = wide(Self::float_matmul(as_wide_as(part(x.clone(), rows), &w), w.clone()));
+            let logits = wide(Self::float_matmul(in_type_of(part(x.clone(), rows), &w), w.clone()));
             cross_entropy(logits, &b, &targets, &weights, skip, rows, false).1
         });
         sum(losses.collect())
@@ -195,12 +195,12 @@ impl FusedOps for CubeBackend {
         let (mut losses, mut of_x) = (Vec::new(), Vec::new());
         let mut of_parameters: Option<(CubeTensor, CubeTensor)> = None;
         for rows in pieces(&x, &w) {
-            let x = as_wide_as(part(x.clone(), rows), &w);
+            let x = in_type_of(part(x.clone(), rows), &w);
             let logits = wide(Self::float_matmul(x.clone(), w.clone()));
             let (grad, loss) = cross_entropy(logits, &b, &targets, &weights, skip, rows, true);
             losses.push(loss);
             let of_b = sum_over_rows(grad.clone(), b.shape());
-            let grad = as_wide_as(grad, &w);
+            let grad = in_type_of(grad, &w);
             of_x.push(wide(Self::float_matmul(grad.clone(), Self::float_transpose(w.clone()))));
             let of_w = wide(Self::float_matmul(Self::float_transpose(x), grad));
             of_parameters = Some(match of_parameters {
@@ -209,7 +209,7 @@ impl FusedOps for CubeBackend {
             });
         }
         let (of_w, of_b) = of_parameters.expect("at least one piece");
-        (sum(losses), Self::float_cat(of_x, 0), as_wide_as(of_w, &w), of_b)
+        (sum(losses), Self::float_cat(of_x, 0), in_type_of(of_w, &w), of_b)
     }
 
     fn adamw(
@@ -479,7 +479,7 @@ fn part(x: CubeTensor, [start, end]: [usize; 2]) -> CubeTensor {
 }
 
 // In the type of a weight, which may be a half-precision one.
-fn as_wide_as(x: CubeTensor, weight: &CubeTensor) -> CubeTensor {
+fn in_type_of(x: CubeTensor, weight: &CubeTensor) -> CubeTensor {
     if x.dtype() == weight.dtype() { x } else { CubeBackend::float_cast(x, weight.dtype().into()) }
 }
 

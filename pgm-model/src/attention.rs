@@ -51,7 +51,6 @@ impl Visibility {
     }
 
     // Labels of queries and keys that say what a rule says, up to causality: `[B, Q]` and `[B, C]`.
-    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn labels(
         visibility: Option<&Self>,
         [n_rows, n_queries, n_keys]: [usize; 3],

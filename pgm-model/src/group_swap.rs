@@ -8,12 +8,13 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
+use crate::attention::Visibility;
 use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
 use crate::ops::{cross_attention, linear};
-use crate::plan::{KeySets, Plan};
+use crate::plan::Plan;
 use crate::rotary::AngleTables;
 
 /// How queries are projected.
@@ -75,57 +76,84 @@ impl GroupSwap {
         }
     }
 
+    /// Queries that are made of nothing but positions, which the rows of a training step share, are projected once.
+    ///
     /// # Shapes
     /// encoder output `[B, C, H] -> [B, K, H]`
     pub(crate) fn forward(&self, encoded: &Tensor<3>, plan: &Plan, sinusoids: &AngleTables) -> Tensor<3> {
         let [n_rows, _, width] = encoded.dims();
-        let n_queries = plan.query_positions.indices().dims()[1];
+        let positions = &plan.query_positions;
+        let [n_rows_apart, n_queries] = positions.indices().dims(); // 1 or B
         let learned: Tensor<3> = self.base.val().unsqueeze_dim(0); // [1, 1, H]
         let positional = |x: Tensor<3>| {
-            let positions = &plan.query_positions;
             let (cos, sin) = sinusoids.get(positions.span(), &positions.indices().device()).at(positions);
-            Tensor::cat(vec![cos, sin], 2) + x // [B, K, H]
+            Tensor::cat(vec![cos, sin], 2) + x // [1 or B, K, H]
         };
         let query = match self.queries {
-            Queries::Learn => learned.expand([n_rows, n_queries, width]),
+            Queries::Learn => learned.expand([n_rows_apart, n_queries, width]),
             Queries::LearnFreqs => positional(learned),
-            Queries::LearnFreqsMean => positional(learned) + spread(mean(encoded, &plan.key_sets), &plan.key_sets),
+            Queries::LearnFreqsMean => {
+                let sets = KeySets::new(encoded, plan, n_queries);
+                positional(learned) + sets.spread(sets.mean(encoded))
+            }
             Queries::LearnFreqsLogSumExp => {
-                positional(learned) + spread(log_sum_exp(encoded, &plan.key_sets), &plan.key_sets)
+                let sets = KeySets::new(encoded, plan, n_queries);
+                positional(learned) + sets.spread(sets.log_sum_exp(encoded))
             }
         };
-        let q = self.projection.forward(plain_norm(&self.norm, query));
+        let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
         let kv = linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads))
     }
 }
 
-// [B, S, H] -> [B, K, H]: each query takes its set's aggregate.
-fn spread(aggregates: Tensor<3>, sets: &KeySets) -> Tensor<3> {
-    sets.chosen.clone().matmul(aggregates)
+// The keys by who sees them: what a query may be told of is the set that it sees.
+struct KeySets {
+    // 1 where a key belongs to a set, `[B, S, C]`.
+    members: Tensor<3>,
+    // 1 where a query takes a set, `[B, K, S]`.
+    chosen: Tensor<3>,
 }
 
-// Mean over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
-fn mean(encoded: &Tensor<3>, sets: &KeySets) -> Tensor<3> {
-    let count = sets.members.clone().sum_dim(2).clamp_min(1.0); // [B, S, 1]
-    sets.members.clone().matmul(encoded.clone()) / count
-}
+impl KeySets {
+    fn new(encoded: &Tensor<3>, plan: &Plan, n_queries: usize) -> Self {
+        let ([n_rows, n_keys, _], device) = (encoded.dims(), encoded.device());
+        let [queries, keys] = Visibility::labels(plan.across.as_ref(), [n_rows, n_queries, n_keys], &device);
+        let sets = Tensor::<1, Int>::arange(0..plan.n_sets as i64, &device).reshape([1, plan.n_sets, 1]);
+        let is_of = |labels: Tensor<2, Int>| {
+            let shape = [n_rows, plan.n_sets, labels.dims()[1]];
+            labels.unsqueeze_dim::<3>(1).expand(shape).equal(sets.clone().expand(shape)).float()
+        };
+        Self { members: is_of(keys), chosen: is_of(queries).swap_dims(1, 2) }
+    }
 
-// Log-sum-exp over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
-fn log_sum_exp(encoded: &Tensor<3>, sets: &KeySets) -> Tensor<3> {
-    const OUTSIDE: f32 = -1e30;
-    let [n_rows, n_keys, width] = encoded.dims();
-    let n_sets = sets.members.dims()[1];
-    let members: Tensor<4> = sets.members.clone().unsqueeze_dim(3); // [B, S, C, 1]
-    let shape = [n_rows, n_sets, n_keys, width];
-    let outside = members.equal_elem(0.0).expand(shape);
-    let values = encoded.clone().unsqueeze_dim::<4>(1).expand(shape).mask_fill(outside.clone(), OUTSIDE);
-    let alive = sets.members.clone().max_dim(2); // [B, S, 1]
-    // The shift only steadies the sum, so no gradient runs through it.
-    let shift = values.clone().max_dim(2).detach(); // [B, S, 1, H]
-    let terms = (values - shift.clone()).exp().mask_fill(outside, 0.0);
-    let sum = terms.sum_dim(2).squeeze_dim::<3>(2); // [B, S, H]
-    let empty = alive.clone().neg() + 1.0;
-    ((sum + empty).log() + shift.squeeze_dim::<3>(2)) * alive
+    // Each query takes its set's aggregate: [B, S, H] -> [B, K, H].
+    fn spread(&self, aggregates: Tensor<3>) -> Tensor<3> {
+        self.chosen.clone().matmul(aggregates)
+    }
+
+    // Mean over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
+    fn mean(&self, encoded: &Tensor<3>) -> Tensor<3> {
+        let count = self.members.clone().sum_dim(2).clamp_min(1.0); // [B, S, 1]
+        self.members.clone().matmul(encoded.clone()) / count
+    }
+
+    // Log-sum-exp over each set, 0 for an empty one: [B, C, H] -> [B, S, H].
+    fn log_sum_exp(&self, encoded: &Tensor<3>) -> Tensor<3> {
+        const OUTSIDE: f32 = -1e30;
+        let [n_rows, n_keys, width] = encoded.dims();
+        let n_sets = self.members.dims()[1];
+        let members: Tensor<4> = self.members.clone().unsqueeze_dim(3); // [B, S, C, 1]
+        let shape = [n_rows, n_sets, n_keys, width];
+        let outside = members.equal_elem(0.0).expand(shape);
+        let values = encoded.clone().unsqueeze_dim::<4>(1).expand(shape).mask_fill(outside.clone(), OUTSIDE);
+        let alive = self.members.clone().max_dim(2); // [B, S, 1]
+        // The shift only steadies the sum, so no gradient runs through it.
+        let shift = values.clone().max_dim(2).detach(); // [B, S, 1, H]
+        let terms = (values - shift.clone()).exp().mask_fill(outside, 0.0);
+        let sum = terms.sum_dim(2).squeeze_dim::<3>(2); // [B, S, H]
+        let empty = alive.clone().neg() + 1.0;
+        ((sum + empty).log() + shift.squeeze_dim::<3>(2)) * alive
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Both ways into the network build one [`Plan`]; the layers read it and know no mode.
 //!
-//! Shapes: B batch, L length, C keys (clean tokens), K queries (positions to decode), S key sets, H hidden.
+//! Shapes: B batch, L length, C keys (clean tokens), K queries (positions to decode), H hidden.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -182,15 +182,6 @@ impl JoinedRows {
     }
 }
 
-/// Sets of keys whose aggregate the GroupSwap may add to its queries, and which set each query gets.
-#[derive(Clone, Debug)]
-pub struct KeySets {
-    /// 1 where a key belongs to a set, `[B, S, C]`.
-    pub members: Tensor<3>,
-    /// 1 where a query takes a set, `[B, K, S]`.
-    pub chosen: Tensor<3>,
-}
-
 /// What the layers need to know about positions and visibility.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -198,56 +189,41 @@ pub struct Plan {
     pub keys: RotaryAngles,
     /// Rotary angles of the decoder's queries.
     pub queries: RotaryAngles,
-    /// Positions of the decoder's queries, `[B, K]`.
+    /// Positions of the decoder's queries, `[1 or B, K]`.
     pub query_positions: Positions,
     /// Visibility among the keys; absent when every key sees every key.
     pub within: Option<Visibility>,
     /// Visibility of the keys from the queries; absent when every query sees every key.
     pub across: Option<Visibility>,
-    /// For the GroupSwap's aggregates.
-    pub key_sets: KeySets,
+    /// Labels of `across` in all: the keys of each are a set, whose aggregate the GroupSwap may add to its queries.
+    pub n_sets: usize,
 }
 
 impl Plan {
     /// Training: every position is a key and a query; the encoder looks within a group, the decoder across.
     pub(crate) fn partition(partition: &Partition, tables: &AngleTables) -> Self {
         let groups = partition.groups.clone();
-        let [n_rows, length] = groups.dims();
-        let device = groups.device();
-        let positions = Positions::all(n_rows, length, &device);
+        let positions = Positions::all(1, groups.dims()[1], &groups.device());
         let angles = RotaryAngles::new(tables, &positions);
-        // Sets are numbered by group; a query takes the set of the other group.
-        let one: Tensor<3> = groups.clone().float().unsqueeze_dim(2); // [B, L, 1]
-        let zero = one.clone().neg() + 1.0;
         Self {
             keys: angles.clone(),
             queries: angles,
             query_positions: positions,
             within: Some(Visibility::within(groups.clone())),
             across: Some(Visibility::across(groups.clone(), groups.neg() + 1)),
-            key_sets: KeySets {
-                members: Tensor::cat(vec![zero.clone(), one.clone()], 2).swap_dims(1, 2),
-                chosen: Tensor::cat(vec![one, zero], 2),
-            },
+            n_sets: 2,
         }
     }
 
     /// Sampling as by [`clean`](Self::clean), for rows that are joined: a token sees those of its row.
     pub(crate) fn joined(rows: &JoinedRows, tables: &AngleTables) -> Self {
-        let device = rows.tokens.device();
-        let rows_down = Tensor::<1, Int>::arange(0..rows.n_rows as i64, &device).reshape([1, rows.n_rows, 1]);
-        // Whether a token is of a row, `[1, B, S]`.
-        let is_of = |labels: &Tensor<2, Int>| -> Tensor<3> {
-            let shape = [1, rows.n_rows, labels.dims()[1]];
-            labels.clone().unsqueeze_dim::<3>(1).expand(shape).equal(rows_down.clone().expand(shape)).float()
-        };
         Self {
             keys: RotaryAngles::new(tables, &rows.keys),
             queries: RotaryAngles::new(tables, &rows.queries),
             query_positions: rows.queries.clone(),
             within: Some(Visibility::within(rows.key_labels.clone())),
             across: Some(Visibility::across(rows.query_labels.clone(), rows.key_labels.clone())),
-            key_sets: KeySets { members: is_of(&rows.key_labels), chosen: is_of(&rows.query_labels).swap_dims(1, 2) },
+            n_sets: rows.n_rows,
         }
     }
 
@@ -261,10 +237,6 @@ impl Plan {
             let column = Tensor::<1, Int>::arange(0..n_keys as i64, &device).unsqueeze::<2>();
             column.expand([n_rows, n_keys]).greater_equal(lengths.clone().expand([n_rows, n_keys])).int()
         }); // [B, C]
-        let members = match &labels {
-            Some(labels) => labels.clone().equal_elem(0).float().unsqueeze_dim(1),
-            None => Tensor::ones([n_rows, 1, n_keys], &device),
-        };
         let zeros = || Tensor::zeros([n_rows, n_queries], &device);
         Self {
             keys: RotaryAngles::new(tables, &clean.positions),
@@ -272,7 +244,7 @@ impl Plan {
             query_positions: queries.clone(),
             within: labels.clone().map(Visibility::within),
             across: labels.map(|keys| Visibility::across(zeros(), keys)),
-            key_sets: KeySets { members, chosen: Tensor::ones([n_rows, n_queries, 1], &device) },
+            n_sets: 1,
         }
     }
 }

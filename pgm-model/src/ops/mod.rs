@@ -493,6 +493,16 @@ mod tests {
         };
         case.check("cross-attention, groups", &|device, x| run(device, x, true));
         case.check("cross-attention, all", &|device, x| run(device, x, false));
+        // As in training: queries and angles that all rows share.
+        let shared = [1, n_queries, width];
+        let case_of_one = Case::new(14, &[&shared, &shapes[1]], 3 * n_queries * width);
+        case_of_one.check("cross-attention, queries of one row", &|device, x| {
+            let keys = labels(&[&[0, 1, 1, 0, 0, 1, 0, 0, 9], &zeros, &nobody], device);
+            let visibility = Visibility::across(labels(&[&some, &some, &some], device), keys);
+            let [query_angles, key_angles] = [angles(1, n_queries, 6, 7, device), angles(1, n_keys, 6, 8, device)];
+            let (q, kv) = (x[0].clone().reshape(shared).expand(shapes[0]), x[1].clone().reshape(shapes[1]));
+            flat(cross_attention(q, kv, [&query_angles, &key_angles], Some(&visibility), HEADS))
+        });
         for device in devices() {
             let found = case.run(&device, FloatDType::F32, &|device, x| run(device, x, true));
             let last = |values: &Vec<f64>| values[values.len() / 3 * 2..].iter().all(|value| *value == 0.0);

@@ -54,3 +54,9 @@ pub enum InferError {
     #[error("the device failed: {0}")]
     Device(String),
 }
+
+/// What a panic said.
+pub(crate) fn said_by(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
+}

@@ -69,12 +69,13 @@ pub trait Order: Send {
         (0..drawn.len()).collect()
     }
 
-    /// Whether [`keep`](Self::keep) reads the shapes of distributions.
+    /// Whether [`keep`](Self::keep) reads the shapes of distributions; asked once, before the first step.
     fn needs_shapes(&self) -> bool {
         false
     }
 
-    /// Whether the order decides how many positions a step decodes; the schedule's number of steps then says nothing.
+    /// Whether the order decides how many positions a step decodes; the schedule's number of steps then says nothing. Asked
+    /// once, before the first step.
     fn sets_the_pace(&self) -> bool {
         false
     }

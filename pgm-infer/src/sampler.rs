@@ -6,12 +6,14 @@
 //! their own join and leave a batch between any two steps ([`advance`]).
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::denoiser::{Denoiser, RowState};
 use crate::draw::{DrawSettings, Drawn};
+use crate::error::said_by;
 use crate::logits::{Pick, Top};
 use crate::order::{Candidate, Order, OrderKind, Shape, View};
 use crate::{InferError, Schedule};
@@ -109,7 +111,7 @@ pub struct Running {
     // Open positions, ascending.
     open: Vec<usize>,
     n_open: usize,
-    order: Box<dyn Order>,
+    order: Guarded,
     schedule: Schedule,
     draw: DrawSettings,
     steps: usize,
@@ -120,6 +122,43 @@ pub struct Running {
     alternatives: Vec<Vec<(u32, f64)>>,
     failed: bool,
     rng: ChaCha8Rng,
+}
+
+// An order as a row asks it. It may be foreign: what it panics over is an error of its row.
+struct Guarded {
+    // Taken only as it goes.
+    order: Option<Box<dyn Order>>,
+    needs_shapes: bool,
+    sets_the_pace: bool,
+}
+
+impl Guarded {
+    fn new(start: impl FnOnce() -> Box<dyn Order>) -> Result<Self, InferError> {
+        caught(|| {
+            let order = start();
+            let (needs_shapes, sets_the_pace) = (order.needs_shapes(), order.sets_the_pace());
+            Self { order: Some(order), needs_shapes, sets_the_pace }
+        })
+    }
+
+    fn ask<T>(&mut self, question: impl FnOnce(&mut dyn Order) -> T) -> Result<T, InferError> {
+        let Some(order) = &mut self.order else { unreachable!("it has not gone") };
+        caught(|| question(order.as_mut()))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let order = self.order.take();
+        let _ = caught(|| drop(order));
+    }
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, InferError> {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        InferError::Request(format!("the order of decoding panicked: {}", said_by(&*panic)))
+    };
+    catch_unwind(AssertUnwindSafe(work)).map_err(panicked)
 }
 
 impl std::fmt::Debug for Running {
@@ -173,7 +212,7 @@ impl Running {
         }
         let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
         let open: Vec<usize> = (0..request.length).filter(|&position| is_open[position]).collect();
-        let order = start(&open, &mut rng);
+        let order = Guarded::new(|| start(&open, &mut rng))?;
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         Ok(Self {
             n_given: positions.len(),
@@ -201,7 +240,7 @@ impl Running {
 
     /// Steps in all; an order that sets its own pace may need fewer.
     pub fn n_steps(&self) -> usize {
-        if self.order.sets_the_pace() { self.n_open } else { self.schedule.n_steps(self.steps) }
+        if self.order.sets_the_pace { self.n_open } else { self.schedule.n_steps(self.steps) }
     }
 
     /// Whether nothing is left to do.
@@ -230,9 +269,10 @@ impl Running {
         let n_steps = self.n_steps();
         let share = |step: usize| step as f64 / n_steps as f64;
         let shares = [share(self.step), share(self.step + 1)];
-        let forgotten = self.order.forget(&self.state.positions[self.n_given..], shares, &mut self.rng);
+        let decoded = &self.state.positions[self.n_given..];
+        let forgotten = self.order.ask(|order| order.forget(decoded, shares, &mut self.rng))?;
         self.reopen(&forgotten)?;
-        let due = if self.order.sets_the_pace() {
+        let due = if self.order.sets_the_pace {
             1
         } else {
             self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
@@ -242,7 +282,7 @@ impl Running {
             return Ok((forgotten, Vec::new(), 0));
         }
         let view = View { length: self.state.length, open: &self.open, due };
-        let looked = self.order.look(&view, &mut self.rng);
+        let looked = self.order.ask(|order| order.look(&view, &mut self.rng))?;
         let mut sorted = looked.clone();
         sorted.sort_unstable();
         let known = sorted.iter().all(|position| self.open.binary_search(position).is_ok());
@@ -291,7 +331,7 @@ impl Running {
         };
         let candidates: Vec<Candidate> = looked.iter().zip(drawn).map(candidate).collect();
         let view = View { length: self.state.length, open: &self.open, due };
-        let mut kept = self.order.keep(&view, &candidates);
+        let mut kept = self.order.ask(|order| order.keep(&view, &candidates))?;
         kept.dedup();
         if kept.is_empty() || kept.iter().any(|&index| index >= candidates.len()) {
             let message = format!("an order must keep some of its {} candidates; it kept {kept:?}", candidates.len());
@@ -332,8 +372,8 @@ pub struct Advanced {
 
 /// One step of each row, in one network evaluation (in none, where no row has anything due): what it did to each.
 ///
-/// Rows that are done are left as they are. Rows may differ in everything; what an [`Order`] of one's own does wrong is an
-/// [`InferError::Request`] of its row alone, which is then done.
+/// Rows that are done are left as they are. Rows may differ in everything; what an [`Order`] of one's own does wrong, a panic
+/// included, is an [`InferError::Request`] of its row alone, which is then done.
 ///
 /// # Errors
 /// [`InferError::Device`] when the device fails, [`InferError::Request`] for a row that the denoiser did not
@@ -389,7 +429,7 @@ pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Adv
         members.into_iter().zip(found).for_each(|(pick, found)| drawn[pick] = Some(found));
     }
     let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
-    let looks_at_shapes = |pick: &Pick| rows[active[pick.row]].order.needs_shapes();
+    let looks_at_shapes = |pick: &Pick| rows[active[pick.row]].order.needs_shapes;
     let members: Vec<usize> = (0..picks.len()).filter(|&pick| looks_at_shapes(&picks[pick])).collect();
     let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
     let mut shapes = vec![Shape::default(); picks.len()];

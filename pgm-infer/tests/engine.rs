@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgm_infer::engine::{Engine, Event, Finish, Options, Task, Text};
-use pgm_infer::order::{Looked, Order, View};
-use pgm_infer::{DrawSettings, OrderKind, Sampled, Schedule, Settings};
+use pgm_infer::order::{Candidate, Looked, Order, View};
+use pgm_infer::{DrawSettings, InferError, OrderKind, Sampled, Schedule, Settings};
 use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 mod common;
-use common::{VOCAB, backbone, model, partition};
+use common::{VOCAB, backbone, failing_model, model, partition};
 
 fn engine(max_batch: usize) -> Engine {
     Engine::new(model(&partition()), &Options { max_batch, ..Options::default() }).unwrap()
@@ -324,23 +324,83 @@ fn dropping_the_engine_ends_what_it_does() {
     }
 }
 
-// Panics, as a backend does whose device is lost.
-struct Lost;
+// Panics where it is told to.
+struct Broken(&'static str);
 
-impl Order for Lost {
-    fn look(&mut self, _view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
-        panic!("the device is lost")
+impl Broken {
+    fn at(&self, place: &str) {
+        assert!(self.0 != place, "broken at {place}");
+    }
+}
+
+impl Order for Broken {
+    fn look(&mut self, view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        if view.open.len() < 20 {
+            self.at("look");
+        }
+        view.open[..view.due].to_vec()
+    }
+
+    fn keep(&mut self, _view: &View<'_>, drawn: &[Candidate]) -> Vec<usize> {
+        self.at("keep");
+        (0..drawn.len()).collect()
+    }
+
+    fn needs_shapes(&self) -> bool {
+        self.at("needs_shapes");
+        false
+    }
+
+    fn sets_the_pace(&self) -> bool {
+        self.at("sets_the_pace");
+        false
+    }
+
+    fn forget(&mut self, _: &[usize], _: [f64; 2], _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        self.at("forget");
+        Vec::new()
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        self.at("drop");
     }
 }
 
 #[test]
-fn a_panic_is_an_error_and_the_engine_goes_on() {
-    let engine = engine(2);
-    let mut lost = task("w1", 3, 0);
-    lost.order = Some(Arc::new(|_: &[usize], _: &mut dyn rand::Rng| Box::new(Lost) as Box<dyn Order>));
-    assert!(engine.generate(lost, &mut quiet).unwrap_err().to_string().contains("the device is lost"));
-    // Where the order is made, in a listener, and as a listener goes.
-    lost_at_once(&engine);
+fn what_is_foreign_may_panic_and_the_others_go_on() {
+    let engine = engine(4);
+    // The second of three rows breaks.
+    let in_order = |place: &'static str| {
+        let n_made = std::sync::atomic::AtomicUsize::new(0);
+        let start = move |_: &[usize], _: &mut dyn rand::Rng| {
+            let number = n_made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert!(place != "start" || number != 1, "broken at start");
+            Box::new(Broken(if number == 1 { place } else { "" })) as Box<dyn Order>
+        };
+        Task { n: 3, order: Some(Arc::new(start)), ..task("w1", 11, 0) }
+    };
+    let whole = engine.generate(in_order("nowhere"), &mut quiet).unwrap();
+    for place in ["start", "needs_shapes", "sets_the_pace", "forget", "look", "keep"] {
+        let failure = engine.generate(in_order(place), &mut quiet).unwrap_err();
+        assert!(failure.to_string().contains(&format!("broken at {place}")), "{failure}");
+        assert!(matches!(*failure.error, InferError::Request(_)), "no fault of the device");
+        let others: Vec<(usize, &Sampled)> = failure.answers.iter().map(|a| (a.index, &a.sampled)).collect();
+        assert_eq!(others, [(0, &whole[0].sampled), (2, &whole[2].sampled)], "{place}");
+        let decoded = failure.partial.map(|partial| partial.order.len());
+        assert_eq!(
+            decoded,
+            match place {
+                "look" => Some(4),
+                "forget" | "keep" => Some(0),
+                _ => None,
+            },
+            "{place}"
+        );
+    }
+    assert_eq!(engine.generate(in_order("drop"), &mut quiet).unwrap().len(), 3);
+    // In a listener, and as a listener goes.
     let listener = Box::new(|_| panic!("a listener"));
     engine.submit(task("w1", 3, 0), listener).unwrap();
     let bomb = Bomb;
@@ -360,10 +420,13 @@ impl Drop for Bomb {
     }
 }
 
-fn lost_at_once(engine: &Engine) {
-    let mut lost = task("w1", 3, 0);
-    lost.order = Some(Arc::new(|_: &[usize], _: &mut dyn rand::Rng| panic!("no order")));
-    assert!(engine.generate(lost, &mut quiet).unwrap_err().to_string().contains("no order"));
+#[test]
+fn a_failing_device_is_an_error_and_the_engine_goes_on() {
+    let engine = Engine::new(failing_model(), &Options::default()).unwrap();
+    let failure = engine.generate(Task { n: 2, ..task("w30", 3, 0) }, &mut quiet).unwrap_err();
+    assert!(matches!(*failure.error, InferError::Device(_)), "{failure}");
+    assert_eq!(failure.partial.unwrap().tokens[1], 30, "what was given");
+    assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
 }
 
 #[test]

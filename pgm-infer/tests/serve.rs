@@ -11,12 +11,11 @@ use axum::response::Response;
 use pgm_infer::Engine;
 use pgm_infer::engine::Options;
 use pgm_infer::serve::{Limits, Phase, Server, local_only, router};
-use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 mod common;
-use common::{VOCAB, backbone, model, model_of, partition, partition_config};
+use common::{failing_model, model, partition};
 
 /// Steps that take longer than any test.
 const ENDLESS: usize = 1 << 20;
@@ -421,15 +420,9 @@ async fn a_server_that_stops_finishes_or_fails_each_request_by_name() {
 
 #[tokio::test]
 async fn a_failing_device_is_said_by_name_and_leaves_nothing_behind() {
-    // A network that knows half of the tokens: a backend panics over the others, as over a device that is lost.
-    let config = |vocab_size: usize| {
-        let backbone = BackboneConfig { bos_index: 0, eos_index: 0, vocab_size, ..backbone() };
-        let backbone = BackboneConfig { mask_index: vocab_size - 1, ..backbone };
-        ModelConfig::Partition(PartitionConfig { backbone, ..partition_config() })
-    };
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);
     let options = Options { watch: Some(server.metrics().watch("tiny")), ..Options::default() };
-    server.add("tiny", Engine::new(model_of(&config(VOCAB), &config(VOCAB / 2)), &options).unwrap());
+    server.add("tiny", Engine::new(failing_model(), &options).unwrap());
     let app = router(&server);
     let lost = json!({"template": "w30 {3}", "steps": 2, "seed": 1});
     for stream in [false, true] {

@@ -215,6 +215,30 @@ pub enum Event {
     },
 }
 
+/// A task of which samples failed: why the first did, and what there was all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// Why the first of them failed, or why the task was refused.
+    pub error: Box<InferError>,
+    /// What there was of that sample.
+    pub partial: Option<Box<Sampled>>,
+    /// The samples that did not fail.
+    pub answers: Vec<Answer>,
+}
+
+impl From<Failure> for InferError {
+    fn from(failure: Failure) -> Self {
+        *failure.error
+    }
+}
+
+impl From<InferError> for Failure {
+    fn from(error: InferError) -> Self {
+        Self { error: Box::new(error), partial: None, answers: Vec::new() }
+    }
+}
+
 /// Cancels a task; dropping it does nothing.
 #[derive(Clone, Debug)]
 pub struct Ticket(Arc<AtomicBool>);
@@ -329,7 +353,6 @@ impl Engine {
             cancelled: Arc::clone(&cancelled),
         };
         let job = Job { requests, settings: task.settings, order: task.order, shared };
-        let gone = || InferError::Device("the engine's thread has ended".into());
         self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         Ok(Ticket(cancelled))
     }
@@ -377,28 +400,39 @@ impl Engine {
     /// Waits for all samples of a task. `observe` sees each event before the end and can stop it.
     ///
     /// # Errors
-    /// As [`Self::submit`], and what went wrong with a sample.
+    /// As [`Self::submit`], and what went wrong with a sample; the others are in the [`Failure`]. A device that fails ends the
+    /// task.
     pub fn generate(
         &self,
         task: Task,
         observe: &mut dyn FnMut(&Event) -> ControlFlow<()>,
-    ) -> Result<Vec<Answer>, InferError> {
-        let mut answers = Vec::new();
+    ) -> Result<Vec<Answer>, Failure> {
+        let n = task.n;
+        let (mut answers, mut failed) = (Vec::new(), None);
         let (sender, receiver) = channel();
         let ticket = self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
         for event in receiver {
-            if observe(&event).is_break() {
+            let lost = matches!(&event, Event::Failed { error: InferError::Device(_), .. });
+            if observe(&event).is_break() || lost {
                 ticket.cancel();
             }
             match event {
                 Event::Done(answer) => answers.push(*answer),
-                Event::Failed { error, .. } => return Err(error),
+                Event::Failed { error, partial, .. } => failed = failed.or(Some((error, partial))),
                 Event::Step { .. } => {}
             }
         }
         answers.sort_by_key(|answer| answer.index);
-        Ok(answers)
+        if answers.len() == n {
+            return Ok(answers);
+        }
+        let (error, partial) = failed.unwrap_or_else(|| (gone(), None));
+        Err(Failure { error: Box::new(error), partial: partial.map(Box::new), answers })
     }
+}
+
+fn gone() -> InferError {
+    InferError::Device("the engine's thread has ended".into())
 }
 
 impl Drop for Engine {

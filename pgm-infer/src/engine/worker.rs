@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::reading::{Read, Reading};
 use super::{Answer, Event, Finish, Job, Listener, Options, Tick};
 use crate::denoiser::Denoiser;
+use crate::error::said_by;
 use crate::sampler::{Change, Running, advance};
 use crate::{InferError, Route, TextModel};
 
@@ -35,11 +36,14 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    // What a listener holds is foreign and may panic as it goes.
     fn drop(&mut self) {
-        let listener = self.listener.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(listener)));
+        let_go(self.listener.take());
     }
+}
+
+// What is foreign may panic as it goes.
+fn let_go<T>(foreign: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(foreign)));
 }
 
 // A sample in work or waiting for it.
@@ -101,6 +105,7 @@ impl<'a> Worker<'a> {
                 Err(error) => tell(&shared, Event::Failed { index, error, partial: None }),
             }
         }
+        let_go(order);
     }
 
     // Those who are cancelled or late leave; those who wait take the free seats.
@@ -197,13 +202,9 @@ fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Op
     }
 }
 
-// A backend panics where its device is lost, and orders of one's own are foreign.
+// A backend panics where its device is lost.
 fn guarded<T>(work: impl FnOnce() -> Result<T, InferError>) -> Result<T, InferError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-        Err(InferError::Device(text.to_string()))
-    })
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(InferError::Device(said_by(&*panic).into())))
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {

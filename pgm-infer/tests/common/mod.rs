@@ -1,4 +1,5 @@
 //! A tiny model with random weights.
+#![allow(dead_code)] // each test program uses its part
 
 use std::collections::HashMap;
 
@@ -36,8 +37,17 @@ pub fn model(config: &ModelConfig) -> TextModel {
     model_of(config, config)
 }
 
-/// The same with a network of another configuration, which fails where it does not fit.
-pub fn model_of(config: &ModelConfig, network: &ModelConfig) -> TextModel {
+/// A model whose network knows half of its tokens: over the others a backend panics, as over a device that is lost.
+pub fn failing_model() -> TextModel {
+    let config = |vocab_size: usize| {
+        let backbone = BackboneConfig { bos_index: 0, eos_index: 0, vocab_size, ..backbone() };
+        let backbone = BackboneConfig { mask_index: vocab_size - 1, ..backbone };
+        ModelConfig::Partition(PartitionConfig { backbone, ..partition_config() })
+    };
+    model_of(&config(VOCAB), &config(VOCAB / 2))
+}
+
+fn model_of(config: &ModelConfig, network: &ModelConfig) -> TextModel {
     let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
     let json = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,

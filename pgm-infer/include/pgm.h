@@ -50,8 +50,10 @@ typedef struct PgmRequest {
   double top_p;
   // Keeps the k most probable tokens; 0 is the model's default.
   size_t top_k;
-  // A text at which each blank ends, or null.
-  const char *stop;
+  // Texts at which each blank ends; the first that comes ends it.
+  const char *const *stops;
+  // How many.
+  size_t n_stops;
   // Seed of the first sample; sample i uses seed + i.
   uint64_t seed;
   // Samples; 0 is 1.
@@ -101,7 +103,7 @@ struct PgmEngine *pgm_open(const char *folder,
 // more when it returns.
 //
 // # Safety
-// Each pointer is followed by as many bytes as its length says; `device` ends in NUL.
+// Each pointer is followed by as many bytes as its length says; `device` ends in NUL; `user` is what `progress` expects.
 struct PgmEngine *pgm_open_bytes(const uint8_t *config,
                                  size_t config_length,
                                  const uint8_t *weights,
@@ -109,7 +111,9 @@ struct PgmEngine *pgm_open_bytes(const uint8_t *config,
                                  const uint8_t *tokenizer,
                                  size_t tokenizer_length,
                                  const char *device,
-                                 size_t max_batch);
+                                 size_t max_batch,
+                                 PgmProgress progress,
+                                 void *user);
 
 // Ends an engine and returns its memory; tasks that are not done are cancelled. Null is ignored.
 //
@@ -123,8 +127,8 @@ struct PgmRequest pgm_request_default(void);
 // Hands a request over and returns at once; `callback` (or null) hears its steps. Null on failure.
 //
 // # Safety
-// `engine` is open, the request's texts are null or end in NUL, and `user` may be used on another thread until the task has
-// ended.
+// `engine` is open, the request's texts are null or end in NUL, `stops` are as many as it says, and `user` may be used on
+// another thread until the task has ended.
 struct PgmTask *pgm_start(const struct PgmEngine *engine,
                           const struct PgmRequest *request,
                           PgmCallback callback,

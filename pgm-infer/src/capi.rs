@@ -109,8 +109,10 @@ pub struct PgmRequest {
     pub top_p: f64,
     /// Keeps the k most probable tokens; 0 is the model's default.
     pub top_k: usize,
-    /// A text at which each blank ends, or null.
-    pub stop: *const c_char,
+    /// Texts at which each blank ends; the first that comes ends it.
+    pub stops: *const *const c_char,
+    /// How many.
+    pub n_stops: usize,
     /// Seed of the first sample; sample i uses seed + i.
     pub seed: u64,
     /// Samples; 0 is 1.
@@ -178,7 +180,7 @@ pub unsafe extern "C" fn pgm_open(
 /// more when it returns.
 ///
 /// # Safety
-/// Each pointer is followed by as many bytes as its length says; `device` ends in NUL.
+/// Each pointer is followed by as many bytes as its length says; `device` ends in NUL; `user` is what `progress` expects.
 #[unsafe(no_mangle)]
 #[allow(clippy::too_many_arguments)]
 pub unsafe extern "C" fn pgm_open_bytes(
@@ -190,6 +192,8 @@ pub unsafe extern "C" fn pgm_open_bytes(
     tokenizer_length: usize,
     device: *const c_char,
     max_batch: usize,
+    progress: PgmProgress,
+    user: *mut c_void,
 ) -> *mut PgmEngine {
     let engine = guard(|| {
         if config.is_null() || weights.is_null() || tokenizer.is_null() {
@@ -207,7 +211,9 @@ pub unsafe extern "C" fn pgm_open_bytes(
         let (device, _) = device.parse::<DeviceName>()?.open()?;
         let files = ModelBytes { config, weights, tokenizer, generation: None };
         let options = Options { max_batch, ..Options::default() };
-        Engine::from_bytes(&files, &device, &options, &|_| ()).map_err(said)
+        // SAFETY: the caller's word.
+        let watch = |share| progress.into_iter().for_each(|progress| unsafe { progress(share, user) });
+        Engine::from_bytes(&files, &device, &options, &watch).map_err(said)
     });
     engine.map_or(std::ptr::null_mut(), |engine| Box::into_raw(Box::new(PgmEngine(engine))))
 }
@@ -240,7 +246,8 @@ pub extern "C" fn pgm_request_default() -> PgmRequest {
         temperature: -1.0,
         top_p: 0.0,
         top_k: 0,
-        stop: std::ptr::null(),
+        stops: std::ptr::null(),
+        n_stops: 0,
         seed: 0,
         n: 1,
         timeout_ms: 0,
@@ -255,8 +262,8 @@ unsafe impl Send for User {}
 /// Hands a request over and returns at once; `callback` (or null) hears its steps. Null on failure.
 ///
 /// # Safety
-/// `engine` is open, the request's texts are null or end in NUL, and `user` may be used on another thread until the task has
-/// ended.
+/// `engine` is open, the request's texts are null or end in NUL, `stops` are as many as it says, and `user` may be used on
+/// another thread until the task has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pgm_start(
     engine: *const PgmEngine,
@@ -306,7 +313,7 @@ pub unsafe extern "C" fn pgm_start(
     task.map_or(std::ptr::null_mut(), |task| Box::into_raw(Box::new(task)))
 }
 
-// SAFETY: the request's texts are null or end in NUL.
+// SAFETY: the request's texts are null or end in NUL, and `stops` are as many as it says.
 unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String> {
     let given = |pointer: *const c_char, what| {
         // SAFETY: as above.
@@ -336,8 +343,12 @@ unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String>
     if request.top_k > 0 {
         task.settings.draw.top_k = request.top_k;
     }
-    if let Some(stop) = given(request.stop, "stop")? {
-        task.stop.push(stop.to_string());
+    if request.n_stops > 0 && request.stops.is_null() {
+        return Err("stops is null".into());
+    }
+    for index in 0..request.n_stops {
+        // SAFETY: `stops` is followed by as many pointers.
+        task.stop.push(unsafe { text(*request.stops.add(index), "a stop text")? }.to_string());
     }
     task.settings.schedule = crate::bench::default_schedule(engine.model().config());
     (task.length, task.seed) = ((request.length > 0).then_some(request.length), request.seed);

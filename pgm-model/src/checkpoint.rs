@@ -55,7 +55,8 @@ pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), Mo
     load_watched(folder, device, &|_| ())
 }
 
-/// As [`load`]; `watch` is told again and again what share of the weights is read, from 0 to 1.
+/// As [`load`]; `watch` is told again and again what share of the weights is read, from 0 to 1, with which it ends
+/// (a file may hold more than the network takes).
 ///
 /// # Errors
 /// As [`load`].
@@ -65,6 +66,7 @@ pub fn load_watched(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Resu
     let source =
         SafeTensorsSource { watch: Some(watch), ..SafeTensorsSource::new(file.bytes(), file.origin(), Some(&file))? };
     let network = from_source(&source, file.origin(), &config, device)?;
+    watch(1.0);
     Ok((config, network))
 }
 
@@ -150,6 +152,7 @@ pub fn load_bytes(
     let (config, origin) = (parse_config(config, "the configuration")?, "the weights");
     let source = SafeTensorsSource { watch: Some(watch), ..SafeTensorsSource::new(weights, origin, None)? };
     let network = from_source(&source, origin, &config, device)?;
+    watch(1.0);
     Ok((config, network))
 }
 

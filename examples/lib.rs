@@ -1,5 +1,6 @@
 //! The runnable examples, `quickstart.rs` and `study/`; here is what they share.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,11 +37,10 @@ pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
         bail!("cargo metadata failed ({}); give your own text with --text", problem.trim());
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
-    let mut packages: Vec<(String, PathBuf)> = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
+    let wanted = without_the_window(&metadata);
+    let mut packages: Vec<(String, PathBuf)> = list(&metadata["packages"])
         .filter(|package| package["source"].as_str().is_some_and(|source| source.starts_with("registry+")))
+        .filter(|package| package["id"].as_str().is_some_and(|id| wanted.contains(id)))
         .filter_map(|package| {
             let manifest = PathBuf::from(package["manifest_path"].as_str()?);
             Some((package["name"].as_str()?.to_string(), manifest.parent()?.join("src")))
@@ -68,4 +68,24 @@ pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
         bail!("found no sources of dependencies; give your own text with --text");
     }
     Ok(files)
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+// Ids of all packages but what the desktop application alone needs, which most builds leave out.
+fn without_the_window(metadata: &Value) -> HashSet<&str> {
+    let dependencies: HashMap<&str, &Value> = list(&metadata["resolve"]["nodes"])
+        .filter_map(|node| Some((node["id"].as_str()?, &node["dependencies"])))
+        .collect();
+    let mut left: Vec<&str> = list(&metadata["workspace_members"]).filter_map(Value::as_str).collect();
+    left.retain(|id| !id.contains("#pgm-desktop@"));
+    let mut found = HashSet::new();
+    while let Some(id) = left.pop() {
+        if found.insert(id) {
+            left.extend(dependencies.get(id).into_iter().flat_map(|ids| list(ids)).filter_map(Value::as_str));
+        }
+    }
+    found
 }

@@ -1,0 +1,65 @@
+//! What a training step keeps for its backward pass, in numbers a token: docs/performance.md counts with it. Alone in its
+//! program, where nobody else allocates.
+#![cfg(feature = "flex")]
+
+use std::alloc::System;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::{
+    BackboneConfig, Goal, MaskedConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const HIDDEN: usize = 128;
+const SHAPE: [usize; 2] = [4, 128];
+
+fn held() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+// Bytes that the loss holds on to, in vectors of the hidden width a token.
+fn kept(config: &ModelConfig) -> f64 {
+    let plain = Device::flex();
+    let device = plain.clone().autodiff();
+    let network = Network::new(config, &plain).train().fork(&device);
+    let n = SHAPE[0] * SHAPE[1];
+    let ints = |of: fn(i32) -> i32| {
+        Tensor::<2, Int>::from_data(TensorData::new((0..n as i32).map(of).collect(), SHAPE), &device)
+    };
+    let (tokens, groups) = (ints(|i| i * 7 % 60), ints(|i| i * 7 % 3 & 1));
+    let goal = Goal { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
+    let loss = || match &network {
+        Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &goal),
+        Network::Masked(model) => model.loss(tokens.clone(), &goal),
+        Network::Autoregressive(_) => unreachable!("not asked for"),
+    };
+    drop(loss()); // makes what is made once
+    let before = held();
+    let loss = loss();
+    let bytes = held() - before;
+    drop(loss);
+    bytes as f64 / (n * HIDDEN * size_of::<f32>()) as f64
+}
+
+#[test]
+fn a_step_keeps_what_the_count_says() {
+    let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(64, HIDDEN, 4, SHAPE[1]) };
+    let partition = |encoder_blocks, decoder_blocks| {
+        let (queries, projection) = (Queries::LearnFreqs, Projection::Linear);
+        let backbone = backbone.clone();
+        kept(&ModelConfig::Partition(PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection }))
+    };
+    let masked = kept(&ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 }));
+    let least = partition(1, 1);
+    let (encoder, decoder, swap) = (partition(2, 1) - least, partition(1, 2) - least, least - masked);
+    let close = |found: f64, count: f64| (found - count).abs() < 0.3;
+    assert!(close(encoder, 18.0), "an encoder block keeps {encoder}");
+    assert!(close(decoder, 19.0), "a decoder block, with its norm of the keys, keeps {decoder}");
+    // The encoder's output, keys, values, what attention gives, one row's queries, and that norm.
+    assert!(close(swap, 5.0 + 3.0 / SHAPE[0] as f64), "a GroupSwap with what is around it keeps {swap}");
+}

@@ -31,7 +31,7 @@ fn kept(config: &ModelConfig) -> f64 {
     let ints = |of: fn(i32) -> i32| {
         Tensor::<2, Int>::from_data(TensorData::new((0..n as i32).map(of).collect(), SHAPE), &device)
     };
-    let (tokens, groups) = (ints(|i| i * 7 % 60), ints(|i| i * 7 % 3 & 1));
+    let (tokens, groups) = (ints(|i| i * 7 % 60), ints(|i| (i * 7 % 3) & 1));
     let goal = Goal { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
     let loss = || match &network {
         Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &goal),

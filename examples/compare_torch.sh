@@ -3,42 +3,95 @@
 #
 #   examples/compare_torch.sh VENV YARDSTICK [ROUNDS] [CASE...]
 #
-# VENV is a Python environment with torch, YARDSTICK the path of pgm_torch.py. Cases: train train-large forward
-# forward-large sample-32 sample-128. Nothing else should run beside it.
+# VENV is a Python environment with torch, YARDSTICK the path of pgm_torch.py. Cases: train train-large train-owt forward
+# forward-large sample-32 sample-128 sample-batch. Nothing else should run beside it.
+#
+# From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of products
+# as ours does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
+# pgm-train and pgm-infer from a folder instead of building them.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
     exit 2
 fi
+device=${DEVICE:-} precision=${PRECISION:-tf32}
 python=$1/bin/python yardstick=$2 rounds=${3:-5}
 shift $(($# < 3 ? $# : 3))
 cases=("$@")
 [ ${#cases[@]} -gt 0 ] || cases=(train train-large forward forward-large sample-32)
 cd "$(dirname "$0")/.."
-cargo build --release --locked --quiet --bin pgm-train --bin pgm-infer
-binaries=${CARGO_TARGET_DIR:-target}/release
+[ -n "${BINARIES:-}" ] || cargo build --release --locked --quiet --bin pgm-train --bin pgm-infer
+binaries=${BINARIES:-${CARGO_TARGET_DIR:-target}/release}
+
+# The yardstick knows no device: all it makes goes to the default one, and its clock waits for that.
+on_device='
+import runpy, sys, time, torch
+device, precision, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+torch.set_default_device(device)
+torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+clock = time.perf_counter
+def wait():
+    torch.cuda.synchronize()
+    return clock()
+time.perf_counter = wait
+Module = torch.nn.Module
+if precision == "bf16" and "sample" in arguments:
+    ready = Module.eval
+    Module.eval = lambda model: ready(model).bfloat16()
+elif precision == "bf16":
+    call, outermost = Module.__call__, [True]
+    def narrow(module, *inputs, **named):
+        if not outermost[0]:
+            return call(module, *inputs, **named)
+        outermost[0] = False
+        try:
+            with torch.autocast(device, torch.bfloat16):
+                return call(module, *inputs, **named)
+        finally:
+            outermost[0] = True
+    Module.__call__ = narrow
+sys.argv = arguments
+runpy.run_path(arguments[0], run_name="__main__")
+print(f"PyTorch held {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB", file=sys.stderr)
+'
 
 small="--hidden 256 --heads 4 --encoder 3 --decoder 3 --length 256 --vocab 8192 --batch 8"
 large="--hidden 768 --heads 12 --encoder 6 --decoder 6 --length 256 --vocab 50258 --batch 1"
-owt="--hidden 768 --heads 12 --encoder 6 --decoder 6 --length 1024 --vocab 50258 --batch 1"
+owt="--hidden 768 --heads 12 --encoder 6 --decoder 6 --length 1024 --vocab 50258"
+train_on="" infer_on=""
+if [ -n "$device" ]; then
+    train_on="--device $device" infer_on="--device $device"
+    [ "$precision" != bf16 ] || train_on+=" --precision bf16" infer_on+=" --dtype bf16"
+fi
 
 # Median seconds of one run.
 ours() { "$binaries/$@" 2>/dev/null | "$python" -c 'import json,sys; d=json.load(sys.stdin); print(d.get("seconds_median") or d["partition"]["seconds_median"])'; }
-theirs() { "$python" "$yardstick" bench "$@" | "$python" -c 'import json,sys; print(json.load(sys.stdin)["seconds_median"])'; }
+theirs() {
+    if [ -n "$device" ]; then
+        "$python" -c "$on_device" "$device" "$precision" "$yardstick" bench "$@"
+    else
+        "$python" "$yardstick" bench "$@"
+    fi | "$python" -c 'import json,sys; print(json.load(sys.stdin)["seconds_median"])'
+}
 
 for case in "${cases[@]}"; do
     pairs=""
     for _ in $(seq "$rounds"); do
         runs="--runs 3"
         case $case in
-            train) o="pgm-train bench $small --what train" t="$small --what train" ;;
-            train-large) o="pgm-train bench $large --what train" t="$large --what train" ;;
-            forward) o="pgm-train bench $small --what forward" t="$small --what forward" ;;
-            forward-large) o="pgm-train bench $large --what forward" t="$large --what forward" ;;
+            train) o="pgm-train bench $small --what train $train_on" t="$small --what train" ;;
+            train-large) o="pgm-train bench $large --what train $train_on" t="$large --what train" ;;
+            train-owt) o="pgm-train bench $owt --batch 16 --what train $train_on" t="$owt --batch 16 --what train" ;;
+            forward) o="pgm-train bench $small --what forward $train_on" t="$small --what forward" ;;
+            forward-large) o="pgm-train bench $large --what forward $train_on" t="$large --what forward" ;;
+            sample-batch)
+                o="pgm-infer bench --preset owt-6-6 --batch 16 --steps 32 --json $infer_on"
+                t="$owt --batch 16 --what sample --steps 32" ;;
             sample-*)
-                # A hundred steps like each other need no run to warm up.
-                [ "$case" != sample-128 ] || runs="--runs 1 --warmup 0"
-                o="pgm-infer bench --preset owt-6-6 --steps ${case#sample-} --json" t="$owt --what sample --steps ${case#sample-}" ;;
+                # On a CPU a hundred steps like each other need no run to warm up.
+                [ "$case" != sample-128 ] || [ -n "$device" ] || runs="--runs 1 --warmup 0"
+                o="pgm-infer bench --preset owt-6-6 --steps ${case#sample-} --json $infer_on"
+                t="$owt --batch 1 --what sample --steps ${case#sample-}" ;;
             *) echo "no case $case" >&2; exit 2 ;;
         esac
         # shellcheck disable=SC2086

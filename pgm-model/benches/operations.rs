@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use burn::tensor::{Device, Distribution, Int, Tensor, module};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, module};
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_model::attention::Visibility;
 use pgm_model::ops::{self, AdamWStep};
@@ -87,13 +87,13 @@ fn operations(c: &mut Criterion) {
     let within = Visibility::within(labels.clone());
     let across = Visibility::across(labels.clone(), labels.neg() + 1);
     both(c, "self_attention within groups", [&[ROWS, LENGTH, 3 * HIDDEN]], |[qkv]| {
-        flat(ops::self_attention(qkv, &angles, Some(&within), HEADS))
+        flat(ops::self_attention(qkv, &angles, Some(&within), HEADS, DType::F32))
     });
     both(c, "self_attention, all visible", [&[ROWS, LENGTH, 3 * HIDDEN]], |[qkv]| {
-        flat(ops::self_attention(qkv, &angles, None, HEADS))
+        flat(ops::self_attention(qkv, &angles, None, HEADS, DType::F32))
     });
     both(c, "cross_attention across groups", [&stream, &[ROWS, LENGTH, 2 * HIDDEN]], |[q, kv]| {
-        flat(ops::cross_attention(q, kv, [&angles, &angles], Some(&across), HEADS))
+        flat(ops::cross_attention(q, kv, [&angles, &angles], Some(&across), HEADS, DType::F32))
     });
     let n = ROWS * LENGTH;
     let targets = Tensor::<1>::random([n], Distribution::Uniform(0.0, VOCAB as f64 - 1.0), &device).int();

@@ -11,6 +11,9 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 
+#[cfg(feature = "fused")]
+use crate::ops::sorted_by_label;
+
 /// Which keys a query sees.
 ///
 /// Fused attention reads the rule itself; where attention is composed of tensor operations, the mask `[B, Q, C]` is
@@ -19,6 +22,8 @@ use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 pub struct Visibility {
     rule: Rule,
     mask: Arc<OnceLock<AttentionMask>>,
+    #[cfg(feature = "fused")]
+    sorted: Arc<OnceLock<[Tensor<2, Int>; 2]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,12 +42,21 @@ impl Visibility {
 
     /// A query sees the keys of its own label, `[B, Q]` and `[B, C]`; a label that no query carries hides its keys.
     pub fn across(queries: Tensor<2, Int>, keys: Tensor<2, Int>) -> Self {
-        Self { rule: Rule::SameLabel(Box::new([queries, keys])), mask: Arc::default() }
+        Self::new(Rule::SameLabel(Box::new([queries, keys])))
     }
 
     /// Each of the last `n_queries` of `n_keys` tokens sees itself and those before it, in every row.
     pub fn causal(n_queries: usize, n_keys: usize, device: &Device) -> Self {
-        Self { rule: Rule::Causal([n_queries, n_keys], device.clone()), mask: Arc::default() }
+        Self::new(Rule::Causal([n_queries, n_keys], device.clone()))
+    }
+
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            mask: Arc::default(),
+            #[cfg(feature = "fused")]
+            sorted: Arc::default(),
+        }
     }
 
     #[cfg_attr(not(feature = "fused"), allow(dead_code))]
@@ -59,6 +73,20 @@ impl Visibility {
         match visibility {
             Some(Self { rule: Rule::SameLabel(labels), .. }) => labels.as_ref().clone(),
             _ => [n_queries, n_keys].map(|n| Tensor::zeros([n_rows, n], device)),
+        }
+    }
+
+    // The same labels as fused attention reads them, made once; where labels say nothing, tensors that nobody reads.
+    #[cfg(feature = "fused")]
+    pub(crate) fn sorted_labels(visibility: Option<&Self>, device: &Device) -> [Tensor<2, Int>; 2] {
+        match visibility {
+            Some(Self { rule: Rule::SameLabel(labels), sorted, .. }) => {
+                sorted.get_or_init(|| labels.as_ref().clone().map(sorted_by_label)).clone()
+            }
+            _ => {
+                let nothing = Tensor::empty([1, 2], device);
+                [nothing.clone(), nothing]
+            }
         }
     }
 

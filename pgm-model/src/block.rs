@@ -96,7 +96,7 @@ impl EncoderBlock {
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
         let qkv = linear(&self.qkv, modulated_norm(&self.norm1, x.clone(), shift1, scale1)); // [B, C, 3 H]
-        let context = self_attention(qkv, angles, visibility, self.n_heads);
+        let context = self_attention(qkv, angles, visibility, self.n_heads, self.qkv.weight.val().dtype());
         let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
         let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)
@@ -225,7 +225,14 @@ impl DecoderBlock {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
         let q = linear(&self.q, modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
         let kv = linear(&self.kv, plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]
-        let context = cross_attention(q, kv, [&plan.queries, &plan.keys], plan.across.as_ref(), self.n_heads);
+        let context = cross_attention(
+            q,
+            kv,
+            [&plan.queries, &plan.keys],
+            plan.across.as_ref(),
+            self.n_heads,
+            self.kv.weight.val().dtype(),
+        );
         let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
         let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)

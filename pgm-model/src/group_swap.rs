@@ -86,8 +86,7 @@ impl GroupSwap {
         let [n_rows_apart, n_queries] = positions.indices().dims(); // 1 or B
         let learned: Tensor<3> = self.base.val().unsqueeze_dim(0); // [1, 1, H]
         let positional = |x: Tensor<3>| {
-            let (cos, sin) = sinusoids.get(positions.span(), &positions.indices().device()).at(positions);
-            Tensor::cat(vec![cos, sin], 2) + x // [1 or B, K, H]
+            sinusoids.get(positions.span(), &positions.indices().device()).at(positions) + x // [1 or B, K, H]
         };
         let query = match self.queries {
             Queries::Learn => learned.expand([n_rows_apart, n_queries, width]),
@@ -104,7 +103,8 @@ impl GroupSwap {
         let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
         let kv = linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
-        linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads))
+        let products = self.kv.weight.val().dtype();
+        linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, products))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Tokens arrive packed and out of order, so every row looks its angles up at its own true positions.
 //!
-//! Shapes: B batch, S positions, h heads, d head width, P table rows, W table width.
+//! Shapes: B batch, S positions, h heads, d head width, P table rows, W table width: twice the frequencies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,21 +12,16 @@ use crate::plan::Positions;
 
 const BASE: f32 = 10_000.0;
 
-/// Cosines and sines of a set of frequencies at positions `0..P`, `[P, W]` each.
+/// Cosines, then sines, of a set of frequencies at positions `0..P`: `[P, W]`.
 #[derive(Clone, Debug)]
-pub(crate) struct AngleTable {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
-}
+pub(crate) struct AngleTable(Tensor<2>);
 
 impl AngleTable {
-    /// Looks the table up at positions it holds: `[B, S] -> [B, S, W]` each.
-    pub(crate) fn at(&self, positions: &Positions) -> (Tensor<3>, Tensor<3>) {
+    /// Looks the table up at positions it holds: `[B, S] -> [B, S, W]`.
+    pub(crate) fn at(&self, positions: &Positions) -> Tensor<3> {
         let [n_rows, n_positions] = positions.indices().dims();
-        let width = self.cos.dims()[1];
         let index = positions.indices().clone().reshape([n_rows * n_positions]);
-        let look_up = |table: &Tensor<2>| table.clone().select(0, index.clone()).reshape([n_rows, n_positions, width]);
-        (look_up(&self.cos), look_up(&self.sin))
+        self.0.clone().select(0, index).reshape([n_rows, n_positions, self.0.dims()[1]])
     }
 }
 
@@ -57,7 +52,7 @@ impl AngleTables {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let known = made.iter().position(|(known, _)| *known == device);
         if let Some(index) = known {
-            if made[index].1.cos.dims()[0] >= span {
+            if made[index].1.0.dims()[0] >= span {
                 return made[index].1.clone();
             }
             made.swap_remove(index);
@@ -69,25 +64,23 @@ impl AngleTables {
 
     // Made on the host in float32, as the public code makes them, so that every backend has the same ones.
     fn make(&self, length: usize, device: &Device) -> AngleTable {
-        let table = |f: fn(f32) -> f32| {
-            let angles = (0..length).flat_map(|position| self.frequencies.iter().map(move |w| position as f32 * w));
-            Tensor::from_data(TensorData::new(angles.map(f).collect(), [length, self.frequencies.len()]), device)
+        let row = |position: usize| {
+            let angles = self.frequencies.iter().map(move |frequency| position as f32 * frequency);
+            angles.clone().map(f32::cos).chain(angles.map(f32::sin))
         };
-        AngleTable { cos: table(f32::cos), sin: table(f32::sin) }
+        let numbers: Vec<f32> = (0..length).flat_map(row).collect();
+        let shape = [length, 2 * self.frequencies.len()];
+        AngleTable(Tensor::from_data(TensorData::new(numbers, shape), device))
     }
 }
 
-/// Rotary angles at the positions of one set of tokens: cosines and sines, `[B, 1, S, d/2]`.
+/// Rotary angles at the positions of one set of tokens: cosines, then sines, `[B or 1, S, d]`.
 #[derive(Clone, Debug)]
-pub struct RotaryAngles {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
-}
+pub struct RotaryAngles(Tensor<3>);
 
 impl RotaryAngles {
     pub(crate) fn new(tables: &AngleTables, positions: &Positions) -> Self {
-        let (cos, sin) = tables.get(positions.span(), &positions.indices().device()).at(positions);
-        Self { cos: cos.unsqueeze_dim(1), sin: sin.unsqueeze_dim(1) }
+        Self(tables.get(positions.span(), &positions.indices().device()).at(positions))
     }
 
     /// Angles at positions `0..length` of each of `n_rows` rows, for heads of width `head_dim`.
@@ -95,10 +88,10 @@ impl RotaryAngles {
         Self::new(&AngleTables::new(head_dim, length), &Positions::all(n_rows, length, device))
     }
 
-    /// The cosines and sines, `[B, S, d/2]` each.
+    /// `[B or 1, S, d]`.
     #[cfg_attr(not(feature = "fused"), allow(dead_code))]
-    pub(crate) fn tables(&self) -> (Tensor<3>, Tensor<3>) {
-        (self.cos.clone().squeeze_dim(1), self.sin.clone().squeeze_dim(1))
+    pub(crate) fn table(&self) -> Tensor<3> {
+        self.0.clone()
     }
 
     /// Rotates queries or keys in the half-split form: the first half of a head is the real part.
@@ -109,7 +102,7 @@ impl RotaryAngles {
         let half = x.dims()[3] / 2;
         let (real, imaginary) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
         let dtype: FloatDType = real.dtype().into();
-        let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
+        let [cos, sin] = [0, half].map(|first| self.0.clone().narrow(2, first, half).unsqueeze_dim(1).cast(dtype));
         let turned_real = real.clone() * cos.clone() - imaginary.clone() * sin.clone();
         let turned_imaginary = imaginary * cos + real * sin;
         Tensor::cat(vec![turned_real, turned_imaginary], 3)

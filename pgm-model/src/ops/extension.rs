@@ -15,7 +15,7 @@ use burn::backend::{Autodiff, Backend, backend_extension};
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use burn::tensor::Shape;
 
-use super::AdamWStep;
+use super::{AdamWStep, AttentionKind};
 
 fn not_differentiable() -> ! {
     panic!("gradients of gradients are not defined for the fused operations")
@@ -113,15 +113,17 @@ pub trait FusedOps: Backend {
         not_differentiable()
     }
 
-    /// Self-attention: the output and the log-sum-exp of each query's scores, `[B, h, C]`, which has no gradient.
-    #[fusion(meta = |qkv, _, _, _, n_heads, _| specs::attention(qkv, 3, *n_heads))]
+    /// Labels `[B, S]` as attention reads them, made once for all layers.
+    #[fusion(meta = |labels| specs::sorted(labels))]
+    fn sorted_by_label(labels: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Self-attention, with sorted labels: the output and the log-sum-exp of each query's scores, `[B, h, C]`, which has no gradient.
+    #[fusion(meta = |qkv, _, _, kind| specs::attention(qkv, 3, kind.n_heads))]
     fn self_attention(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradient of qkv.
@@ -129,52 +131,46 @@ pub trait FusedOps: Backend {
     #[allow(clippy::too_many_arguments)]
     fn self_attention_backward(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> FloatTensor<Self> {
-        let _ = (qkv, cos, sin, labels, out, lse, grad, n_heads, causal);
+        let _ = (qkv, angles, labels, out, lse, grad, kind);
         not_differentiable()
     }
 
-    /// Cross-attention: the output and the log-sum-exp of each query's scores, `[B, h, Q]`, which has no gradient.
-    #[fusion(meta = |q, _, _, _, _, _, _, _, n_heads| specs::attention(q, 1, *n_heads))]
+    /// Cross-attention, with sorted labels: the output and the log-sum-exp of each query's scores, `[B, h, Q]`, which has no gradient.
+    #[fusion(meta = |q, _, _, _, _, _, kind| specs::attention(q, 1, kind.n_heads))]
     #[allow(clippy::too_many_arguments)]
     fn cross_attention(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of q and kv.
-    #[fusion(meta = |q, kv, _, _, _, _, _, _, _, _, _, _| (q.clone(), kv.clone()))]
+    #[fusion(meta = |q, kv, _, _, _, _, _, _, _, _| (q.clone(), kv.clone()))]
     #[allow(clippy::too_many_arguments)]
     fn cross_attention_backward(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = (q, kv, q_cos, q_sin, k_cos, k_sin, q_labels, k_labels, out, lse, grad, n_heads);
+        let _ = (q, kv, q_angles, k_angles, q_labels, k_labels, out, lse, grad, kind);
         not_differentiable()
     }
 
@@ -244,6 +240,11 @@ mod specs {
 
     pub(super) fn number(x: &TensorSpec) -> TensorSpec {
         TensorSpec::new(Shape::new([1]), x.dtype)
+    }
+
+    pub(super) fn sorted(labels: &TensorSpec) -> TensorSpec {
+        let [n_rows, n_tokens] = labels.shape.dims();
+        TensorSpec::new(Shape::new([n_rows, 2 * n_tokens]), burn::tensor::DType::I32)
     }
 
     pub(super) fn moments(x: &TensorSpec) -> TensorSpec {
@@ -408,13 +409,15 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
+    fn sorted_by_label(labels: IntTensor<Self>) -> IntTensor<Self> {
+        B::sorted_by_label(labels)
+    }
+
     fn self_attention(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         #[derive(Debug)]
         struct SelfAttention;
@@ -422,12 +425,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         #[derive(Clone, Debug)]
         struct Saved<B: Backend> {
             qkv: NodeId,
-            angles: [FloatTensor<B>; 2],
+            angles: FloatTensor<B>,
             labels: IntTensor<B>,
             out: FloatTensor<B>,
             lse: FloatTensor<B>,
-            n_heads: usize,
-            causal: bool,
+            kind: AttentionKind,
         }
 
         impl<B: FusedOps> Backward<B, 1> for SelfAttention {
@@ -435,23 +437,20 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
             fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let Saved { qkv, angles: [cos, sin], labels, out, lse, n_heads, causal } = ops.state;
+                let Saved { qkv, angles, labels, out, lse, kind } = ops.state;
                 let qkv: FloatTensor<B> = checkpointer.retrieve_node_output(qkv);
-                let qkv = B::self_attention_backward(qkv, cos, sin, labels, out, lse, grad, n_heads, causal);
+                let qkv = B::self_attention_backward(qkv, angles, labels, out, lse, grad, kind);
                 register::<B, 1>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [qkv], grads);
             }
         }
 
-        let angles = [cos.into_primitive(), sin.into_primitive()];
-        let run = |qkv: FloatTensor<B>, labels: IntTensor<B>| {
-            let [cos, sin] = angles.clone();
-            B::self_attention(qkv, cos, sin, labels, n_heads, causal)
-        };
+        let angles = angles.into_primitive();
+        let run = |qkv: FloatTensor<B>, labels: IntTensor<B>| B::self_attention(qkv, angles.clone(), labels, kind);
         match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let saved = prep.checkpoint(&qkv);
                 let (out, lse) = run(qkv.into_primitive(), labels.clone());
-                let state = Saved { qkv: saved, angles, labels, out: out.clone(), lse: lse.clone(), n_heads, causal };
+                let state = Saved { qkv: saved, angles, labels, out: out.clone(), lse: lse.clone(), kind };
                 (prep.finish(state, out), FloatTensor::<Self>::new(lse))
             }
             OpsKind::UnTracked(prep) => {
@@ -464,13 +463,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     fn cross_attention(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         #[derive(Debug)]
         struct CrossAttention;
@@ -478,11 +475,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         #[derive(Clone, Debug)]
         struct Saved<B: Backend> {
             inputs: [NodeId; 2],
-            angles: [FloatTensor<B>; 4],
+            angles: [FloatTensor<B>; 2],
             labels: [IntTensor<B>; 2],
             out: FloatTensor<B>,
             lse: FloatTensor<B>,
-            n_heads: usize,
+            kind: AttentionKind,
         }
 
         impl<B: FusedOps> Backward<B, 2> for CrossAttention {
@@ -490,25 +487,25 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let Saved { inputs, angles, labels, out, lse, n_heads } = ops.state;
+                let Saved { inputs, angles, labels, out, lse, kind } = ops.state;
                 let [q, kv] = inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
-                let ([qc, qs, kc, ks], [ql, kl]) = (angles, labels);
-                let (q, kv) = B::cross_attention_backward(q, kv, qc, qs, kc, ks, ql, kl, out, lse, grad, n_heads);
+                let ([qa, ka], [ql, kl]) = (angles, labels);
+                let (q, kv) = B::cross_attention_backward(q, kv, qa, ka, ql, kl, out, lse, grad, kind);
                 register::<B, 2>(ops.parents.map(|parent| parent.map(|parent| parent.id)), [q, kv], grads);
             }
         }
 
-        let angles = [q_cos, q_sin, k_cos, k_sin].map(|table| table.into_primitive());
+        let angles = [q_angles, k_angles].map(|table| table.into_primitive());
         let labels = [q_labels, k_labels];
         let run = |q: FloatTensor<B>, kv: FloatTensor<B>| {
-            let ([qc, qs, kc, ks], [ql, kl]) = (angles.clone(), labels.clone());
-            B::cross_attention(q, kv, qc, qs, kc, ks, ql, kl, n_heads)
+            let ([qa, ka], [ql, kl]) = (angles.clone(), labels.clone());
+            B::cross_attention(q, kv, qa, ka, ql, kl, kind)
         };
         match CrossAttention.prepare::<C>([q.node(), kv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let inputs = [prep.checkpoint(&q), prep.checkpoint(&kv)];
                 let (out, lse) = run(q.into_primitive(), kv.into_primitive());
-                let state = Saved { inputs, angles, labels, out: out.clone(), lse: lse.clone(), n_heads };
+                let state = Saved { inputs, angles, labels, out: out.clone(), lse: lse.clone(), kind };
                 (prep.finish(state, out), FloatTensor::<Self>::new(lse))
             }
             OpsKind::UnTracked(prep) => {

@@ -5,7 +5,7 @@
 //! numbers in registers; the other side passes by in shared memory.
 //!
 //! Shapes: B rows, Q queries, C keys, h heads, d head width, H = h d. Angles are cosines then sines, `[B or 1, S, d]`;
-//! sorted tokens are their indices, then their labels, `[B, 2, S]`.
+//! sorted tokens are their indices, then their labels, `[B, 2 S]`.
 #![allow(missing_docs, clippy::too_many_arguments)] // launchers that the macro writes
 
 use cubecl::prelude::*;
@@ -31,6 +31,8 @@ pub(super) struct Layout {
     pub(super) causal: bool,
     /// Whether all rows have the angles of the first.
     pub(super) shared_angles: [bool; 2],
+    /// Whether tokens have labels; without, each sees all, and they stand in their own order.
+    pub(super) labelled: bool,
 }
 
 /// Where each token comes in the order of labels: its index and its label are written there. One unit a token.
@@ -51,6 +53,17 @@ pub(super) fn sort_by_label(labels: &[i32], sorted: &mut [i32], n_tokens: u32) {
     }
 }
 
+// The token at a place in the order of labels, and its label.
+#[cube]
+pub(super) fn token_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize, #[comptime] labelled: bool) -> i32 {
+    if comptime!(labelled) { sorted[2 * row * n_tokens + place] } else { place as i32 }
+}
+
+#[cube]
+pub(super) fn label_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize, #[comptime] labelled: bool) -> i32 {
+    if comptime!(labelled) { sorted[(2 * row + 1) * n_tokens + place] } else { 0_i32.runtime() }
+}
+
 // A head's vector of one token, turned by its angles: element `i` of its first half and the one that belongs to it.
 #[cube]
 fn turned(x: &[f32], start: usize, angles: &[f32], angle: usize, i: usize, #[comptime] half: usize) -> (f32, f32) {
@@ -60,7 +73,13 @@ fn turned(x: &[f32], start: usize, angles: &[f32], angle: usize, i: usize, #[com
 }
 
 #[cube]
-fn angle_start(row: usize, token: usize, n_tokens: usize, #[comptime] width: usize, #[comptime] shared: bool) -> usize {
+pub(super) fn angle_start(
+    row: usize,
+    token: usize,
+    n_tokens: usize,
+    #[comptime] width: usize,
+    #[comptime] shared: bool,
+) -> usize {
     if comptime!(shared) { token * width } else { (row * n_tokens + token) * width }
 }
 
@@ -89,7 +108,7 @@ fn fetch_keys(
     let mut index = UNIT_POS as usize;
     while index < n_here * half {
         let (which, i) = (index / half, index % half);
-        let key = k_sorted[2 * row * n_keys + first + which] as usize;
+        let key = token_at(k_sorted, row, n_keys, first + which, layout.labelled) as usize;
         let token = row * n_keys + key;
         let angle = angle_start(row, key, n_keys, d, shared);
         let (real, imaginary) = turned(kv, token * k_row + k_first + head * d, k_angles, angle, i, half);
@@ -100,7 +119,7 @@ fn fetch_keys(
         values[which * d + half + i] = kv[start + half + i];
         if i == 0 {
             tokens[which] = key as i32;
-            labels[which] = k_sorted[(2 * row + 1) * n_keys + first + which];
+            labels[which] = label_at(k_sorted, row, n_keys, first + which, layout.labelled);
         }
         index += TILE as usize;
     }
@@ -134,13 +153,13 @@ pub(super) fn forward(
     let place = CUBE_POS_X as usize * TILE as usize + unit;
     let present = place < n_queries;
     let place = place.min(n_queries - 1);
-    let query = q_sorted[2 * row * n_queries + place] as usize;
-    let label = q_sorted[(2 * row + 1) * n_queries + place];
+    let query = token_at(q_sorted, row, n_queries, place, layout.labelled) as usize;
+    let label = label_at(q_sorted, row, n_queries, place, layout.labelled);
     let tile_first = CUBE_POS_X as usize * TILE as usize;
     let tile_last = (tile_first + TILE as usize).min(n_queries) - 1;
-    let lowest = q_sorted[(2 * row + 1) * n_queries + tile_first];
-    let highest = q_sorted[(2 * row + 1) * n_queries + tile_last];
-    let last_query = q_sorted[2 * row * n_queries + tile_last];
+    let lowest = label_at(q_sorted, row, n_queries, tile_first, layout.labelled);
+    let highest = label_at(q_sorted, row, n_queries, tile_last, layout.labelled);
+    let last_query = token_at(q_sorted, row, n_queries, tile_last, layout.labelled);
 
     let mut mine = Array::<f32>::new(d);
     let mut sum_of_values = Array::<f32>::new(d);
@@ -164,11 +183,11 @@ pub(super) fn forward(
     let mut first = 0_usize.runtime();
     while first < n_keys {
         let n_here = (n_keys - first).min(n_passing);
-        let first_label = k_sorted[(2 * row + 1) * n_keys + first];
-        let last_label = k_sorted[(2 * row + 1) * n_keys + first + n_here - 1];
+        let first_label = label_at(k_sorted, row, n_keys, first, layout.labelled);
+        let last_label = label_at(k_sorted, row, n_keys, first + n_here - 1, layout.labelled);
         let mut seen = first_label <= highest && last_label >= lowest;
         if comptime!(layout.causal) {
-            seen = seen && k_sorted[2 * row * n_keys + first] <= last_query;
+            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
         }
         sync_cube();
         if seen {
@@ -293,13 +312,13 @@ pub(super) fn query_grads(
     let place = CUBE_POS_X as usize * TILE as usize + unit;
     let present = place < n_queries;
     let place = place.min(n_queries - 1);
-    let query = q_sorted[2 * row * n_queries + place] as usize;
-    let label = q_sorted[(2 * row + 1) * n_queries + place];
+    let query = token_at(q_sorted, row, n_queries, place, layout.labelled) as usize;
+    let label = label_at(q_sorted, row, n_queries, place, layout.labelled);
     let tile_first = CUBE_POS_X as usize * TILE as usize;
     let tile_last = (tile_first + TILE as usize).min(n_queries) - 1;
-    let lowest = q_sorted[(2 * row + 1) * n_queries + tile_first];
-    let highest = q_sorted[(2 * row + 1) * n_queries + tile_last];
-    let last_query = q_sorted[2 * row * n_queries + tile_last];
+    let lowest = label_at(q_sorted, row, n_queries, tile_first, layout.labelled);
+    let highest = label_at(q_sorted, row, n_queries, tile_last, layout.labelled);
+    let last_query = token_at(q_sorted, row, n_queries, tile_last, layout.labelled);
 
     let mut mine = Array::<f32>::new(d);
     let mut upstream = Array::<f32>::new(d);
@@ -327,11 +346,11 @@ pub(super) fn query_grads(
     let mut first = 0_usize.runtime();
     while first < n_keys {
         let n_here = (n_keys - first).min(n_passing);
-        let first_label = k_sorted[(2 * row + 1) * n_keys + first];
-        let last_label = k_sorted[(2 * row + 1) * n_keys + first + n_here - 1];
+        let first_label = label_at(k_sorted, row, n_keys, first, layout.labelled);
+        let last_label = label_at(k_sorted, row, n_keys, first + n_here - 1, layout.labelled);
         let mut seen = first_label <= highest && last_label >= lowest;
         if comptime!(layout.causal) {
-            seen = seen && k_sorted[2 * row * n_keys + first] <= last_query;
+            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
         }
         sync_cube();
         if seen {
@@ -418,13 +437,13 @@ pub(super) fn key_grads(
     let place = CUBE_POS_X as usize * TILE as usize + unit;
     let present = place < n_keys;
     let place = place.min(n_keys - 1);
-    let key = k_sorted[2 * row * n_keys + place] as usize;
-    let label = k_sorted[(2 * row + 1) * n_keys + place];
+    let key = token_at(k_sorted, row, n_keys, place, layout.labelled) as usize;
+    let label = label_at(k_sorted, row, n_keys, place, layout.labelled);
     let tile_first = CUBE_POS_X as usize * TILE as usize;
     let tile_last = (tile_first + TILE as usize).min(n_keys) - 1;
-    let lowest = k_sorted[(2 * row + 1) * n_keys + tile_first];
-    let highest = k_sorted[(2 * row + 1) * n_keys + tile_last];
-    let first_key = k_sorted[2 * row * n_keys + tile_first];
+    let lowest = label_at(k_sorted, row, n_keys, tile_first, layout.labelled);
+    let highest = label_at(k_sorted, row, n_keys, tile_last, layout.labelled);
+    let first_key = token_at(k_sorted, row, n_keys, tile_first, layout.labelled);
 
     let mut mine = Array::<f32>::new(d);
     let mut value = Array::<f32>::new(d);
@@ -455,18 +474,18 @@ pub(super) fn key_grads(
     let mut first = 0_usize.runtime();
     while first < n_queries {
         let n_here = (n_queries - first).min(n_passing);
-        let first_label = q_sorted[(2 * row + 1) * n_queries + first];
-        let last_label = q_sorted[(2 * row + 1) * n_queries + first + n_here - 1];
+        let first_label = label_at(q_sorted, row, n_queries, first, layout.labelled);
+        let last_label = label_at(q_sorted, row, n_queries, first + n_here - 1, layout.labelled);
         let mut seen = first_label <= highest && last_label >= lowest;
         if comptime!(layout.causal) {
-            seen = seen && q_sorted[2 * row * n_queries + first + n_here - 1] >= first_key;
+            seen = seen && token_at(q_sorted, row, n_queries, first + n_here - 1, layout.labelled) >= first_key;
         }
         sync_cube();
         if seen {
             let mut index = unit;
             while index < n_here * half {
                 let (which, i) = (index / half, index % half);
-                let query = q_sorted[2 * row * n_queries + first + which] as usize;
+                let query = token_at(q_sorted, row, n_queries, first + which, layout.labelled) as usize;
                 let token = row * n_queries + query;
                 let angle = angle_start(row, query, n_queries, d, q_shared);
                 let (real, imaginary) = turned(q, token * q_row + q_first + head * d, q_angles, angle, i, half);
@@ -478,7 +497,7 @@ pub(super) fn key_grads(
                 if i == 0 {
                     let stat = (row * n_heads + head) * n_queries + query;
                     passing_tokens[which] = query as i32;
-                    passing_labels[which] = q_sorted[(2 * row + 1) * n_queries + first + which];
+                    passing_labels[which] = label_at(q_sorted, row, n_queries, first + which, layout.labelled);
                     logs[which] = statistics[stat];
                     shifts[which] = statistics[statistics.len() / 2 + stat];
                 }

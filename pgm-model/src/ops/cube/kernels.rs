@@ -192,7 +192,8 @@ pub(super) fn norm_grad(
     }
 }
 
-/// One cube a row of logits, which become `weight (softmax - one-hot)`; the class `skip` counts for nothing.
+/// One cube a row of logits, `row_step` numbers from the last, which become `weight (softmax - one-hot)`; the class `skip`
+/// counts for nothing.
 #[cube(launch)]
 pub(super) fn cross_entropy(
     logits: &mut [f32],
@@ -200,12 +201,13 @@ pub(super) fn cross_entropy(
     targets: &[i32],
     weights: &[f32],
     losses: &mut [f32],
+    row_step: u32,
     skip: u32,
     #[comptime] with_gradient: bool,
 ) {
     let (row, width) = (cube_index(), bias.len());
     let mut shared = Shared::<[f32]>::new_slice(UNITS as usize);
-    let start = row * width;
+    let start = row * row_step as usize;
     let inside = row < losses.len();
     let unit = UNIT_POS as usize;
     let mut greatest = f32::new(NEVER);

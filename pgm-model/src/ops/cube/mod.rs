@@ -4,20 +4,26 @@
 
 mod attention;
 mod kernels;
+mod tensor_cores;
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice};
+use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice, bf16, f16};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
+use cubecl::client::Client;
+use cubecl::ir::features::MmaConfig;
+use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
+use cubecl::tf32;
+use cubecl::zspace::{Strides, metadata::Metadata};
 
-use super::AdamWStep;
 use super::extension::FusedOps;
+use super::{AdamWStep, AttentionKind};
 use attention::{Layout, TILE};
 use kernels::UNITS;
 
@@ -111,62 +117,57 @@ impl FusedOps for CubeBackend {
         (out, sum_over_rows(of_gate, vector))
     }
 
+    fn sorted_by_label(labels: IntTensor<Self>) -> IntTensor<Self> {
+        let [n_rows, n_tokens] = labels.shape().dims();
+        sorted(labels, [n_rows, n_tokens])
+    }
+
     fn self_attention(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        Attention::of_self(qkv, [cos, sin], labels, n_heads, causal).forward()
+        Attention::of_self(qkv, angles, labels, kind).forward()
     }
 
     fn self_attention_backward(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> FloatTensor<Self> {
-        Attention::of_self(qkv, [cos, sin], labels, n_heads, causal).backward(out, lse, grad).0
+        Attention::of_self(qkv, angles, labels, kind).backward(out, lse, grad).0
     }
 
     fn cross_attention(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let angles = [[q_cos, q_sin], [k_cos, k_sin]];
-        Attention::of_cross([q, kv], angles, [q_labels, k_labels], n_heads).forward()
+        Attention::of_cross([q, kv], [q_angles, k_angles], [q_labels, k_labels], kind).forward()
     }
 
     fn cross_attention_backward(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let angles = [[q_cos, q_sin], [k_cos, k_sin]];
-        Attention::of_cross([q, kv], angles, [q_labels, k_labels], n_heads).backward(out, lse, grad)
+        Attention::of_cross([q, kv], [q_angles, k_angles], [q_labels, k_labels], kind).backward(out, lse, grad)
     }
 
     fn linear_cross_entropy(
@@ -219,10 +220,15 @@ impl FusedOps for CubeBackend {
         moment_2: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [parameter, moment_1, moment_2] = [parameter, moment_1, moment_2].map(own);
-        if let Some((count, dim)) = elements(&parameter) {
-            let tensors = [parameter.clone(), into_contiguous(gradient), moment_1.clone(), moment_2.clone()];
-            let [p, g, m1, m2] = tensors.map(CubeTensor::into_buffer_arg);
+        let [parameter, moment_1, moment_2] = [parameter, moment_1, moment_2].map(mutable);
+        let tensors = [parameter, gradient, moment_1, moment_2];
+        // Rows that stand apart, as CUDA's do, are updated with what lies between them.
+        let alike = tensors.iter().all(|x| x.meta.strides() == tensors[0].meta.strides() && in_one_piece(x).is_some());
+        let [parameter, gradient, moment_1, moment_2] = if alike { tensors } else { tensors.map(own) };
+        let tensors = [&parameter, &gradient, &moment_1, &moment_2];
+        let pieces = tensors.map(|x| in_one_piece(x).unwrap_or_else(|| x.clone()));
+        if let Some((count, dim)) = elements(&pieces[0]) {
+            let [p, g, m1, m2] = pieces.map(CubeTensor::into_buffer_arg);
             let ([c1, c2], kept) = (step.corrections(), 1.0 - step.rate * step.weight_decay);
             let (beta_1, beta_2, epsilon, rate) = (step.beta_1, step.beta_2, step.epsilon, step.rate);
             let client = &parameter.client;
@@ -230,6 +236,43 @@ impl FusedOps for CubeBackend {
         }
         (parameter, moment_1, moment_2)
     }
+}
+
+/// What multiplies in attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Units {
+    Scalar,
+    F16,
+    BF16,
+    // Numbers of eight bits of exponent and ten of fraction: what a device's units make of float32, in Burn's products, too.
+    TF32,
+}
+
+// The units for products in that type, if the device has them and heads fit them.
+fn units(client: &Client, products: FloatDType, layout: &Layout) -> Units {
+    let (units, kind, k) = match products {
+        FloatDType::F16 => (Units::F16, FloatKind::F16, 16),
+        FloatDType::BF16 => (Units::BF16, FloatKind::BF16, 16),
+        _ => (Units::TF32, FloatKind::TF32, 8),
+    };
+    let number = ElemType::Float(kind);
+    let matrix = MmaConfig { a_type: number, b_type: number, cd_type: ElemType::Float(FloatKind::F32), m: 16, n: 8, k };
+    let fits = layout.head_width.is_multiple_of(2 * k as usize) && layout.head_width <= tensor_cores::WIDEST;
+    if fits && client.features().matmul.mma.contains(&matrix) { units } else { Units::Scalar }
+}
+
+// A kernel of `attention` or its like of `tensor_cores`.
+macro_rules! launch {
+    ($units:expr, $layout:expr, $kernel:ident($($argument:expr),* $(,)?)) => {
+        match $units {
+            Units::Scalar => {
+                attention::$kernel::launch($($argument,)* $layout, attention::passing($layout.head_width));
+            }
+            Units::F16 => tensor_cores::$kernel::launch::<f16>($($argument,)* $layout, 2),
+            Units::BF16 => tensor_cores::$kernel::launch::<bf16>($($argument,)* $layout, 2),
+            Units::TF32 => tensor_cores::$kernel::launch::<tf32>($($argument,)* $layout, 1),
+        }
+    };
 }
 
 // What the attention kernels read.
@@ -240,6 +283,7 @@ struct Attention {
     angles: [CubeTensor; 2],
     sorted: [CubeTensor; 2],
     layout: Layout,
+    units: Units,
     n_rows: usize,
     n_heads: usize,
     n_queries: usize,
@@ -247,26 +291,28 @@ struct Attention {
 }
 
 impl Attention {
-    fn of_self(qkv: CubeTensor, angles: [CubeTensor; 2], labels: CubeTensor, n_heads: usize, causal: bool) -> Self {
+    fn of_self(qkv: CubeTensor, angles: CubeTensor, sorted: CubeTensor, kind: AttentionKind) -> Self {
         let [n_rows, n_tokens, row] = qkv.shape().dims();
         let (qkv, width) = (into_contiguous(qkv), row / 3);
-        let (angles, shared) = joined(angles);
-        let sorted = sorted(labels, [n_rows, n_tokens]);
+        let [angles, sorted] = [angles, sorted].map(into_contiguous);
+        let shared = angles.shape()[0] == 1;
         let layout = Layout {
-            head_width: width / n_heads,
+            head_width: width / kind.n_heads,
             rows: [row; 3],
             firsts: [0, width, 2 * width],
-            causal,
+            causal: kind.causal,
             shared_angles: [shared; 2],
+            labelled: kind.labelled,
         };
         Self {
+            units: units(&qkv.client, kind.products, &layout),
             queries: qkv,
             keys: None,
             angles: [angles.clone(), angles],
             sorted: [sorted.clone(), sorted],
             layout,
             n_rows,
-            n_heads,
+            n_heads: kind.n_heads,
             n_queries: n_tokens,
             n_keys: n_tokens,
         }
@@ -274,27 +320,29 @@ impl Attention {
 
     fn of_cross(
         [q, kv]: [CubeTensor; 2],
-        angles: [[CubeTensor; 2]; 2],
-        [q_labels, k_labels]: [CubeTensor; 2],
-        n_heads: usize,
+        angles: [CubeTensor; 2],
+        sorted: [CubeTensor; 2],
+        kind: AttentionKind,
     ) -> Self {
         let ([n_rows, n_queries, width], [_, n_keys, row]) = (q.shape().dims(), kv.shape().dims());
-        let [(q_angles, q_shared), (k_angles, k_shared)] = angles.map(joined);
+        let [angles, sorted] = [angles, sorted].map(|pair| pair.map(into_contiguous));
         let layout = Layout {
-            head_width: width / n_heads,
+            head_width: width / kind.n_heads,
             rows: [width, row, row],
             firsts: [0, 0, width],
             causal: false,
-            shared_angles: [q_shared, k_shared],
+            shared_angles: angles.each_ref().map(|table| table.shape()[0] == 1),
+            labelled: kind.labelled,
         };
         Self {
+            units: units(&q.client, kind.products, &layout),
             queries: into_contiguous(q),
             keys: Some(into_contiguous(kv)),
-            angles: [q_angles, k_angles],
-            sorted: [sorted(q_labels, [n_rows, n_queries]), sorted(k_labels, [n_rows, n_keys])],
+            angles,
+            sorted,
             layout,
             n_rows,
-            n_heads,
+            n_heads: kind.n_heads,
             n_queries,
             n_keys,
         }
@@ -306,8 +354,12 @@ impl Attention {
 
     // Cubes for a side of `n` tokens.
     fn grid(&self, n: usize) -> (CubeCount, CubeDim) {
-        let tiles = n.div_ceil(TILE as usize);
-        (CubeCount::Static(tiles as u32, self.n_heads as u32, self.n_rows as u32), CubeDim::new_1d(TILE))
+        let (tile, dim) = match self.units {
+            Units::Scalar => (TILE, TILE),
+            _ => (tensor_cores::TILE, tensor_cores::UNITS),
+        };
+        let tiles = n.div_ceil(tile as usize) as u32;
+        (CubeCount::Static(tiles, self.n_heads as u32, self.n_rows as u32), CubeDim::new_1d(dim))
     }
 
     fn is_empty(&self) -> bool {
@@ -324,29 +376,31 @@ impl Attention {
         }
         let [out, lse] = shapes.map(|shape| empty(&self.queries, shape));
         let (count, dim) = self.grid(self.n_queries);
-        let (scale, n_passing) = (self.scale(), attention::passing(self.layout.head_width));
+        let scale = self.scale();
         let Self { queries, keys, angles: [q_angles, k_angles], sorted: [q_sorted, k_sorted], .. } = self;
         let keys = keys.unwrap_or_else(|| queries.clone());
         let tensors = [queries, keys, q_angles, k_angles, q_sorted, k_sorted, out.clone(), lse.clone()];
         let [q, kv, q_angles, k_angles, q_sorted, k_sorted, to, to_lse] = tensors.map(CubeTensor::into_buffer_arg);
         let sizes = [self.n_queries, self.n_keys].map(|n| n as u32);
-        attention::forward::launch(
-            &out.client,
-            count,
-            dim,
-            q,
-            kv,
-            q_angles,
-            k_angles,
-            q_sorted,
-            k_sorted,
-            to,
-            to_lse,
-            sizes[0],
-            sizes[1],
-            scale,
+        launch!(
+            self.units,
             self.layout,
-            n_passing,
+            forward(
+                &out.client,
+                count,
+                dim,
+                q,
+                kv,
+                q_angles,
+                k_angles,
+                q_sorted,
+                k_sorted,
+                to,
+                to_lse,
+                sizes[0],
+                sizes[1],
+                scale,
+            )
         );
         (out, lse)
     }
@@ -360,7 +414,7 @@ impl Attention {
         let of_queries = like(&self.queries);
         let of_keys = self.keys.as_ref().map_or_else(|| of_queries.clone(), like);
         let [out, lse, grad] = [out, lse, grad].map(into_contiguous);
-        let (n_passing, scale) = (attention::passing(self.layout.head_width), self.scale());
+        let scale = self.scale();
         let [n_queries, n_keys] = [self.n_queries, self.n_keys].map(|n| n as u32);
         let client = self.queries.client.clone();
 
@@ -379,61 +433,59 @@ impl Attention {
         };
         let (count, dim) = self.grid(self.n_queries);
         let [q, kv, q_angles, k_angles, q_sorted, k_sorted, statistics_, upstream, to] = arguments(of_queries.clone());
-        attention::query_grads::launch(
-            &client,
-            count,
-            dim,
-            q,
-            kv,
-            q_angles,
-            k_angles,
-            q_sorted,
-            k_sorted,
-            statistics_,
-            upstream,
-            to,
-            n_queries,
-            n_keys,
-            scale,
+        launch!(
+            self.units,
             self.layout,
-            n_passing,
+            query_grads(
+                &client,
+                count,
+                dim,
+                q,
+                kv,
+                q_angles,
+                k_angles,
+                q_sorted,
+                k_sorted,
+                statistics_,
+                upstream,
+                to,
+                n_queries,
+                n_keys,
+                scale,
+            )
         );
         let (count, dim) = self.grid(self.n_keys);
         let [q, kv, q_angles, k_angles, q_sorted, k_sorted, statistics_, upstream, to] = arguments(of_keys.clone());
-        attention::key_grads::launch(
-            &client,
-            count,
-            dim,
-            q,
-            kv,
-            q_angles,
-            k_angles,
-            q_sorted,
-            k_sorted,
-            statistics_,
-            upstream,
-            to,
-            n_queries,
-            n_keys,
-            scale,
+        launch!(
+            self.units,
             self.layout,
-            n_passing,
+            key_grads(
+                &client,
+                count,
+                dim,
+                q,
+                kv,
+                q_angles,
+                k_angles,
+                q_sorted,
+                k_sorted,
+                statistics_,
+                upstream,
+                to,
+                n_queries,
+                n_keys,
+                scale,
+            )
         );
         (of_queries, of_keys)
     }
 }
 
-// Cosines and sines side by side, and whether all rows share them.
-fn joined([cos, sin]: [CubeTensor; 2]) -> (CubeTensor, bool) {
-    let shared = cos.shape()[0] == 1;
-    (into_contiguous(CubeBackend::float_cat(vec![cos, sin], 2)), shared)
-}
-
-// Tokens in the order of their labels, and those labels, `[B, 2, S]`.
+// Tokens in the order of their labels, then those labels, `[B, 2 S]`.
 fn sorted(labels: CubeTensor, [n_rows, n_tokens]: [usize; 2]) -> CubeTensor {
     let labels = into_contiguous(CubeBackend::int_cast(labels, IntDType::I32));
-    let shape = Shape::new([n_rows, 2, n_tokens]);
-    let sorted = empty_device_dtype(labels.client.clone(), labels.device.clone(), shape, DType::I32);
+    let shape = Shape::new([n_rows, 2 * n_tokens]);
+    let sorted = empty_device_contiguous_dtype(labels.client.clone(), labels.device.clone(), shape, DType::I32);
     if n_rows * n_tokens > 0 {
         let count = CubeCount::Static(n_tokens.div_ceil(UNITS as usize) as u32, n_rows as u32, 1);
         let [labels, to] = [labels, sorted.clone()].map(CubeTensor::into_buffer_arg);
@@ -453,16 +505,30 @@ fn cross_entropy(
     [start, end]: [usize; 2],
     with_gradient: bool,
 ) -> (CubeTensor, CubeTensor) {
-    let logits = own(logits);
+    let logits = mutable(logits);
+    let logits = if in_one_piece(&logits).is_some() { logits } else { into_contiguous(logits) };
     let losses = empty(&logits, Shape::new([end - start]));
     let targets = CubeBackend::int_slice(targets.clone(), &[Slice::from(start..end)]);
     let targets = into_contiguous(CubeBackend::int_cast(targets, IntDType::I32));
     let weights = part(weights.clone(), [start, end]);
     if let Some((count, dim)) = cubes(end - start) {
-        let tensors = [logits.clone(), into_contiguous(b.clone()), targets, into_contiguous(weights), losses.clone()];
+        let all = in_one_piece(&logits).unwrap_or_else(|| logits.clone());
+        let tensors = [all, into_contiguous(b.clone()), targets, into_contiguous(weights), losses.clone()];
         let [to, b, targets, weights, to_losses] = tensors.map(CubeTensor::into_buffer_arg);
-        let (client, skip) = (&logits.client, skip as u32);
-        kernels::cross_entropy::launch(client, count, dim, to, b, targets, weights, to_losses, skip, with_gradient);
+        let (client, step, skip) = (&logits.client, logits.meta.strides()[0] as u32, skip as u32);
+        kernels::cross_entropy::launch(
+            client,
+            count,
+            dim,
+            to,
+            b,
+            targets,
+            weights,
+            to_losses,
+            step,
+            skip,
+            with_gradient,
+        );
     }
     (logits, losses)
 }
@@ -499,10 +565,28 @@ fn sum_over_rows(x: CubeTensor, vector: Shape) -> CubeTensor {
     CubeBackend::float_reshape(sums, vector)
 }
 
-// All of its memory, which nobody else holds.
+// Memory that nobody else holds.
+fn mutable(x: CubeTensor) -> CubeTensor {
+    if x.can_mut() { x } else { x.copy() }
+}
+
+// The same without gaps.
 fn own(x: CubeTensor) -> CubeTensor {
-    let x = into_contiguous(x);
-    if x.can_mut() && x.is_contiguous_buffer() { x } else { x.copy() }
+    into_contiguous(mutable(into_contiguous(x)))
+}
+
+// A vector of all that a tensor's memory holds, where its rows stand in order, with gaps behind them or without.
+fn in_one_piece(x: &CubeTensor) -> Option<CubeTensor> {
+    let (shape, strides) = (x.shape(), x.meta.strides());
+    let n_dims = shape.num_dims();
+    let in_order = (1..n_dims).all(|i| match i + 1 == n_dims {
+        true => strides[i] == 1 && strides[i - 1] >= shape[i],
+        false => strides[i - 1] == strides[i] * shape[i],
+    });
+    let n = if n_dims > 1 { shape[0] * strides[0] } else { shape.num_elements() };
+    let fits = in_order && strides[n_dims - 1] == 1 && (n * x.dtype.size()) as u64 <= x.handle.size();
+    let vector = Metadata::new(Shape::new([n]), Strides::new(&[1]));
+    fits.then(|| CubeTensor::new(x.client.clone(), x.handle.clone(), vector, x.device.clone(), x.dtype))
 }
 
 fn rows(x: &CubeTensor) -> usize {
@@ -511,7 +595,7 @@ fn rows(x: &CubeTensor) -> usize {
 }
 
 fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
 }
 
 fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {

@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::product::{Matrix, product_here};
-use super::{ints, math, uninitialised, values};
+use super::{AttentionKind, ints, math, uninitialised, values};
 
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 64;
@@ -36,23 +36,32 @@ pub(super) struct Inputs {
     causal: bool,
 }
 
-// Cosines and sines, `[B or 1, S, d/2]`.
+// Cosines, then sines, `[B or 1, S, d]`.
 struct Angles {
-    tables: [FlexTensor; 2],
+    table: FlexTensor,
     shared: bool,
 }
 
 impl Angles {
-    fn new(tables: [&FlexTensor; 2]) -> Self {
-        let tables = tables.map(|table| table.to_contiguous());
-        let shared = tables[0].layout().shape()[0] == 1;
-        Self { tables, shared }
+    fn new(table: &FlexTensor) -> Self {
+        Self { table: table.to_contiguous(), shared: table.layout().shape()[0] == 1 }
     }
 
     fn at(&self, row: usize, n_tokens: usize, token: usize, half: usize) -> [&[f32]; 2] {
         let index = if self.shared { token } else { row * n_tokens + token };
-        self.tables.each_ref().map(|table| &values(table)[index * half..][..half])
+        let (cos, sin) = values(&self.table)[2 * half * index..][..2 * half].split_at(half);
+        [cos, sin]
     }
+}
+
+// A label for every token; all are alike where labels say nothing.
+fn labels_of(labels: &FlexTensor, n_tokens: usize, labelled: bool) -> Vec<i64> {
+    if !labelled {
+        return vec![0; n_tokens];
+    }
+    let labels = ints(labels);
+    assert_eq!(labels.len(), n_tokens, "a label for every token");
+    labels
 }
 
 // The tokens of one label in one row.
@@ -62,17 +71,10 @@ struct Group {
 }
 
 impl Inputs {
-    pub(super) fn of_self(
-        qkv: &FlexTensor,
-        angles: [&FlexTensor; 2],
-        labels: &FlexTensor,
-        n_heads: usize,
-        causal: bool,
-    ) -> Self {
+    pub(super) fn of_self(qkv: &FlexTensor, angles: &FlexTensor, labels: &FlexTensor, kind: AttentionKind) -> Self {
         let [n_rows, n_tokens, row] = qkv.layout().shape().dims();
         let width = row / 3;
-        let labels = ints(labels);
-        assert_eq!(labels.len(), n_rows * n_tokens, "a label for every token");
+        let labels = labels_of(labels, n_rows * n_tokens, kind.labelled);
         Self {
             queries: qkv.to_contiguous(),
             keys: None,
@@ -82,23 +84,23 @@ impl Inputs {
             n_rows,
             n_queries: n_tokens,
             n_keys: n_tokens,
-            n_heads,
-            head_width: width / n_heads,
-            causal,
+            n_heads: kind.n_heads,
+            head_width: width / kind.n_heads,
+            causal: kind.causal,
         }
     }
 
     pub(super) fn of_cross(
         q: &FlexTensor,
         kv: &FlexTensor,
-        angles: [[&FlexTensor; 2]; 2],
+        angles: [&FlexTensor; 2],
         labels: [&FlexTensor; 2],
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> Self {
         let [n_rows, n_queries, width] = q.layout().shape().dims();
         let [_, n_keys, row] = kv.layout().shape().dims();
-        let labels = labels.map(ints);
-        assert_eq!(labels.each_ref().map(Vec::len), [n_rows * n_queries, n_rows * n_keys], "a label for every token");
+        let [of_queries, of_keys] = labels;
+        let labels = [(of_queries, n_queries), (of_keys, n_keys)].map(|(x, n)| labels_of(x, n_rows * n, kind.labelled));
         Self {
             queries: q.to_contiguous(),
             keys: Some(kv.to_contiguous()),
@@ -108,8 +110,8 @@ impl Inputs {
             n_rows,
             n_queries,
             n_keys,
-            n_heads,
-            head_width: width / n_heads,
+            n_heads: kind.n_heads,
+            head_width: width / kind.n_heads,
             causal: false,
         }
     }

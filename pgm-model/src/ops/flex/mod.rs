@@ -20,7 +20,7 @@ use product::{Matrix, product};
 use rayon::prelude::*;
 
 use super::extension::FusedOps;
-use super::{AdamWStep, EPSILON, GELU};
+use super::{AdamWStep, AttentionKind, EPSILON, GELU};
 
 /// Rows that one task takes.
 const ROWS: usize = 32;
@@ -191,32 +191,35 @@ impl FusedOps for Flex {
         (tensor(out, shape(&branch)), tensor(sums, shape(&gate)))
     }
 
+    fn sorted_by_label(labels: IntTensor<Self>) -> IntTensor<Self> {
+        labels // its loops sort them as they go
+    }
+
     fn self_attention(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let inputs = attention::Inputs::of_self(&qkv, [&cos, &sin], &labels, n_heads, causal);
+        let inputs = attention::Inputs::of_self(&qkv, &angles, &labels, kind);
         let (out, lse) = inputs.forward();
         let [n_rows, n_queries, width] = [inputs.n_rows, inputs.n_queries, inputs.width()];
-        (tensor(out, Shape::new([n_rows, n_queries, width])), tensor(lse, Shape::new([n_rows, n_heads, n_queries])))
+        (
+            tensor(out, Shape::new([n_rows, n_queries, width])),
+            tensor(lse, Shape::new([n_rows, kind.n_heads, n_queries])),
+        )
     }
 
     fn self_attention_backward(
         qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        angles: FloatTensor<Self>,
         labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
-        causal: bool,
+        kind: AttentionKind,
     ) -> FloatTensor<Self> {
-        let inputs = attention::Inputs::of_self(&qkv, [&cos, &sin], &labels, n_heads, causal);
+        let inputs = attention::Inputs::of_self(&qkv, &angles, &labels, kind);
         let [out, lse, grad] = [out, lse, grad].map(|tensor| tensor.to_contiguous());
         let (gradient, _) = inputs.backward(values(&out), values(&lse), values(&grad));
         tensor(gradient, shape(&qkv))
@@ -225,37 +228,34 @@ impl FusedOps for Flex {
     fn cross_attention(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let angles = [[&q_cos, &q_sin], [&k_cos, &k_sin]];
-        let inputs = attention::Inputs::of_cross(&q, &kv, angles, [&q_labels, &k_labels], n_heads);
+        let inputs = attention::Inputs::of_cross(&q, &kv, [&q_angles, &k_angles], [&q_labels, &k_labels], kind);
         let (out, lse) = inputs.forward();
         let [n_rows, n_queries, width] = [inputs.n_rows, inputs.n_queries, inputs.width()];
-        (tensor(out, Shape::new([n_rows, n_queries, width])), tensor(lse, Shape::new([n_rows, n_heads, n_queries])))
+        (
+            tensor(out, Shape::new([n_rows, n_queries, width])),
+            tensor(lse, Shape::new([n_rows, kind.n_heads, n_queries])),
+        )
     }
 
     fn cross_attention_backward(
         q: FloatTensor<Self>,
         kv: FloatTensor<Self>,
-        q_cos: FloatTensor<Self>,
-        q_sin: FloatTensor<Self>,
-        k_cos: FloatTensor<Self>,
-        k_sin: FloatTensor<Self>,
+        q_angles: FloatTensor<Self>,
+        k_angles: FloatTensor<Self>,
         q_labels: IntTensor<Self>,
         k_labels: IntTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        n_heads: usize,
+        kind: AttentionKind,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let angles = [[&q_cos, &q_sin], [&k_cos, &k_sin]];
-        let inputs = attention::Inputs::of_cross(&q, &kv, angles, [&q_labels, &k_labels], n_heads);
+        let inputs = attention::Inputs::of_cross(&q, &kv, [&q_angles, &k_angles], [&q_labels, &k_labels], kind);
         let [out, lse, grad] = [out, lse, grad].map(|tensor| tensor.to_contiguous());
         let (of_queries, of_keys) = inputs.backward(values(&out), values(&lse), values(&grad));
         (tensor(of_queries, shape(&q)), tensor(of_keys, shape(&kv)))

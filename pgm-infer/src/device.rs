@@ -114,7 +114,7 @@ impl Backend {
         let list = || -> Vec<Device> {
             match self {
                 #[cfg(feature = "cuda")]
-                Self::Cuda => Device::enumerate(DeviceType::Cuda).into_vec(),
+                Self::Cuda if has_cuda_toolkit() => Device::enumerate(DeviceType::Cuda).into_vec(),
                 #[cfg(feature = "metal")]
                 Self::Metal => Device::enumerate(DeviceType::Metal).into_vec(),
                 #[cfg(feature = "vulkan")]
@@ -138,6 +138,17 @@ impl Backend {
         std::panic::set_hook(hook);
         devices
     }
+}
+
+/// Whether the part of the CUDA toolkit is there without which no kernel compiles: a driver alone is not enough. These are
+/// the places where CubeCL looks.
+#[cfg(feature = "cuda")]
+fn has_cuda_toolkit() -> bool {
+    let roots = match std::env::var("CUDA_PATH") {
+        Ok(path) => vec![path],
+        Err(_) => ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"].map(String::from).to_vec(),
+    };
+    roots.iter().any(|root| std::path::Path::new(root).join("nvvm/libdevice/libdevice.10.bc").is_file())
 }
 
 impl FromStr for DeviceName {
@@ -192,6 +203,11 @@ impl DeviceName {
                 Some(backend) if !backend.is_compiled() => format!(
                     "--device {0} is not compiled in (build with --features {0}); present: {present}",
                     backend.name()
+                ),
+                #[cfg(feature = "cuda")]
+                Some(Backend::Cuda) if !has_cuda_toolkit() => format!(
+                    "--device cuda needs the CUDA toolkit beside the driver: nvvm/libdevice/libdevice.10.bc is not there; \
+                     install it or set CUDA_PATH to its folder; present: {present}"
                 ),
                 Some(backend) => format!(
                     "--device {} {first} is compiled in, but no such device or driver is on this machine; present: {present}",

@@ -5,8 +5,10 @@
 #![cfg(any(feature = "software-gpu", feature = "cuda"))]
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use pgm_infer::engine::{Engine, Options, Task, Text};
 use pgm_infer::text::Source;
 use pgm_infer::{DrawSettings, Request, Route, Sampled, Settings, StepView};
 use pgm_model::{
@@ -56,14 +58,38 @@ fn assert_same(what: &str, a: &[Sampled], b: &[Sampled], tie: f64, rounding: f64
     }
 }
 
+// The device, and what counts as a near-tie and as rounding there: products of float32 are tf32 on CUDA.
+fn gpu() -> (Device, f64, f64) {
+    #[cfg(feature = "cuda")]
+    return (Device::cuda(0), 5e-2, 5e-2);
+    #[cfg(not(feature = "cuda"))]
+    (Device::wgpu(burn::tensor::DeviceKind::DefaultDevice), 1e-4, 1e-4)
+}
+
+#[test]
+fn engines_on_two_devices_write_the_same_at_the_same_time() {
+    let (gpu, tie, rounding) = gpu();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let engines = [Device::flex(), gpu].map(|device| Engine::open(&folder, &device, &Options::default()).unwrap());
+    let rows: Vec<[Vec<Sampled>; 2]> = std::thread::scope(|scope| {
+        let ask = |engine: &'_ Engine, seed: u64| {
+            let mut task = Task::new(Text::Template("To be, or {12} to be".into(), 8));
+            (task.settings.steps, task.seed, task.n) = (6, seed, 2);
+            let answers = engine.generate(task, &mut |_| ControlFlow::Continue(())).unwrap();
+            answers.into_iter().map(|answer| answer.sampled).collect::<Vec<_>>()
+        };
+        let asked = [0, 10, 20].map(|seed| engines.each_ref().map(|engine| scope.spawn(move || ask(engine, seed))));
+        asked.into_iter().map(|pair| pair.map(|thread| thread.join().unwrap())).collect()
+    });
+    for [a, b] in &rows {
+        assert_eq!(a.len(), 2);
+        assert_same("two engines", a, b, tie, rounding);
+    }
+}
+
 #[test]
 fn a_gpu_writes_what_the_cpu_writes() {
-    // Products of float32 are tf32 on CUDA.
-    #[cfg(feature = "cuda")]
-    let (gpu, tie, rounding) = (Device::cuda(0), 5e-2, 5e-2);
-    #[cfg(not(feature = "cuda"))]
-    let (gpu, tie, rounding) = (Device::wgpu(burn::tensor::DeviceKind::DefaultDevice), 1e-4, 1e-4);
-    let cpu = Device::flex();
+    let (cpu, (gpu, tie, rounding)) = (Device::flex(), gpu());
     let plain = DrawSettings::default();
     let cut = DrawSettings { temperature: 0.8, top_k: 40, top_p: 0.9 };
     let greedy = DrawSettings { temperature: 0.0, ..plain };

@@ -8,26 +8,33 @@
 #
 # From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of products
 # as ours does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
-# pgm-train and pgm-infer from a folder instead of building them.
+# pgm-train and pgm-infer from a folder instead of building them. Paths are absolute or begin where this is called.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0"
+    sed -n '2,13s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 device=${DEVICE:-} precision=${PRECISION:-tf32}
-python=$1/bin/python yardstick=$2 rounds=${3:-5}
+case $precision in tf32 | f32 | bf16) ;; *) echo "no precision $precision: tf32, f32 or bf16" >&2; exit 2 ;; esac
+python=$(realpath -s "$1")/bin/python yardstick=$(realpath "$2") rounds=${3:-5}
+[ -z "${BINARIES:-}" ] || binaries=$(realpath "$BINARIES")
 shift $(($# < 3 ? $# : 3))
 cases=("$@")
 [ ${#cases[@]} -gt 0 ] || cases=(train train-large forward forward-large sample-32)
 cd "$(dirname "$0")/.."
-[ -n "${BINARIES:-}" ] || cargo build --release --locked --quiet --bin pgm-train --bin pgm-infer
-binaries=${BINARIES:-${CARGO_TARGET_DIR:-target}/release}
+if [ -z "${BINARIES:-}" ]; then
+    backend=${device%%:*}
+    cargo build --release --locked --quiet -p pgm-train -p pgm-infer --bins \
+        ${backend:+--features "pgm-train/$backend,pgm-infer/$backend"}
+    binaries=${CARGO_TARGET_DIR:-target}/release
+fi
 
 # The yardstick knows no device: all it makes goes to the default one, and its clock waits for that.
 on_device='
 import runpy, sys, time, torch
 device, precision, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
 torch.set_default_device(device)
+torch.cuda.set_device(device if ":" in device else 0)
 torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 clock = time.perf_counter
 def wait():
@@ -45,7 +52,7 @@ elif precision == "bf16":
             return call(module, *inputs, **named)
         outermost[0] = False
         try:
-            with torch.autocast(device, torch.bfloat16):
+            with torch.autocast(device.split(":")[0], torch.bfloat16):
                 return call(module, *inputs, **named)
         finally:
             outermost[0] = True
@@ -65,7 +72,7 @@ if [ -n "$device" ]; then
 fi
 
 # Median seconds of one run.
-ours() { "$binaries/$@" 2>/dev/null | "$python" -c 'import json,sys; d=json.load(sys.stdin); print(d.get("seconds_median") or d["partition"]["seconds_median"])'; }
+ours() { "$binaries/$@" | "$python" -c 'import json,sys; d=json.load(sys.stdin); print(d.get("seconds_median") or d["partition"]["seconds_median"])'; }
 theirs() {
     if [ -n "$device" ]; then
         "$python" -c "$on_device" "$device" "$precision" "$yardstick" bench "$@"
@@ -95,7 +102,8 @@ for case in "${cases[@]}"; do
             *) echo "no case $case" >&2; exit 2 ;;
         esac
         # shellcheck disable=SC2086
-        pairs+="$(ours $o $runs) $(theirs $t $runs)"$'\n'
+        a=$(ours $o $runs) b=$(theirs $t $runs)
+        pairs+="$a $b"$'\n'
     done
     printf '%s' "$pairs" | "$python" -c '
 import statistics, sys

@@ -140,8 +140,8 @@ impl Backend {
     }
 }
 
-/// Whether the part of the CUDA toolkit is there without which no kernel compiles: a driver alone is not enough. These are
-/// the places where CubeCL looks.
+/// Whether the part of the CUDA toolkit is there without which exponentials do not compile: a driver alone is not enough. These
+/// are the places where CubeCL looks.
 #[cfg(feature = "cuda")]
 fn has_cuda_toolkit() -> bool {
     let roots = match std::env::var("CUDA_PATH") {
@@ -206,7 +206,7 @@ impl DeviceName {
                 ),
                 #[cfg(feature = "cuda")]
                 Some(Backend::Cuda) if !has_cuda_toolkit() => format!(
-                    "--device cuda needs the CUDA toolkit beside the driver: nvvm/libdevice/libdevice.10.bc is not there; \
+                    "--device cuda needs an NVIDIA driver and the CUDA toolkit, whose nvvm/libdevice/libdevice.10.bc is not there; \
                      install it or set CUDA_PATH to its folder; present: {present}"
                 ),
                 Some(backend) => format!(

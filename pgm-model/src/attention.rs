@@ -22,6 +22,9 @@ use crate::ops::sorted_by_label;
 pub struct Visibility {
     rule: Rule,
     mask: Arc<OnceLock<AttentionMask>>,
+    // Whether the keys are the queries.
+    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
+    within: bool,
     #[cfg(feature = "fused")]
     sorted: Arc<OnceLock<[Tensor<2, Int>; 2]>>,
 }
@@ -37,7 +40,7 @@ enum Rule {
 impl Visibility {
     /// A token sees those of its own label, `[B, S]`.
     pub fn within(labels: Tensor<2, Int>) -> Self {
-        Self::across(labels.clone(), labels)
+        Self { within: true, ..Self::across(labels.clone(), labels) }
     }
 
     /// A query sees the keys of its own label, `[B, Q]` and `[B, C]`; a label that no query carries hides its keys.
@@ -54,6 +57,7 @@ impl Visibility {
         Self {
             rule,
             mask: Arc::default(),
+            within: false,
             #[cfg(feature = "fused")]
             sorted: Arc::default(),
         }
@@ -80,8 +84,13 @@ impl Visibility {
     #[cfg(feature = "fused")]
     pub(crate) fn sorted_labels(visibility: Option<&Self>, device: &Device) -> [Tensor<2, Int>; 2] {
         match visibility {
-            Some(Self { rule: Rule::SameLabel(labels), sorted, .. }) => {
-                sorted.get_or_init(|| labels.as_ref().clone().map(sorted_by_label)).clone()
+            Some(Self { rule: Rule::SameLabel(labels), within, sorted, .. }) => {
+                let sort = || {
+                    let [queries, keys] = labels.as_ref().clone();
+                    let queries = sorted_by_label(queries);
+                    [queries.clone(), if *within { queries } else { sorted_by_label(keys) }]
+                };
+                sorted.get_or_init(sort).clone()
             }
             _ => {
                 let nothing = Tensor::empty([1, 2], device);

@@ -1,7 +1,8 @@
 //! Narrower weights: half precision and quantisation of the matrix products.
 //!
-//! Only matrices change. The stream between them, norms, activations, attention and the loss stay in float32, so a
-//! product of half-precision numbers is accumulated in float32 and its result widened again.
+//! Only matrices change. The stream between them, norms, activations, the softmax and the loss stay in float32, so a
+//! product of half-precision numbers is accumulated in float32 and its result widened again. On devices whose units multiply
+//! in half precision, attention multiplies in the type of the weights around it.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{

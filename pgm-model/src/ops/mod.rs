@@ -633,7 +633,6 @@ mod tests {
 
     #[test]
     fn what_the_optimiser_does_equals_what_it_replaces() {
-        let step = AdamWStep { rate: 0.1, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-8, weight_decay: 0.02, number: 3 };
         let case = Case::new(12, &[&[70_001], &[70_001], &[70_001], &[70_001]], 1);
         let run = |device: &Device, dtype| {
             let device = device.clone().without_autodiff();
@@ -641,15 +640,56 @@ mod tests {
                 [0, 1, 2, 3].map(|index: usize| floats(&case.inputs[index].0, dtype, &device));
             let second = second.square();
             let kept = parameter.clone();
-            let (after, [first, second]) = adamw(parameter, gradient.clone(), [first, second], step);
+            let (after, [first, second]) = adamw(parameter, gradient.clone(), [first, second], STEP);
             let factor = floats(&[0.3], dtype, &device);
             let moved = moved(after.clone(), gradient.clone(), 0.25);
             let all = [after, first, second, sum_of_squares(gradient.clone()), scaled(gradient, factor), moved, kept];
-            all.map(|tensor| tensor.into_data().iter::<f64>().collect::<Vec<f64>>())
+            all.map(numbers)
         };
         let composed = run(&Device::flex(), FloatDType::F64);
         for device in devices() {
             compare("optimiser", &device, &run(&device, FloatDType::F32), &composed, most(&device, false));
+        }
+    }
+
+    const STEP: AdamWStep =
+        AdamWStep { rate: 0.1, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-8, weight_decay: 0.02, number: 3 };
+
+    fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+        x.into_data().iter::<f64>().collect()
+    }
+
+    // Matrices as CUDA lays them out have gaps behind their rows, and a gradient may be a transposed product.
+    #[test]
+    fn the_optimiser_takes_matrices_however_they_stand() {
+        // Views of the wider ones stay where they are, in the middle of somebody else's memory.
+        let kinds = ["alike", "gradient turned", "views of columns", "views of rows"];
+        for (columns, kind) in [301, 384].into_iter().flat_map(|columns| kinds.map(|kind| (columns, kind))) {
+            let rows = 37;
+            let case = Case::new(16, &[&[2 * rows * columns], &[2 * rows * columns], &[2 * rows * columns]], 1);
+            let run = |device: &Device, dtype| {
+                let device = device.clone().without_autodiff();
+                let matrix = |index: usize| {
+                    let all = floats(&case.inputs[index].0, dtype, &device);
+                    match kind {
+                        "views of columns" => all.reshape([rows, 2 * columns]).narrow(1, columns, columns),
+                        "views of rows" => all.reshape([2 * rows, columns]).narrow(0, rows, rows),
+                        "gradient turned" if index == 1 => {
+                            all.reshape([2 * columns, rows]).narrow(0, 0, columns).swap_dims(0, 1)
+                        }
+                        _ => all.narrow(0, 0, rows * columns).reshape([rows, columns]),
+                    }
+                };
+                let [parameter, gradient, first] = [0, 1, 2].map(matrix);
+                let (second, kept) = (matrix(2).square(), matrix(0));
+                let (after, [first, second]) = adamw(parameter, gradient, [first, second], STEP);
+                [after, first, second, kept].map(numbers)
+            };
+            let composed = run(&Device::flex(), FloatDType::F64);
+            for device in devices() {
+                let found = run(&device, FloatDType::F32);
+                compare(&format!("optimiser, {kind}"), &device, &found, &composed, most(&device, false));
+            }
         }
     }
 }

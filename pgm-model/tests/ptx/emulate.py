@@ -98,6 +98,7 @@ class Cube:
         while not ended.all():
             ready = ~ended & ~waits
             if not ready.any():
+                assert waits.all() and len(set(at)) == 1, "units wait at different places"
                 waits[:] = False
                 continue
             now = at[ready].min()

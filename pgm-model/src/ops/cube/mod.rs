@@ -584,7 +584,7 @@ fn in_one_piece(x: &CubeTensor) -> Option<CubeTensor> {
         false => strides[i - 1] == strides[i] * shape[i],
     });
     let n = if n_dims > 1 { shape[0] * strides[0] } else { shape.num_elements() };
-    let fits = in_order && strides[n_dims - 1] == 1 && (n * x.dtype.size()) as u64 <= x.handle.size();
+    let fits = in_order && strides[n_dims - 1] == 1 && (n * x.dtype.size()) as u64 <= x.handle.size_in_used();
     let vector = Metadata::new(Shape::new([n]), Strides::new(&[1]));
     fits.then(|| CubeTensor::new(x.client.clone(), x.handle.clone(), vector, x.device.clone(), x.dtype))
 }

@@ -1,7 +1,7 @@
 //! Attention by group on matrix units: what the kernels of `attention` do, sixteen rows of a plane at a time.
 //!
-//! An instruction multiplies sixteen rows by eight columns over eight words of one, two or four bytes each (PTX, `mma.m16n8k16` for
-//! half precision, `m16n8k8` for tf32). A lane holds, with `g = lane / 4` and `t = lane % 4`: of the left factor the words `t` and
+//! An instruction multiplies sixteen rows by eight columns over eight words, of two numbers of half precision (PTX: `mma.m16n8k16`) or
+//! one of tf32 (`m16n8k8`). A lane holds, with `g = lane / 4` and `t = lane % 4`: of the left factor the words `t` and
 //! `t + 4` of the rows `g` and `g + 8`; of the right factor the words `t` and `t + 4` of column `g`; of the sums the
 //! columns `2 t` and `2 t + 1` of the rows `g` and `g + 8`. So what is summed over lies side by side in shared memory,
 //! and weights go from sums to left factors without leaving their lanes. Sums are float32.
@@ -467,9 +467,9 @@ pub(super) fn forward<T: Float>(
                 let mut of_1 = scores[2 * tile + 1];
                 #[unroll]
                 for e in 0..2usize {
-                    // A hidden score lies far below every seen one, and counts for nothing even where none is seen.
-                    let weight_0 = select(of_0.extract(e) > LOWEST, (of_0.extract(e) - now_0).exp(), 0.0_f32);
-                    let weight_1 = select(of_1.extract(e) > LOWEST, (of_1.extract(e) - now_1).exp(), 0.0_f32);
+                    // A hidden score counts for nothing even where none is seen; one that is not a number counts.
+                    let weight_0 = select(of_0.extract(e) <= LOWEST, 0.0_f32, (of_0.extract(e) - now_0).exp());
+                    let weight_1 = select(of_1.extract(e) <= LOWEST, 0.0_f32, (of_1.extract(e) - now_1).exp());
                     sum_0 += weight_0;
                     sum_1 += weight_1;
                     of_0.insert(e, weight_0);
@@ -494,8 +494,8 @@ pub(super) fn forward<T: Float>(
     let sum_0 = sum_of_row(sum_0);
     let sum_1 = sum_of_row(sum_1);
     // A query without keys: its sum is 0, and so is its output.
-    let factor_0 = select(sum_0 > 0.0, 1.0 / sum_0, 0.0_f32);
-    let factor_1 = select(sum_1 > 0.0, 1.0 / sum_1, 0.0_f32);
+    let factor_0 = select(sum_0 == 0.0, 0.0_f32, 1.0 / sum_0);
+    let factor_1 = select(sum_1 == 0.0, 0.0_f32, 1.0 / sum_1);
     if place_0 < n_queries {
         #[unroll]
         for tile in 0..comptime!(d / 8) {
@@ -506,7 +506,7 @@ pub(super) fn forward<T: Float>(
         }
         if t == 0 {
             lse[(row * n_heads + head) * n_queries + query_0 as usize] =
-                select(sum_0 > 0.0, greatest_0 + sum_0.ln(), 0.0_f32);
+                select(sum_0 == 0.0, 0.0_f32, greatest_0 + sum_0.ln());
         }
     }
     if place_1 < n_queries {
@@ -519,7 +519,7 @@ pub(super) fn forward<T: Float>(
         }
         if t == 0 {
             lse[(row * n_heads + head) * n_queries + query_1 as usize] =
-                select(sum_1 > 0.0, greatest_1 + sum_1.ln(), 0.0_f32);
+                select(sum_1 == 0.0, 0.0_f32, greatest_1 + sum_1.ln());
         }
     }
 }

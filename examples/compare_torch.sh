@@ -72,7 +72,11 @@ if [ -n "$device" ]; then
 fi
 
 # Median seconds of one run.
-ours() { "$binaries/$@" | "$python" -c 'import json,sys; d=json.load(sys.stdin); print(d.get("seconds_median") or d["partition"]["seconds_median"])'; }
+ours() {
+    local printed
+    printed=$("$binaries/$@") || return
+    "$python" -c 'import json,sys; d=json.loads(sys.argv[1]); print(d.get("seconds_median") or d["partition"]["seconds_median"])' "$printed"
+}
 theirs() {
     if [ -n "$device" ]; then
         "$python" -c "$on_device" "$device" "$precision" "$yardstick" bench "$@"
@@ -102,7 +106,9 @@ for case in "${cases[@]}"; do
             *) echo "no case $case" >&2; exit 2 ;;
         esac
         # shellcheck disable=SC2086
-        a=$(ours $o $runs) b=$(theirs $t $runs)
+        a=$(ours $o $runs)
+        # shellcheck disable=SC2086
+        b=$(theirs $t $runs)
         pairs+="$a $b"$'\n'
     done
     printf '%s' "$pairs" | "$python" -c '

@@ -242,6 +242,43 @@ struct Fetch {
     columns: bool,
 }
 
+// The side that stays: the places of a lane's two rows, their tokens and labels, the least and the greatest label of the
+// whole cube's tile, its first and its last token.
+#[derive(CubeType)]
+struct Stay {
+    place_0: usize,
+    place_1: usize,
+    token_0: i32,
+    token_1: i32,
+    label_0: i32,
+    label_1: i32,
+    lowest: i32,
+    highest: i32,
+    first: i32,
+    last: i32,
+}
+
+#[cube]
+fn staying(sorted: &[i32], row: usize, n_tokens: usize, #[comptime] labelled: bool) -> Stay {
+    let first = CUBE_POS_X as usize * comptime!(TILE as usize);
+    let last = (first + comptime!(TILE as usize)).min(n_tokens) - 1;
+    let place_0 = first + UNIT_POS as usize / 32 * 16 + UNIT_POS_PLANE as usize / 4;
+    let place_1 = place_0 + 8;
+    let (at_0, at_1) = (place_0.min(n_tokens - 1), place_1.min(n_tokens - 1));
+    Stay {
+        place_0,
+        place_1,
+        token_0: token_at(sorted, row, n_tokens, at_0, labelled),
+        token_1: token_at(sorted, row, n_tokens, at_1, labelled),
+        label_0: label_at(sorted, row, n_tokens, at_0, labelled),
+        label_1: label_at(sorted, row, n_tokens, at_1, labelled),
+        lowest: label_at(sorted, row, n_tokens, first, labelled),
+        highest: label_at(sorted, row, n_tokens, last, labelled),
+        first: token_at(sorted, row, n_tokens, first, labelled),
+        last: token_at(sorted, row, n_tokens, last, labelled),
+    }
+}
+
 // Labels and places in the row of the tokens that pass by.
 #[cube]
 fn fetch_labels(
@@ -264,18 +301,10 @@ fn fetch_labels(
 
 // Whether the tile of the side that passes by has a label of the tile that stays.
 #[cube]
-fn meets(
-    sorted: &[i32],
-    row: usize,
-    n_tokens: usize,
-    first: usize,
-    lowest: i32,
-    highest: i32,
-    #[comptime] labelled: bool,
-) -> bool {
+fn meets(sorted: &[i32], row: usize, n_tokens: usize, first: usize, stay: &Stay, #[comptime] labelled: bool) -> bool {
     let last = (first + comptime!(TILE as usize)).min(n_tokens) - 1;
-    label_at(sorted, row, n_tokens, first, labelled) <= highest
-        && label_at(sorted, row, n_tokens, last, labelled) >= lowest
+    label_at(sorted, row, n_tokens, first, labelled) <= stay.highest
+        && label_at(sorted, row, n_tokens, last, labelled) >= stay.lowest
 }
 
 // Whether a query sees a key.
@@ -323,18 +352,8 @@ pub(super) fn forward<T: Float>(
     let n_heads = CUBE_COUNT_Y as usize;
     let (g, t) = (UNIT_POS_PLANE as usize / 4, UNIT_POS_PLANE as usize % 4);
 
-    let tile_first = CUBE_POS_X as usize * comptime!(TILE as usize);
-    let tile_last = (tile_first + comptime!(TILE as usize)).min(n_queries) - 1;
-    let lowest = label_at(q_sorted, row, n_queries, tile_first, layout.labelled);
-    let highest = label_at(q_sorted, row, n_queries, tile_last, layout.labelled);
-    let last_query = token_at(q_sorted, row, n_queries, tile_last, layout.labelled);
-    let place_0 = tile_first + UNIT_POS as usize / 32 * 16 + g;
-    let place_1 = place_0 + 8;
-    let (at_0, at_1) = (place_0.min(n_queries - 1), place_1.min(n_queries - 1));
-    let query_0 = token_at(q_sorted, row, n_queries, at_0, layout.labelled);
-    let query_1 = token_at(q_sorted, row, n_queries, at_1, layout.labelled);
-    let label_0 = label_at(q_sorted, row, n_queries, at_0, layout.labelled);
-    let label_1 = label_at(q_sorted, row, n_queries, at_1, layout.labelled);
+    let stay = staying(q_sorted, row, n_queries, layout.labelled);
+    let (query_0, query_1) = (stay.token_0, stay.token_1);
     let token_0 = row * n_queries + query_0 as usize;
     let token_1 = row * n_queries + query_1 as usize;
 
@@ -372,9 +391,9 @@ pub(super) fn forward<T: Float>(
     let mut sum_1 = 0.0_f32;
     let mut first = 0_usize.runtime();
     while first < n_keys {
-        let mut seen = meets(k_sorted, row, n_keys, first, lowest, highest, layout.labelled);
+        let mut seen = meets(k_sorted, row, n_keys, first, &stay, layout.labelled);
         if comptime!(layout.causal) {
-            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
+            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= stay.last;
         }
         if seen {
             sync_cube();
@@ -438,8 +457,10 @@ pub(super) fn forward<T: Float>(
                 for e in 0..2usize {
                     let column = 8 * tile + 2 * t + e;
                     let (key, label) = (tokens[column], labels[column]);
-                    let score_0 = select(sees(query_0, label_0, key, label, layout.causal), of_0.extract(e), LOWEST);
-                    let score_1 = select(sees(query_1, label_1, key, label, layout.causal), of_1.extract(e), LOWEST);
+                    let score_0 =
+                        select(sees(query_0, stay.label_0, key, label, layout.causal), of_0.extract(e), LOWEST);
+                    let score_1 =
+                        select(sees(query_1, stay.label_1, key, label, layout.causal), of_1.extract(e), LOWEST);
                     most_0 = most_0.max(score_0);
                     most_1 = most_1.max(score_1);
                     of_0.insert(e, score_0);
@@ -496,7 +517,7 @@ pub(super) fn forward<T: Float>(
     // A query without keys: its sum is 0, and so is its output.
     let factor_0 = select(sum_0 == 0.0, 0.0_f32, 1.0 / sum_0);
     let factor_1 = select(sum_1 == 0.0, 0.0_f32, 1.0 / sum_1);
-    if place_0 < n_queries {
+    if stay.place_0 < n_queries {
         #[unroll]
         for tile in 0..comptime!(d / 8) {
             #[unroll]
@@ -509,7 +530,7 @@ pub(super) fn forward<T: Float>(
                 select(sum_0 == 0.0, 0.0_f32, greatest_0 + sum_0.ln());
         }
     }
-    if place_1 < n_queries {
+    if stay.place_1 < n_queries {
         #[unroll]
         for tile in 0..comptime!(d / 8) {
             #[unroll]
@@ -577,18 +598,8 @@ pub(super) fn query_grads<T: Float>(
     let n_heads = CUBE_COUNT_Y as usize;
     let (g, t) = (UNIT_POS_PLANE as usize / 4, UNIT_POS_PLANE as usize % 4);
 
-    let tile_first = CUBE_POS_X as usize * comptime!(TILE as usize);
-    let tile_last = (tile_first + comptime!(TILE as usize)).min(n_queries) - 1;
-    let lowest = label_at(q_sorted, row, n_queries, tile_first, layout.labelled);
-    let highest = label_at(q_sorted, row, n_queries, tile_last, layout.labelled);
-    let last_query = token_at(q_sorted, row, n_queries, tile_last, layout.labelled);
-    let place_0 = tile_first + UNIT_POS as usize / 32 * 16 + g;
-    let place_1 = place_0 + 8;
-    let (at_0, at_1) = (place_0.min(n_queries - 1), place_1.min(n_queries - 1));
-    let query_0 = token_at(q_sorted, row, n_queries, at_0, layout.labelled);
-    let query_1 = token_at(q_sorted, row, n_queries, at_1, layout.labelled);
-    let label_0 = label_at(q_sorted, row, n_queries, at_0, layout.labelled);
-    let label_1 = label_at(q_sorted, row, n_queries, at_1, layout.labelled);
+    let stay = staying(q_sorted, row, n_queries, layout.labelled);
+    let (query_0, query_1) = (stay.token_0, stay.token_1);
     let token_0 = row * n_queries + query_0 as usize;
     let token_1 = row * n_queries + query_1 as usize;
 
@@ -621,9 +632,9 @@ pub(super) fn query_grads<T: Float>(
     let mut sums = nothing(d / 8);
     let mut first = 0_usize.runtime();
     while first < n_keys {
-        let mut seen = meets(k_sorted, row, n_keys, first, lowest, highest, layout.labelled);
+        let mut seen = meets(k_sorted, row, n_keys, first, &stay, layout.labelled);
         if comptime!(layout.causal) {
-            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
+            seen = seen && token_at(k_sorted, row, n_keys, first, layout.labelled) <= stay.last;
         }
         if seen {
             sync_cube();
@@ -692,8 +703,8 @@ pub(super) fn query_grads<T: Float>(
                         let (key, label) = (tokens[column], labels[column]);
                         let score_0 = (of_0.extract(e) - log_0).exp() * (products[2 * tile].extract(e) - shift_0);
                         let score_1 = (of_1.extract(e) - log_1).exp() * (products[2 * tile + 1].extract(e) - shift_1);
-                        let sees_0 = sees(query_0, label_0, key, label, layout.causal);
-                        let sees_1 = sees(query_1, label_1, key, label, layout.causal);
+                        let sees_0 = sees(query_0, stay.label_0, key, label, layout.causal);
+                        let sees_1 = sees(query_1, stay.label_1, key, label, layout.causal);
                         of_0.insert(e, select(sees_0, score_0, 0.0_f32));
                         of_1.insert(e, select(sees_1, score_1, 0.0_f32));
                     }
@@ -710,10 +721,10 @@ pub(super) fn query_grads<T: Float>(
         }
         first += comptime!(TILE as usize);
     }
-    if place_0 < n_queries {
+    if stay.place_0 < n_queries {
         put_turned(of_queries, start_0, q_angles, angle_0, &sums, scale, 0usize, half);
     }
-    if place_1 < n_queries {
+    if stay.place_1 < n_queries {
         put_turned(of_queries, start_1, q_angles, angle_1, &sums, scale, 1usize, half);
     }
 }
@@ -744,18 +755,8 @@ pub(super) fn key_grads<T: Float>(
     let n_heads = CUBE_COUNT_Y as usize;
     let (g, t) = (UNIT_POS_PLANE as usize / 4, UNIT_POS_PLANE as usize % 4);
 
-    let tile_first = CUBE_POS_X as usize * comptime!(TILE as usize);
-    let tile_last = (tile_first + comptime!(TILE as usize)).min(n_keys) - 1;
-    let lowest = label_at(k_sorted, row, n_keys, tile_first, layout.labelled);
-    let highest = label_at(k_sorted, row, n_keys, tile_last, layout.labelled);
-    let first_of_tile = token_at(k_sorted, row, n_keys, tile_first, layout.labelled);
-    let place_0 = tile_first + UNIT_POS as usize / 32 * 16 + g;
-    let place_1 = place_0 + 8;
-    let (at_0, at_1) = (place_0.min(n_keys - 1), place_1.min(n_keys - 1));
-    let key_0 = token_at(k_sorted, row, n_keys, at_0, layout.labelled);
-    let key_1 = token_at(k_sorted, row, n_keys, at_1, layout.labelled);
-    let label_0 = label_at(k_sorted, row, n_keys, at_0, layout.labelled);
-    let label_1 = label_at(k_sorted, row, n_keys, at_1, layout.labelled);
+    let stay = staying(k_sorted, row, n_keys, layout.labelled);
+    let (key_0, key_1) = (stay.token_0, stay.token_1);
     let token_0 = row * n_keys + key_0 as usize;
     let token_1 = row * n_keys + key_1 as usize;
 
@@ -788,10 +789,10 @@ pub(super) fn key_grads<T: Float>(
     let mut of_value = nothing(d / 8);
     let mut first = 0_usize.runtime();
     while first < n_queries {
-        let mut seen = meets(q_sorted, row, n_queries, first, lowest, highest, layout.labelled);
+        let mut seen = meets(q_sorted, row, n_queries, first, &stay, layout.labelled);
         if comptime!(layout.causal) {
             let last = (first + comptime!(TILE as usize)).min(n_queries) - 1;
-            seen = seen && token_at(q_sorted, row, n_queries, last, layout.labelled) >= first_of_tile;
+            seen = seen && token_at(q_sorted, row, n_queries, last, layout.labelled) >= stay.first;
         }
         if seen {
             sync_cube();
@@ -867,8 +868,8 @@ pub(super) fn key_grads<T: Float>(
                         let column = 8 * (width * part + tile) + 2 * t + e;
                         let (query, label) = (tokens[column], labels[column]);
                         let (log, shift) = (logs[column], shifts[column]);
-                        let sees_0 = sees(query, label, key_0, label_0, layout.causal);
-                        let sees_1 = sees(query, label, key_1, label_1, layout.causal);
+                        let sees_0 = sees(query, label, key_0, stay.label_0, layout.causal);
+                        let sees_1 = sees(query, label, key_1, stay.label_1, layout.causal);
                         let weight_0 = select(sees_0, (of_0.extract(e) - log).exp(), 0.0_f32);
                         let weight_1 = select(sees_1, (of_1.extract(e) - log).exp(), 0.0_f32);
                         of_0.insert(e, weight_0);
@@ -893,11 +894,11 @@ pub(super) fn key_grads<T: Float>(
         }
         first += comptime!(TILE as usize);
     }
-    if place_0 < n_keys {
+    if stay.place_0 < n_keys {
         put_turned(of_keys, start_0, k_angles, angle_0, &of_key, 1.0, 0usize, half);
         put(of_keys, value_0, &of_value, 0usize, d);
     }
-    if place_1 < n_keys {
+    if stay.place_1 < n_keys {
         put_turned(of_keys, start_1, k_angles, angle_1, &of_key, 1.0, 1usize, half);
         put(of_keys, value_1, &of_value, 1usize, d);
     }

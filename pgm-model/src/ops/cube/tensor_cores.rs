@@ -70,7 +70,7 @@ fn nothing(#[comptime] tiles: usize) -> Array<Vector<f32, Two>> {
 }
 
 // Sums as the left factor of a product over their columns; with words of one number those go in the order that the
-// lanes hold, which `columns_of` follows.
+// lanes hold, which `lane_first` and `lane_second` follow.
 #[cube]
 fn as_left<T: Float, W: Size>(
     sums: &Array<Vector<f32, Two>>,

@@ -20,10 +20,10 @@ use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
 use cubecl_runtime::kernel::CubeKernel;
 use half::{bf16, f16};
 
-#[allow(dead_code)]
+#[allow(dead_code)] // its kernels are not written, only what both share
 #[path = "../../../src/ops/cube/attention.rs"]
 mod attention;
-#[allow(dead_code)]
+#[allow(dead_code)] // what the launching side asks
 #[path = "../../../src/ops/cube/tensor_cores.rs"]
 mod tensor_cores;
 

@@ -7,8 +7,11 @@ use rayon::prelude::*;
 
 use super::{Matrix, math, product, uninitialised, values};
 
-/// Logits that are held at a time: 64 MiB.
+/// Logits that are held at a time, at most: 64 MiB.
 const HELD: usize = 16 << 20;
+/// Rows of logits that are held at a time, at most: enough that reading and writing the weight's gradient once for each
+/// such piece costs next to nothing.
+const MOST_ROWS: usize = 512;
 /// Rows that one task takes.
 const ROWS: usize = 8;
 /// The bias of the class that is left out: its probability is 0 in float32.
@@ -51,7 +54,7 @@ impl<'a> Head<'a> {
     /// The sum of weighted cross-entropies, and its gradients if there is room for them.
     pub(super) fn loss(&self, mut gradients: Option<&mut Gradients>) -> f32 {
         let [n, h, v] = self.sizes;
-        let at_once = (HELD / v).clamp(64, 2048).min(n.max(1));
+        let at_once = (HELD / v).clamp(64, MOST_ROWS).min(n.max(1));
         let mut held = uninitialised(at_once * v);
         let mut loss = 0.0_f64;
         for start in (0..n).step_by(at_once) {

@@ -70,6 +70,15 @@ struct Group {
     keys: Vec<usize>,
 }
 
+// Keys for which there must be room, of few different numbers: memory of one size is found again, and what is set aside
+// for many sizes adds up.
+fn room_for_keys(groups: &[(usize, Group)]) -> usize {
+    groups.iter().map(|(_, group)| group.keys.len()).max().unwrap_or(0).next_power_of_two()
+}
+
+// What a backward pass needs beside its inputs: vectors of keys, scores, and vectors of queries.
+type Scratch = ([Vec<f32>; 4], [Vec<f32>; 2], [Vec<f32>; 3]);
+
 impl Inputs {
     pub(super) fn of_self(qkv: &FlexTensor, angles: &FlexTensor, labels: &FlexTensor, kind: AttentionKind) -> Self {
         let [n_rows, n_tokens, row] = qkv.layout().shape().dims();
@@ -131,18 +140,19 @@ impl Inputs {
         let mut lse = vec![0.0; self.n_rows * self.n_heads * self.n_queries];
         let groups = self.all_groups();
         let (shared, shared_lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
-        (0..groups.len() * self.n_heads).into_par_iter().for_each(|task| {
+        let room = room_for_keys(&groups);
+        let scratch = || [room * d, room * d, QUERIES * room, QUERIES * d, QUERIES * d].map(uninitialised);
+        (0..groups.len() * self.n_heads).into_par_iter().for_each_init(scratch, |scratch, task| {
+            let [keys, key_values, scores, q, outs] = scratch.each_mut().map(Vec::as_mut_slice);
             let ((row, group), head) = (&groups[task / self.n_heads], task % self.n_heads);
             let (row, first_lse) = (*row, (row * self.n_heads + head) * self.n_queries);
-            let keys = self.rotated_keys(row, head, &group.keys);
-            let key_values = self.gathered_values(row, head, &group.keys);
-            let mut scores = uninitialised(QUERIES * group.keys.len());
-            let mut outs = uninitialised(QUERIES * d);
+            let keys = self.rotated_keys(row, head, &group.keys, keys);
+            let key_values = self.gathered_values(row, head, &group.keys, key_values);
             for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
                 let n_keys = self.visible(group, piece * QUERIES + queries.len());
                 let scores = &mut scores[..queries.len() * n_keys];
-                let q = self.rotated_queries(row, head, queries);
-                let (rows, across) = (Matrix::rows(&q, d), Matrix::rows(&keys, d).transposed());
+                let q = self.rotated_queries(row, head, queries, q);
+                let (rows, across) = (Matrix::rows(q, d), Matrix::rows(keys, d).transposed());
                 product_here(scores, n_keys, false, rows, across, [queries.len(), d, n_keys]);
                 let mut sums = [0.0; QUERIES];
                 for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
@@ -153,8 +163,8 @@ impl Inputs {
                     let lse = unsafe { shared_lse.slice(first_lse + queries[i], 1) };
                     lse[0] = max + sums[i].ln();
                 }
-                let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(&key_values, d));
-                product_here(&mut outs, d, false, rows, across, [queries.len(), n_keys, d]);
+                let (rows, across) = (Matrix::rows(scores, n_keys), Matrix::rows(key_values, d));
+                product_here(outs, d, false, rows, across, [queries.len(), n_keys, d]);
                 for ((query, sum), values) in queries.iter().zip(sums).zip(outs.chunks_exact(d)) {
                     let start = (row * self.n_queries + query) * width + head * d;
                     // SAFETY: within `out`, and no other task has this query and head.
@@ -173,10 +183,16 @@ impl Inputs {
         let groups = self.all_groups();
         let query_grads = Shared(of_queries.as_mut_ptr());
         let key_grads = if self.keys.is_some() { Shared(of_keys.as_mut_ptr()) } else { Shared(query_grads.0) };
-        (0..groups.len() * self.n_heads).into_par_iter().for_each(|task| {
+        let (d, room) = (self.head_width, room_for_keys(&groups));
+        let scratch = || {
+            let of_keys = [room * d; 4].map(uninitialised);
+            let of_scores = [QUERIES * room; 2].map(uninitialised);
+            (of_keys, of_scores, [QUERIES * d; 3].map(uninitialised))
+        };
+        (0..groups.len() * self.n_heads).into_par_iter().for_each_init(scratch, |scratch, task| {
             let ((row, group), head) = (&groups[task / self.n_heads], task % self.n_heads);
             let lse = &lse[(row * self.n_heads + head) * self.n_queries..][..self.n_queries];
-            self.backward_of_group(*row, head, group, [out, lse, grad], [&query_grads, &key_grads]);
+            self.backward_of_group(*row, head, group, [out, lse, grad], [&query_grads, &key_grads], scratch);
         });
         (of_queries, of_keys)
     }
@@ -188,18 +204,17 @@ impl Inputs {
         group: &Group,
         [out, lse, grad]: [&[f32]; 3],
         [query_grads, key_grads]: [&Shared; 2],
+        ([keys, key_values, grad_k, grad_v], [probabilities, score_grads], [q, grads, grad_q]): &mut Scratch,
     ) {
         let (d, half, width) = (self.head_width, self.head_width / 2, self.width());
-        let all_keys = group.keys.len();
-        let keys = self.rotated_keys(row, head, &group.keys);
-        let key_values = self.gathered_values(row, head, &group.keys);
-        let (mut grad_k, mut grad_v) = (vec![0.0; all_keys * d], vec![0.0; all_keys * d]);
-        let (mut probabilities, mut score_grads) =
-            (uninitialised(QUERIES * all_keys), uninitialised(QUERIES * all_keys));
-        let (mut grads, mut grad_q) = (uninitialised(QUERIES * d), uninitialised(QUERIES * d));
+        let keys = self.rotated_keys(row, head, &group.keys, keys);
+        let key_values = self.gathered_values(row, head, &group.keys, key_values);
+        let [grad_k, grad_v] = [grad_k, grad_v].map(|grads| &mut grads[..group.keys.len() * d]);
+        grad_k.fill(0.0);
+        grad_v.fill(0.0);
         for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
             let (n, n_keys) = (queries.len(), self.visible(group, piece * QUERIES + queries.len()));
-            let q = self.rotated_queries(row, head, queries);
+            let q = self.rotated_queries(row, head, queries, q);
             let mut shifts = [0.0; QUERIES];
             for (i, query) in queries.iter().enumerate() {
                 let start = (row * self.n_queries + query) * width + head * d;
@@ -209,8 +224,8 @@ impl Inputs {
             }
             let probabilities = &mut probabilities[..n * n_keys];
             let score_grads = &mut score_grads[..n * n_keys];
-            let (q, grads) = (Matrix::rows(&q, d), Matrix::rows(&grads[..n * d], d));
-            let (keys, key_values) = (Matrix::rows(&keys, d), Matrix::rows(&key_values, d));
+            let (q, grads) = (Matrix::rows(q, d), Matrix::rows(&grads[..n * d], d));
+            let (keys, key_values) = (Matrix::rows(keys, d), Matrix::rows(key_values, d));
             product_here(probabilities, n_keys, false, q, keys.transposed(), [n, d, n_keys]);
             product_here(score_grads, n_keys, false, grads, key_values.transposed(), [n, d, n_keys]);
             let rows = probabilities.chunks_exact_mut(n_keys).zip(score_grads.chunks_exact_mut(n_keys));
@@ -220,9 +235,9 @@ impl Inputs {
                 math::softmax_grad(probabilities, score_grads, shifts[i]);
             }
             let (probabilities, score_grads) = (Matrix::rows(probabilities, n_keys), Matrix::rows(score_grads, n_keys));
-            product_here(&mut grad_v, d, true, probabilities.transposed(), grads, [n_keys, n, d]);
-            product_here(&mut grad_k, d, true, score_grads.transposed(), q, [n_keys, n, d]);
-            product_here(&mut grad_q, d, false, score_grads, keys, [n, n_keys, d]);
+            product_here(grad_v, d, true, probabilities.transposed(), grads, [n_keys, n, d]);
+            product_here(grad_k, d, true, score_grads.transposed(), q, [n_keys, n, d]);
+            product_here(grad_q, d, false, score_grads, keys, [n, n_keys, d]);
             for (query, grad) in queries.iter().zip(grad_q.chunks_exact(d)) {
                 let [cos, sin] = self.angles[0].at(row, self.n_queries, *query, half);
                 let Columns { row: stride, first } = self.columns[0];
@@ -296,27 +311,28 @@ impl Inputs {
         }
     }
 
-    fn rotated_queries(&self, row: usize, head: usize, queries: &[usize]) -> Vec<f32> {
+    fn rotated_queries<'a>(&self, row: usize, head: usize, queries: &[usize], out: &'a mut [f32]) -> &'a [f32] {
         let tokens = (values(&self.queries), self.columns[0], self.n_queries);
-        self.rotated(tokens, &self.angles[0], row, head, queries, self.scale())
+        self.rotated(tokens, (&self.angles[0], self.scale()), row, head, queries, out)
     }
 
-    fn rotated_keys(&self, row: usize, head: usize, keys: &[usize]) -> Vec<f32> {
+    fn rotated_keys<'a>(&self, row: usize, head: usize, keys: &[usize], out: &'a mut [f32]) -> &'a [f32] {
         let tokens = (values(self.keys()), self.columns[1], self.n_keys);
-        self.rotated(tokens, &self.angles[1], row, head, keys, 1.0)
+        self.rotated(tokens, (&self.angles[1], 1.0), row, head, keys, out)
     }
 
-    fn rotated(
+    // In the first of `out`, which are returned.
+    fn rotated<'a>(
         &self,
         (all, columns, n_tokens): (&[f32], Columns, usize),
-        angles: &Angles,
+        (angles, scale): (&Angles, f32),
         row: usize,
         head: usize,
         tokens: &[usize],
-        scale: f32,
-    ) -> Vec<f32> {
+        out: &'a mut [f32],
+    ) -> &'a [f32] {
         let d = self.head_width;
-        let mut out = uninitialised(tokens.len() * d);
+        let out = &mut out[..tokens.len() * d];
         for (token, out) in tokens.iter().zip(out.chunks_exact_mut(d)) {
             let start = (row * n_tokens + token) * columns.row + columns.first + head * d;
             let [cos, sin] = angles.at(row, n_tokens, *token, d / 2);
@@ -325,12 +341,12 @@ impl Inputs {
         out
     }
 
-    fn gathered_values(&self, row: usize, head: usize, keys: &[usize]) -> Vec<f32> {
+    fn gathered_values<'a>(&self, row: usize, head: usize, keys: &[usize], out: &'a mut [f32]) -> &'a [f32] {
         let (all, columns, d) = (values(self.keys()), self.columns[2], self.head_width);
-        let mut out = Vec::with_capacity(keys.len() * d);
-        for key in keys {
+        let out = &mut out[..keys.len() * d];
+        for (key, out) in keys.iter().zip(out.chunks_exact_mut(d)) {
             let start = (row * self.n_keys + key) * columns.row + columns.first + head * d;
-            out.extend_from_slice(&all[start..start + d]);
+            out.copy_from_slice(&all[start..start + d]);
         }
         out
     }

@@ -7,9 +7,11 @@ use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, Linea
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::{Visibility, attend, split_heads};
-use crate::conditioning::{folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, plain_norm};
+use crate::conditioning::{
+    affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, transient_modulated_linear,
+};
 use crate::config::BackboneConfig;
-use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention};
+use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention, transient_linear};
 use crate::plan::Plan;
 use crate::rotary::RotaryAngles;
 
@@ -223,8 +225,8 @@ impl DecoderBlock {
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
     pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let q = linear(&self.q, modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
-        let kv = linear(&self.kv, plain_norm(&self.kv_norm1, encoded.clone())); // [B, C, 2 H]
+        let q = transient_modulated_linear(&self.q, &self.q_norm1, x.clone(), shift1, scale1); // [B, K, H]
+        let kv = transient_linear(&self.kv, Some(affine(&self.kv_norm1)), encoded.clone()); // [B, C, 2 H]
         let context = cross_attention(
             q,
             kv,

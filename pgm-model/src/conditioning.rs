@@ -65,11 +65,31 @@ pub(crate) fn modulated_norm(
     shift: Option<Tensor<3>>,
     scale: Option<Tensor<3>>,
 ) -> Tensor<3> {
-    let (Some(shift), Some(scale)) = (shift, scale) else { return plain_norm(norm, x) };
-    match [vector(&shift), vector(&scale)] {
-        [Some(shift), Some(scale)] => ops::layer_norm(x, norm.gamma.val() * (scale + 1.0), shift),
-        _ => plain_norm(norm, x) * (scale + 1.0) + shift,
+    match (modulated_affine(norm, &shift, &scale), shift, scale) {
+        (Some([weight, bias]), ..) => ops::layer_norm(x, weight, bias),
+        (None, Some(shift), Some(scale)) => plain_norm(norm, x) * (scale + 1.0) + shift,
+        (None, ..) => plain_norm(norm, x),
     }
+}
+
+/// [`modulated_norm`], then a layer, both made again for the backward pass where all rows share what modulates.
+pub(crate) fn transient_modulated_linear(
+    layer: &Linear,
+    norm: &LayerNorm,
+    x: Tensor<3>,
+    shift: Option<Tensor<3>>,
+    scale: Option<Tensor<3>>,
+) -> Tensor<3> {
+    match modulated_affine(norm, &shift, &scale) {
+        Some(affine) => ops::transient_linear(layer, Some(affine), x),
+        None => ops::linear(layer, modulated_norm(norm, x, shift, scale)),
+    }
+}
+
+// Weight and bias of a norm with what modulates it; absent where that differs from row to row.
+fn modulated_affine(norm: &LayerNorm, shift: &Option<Tensor<3>>, scale: &Option<Tensor<3>>) -> Option<[Tensor<1>; 2]> {
+    let (Some(shift), Some(scale)) = (shift, scale) else { return Some(affine(norm)) };
+    Some([norm.gamma.val() * (vector(scale)? + 1.0), vector(shift)?])
 }
 
 /// The norm that does what [`modulated_norm`] does with these.
@@ -94,9 +114,15 @@ pub(crate) fn folded_gate(layer: Linear, gate: &Option<Tensor<3>>) -> Linear {
 
 /// The norm alone.
 pub(crate) fn plain_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let [weight, bias] = affine(norm);
+    ops::layer_norm(x, weight, bias)
+}
+
+/// The weight and the bias of a norm.
+pub(crate) fn affine(norm: &LayerNorm) -> [Tensor<1>; 2] {
     let weight = norm.gamma.val();
     let bias = norm.beta.as_ref().map_or_else(|| weight.zeros_like(), |bias| bias.val());
-    ops::layer_norm(x, weight, bias)
+    [weight, bias]
 }
 
 /// `x + branch gate`; gate `[B or 1, 1, H]`.

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::attention::Visibility;
 use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
-use crate::ops::{cross_attention, linear};
+use crate::ops::{cross_attention, linear, transient_linear};
 use crate::plan::Plan;
 use crate::rotary::AngleTables;
 
@@ -101,7 +101,7 @@ impl GroupSwap {
             }
         };
         let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
-        let kv = linear(&self.kv, encoded.clone()); // [B, C, 2 H]
+        let kv = transient_linear(&self.kv, None, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
         let products = self.kv.weight.val().dtype();
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, products))

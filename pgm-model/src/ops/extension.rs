@@ -11,11 +11,12 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
-use burn::backend::{Autodiff, Backend, backend_extension};
+use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
+use burn::tensor::FloatDType;
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use burn::tensor::Shape;
 
-use super::{AdamWStep, AttentionKind};
+use super::{AdamWStep, AttentionKind, is_half};
 
 fn not_differentiable() -> ! {
     panic!("gradients of gradients are not defined for the fused operations")
@@ -47,6 +48,46 @@ pub trait FusedOps: Backend {
     #[fusion(default)]
     fn wide_product_weight_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_weight_backward(x, grad)
+    }
+
+    /// `x w` in the type of w, which may be half precision, for float32 x; with checkpointing, it is not kept.
+    #[fusion(default)]
+    fn transient_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match narrow_type::<Self>(&weight) {
+            Some(narrow) => {
+                let wide = x.dtype().into();
+                Self::float_cast(Self::linear(Self::float_cast(x, narrow), weight, None), wide)
+            }
+            None => Self::wide_product(x, weight),
+        }
+    }
+
+    /// Gradient of x.
+    #[fusion(default)]
+    fn transient_product_x_backward(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        match narrow_type::<Self>(&weight) {
+            Some(narrow) => {
+                let wide = grad.dtype().into();
+                Self::float_cast(Self::linear_x_backward(weight, Self::float_cast(grad, narrow)), wide)
+            }
+            None => Self::wide_product_x_backward(weight, grad),
+        }
+    }
+
+    /// Gradient of w.
+    #[fusion(default)]
+    fn transient_product_weight_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        match narrow_type::<Self>(&weight) {
+            Some(narrow) => {
+                let [x, grad] = [x, grad].map(|tensor| Self::float_cast(tensor, narrow));
+                Self::linear_weight_backward(x, grad)
+            }
+            None => Self::wide_product_weight_backward(x, grad),
+        }
     }
 
     /// `x w` for float32 x and half-precision w, without a gradient.
@@ -273,18 +314,45 @@ fn register<B: Backend, const N: usize>(
     }
 }
 
+/// What a backward pass has of an operation's input: a node of the graph, or the numbers of what is not on it.
+#[derive(Debug)]
+enum Input<B: Backend> {
+    Tracked(NodeId),
+    Constant(FloatTensor<B>),
+}
+
 /// Computes an output again in the backward pass, where checkpointing did not keep it.
 #[derive(Debug)]
 struct Again<B: Backend, const N: usize> {
-    inputs: [NodeId; N],
+    inputs: [Input<B>; N],
     run: fn([FloatTensor<B>; N]) -> FloatTensor<B>,
+}
+
+impl<B: Backend, const N: usize> Again<B, N> {
+    fn new(inputs: [&FloatTensor<Autodiff<B>>; N], run: fn([FloatTensor<B>; N]) -> FloatTensor<B>) -> Self {
+        let inputs = inputs.map(|tensor| match tensor.is_tracked() {
+            true => Input::Tracked(tensor.id()),
+            false => Input::Constant(tensor.primitive().clone()),
+        });
+        Self { inputs, run }
+    }
 }
 
 impl<B: Backend, const N: usize> RetroForward for Again<B, N> {
     fn forward(&self, states: &mut BackwardStates, out_node: NodeId) {
-        let inputs = self.inputs.map(|id| states.get_state::<FloatTensor<B>>(&id));
+        let inputs = self.inputs.each_ref().map(|input| match input {
+            Input::Tracked(id) => states.get_state::<FloatTensor<B>>(id),
+            Input::Constant(tensor) => tensor.clone(),
+        });
         states.save(out_node, (self.run)(inputs));
     }
+}
+
+// Those of an operation's inputs that a checkpoint can hold.
+fn tracked<'a, B: Backend, const N: usize>(
+    inputs: [&'a FloatTensor<Autodiff<B>>; N],
+) -> impl Iterator<Item = &'a FloatTensor<Autodiff<B>>> {
+    inputs.into_iter().filter(|tensor| tensor.is_tracked())
 }
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
@@ -319,6 +387,38 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
+    fn transient_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct TransientProduct;
+
+        impl<B: FusedOps> Backward<B, 2> for TransientProduct {
+            type State = [NodeId; 2];
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let [x, weight] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+                let [of_x, of_weight] = ops.parents;
+                if let Some(parent) = of_weight {
+                    let gradient = B::transient_product_weight_backward(x, weight.clone(), grad.clone());
+                    grads.register::<B>(parent.id, gradient);
+                }
+                if let Some(parent) = of_x {
+                    grads.register::<B>(parent.id, B::transient_product_x_backward(weight, grad));
+                }
+            }
+        }
+
+        let again = Again::new([&x, &weight], |[x, weight]| B::transient_product(x, weight));
+        let prepared = TransientProduct.prepare::<C>([x.node(), weight.node()]).memory_bound().retro_forward(again);
+        match prepared.parents(tracked([&x, &weight])).stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
+                prep.finish(saved, B::transient_product(x.into_primitive(), weight.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::transient_product(x.into_primitive(), weight.into_primitive())),
+        }
+    }
+
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct BiasGelu;
@@ -334,9 +434,9 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             }
         }
 
-        let again = Again::<B, 2> { inputs: [x.id(), bias.id()], run: |[x, bias]| B::bias_gelu(x, bias) };
+        let again = Again::new([&x, &bias], |[x, bias]| B::bias_gelu(x, bias));
         let prepared = BiasGelu.prepare::<C>([x.node(), bias.node()]).memory_bound().retro_forward(again);
-        match prepared.parents([&x, &bias]).stateful() {
+        match prepared.parents(tracked([&x, &bias])).stateful() {
             OpsKind::Tracked(mut prep) => {
                 let saved = [prep.checkpoint(&x), prep.checkpoint(&bias)];
                 prep.finish(saved, B::bias_gelu(x.into_primitive(), bias.into_primitive()))
@@ -365,12 +465,9 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             }
         }
 
-        let again = Again::<B, 3> {
-            inputs: [x.id(), weight.id(), bias.id()],
-            run: |[x, weight, bias]| B::affine_norm(x, weight, bias).0,
-        };
+        let again = Again::new([&x, &weight, &bias], |[x, weight, bias]| B::affine_norm(x, weight, bias).0);
         let prepared = LayerNorm.prepare::<C>([x.node(), weight.node(), bias.node()]).memory_bound();
-        match prepared.retro_forward(again).parents([&x, &weight, &bias]).stateful() {
+        match prepared.retro_forward(again).parents(tracked([&x, &weight, &bias])).stateful() {
             OpsKind::Tracked(mut prep) => {
                 let saved = [prep.checkpoint(&x), prep.checkpoint(&weight)];
                 let (y, moments) = B::affine_norm(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
@@ -551,9 +648,13 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     }
 }
 
+// The type of a weight in half precision.
+fn narrow_type<B: Backend>(weight: &FloatTensor<B>) -> Option<FloatDType> {
+    is_half(weight.dtype()).then(|| weight.dtype().into())
+}
+
 // A gradient times one number, `[1]`, in the gradient's type.
 fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
-    use burn::backend::TensorMetadata;
     let ones = vec![1; gradient.shape().num_dims()];
     let factor =
         if factor.dtype() == gradient.dtype() { factor } else { B::float_cast(factor, gradient.dtype().into()) };

@@ -24,6 +24,8 @@ use crate::rotary::RotaryAngles;
 #[cfg(feature = "fused")]
 use burn::backend::{Dispatch, DispatchDevice};
 #[cfg(feature = "fused")]
+use burn::tensor::GradientCheckpointingStrategy;
+#[cfg(feature = "fused")]
 use extension::FusedOps;
 
 /// `gelu(x) = x sigmoid(GELU[0] x + GELU[1] x^3)`, the tanh form: `2 sqrt(2/pi)` and 0.044715 times it.
@@ -109,6 +111,39 @@ pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     }
     let (narrow, wide): (FloatDType, FloatDType) = (dtype.into(), x.dtype().into());
     module::linear(x.cast(narrow), weight, None).cast(wide)
+}
+
+/// [`linear`] after a [`layer_norm`] with these weight and bias, if they are given. A backward pass makes both again
+/// instead of keeping them: layers that look at the same x keep no more than x.
+///
+/// # Shapes
+/// `[B, S, H] -> [B, S, out]`
+pub fn transient_linear(layer: &Linear, norm: Option<[Tensor<1>; 2]>, x: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "fused")]
+    if fused!(x)
+        && let Some(strategy) = x.device().gradient_checkpointing_strategy()
+    {
+        // Burn's rules for what need not be kept, in these operations alone.
+        fn passing<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+            tensor.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced)
+        }
+        let x = match norm.map(|vectors| vectors.map(passing)) {
+            Some([weight, bias]) => layer_norm(passing(x), weight, bias),
+            None => passing(x),
+        };
+        let weight = passing(layer.weight.val());
+        let y = Tensor::from_dispatch(Dispatch::transient_product(x.into_dispatch(), weight.into_dispatch()));
+        let y = match &layer.bias {
+            Some(bias) => y + passing(bias.val()).unsqueeze::<3>(),
+            None => y,
+        };
+        return y.with_gradient_checkpointing_strategy(strategy);
+    }
+    let x = match norm {
+        Some([weight, bias]) => layer_norm(x, weight, bias),
+        None => x,
+    };
+    linear(layer, x)
 }
 
 /// `gelu(x + bias)` in the tanh form.
@@ -339,6 +374,7 @@ pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D
 #[cfg(all(test, feature = "flex"))]
 #[allow(clippy::print_stdout)] // the differences found, for who asks with --nocapture
 mod tests {
+    use burn::module::{Param, ParamId};
     use burn::tensor::TensorData;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
@@ -497,6 +533,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_backward_pass_makes_again_is_what_it_would_have_kept() {
+        for [b, s, inputs, outputs] in [[1, 1, 2, 3], [2, 41, 67, 130]] {
+            let shapes: [&[usize]; 5] = [&[b, s, inputs], &[inputs], &[inputs], &[inputs, outputs], &[outputs]];
+            let run = |narrow: Option<FloatDType>, normed: bool| {
+                move |_: &Device, x: Vec<Tensor<1>>| {
+                    let [input, weight, bias, layer, layer_bias] = std::array::from_fn(|index| x[index].clone());
+                    let layer = layer.reshape([inputs, outputs]);
+                    let layer = narrow.map_or(layer.clone(), |dtype| layer.cast(dtype));
+                    let layer = Linear {
+                        weight: Param::initialized(ParamId::new(), layer),
+                        bias: Some(Param::initialized(ParamId::new(), layer_bias)),
+                    };
+                    let norm = normed.then_some([weight.clone(), bias.clone()]);
+                    // All inputs have a gradient, if 0.
+                    let unused = (weight.sum() + bias.sum()) * 0.0;
+                    let y = transient_linear(&layer, norm, input.reshape([b, s, inputs]));
+                    // The square's gradient asks for it.
+                    flat(y.clone() * y) + unused
+                }
+            };
+            let case = Case::new(17, &shapes, b * s * outputs);
+            case.check_products("made again, with a norm", &run(None, true));
+            case.check_products("made again", &run(None, false));
+            let composed = case.composed(&run(None, true));
+            for (device, dtype) in devices().into_iter().flat_map(|d| HALF.map(|dtype| (d.clone(), dtype))) {
+                if device.supports_dtype(DType::from(dtype)) {
+                    let narrow = case.run(&device, FloatDType::F32, &run(Some(dtype), true));
+                    compare(&format!("made again, {dtype:?}"), &device, &narrow, &composed, 2e-2);
+                }
+            }
+        }
+    }
+
+    const HALF: [FloatDType; 2] = [FloatDType::BF16, FloatDType::F16];
+
+    #[test]
     fn attention_within_groups_equals_masked_attention() {
         // A mixed row, a row of one group, and lengths around the piece that is held at a time.
         let mixed: Vec<i32> = (0..131).map(|i| i32::from(i * 7 % 5 < 2)).collect();
@@ -622,7 +694,7 @@ mod tests {
         };
         let composed = case.composed(&head(None));
         for device in devices() {
-            for dtype in [FloatDType::BF16, FloatDType::F16] {
+            for dtype in HALF {
                 if device.supports_dtype(DType::from(dtype)) {
                     let narrow = case.run(&device, FloatDType::F32, &head(Some(dtype)));
                     compare(&format!("head, {dtype:?}"), &device, &narrow, &composed, 2e-2);

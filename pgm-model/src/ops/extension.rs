@@ -349,9 +349,9 @@ impl<B: Backend, const N: usize> RetroForward for Again<B, N> {
 }
 
 // Those of an operation's inputs that a checkpoint can hold.
-fn tracked<'a, B: Backend, const N: usize>(
-    inputs: [&'a FloatTensor<Autodiff<B>>; N],
-) -> impl Iterator<Item = &'a FloatTensor<Autodiff<B>>> {
+fn tracked<B: Backend, const N: usize>(
+    inputs: [&FloatTensor<Autodiff<B>>; N],
+) -> impl Iterator<Item = &FloatTensor<Autodiff<B>>> {
     inputs.into_iter().filter(|tensor| tensor.is_tracked())
 }
 

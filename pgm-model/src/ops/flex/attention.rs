@@ -333,22 +333,41 @@ impl Inputs {
     ) -> &'a [f32] {
         let d = self.head_width;
         let out = &mut out[..tokens.len() * d];
-        for (token, out) in tokens.iter().zip(out.chunks_exact_mut(d)) {
-            let start = (row * n_tokens + token) * columns.row + columns.first + head * d;
+        let vectors = self.vectors((all, columns, n_tokens), row, head, tokens);
+        for ((token, vector), out) in tokens.iter().zip(vectors).zip(out.chunks_exact_mut(d)) {
             let [cos, sin] = angles.at(row, n_tokens, *token, d / 2);
-            math::rotate(&all[start..start + d], cos, sin, scale, out);
+            math::rotate(vector, cos, sin, scale, out);
         }
         out
     }
 
     fn gathered_values<'a>(&self, row: usize, head: usize, keys: &[usize], out: &'a mut [f32]) -> &'a [f32] {
-        let (all, columns, d) = (values(self.keys()), self.columns[2], self.head_width);
-        let out = &mut out[..keys.len() * d];
-        for (key, out) in keys.iter().zip(out.chunks_exact_mut(d)) {
-            let start = (row * self.n_keys + key) * columns.row + columns.first + head * d;
-            out.copy_from_slice(&all[start..start + d]);
+        let out = &mut out[..keys.len() * self.head_width];
+        let vectors = self.vectors((values(self.keys()), self.columns[2], self.n_keys), row, head, keys);
+        for (vector, out) in vectors.zip(out.chunks_exact_mut(self.head_width)) {
+            out.copy_from_slice(vector);
         }
         out
+    }
+
+    // One head's vectors of some tokens of a row. Where those of a group stand is too irregular for a processor to guess
+    // which come next, so it is told.
+    fn vectors<'a>(
+        &self,
+        (all, columns, n_tokens): (&'a [f32], Columns, usize),
+        row: usize,
+        head: usize,
+        tokens: &'a [usize],
+    ) -> impl Iterator<Item = &'a [f32]> {
+        const AHEAD: usize = 8;
+        let d = self.head_width;
+        let at = move |token: usize| &all[(row * n_tokens + token) * columns.row + columns.first + head * d..][..d];
+        tokens.iter().enumerate().map(move |(index, token)| {
+            if let Some(next) = tokens.get(index + AHEAD) {
+                math::fetch(at(*next));
+            }
+            at(*token)
+        })
     }
 }
 

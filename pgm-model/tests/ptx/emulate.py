@@ -133,14 +133,18 @@ class Cube:
         name, offset = re.match(r"^\[([^+\]]+?)(?:\+(-?\d+))?\]$", operand).groups()
         return self.get(name).astype(np.int64) + int(offset or 0)
 
-    def place(self, operand, space, units):
+    def places(self, operand, space, units):
+        """The memories that an instruction is about, each with its units and where they point."""
         at = self.address(operand)
         assert not (at[units] & 3).any(), "not at a word"
         if space == "shared":
-            return self.shared, np.where(units, at >> 2, 0)
-        buffer, at = np.unique(at[units] >> 32), (at & 0xFFFFFFFF) >> 2
-        assert len(buffer) == 1 and (at[units] < len(self.buffers[buffer[0] - 1])).all(), "outside a buffer"
-        return self.buffers[buffer[0] - 1], np.where(units, at, 0)
+            yield self.shared, units, at[units] >> 2
+            return
+        for buffer in np.unique(at[units] >> 32):
+            memory, those = self.buffers[buffer - 1], units & (at >> 32 == buffer)
+            within = (at[those] & 0xFFFFFFFF) >> 2
+            assert (within < len(memory)).all(), "outside a buffer"
+            yield memory, those, within
 
     def do(self, name, operands, units):
         what, kind, to, rest = name[0], name[-1], operands[0], operands[1:]
@@ -150,19 +154,21 @@ class Cube:
         if what == "ld" and name[1] == "param":
             self.put(to, np.full(UNITS, self.kernel.parameters.index(rest[0][1:-1]) + 1 << 32, np.uint64), units)
         elif what == "ld":
-            memory, at = self.place(rest[0], name[1], units)
-            assert name[1] != "shared" or self.written[at[units]].all(), "shared memory is read before it is written"
-            self.put(to, memory[at], units)
+            loaded = np.zeros(UNITS, WORD)
+            for memory, those, at in self.places(rest[0], name[1], units):
+                assert name[1] != "shared" or self.written[at].all(), "shared memory is read before it is written"
+                loaded[those] = memory[at]
+            self.put(to, loaded, units)
         elif what == "st":
-            memory, at = self.place(to, name[1], units)
             if rest[0].startswith("{"):
                 low, high = map(word, inside(rest[0]))
                 value = low & 0xFFFF | high << 16
             else:
                 value = word(rest[0])
-            memory[at[units]] = value[units]
-            if name[1] == "shared":
-                self.written[at[units]] = True
+            for memory, those, at in self.places(to, name[1], units):
+                memory[at] = value[those]
+                if name[1] == "shared":
+                    self.written[at] = True
         elif what == "mov" and rest[0].startswith("{"):
             low, high = map(word, inside(rest[0]))
             self.put(to, low & 0xFFFF | high << 16, units)
@@ -203,6 +209,10 @@ class Cube:
         elif what == "mad":
             a, b, c = (self.get(operand, np.uint64 if kind.endswith("64") else WORD) for operand in rest)
             self.put(to, a * b + c, units)
+        elif kind in ("u16", "s16") and what != "cvt":
+            a, b = (word(operand) & 0xFFFF for operand in rest)
+            exact = U32[what](a, b) >> 16 if name[1] == "hi" else U32[what](a, b)
+            self.put(to, exact if name[1] == "wide" else exact & 0xFFFF, units)
         elif kind == "pred":
             self.put(to, U32[what](*(self.registers[operand] for operand in rest)), units)
         elif kind == "f32":
@@ -328,5 +338,6 @@ if __name__ == "__main__":
     compare(folder, "cross_bf16", 64, 40, 140)
     compare(folder, "causal_f16", 32, 131, shared=False, labelled=False, causal=True)
     compare(folder, "groups_tf32", 64, 70)
+    compare(folder, "groups48_tf32", 48, 70)
     compare(folder, "cross_tf32", 16, 70, 140)
     compare(folder, "causal_tf32", 32, 131, shared=False, labelled=False, causal=True)

@@ -179,6 +179,7 @@ fn main() {
     kernels!("cross_bf16", bf16, 2, cross(64));
     kernels!("causal_f16", f16, 2, causal(32));
     kernels!("groups_tf32", tf32, 1, own(64, true));
+    kernels!("groups48_tf32", tf32, 1, own(48, true));
     kernels!("cross_tf32", tf32, 1, cross(16));
     kernels!("causal_tf32", tf32, 1, causal(32));
 }

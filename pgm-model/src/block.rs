@@ -8,10 +8,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::{Visibility, attend, split_heads};
 use crate::conditioning::{
-    affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, transient_modulated_linear,
+    affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, transient_modulated_norm,
 };
 use crate::config::BackboneConfig;
-use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention, transient_linear};
+use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention, transient_linear, transient_norm};
 use crate::plan::Plan;
 use crate::rotary::RotaryAngles;
 
@@ -225,8 +225,9 @@ impl DecoderBlock {
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
     pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        let q = transient_modulated_linear(&self.q, &self.q_norm1, x.clone(), shift1, scale1); // [B, K, H]
-        let kv = transient_linear(&self.kv, Some(affine(&self.kv_norm1)), encoded.clone()); // [B, C, 2 H]
+        // What attention reads is made again for the backward pass, keys and values of all blocks from the same tensor.
+        let q = transient_linear(&self.q, transient_modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
+        let kv = transient_linear(&self.kv, transient_norm(encoded.clone(), affine(&self.kv_norm1))); // [B, C, 2 H]
         let context = cross_attention(
             q,
             kv,
@@ -236,7 +237,7 @@ impl DecoderBlock {
             self.kv.weight.val().dtype(),
         );
         let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
-        let branch = self.mlp.forward(modulated_norm(&self.norm2, x.clone(), shift2, scale2));
+        let branch = self.mlp.forward(transient_modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)
     }
 }

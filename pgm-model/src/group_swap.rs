@@ -101,7 +101,7 @@ impl GroupSwap {
             }
         };
         let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
-        let kv = transient_linear(&self.kv, None, encoded.clone()); // [B, C, 2 H]
+        let kv = transient_linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
         let products = self.kv.weight.val().dtype();
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, products))

@@ -4,8 +4,8 @@
 
 use std::alloc::System;
 
-use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, GradientCheckpointingStrategy, Int, Tensor, TensorData};
 use pgm_model::{
     BackboneConfig, Goal, MaskedConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
 };
@@ -22,11 +22,23 @@ fn held() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
+struct Checkpointed;
+
+impl ModuleMapper for Checkpointed {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|weight| weight.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
+    }
+}
+
 // Bytes that the loss holds on to, in vectors of the hidden width a token.
-fn kept(config: &ModelConfig) -> f64 {
+fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
     let plain = Device::flex();
     let device = plain.clone().autodiff();
-    let network = Network::new(config, &plain).train().fork(&device);
+    let device = if checkpointing { device.gradient_checkpointing() } else { device };
+    let mut network = Network::new(config, &plain).train().fork(&device);
+    if checkpointing {
+        network = network.map(&mut Checkpointed);
+    }
     let n = SHAPE[0] * SHAPE[1];
     let ints = |of: fn(i32) -> i32| {
         Tensor::<2, Int>::from_data(TensorData::new((0..n as i32).map(of).collect(), SHAPE), &device)
@@ -52,17 +64,21 @@ fn a_step_keeps_what_the_count_says() {
     let partition = |encoder_blocks, decoder_blocks| {
         let (queries, projection) = (Queries::LearnFreqs, Projection::Linear);
         let backbone = backbone.clone();
-        kept(&ModelConfig::Partition(PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection }))
+        ModelConfig::Partition(PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection })
     };
-    let masked = kept(&ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 }));
-    let least = partition(1, 1);
-    let (encoder, decoder) = (partition(2, 1) - least, partition(1, 2) - least);
+    let masked = ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 });
     let close = |found: f64, count: f64| (found - count).abs() < 0.3;
-    assert!(close(encoder, 18.0), "an encoder block keeps {encoder}");
-    // Queries, keys, values and the norm before the queries are made again.
-    assert!(close(decoder, 14.0), "a decoder block keeps {decoder}");
-    // The encoder's output, what attention gives, and one row's queries, as they are made.
-    let swap = least - masked + encoder - decoder;
-    assert!(close(swap, 2.0 + 3.0 / SHAPE[0] as f64), "a GroupSwap with what is around it keeps {swap}");
-    assert!(least < masked, "a partition model keeps {least}, a masked one {masked}");
+    // Where nothing is checkpointed, a decoder's queries, keys and values and their norms are made again all the same.
+    for (checkpointing, of_encoder, of_decoder) in [(false, 18.0, 13.0), (true, 12.0, 9.0)] {
+        let [least, more_encoder, more_decoder] =
+            [(1, 1), (2, 1), (1, 2)].map(|(encoder, decoder)| kept(&partition(encoder, decoder), checkpointing));
+        let (encoder, decoder) = (more_encoder - least, more_decoder - least);
+        assert!(close(encoder, of_encoder), "an encoder block keeps {encoder}");
+        assert!(close(decoder, of_decoder), "a decoder block keeps {decoder}");
+        // The encoder's output, what attention gives, and one row's queries, as they are made.
+        let masked = kept(&masked, checkpointing);
+        let swap = least - masked + encoder - decoder;
+        assert!(close(swap, 2.0 + 3.0 / SHAPE[0] as f64), "a GroupSwap with what is around it keeps {swap}");
+        assert!(least < masked, "a partition model keeps {least}, a masked one {masked}");
+    }
 }

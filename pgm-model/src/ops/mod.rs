@@ -113,36 +113,45 @@ pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     module::linear(x.cast(narrow), weight, None).cast(wide)
 }
 
-/// [`linear`] after a [`layer_norm`] with these weight and bias, if they are given. A backward pass makes both again
-/// instead of keeping them: layers that look at the same x keep no more than x.
+// Burn's rules for what a backward pass need not keep, for the operations on these tensors alone.
+#[cfg(feature = "fused")]
+fn passing<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    tensor.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced)
+}
+
+/// [`layer_norm`], which a backward pass makes again instead of keeping it.
 ///
 /// # Shapes
-/// `[B, S, H] -> [B, S, out]`
-pub fn transient_linear(layer: &Linear, norm: Option<[Tensor<1>; 2]>, x: Tensor<3>) -> Tensor<3> {
+/// `[B, S, H], [H], [H] -> [B, S, H]`
+pub fn transient_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3> {
+    #[cfg(feature = "fused")]
+    if fused!(x, weight, bias)
+        && let Some(strategy) = x.device().gradient_checkpointing_strategy()
+    {
+        let y = layer_norm(passing(x), passing(weight), passing(bias));
+        return y.with_gradient_checkpointing_strategy(strategy);
+    }
+    layer_norm(x, weight, bias)
+}
+
+/// [`linear`], which a backward pass makes again instead of keeping it: layers that look at the same x keep no more than
+/// x.
+///
+/// # Shapes
+/// `[B, S, in] -> [B, S, out]`
+pub fn transient_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     #[cfg(feature = "fused")]
     if fused!(x)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
     {
-        // Burn's rules for what need not be kept, in these operations alone.
-        fn passing<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-            tensor.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced)
-        }
-        let x = match norm.map(|vectors| vectors.map(passing)) {
-            Some([weight, bias]) => layer_norm(passing(x), weight, bias),
-            None => passing(x),
-        };
-        let weight = passing(layer.weight.val());
-        let y = Tensor::from_dispatch(Dispatch::transient_product(x.into_dispatch(), weight.into_dispatch()));
+        let (x, weight) = (passing(x).into_dispatch(), passing(layer.weight.val()).into_dispatch());
+        let y = Tensor::from_dispatch(Dispatch::transient_product(x, weight));
         let y = match &layer.bias {
             Some(bias) => y + passing(bias.val()).unsqueeze::<3>(),
             None => y,
         };
         return y.with_gradient_checkpointing_strategy(strategy);
     }
-    let x = match norm {
-        Some([weight, bias]) => layer_norm(x, weight, bias),
-        None => x,
-    };
     linear(layer, x)
 }
 
@@ -545,10 +554,11 @@ mod tests {
                         weight: Param::initialized(ParamId::new(), layer),
                         bias: Some(Param::initialized(ParamId::new(), layer_bias)),
                     };
-                    let norm = normed.then_some([weight.clone(), bias.clone()]);
                     // All inputs have a gradient, if 0.
-                    let unused = (weight.sum() + bias.sum()) * 0.0;
-                    let y = transient_linear(&layer, norm, input.reshape([b, s, inputs]));
+                    let unused = (weight.clone().sum() + bias.clone().sum()) * 0.0;
+                    let input = input.reshape([b, s, inputs]);
+                    let input = if normed { transient_norm(input, [weight, bias]) } else { input };
+                    let y = transient_linear(&layer, input);
                     // The square's gradient asks for it.
                     flat(y.clone() * y) + unused
                 }

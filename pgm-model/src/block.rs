@@ -225,7 +225,7 @@ impl DecoderBlock {
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
     pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        // What attention reads is made again for the backward pass, keys and values of all blocks from the same tensor.
+        // Made again for the backward pass: keys and values of all blocks come of the same tensor.
         let q = transient_linear(&self.q, transient_modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
         let kv = transient_linear(&self.kv, transient_norm(encoded.clone(), affine(&self.kv_norm1))); // [B, C, 2 H]
         let context = cross_attention(

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Matrix, math, product, uninitialised, values};
 
-/// Logits that are held at a time, at most: 64 MiB.
+/// Logits that are held at a time, at most: 64 MiB, unless 64 rows are more.
 const HELD: usize = 16 << 20;
 /// Rows of logits that are held at a time, at most: enough that reading and writing the weight's gradient once for each
 /// such piece costs next to nothing.

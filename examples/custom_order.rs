@@ -11,20 +11,20 @@ use std::path::Path;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use pgm_infer::order::View;
-use pgm_infer::sampler::{Running, advance};
+use pgm_infer::order::OrderContext;
+use pgm_infer::sampler::{SampleRow, advance};
 use pgm_infer::template::Part;
-use pgm_infer::{Order, Route, Settings, TextModel};
+use pgm_infer::{Order, SampleSettings, SamplingPath, TextModel};
 use rand::Rng;
 
 /// Takes the outermost open positions, half of them from either end.
 struct Inwards;
 
 impl Order for Inwards {
-    fn look(&mut self, view: &View<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
-        let from_the_left = view.due.div_ceil(2);
+    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+        let from_the_left = view.n_to_decode.div_ceil(2);
         let (left, rest) = view.open.split_at(from_the_left);
-        let right = &rest[rest.len() - (view.due - from_the_left)..];
+        let right = &rest[rest.len() - (view.n_to_decode - from_the_left)..];
         [left, right].concat()
     }
 }
@@ -38,9 +38,9 @@ fn main() -> anyhow::Result<()> {
     let model = TextModel::load(Path::new(&folder), &Device::flex())?;
     let parts = if prompt.is_empty() { Vec::new() } else { vec![Part::Text(prompt)] };
     let request = model.request(&parts, None, seed)?;
-    let settings = Settings { steps: 64, ..Settings::default() };
-    let mut row = Running::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
-    let denoiser = model.denoiser(Route::Clean);
+    let settings = SampleSettings { steps: 64, ..SampleSettings::default() };
+    let mut row = SampleRow::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
+    let denoiser = model.denoiser(SamplingPath::Clean);
     while !row.is_done() {
         for change in advance(denoiser.as_ref(), &mut [&mut row])?.changes {
             change?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use pgm_data::Inputs;
+use pgm_data::TextInputs;
 use serde_json::Value;
 
 /// The platform this was built for, as cargo names it.
@@ -50,7 +50,7 @@ pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
     let (mut files, mut bytes) = (Vec::new(), 0);
     for (_, folder) in packages {
         let pattern = format!("{}/**/*.rs", folder.display());
-        let Ok(inputs) = Inputs::resolve(&[pattern], "text", "text") else { continue };
+        let Ok(inputs) = TextInputs::resolve(&[pattern], "text", "text") else { continue };
         for path in inputs.files() {
             let Ok(text) = std::fs::read_to_string(path) else { continue };
             // Tables of numbers are no text to learn from.

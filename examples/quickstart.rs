@@ -15,16 +15,16 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use burn::train::Interrupter;
 use clap::Parser;
-use pgm_data::{DataFolder, Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_examples::dependency_sources;
 use pgm_infer::bench::{Workload, alternate};
-use pgm_infer::denoiser::HeadAt;
+use pgm_infer::denoiser::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
 use pgm_infer::template::{self, Part};
-use pgm_infer::{DrawSettings, Route, Schedule, TextModel, sampler::Settings};
+use pgm_infer::{DrawSettings, SamplingPath, Schedule, TextModel, sampler::SampleSettings};
 use pgm_model::{ModelConfig, Network};
 use pgm_train::history::{self, Line};
-use pgm_train::{Event, Fit, TrainConfig, fit};
+use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
         Some(text) => vec![text.clone()],
         None => dependency_sources(TEXT_BYTES)?,
     };
-    let inputs = Inputs::resolve(&patterns, "text", "text")?;
+    let inputs = TextInputs::resolve(&patterns, "text", "text")?;
     let data = out.join("data");
     let tokenizer = TextTokenizer::bytes();
     let what = Prepare {
@@ -140,17 +140,17 @@ fn main() -> anyhow::Result<()> {
 
     println!("\n== 3. Writing ==");
     let model = TextModel::load(&run.join("model"), &device)?;
-    let settings = Settings {
+    let settings = SampleSettings {
         steps: 64,
         schedule: Schedule::Uniform,
         draw: DrawSettings { temperature: 0.8, ..DrawSettings::default() },
-        ..Settings::default()
+        ..SampleSettings::default()
     };
     let held_out = held_out_text(&data)?;
     let prompt = held_out.chars().take(32).collect::<String>();
     let write = |parts: &[Part], length, seed| -> anyhow::Result<String> {
         let request = model.request(parts, length, seed)?;
-        let outcome = model.generate(&[request], &settings, Route::Clean, &mut |_| ControlFlow::Continue(()))?;
+        let outcome = model.generate(&[request], &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()))?;
         Ok(model.decode(&outcome.rows[0].tokens)?)
     };
     println!("-- freely --\n{}\n", write(&[], Some(LENGTH), 1)?);
@@ -161,7 +161,7 @@ fn main() -> anyhow::Result<()> {
     println!("\n== 4. Speed against a masked model of the same size ==");
     let baseline_config = ModelConfig::Masked(model.config().masked_baseline());
     let baseline = Network::new(&baseline_config, &device);
-    let workload = Workload { length: LENGTH, batch: 8, steps: 32, warmup: 1, runs: 3, head_at: HeadAt::Masked };
+    let workload = Workload { length: LENGTH, batch: 8, steps: 32, warmup: 1, runs: 3, head_at: HeadPositions::Masked };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
     let measured = alternate(&models, &device, &workload)?;
     let rates: Vec<f64> =
@@ -188,19 +188,19 @@ fn shown(path: &Path) -> String {
 }
 
 #[allow(clippy::print_stdout)]
-fn show(event: &Event) {
+fn show(event: &TrainEvent) {
     match event {
-        Event::Round { .. } => {}
-        Event::Started { parameters, rows, .. } => println!("{parameters} parameters, {rows} rows"),
-        Event::Trained { line, steps } => {
+        TrainEvent::Round { .. } => {}
+        TrainEvent::Started { parameters, rows, .. } => println!("{parameters} parameters, {rows} rows"),
+        TrainEvent::Trained { line, steps } => {
             let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
             println!("step {:>4} of {steps}  loss {:.3}  {:.0} s left", line.step, line.train_loss, left);
         }
-        Event::Validated(line) => {
+        TrainEvent::Validated(line) => {
             println!("step {:>4}  held out: {:.3} bits per byte", line.step, line.val_nelbo / std::f64::consts::LN_2);
         }
-        Event::Saved { .. } => (),
-        Event::Notice(text) => println!("{text}"),
+        TrainEvent::Saved { .. } => (),
+        TrainEvent::Notice(text) => println!("{text}"),
     }
 }
 

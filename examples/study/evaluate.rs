@@ -7,12 +7,13 @@ use anyhow::{anyhow, bail};
 use pgm_data::{DataFolder, RowOrder, Split};
 use pgm_infer::bench::median;
 use pgm_train::eval::{
-    self, ChoiceSettings, GenerativeSettings, GreedySettings, LastWord, Ledger, PplSettings, Question, RowNats, Subject,
+    self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question, ResultLog,
+    RowNats,
 };
 use pgm_train::history::{self, Line};
 use pgm_train::judge::metrics::{Estimate, interval};
-use pgm_train::judge::{JudgeSettings, OwnJudge, Report, Sample, judge_samples};
-use pgm_train::learner::How;
+use pgm_train::judge::{JudgeReport, JudgeSettings, OwnJudge, Sample, judge_samples};
+use pgm_train::learner::StepOptions;
 use pgm_train::{Objective, TrainError, bench};
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ pub struct Findings {
     /// Samples of each kind and of each student at each number of steps.
     pub generated: Vec<Generated>,
     /// Held-out rows under the judge, as a sample of perfect quality.
-    pub real: Report,
+    pub real: JudgeReport,
     /// The judge's perplexity on held-out rows.
     pub judge_perplexity: Option<Estimate>,
 }
@@ -82,7 +83,7 @@ pub struct Generated {
     /// Sampling steps; none for a model that has no choice.
     pub steps: Option<usize>,
     /// What the judge says.
-    pub report: Report,
+    pub report: JudgeReport,
     /// Tokens sampled a second.
     pub rate: f64,
 }
@@ -118,7 +119,7 @@ impl Study {
         for (index, (objective, kind)) in KINDS.into_iter().enumerate() {
             for &seed in &self.plan.seeds {
                 let path = self.model(kind, seed);
-                let subject = Subject::load(&path, &self.device)?;
+                let subject = EvalModel::load(&path, &self.device)?;
                 let name = format!("{kind}-{seed}");
                 let ppl = self.bound(&subject, &data, &name)?;
                 let choice = self.choice(&subject, &questions, &name)?;
@@ -152,7 +153,7 @@ impl Study {
         let differences = self.differences(&trained);
 
         let judge = OwnJudge::load(&self.judge(), &self.device)?;
-        let judged = Subject::load(&self.judge(), &self.device)?;
+        let judged = EvalModel::load(&self.judge(), &self.device)?;
         let judge_perplexity = self.bound(&judged, &data, "judge")?.perplexity;
         let real = order
             .iter()
@@ -182,7 +183,7 @@ impl Study {
                 }
             }
             for (name, path, rounds, targets, steps) in subjects {
-                let subject = Subject::load(&path, &self.device)?;
+                let subject = EvalModel::load(&path, &self.device)?;
                 for steps in steps {
                     let (samples, seconds) = self.samples(&subject, &name, steps)?;
                     let report = self.judged(judge, &samples)?;
@@ -203,20 +204,22 @@ impl Study {
     }
 
     // Seconds of a few training steps, measured once: a later run may have company on the machine.
-    fn step_seconds(&self, subject: &Subject, kind: &str, objective: Objective) -> anyhow::Result<Vec<f64>> {
+    fn step_seconds(&self, subject: &EvalModel, kind: &str, objective: Objective) -> anyhow::Result<Vec<f64>> {
         let copies = if objective == Objective::MaskedComplementary { 2 } else { 1 };
         let (config, batch) = (subject.model().config(), self.plan.batch * copies);
-        let mut ledger: Ledger<f64> = self.ledger(kind, "training", &json!({ "model": config, "batch": batch }))?;
+        let mut ledger: ResultLog<f64> = self.ledger(kind, "training", &json!({ "model": config, "batch": batch }))?;
         if ledger.done().is_empty() {
             self.say(&format!("{kind}: training speed"));
-            for seconds in bench::measure(config, batch, bench::What::Train, How::default(), 5, &self.device)? {
+            for seconds in
+                bench::measure(config, batch, bench::BenchPhase::Train, StepOptions::default(), 5, &self.device)?
+            {
                 ledger.push(seconds)?;
             }
         }
         Ok(ledger.into_done())
     }
 
-    fn bound(&self, subject: &Subject, data: &DataFolder, name: &str) -> anyhow::Result<eval::PplReport> {
+    fn bound(&self, subject: &EvalModel, data: &DataFolder, name: &str) -> anyhow::Result<eval::PplReport> {
         let (rows, times) = (self.plan.rows, self.plan.times);
         let settings = PplSettings { rows, times, seed: SEED, batch: 16, ..PplSettings::default() };
         let identity = eval::ppl::identity(subject, data, &settings);
@@ -224,7 +227,7 @@ impl Study {
         self.resumable(eval::ppl(subject, data, &settings, ledger, &mut self.progress(name, "ppl")))
     }
 
-    fn choice(&self, subject: &Subject, questions: &[Question], name: &str) -> anyhow::Result<eval::ChoiceReport> {
+    fn choice(&self, subject: &EvalModel, questions: &[Question], name: &str) -> anyhow::Result<eval::ChoiceReport> {
         let settings = ChoiceSettings {
             draws: self.plan.draws,
             separator: String::new(),
@@ -236,14 +239,14 @@ impl Study {
         self.resumable(eval::choice(subject, questions, &settings, ledger, &mut self.progress(name, "choice")))
     }
 
-    fn greedy(&self, subject: &Subject, words: &[LastWord], name: &str) -> anyhow::Result<eval::GreedyReport> {
+    fn greedy(&self, subject: &EvalModel, words: &[LastWord], name: &str) -> anyhow::Result<eval::GreedyReport> {
         let settings = GreedySettings { seed: SEED };
         let identity = eval::greedy::identity(subject, words, &settings);
         let ledger = self.ledger(name, "greedy", &identity)?;
         self.resumable(eval::greedy(subject, words, &settings, ledger, &mut self.progress(name, "last words")))
     }
 
-    fn samples(&self, subject: &Subject, name: &str, steps: usize) -> anyhow::Result<(Vec<Sample>, f64)> {
+    fn samples(&self, subject: &EvalModel, name: &str, steps: usize) -> anyhow::Result<(Vec<Sample>, f64)> {
         let settings = GenerativeSettings {
             samples: self.plan.samples,
             steps,
@@ -261,7 +264,7 @@ impl Study {
         Ok((batches.into_iter().flat_map(|batch| batch.samples).collect(), seconds))
     }
 
-    fn judged(&self, judge: &OwnJudge, samples: &[Sample]) -> anyhow::Result<Report> {
+    fn judged(&self, judge: &OwnJudge, samples: &[Sample]) -> anyhow::Result<JudgeReport> {
         let settings = JudgeSettings { same_tokens: true, batch: 16, seed: SEED, ..JudgeSettings::default() };
         self.resumable(judge_samples(judge, samples, &settings, &mut |_, _| self.go_on()))
     }
@@ -284,12 +287,12 @@ impl Study {
         differences
     }
 
-    fn ledger<T>(&self, name: &str, what: &str, identity: &Value) -> anyhow::Result<Ledger<T>>
+    fn ledger<T>(&self, name: &str, what: &str, identity: &Value) -> anyhow::Result<ResultLog<T>>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
         let path = self.out.join("eval").join(format!("{name}-{what}.jsonl"));
-        Ok(Ledger::open(Some(&path), identity)?)
+        Ok(ResultLog::open(Some(&path), identity)?)
     }
 
     fn go_on(&self) -> ControlFlow<()> {

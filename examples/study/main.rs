@@ -21,11 +21,11 @@ use anyhow::{Context, anyhow, bail};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use clap::Parser;
-use pgm_data::{Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_examples::dependency_sources;
 use pgm_infer::device::{self, DeviceName};
-use pgm_model::checkpoint::{CONFIG_FILE, write_file};
-use pgm_train::{Distill, DistillConfig, Event, Fit, Objective, TrainConfig, distill, fit};
+use pgm_model::model_folder::{CONFIG_FILE, write_file};
+use pgm_train::{Distill, DistillConfig, Fit, Objective, TrainConfig, TrainEvent, distill, fit};
 use plan::{Plan, Size};
 use serde_json::json;
 
@@ -180,7 +180,7 @@ impl Study {
             Some(text) => vec![text.to_string()],
             None => dependency_sources(self.plan.text_bytes)?,
         };
-        let inputs = Inputs::resolve(&patterns, "text", "text")?;
+        let inputs = TextInputs::resolve(&patterns, "text", "text")?;
         let tokenizer = TextTokenizer::bytes();
         let what = Prepare {
             inputs: &inputs,
@@ -259,18 +259,20 @@ impl Study {
 }
 
 #[allow(clippy::print_stdout)]
-fn show(event: &Event) {
+fn show(event: &TrainEvent) {
     match event {
-        Event::Round { round, n_rounds, teacher_steps, student_steps } => {
+        TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
             println!("round {round} of {n_rounds}: {teacher_steps} steps in {student_steps}");
         }
-        Event::Started { parameters, rows, step } => println!("{parameters} parameters, {rows} rows, from step {step}"),
-        Event::Trained { line, steps } => {
+        TrainEvent::Started { parameters, rows, step } => {
+            println!("{parameters} parameters, {rows} rows, from step {step}")
+        }
+        TrainEvent::Trained { line, steps } => {
             let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
             println!("step {:>4} of {steps}  loss {:.3}  {left:.0} s left", line.step, line.train_loss);
         }
-        Event::Validated(line) => println!("step {:>4}  held out: perplexity {:.2}", line.step, line.val_ppl),
-        Event::Saved { .. } => (),
-        Event::Notice(text) => println!("{text}"),
+        TrainEvent::Validated(line) => println!("step {:>4}  held out: perplexity {:.2}", line.step, line.val_ppl),
+        TrainEvent::Saved { .. } => (),
+        TrainEvent::Notice(text) => println!("{text}"),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::anyhow;
-use pgm_model::checkpoint::write_file;
+use pgm_model::model_folder::write_file;
 use pgm_train::judge::metrics::Estimate;
 use plotters::prelude::*;
 
@@ -395,7 +395,7 @@ impl Study {
                 write!(
                     out,
                     ": at this size it is faster and better than every parallel sampler, under a judge of its own kind and \
-                     with a cache over no more than {} bytes. What the others have here is any order and any gap",
+                     with a cache over no more than {} bytes. BenchPhase the others have here is any order and any gap",
                     self.plan.length
                 )?;
             }

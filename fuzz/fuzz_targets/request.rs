@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../pgm-infer/src/serve/body.rs"]
 mod body;
 
-use body::{CompletionBody, InfillBody, Wrong};
+use body::{CompletionBody, InfillBody, BodyError};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
@@ -38,6 +38,6 @@ fn check(common: &body::Common) {
 }
 
 // What is refused is refused in words.
-fn told(wrong: &Wrong) {
+fn told(wrong: &BodyError) {
     assert!(!wrong.message.is_empty());
 }

@@ -17,5 +17,5 @@ pub use error::DataError;
 pub use order::RowOrder;
 pub use prepare::{Mode, Prepare, Validation, prepare};
 pub use rows::{DataFolder, Manifest, Row, Split, TokenRows};
-pub use source::Inputs;
+pub use source::TextInputs;
 pub use tokenizer::{SpecialNames, SpecialTokens, TextTokenizer};

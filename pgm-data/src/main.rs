@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::prepare::Progress;
 use pgm_data::{
-    DataFolder, Detokenizer, Inputs, Mode, Prepare, SpecialNames, Split, TextTokenizer, Validation, prepare,
+    DataFolder, Detokenizer, Mode, Prepare, SpecialNames, Split, TextInputs, TextTokenizer, Validation, prepare,
 };
 
 /// Turns text into the token rows that pgm-train reads.
@@ -50,13 +50,13 @@ struct InputArgs {
 }
 
 impl InputArgs {
-    fn resolve(&self) -> Result<Inputs, pgm_data::DataError> {
+    fn resolve(&self) -> Result<TextInputs, pgm_data::DataError> {
         self.others(&self.input)
     }
 
     /// Other files of the same kind.
-    fn others(&self, patterns: &[String]) -> Result<Inputs, pgm_data::DataError> {
-        Ok(Inputs::resolve(patterns, &self.field, &self.column)?.detokenized(self.detokenize))
+    fn others(&self, patterns: &[String]) -> Result<TextInputs, pgm_data::DataError> {
+        Ok(TextInputs::resolve(patterns, &self.field, &self.column)?.detokenized(self.detokenize))
     }
 }
 
@@ -146,7 +146,7 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
         (path, names) => TextTokenizer::from_file(Path::new(path), &names.clone().unwrap_or_default())?,
     };
     let validation = match (&args.val, args.val_documents) {
-        (Some(patterns), _) => Validation::Inputs(args.input.others(patterns)?),
+        (Some(patterns), _) => Validation::TextInputs(args.input.others(patterns)?),
         (None, Some(n_documents)) => Validation::Documents(n_documents),
         (None, None) => Validation::Fraction(args.val_fraction.unwrap_or(0.05)),
     };
@@ -163,7 +163,7 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
         row_eos: args.row_eos,
         out: &args.out,
     };
-    let mut report = Report::new();
+    let mut report = PrepareReport::new();
     let manifest = prepare(&what, &mut |progress| report.update(progress))?;
     report.finish();
     let mut out = std::io::stdout().lock();
@@ -181,14 +181,14 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// A bar on a terminal, otherwise a plain line every few seconds.
-struct Report {
+struct PrepareReport {
     bar: ProgressBar,
     plain: bool,
     start: Instant,
     last: Instant,
 }
 
-impl Report {
+impl PrepareReport {
     fn new() -> Self {
         // Without a handler Ctrl-C still ends the program; the folder beside the target then stays behind.
         let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::rows::{MANIFEST_FILE, Manifest, SplitManifest, TOKENIZER_FILE, hex, token_width};
 use crate::shard::{Layout, ShardWriter};
 use crate::source::Piece;
-use crate::{DataError, Inputs, Split, TextTokenizer};
+use crate::{DataError, Split, TextInputs, TextTokenizer};
 
 /// Tokens of a shard: 128 MiB at two bytes each.
 const SHARD_TOKENS: usize = 64 << 20;
@@ -39,14 +39,14 @@ pub enum Validation {
     /// So many of the last documents.
     Documents(u64),
     /// Other inputs.
-    Inputs(Inputs),
+    TextInputs(TextInputs),
 }
 
 /// What to prepare.
 #[derive(Debug)]
 pub struct Prepare<'a> {
     /// The training text (and the validation text, when it is a fraction).
-    pub inputs: &'a Inputs,
+    pub inputs: &'a TextInputs,
     /// Where validation comes from.
     pub validation: &'a Validation,
     /// The tokenizer.
@@ -85,7 +85,7 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
     {
         return Err(DataError::Option(format!("--val-fraction {fraction} must lie between 0 and 1")));
     }
-    if let Validation::Inputs(inputs) = what.validation
+    if let Validation::TextInputs(inputs) = what.validation
         && inputs.detokenizer() != what.inputs.detokenizer()
     {
         return Err(DataError::Option("training and validation inputs must have the same detokenizer".to_string()));
@@ -114,7 +114,7 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
             }
             0
         }
-        Validation::Inputs(inputs) => inputs.size(&mut poll)?.bytes,
+        Validation::TextInputs(inputs) => inputs.size(&mut poll)?.bytes,
     };
     let mut done = 0;
     let mut advance = |bytes: u64| {
@@ -159,8 +159,8 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
                 train.push(piece)
             })?;
         }
-        Validation::Inputs(inputs) => {
-            let mut each = |writer: &mut SplitWriter, inputs: &Inputs| {
+        Validation::TextInputs(inputs) => {
+            let mut each = |writer: &mut SplitWriter, inputs: &TextInputs| {
                 inputs.for_each_piece(&mut |piece| {
                     advance(piece.source_bytes)?;
                     writer.push(piece)
@@ -178,7 +178,7 @@ pub fn prepare(what: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFlow<
         detokenizer: what.inputs.detokenizer(),
         val_documents: match what.validation {
             Validation::Documents(n_documents) => Some(*n_documents),
-            Validation::Fraction(_) | Validation::Inputs(_) => None,
+            Validation::Fraction(_) | Validation::TextInputs(_) => None,
         },
         vocab_size: what.tokenizer.vocab_size(),
         special: what.tokenizer.special().clone(),

@@ -49,14 +49,14 @@ pub struct Size {
 
 /// Files to read, in order, with the names of the text field and column.
 #[derive(Clone, Debug)]
-pub struct Inputs {
+pub struct TextInputs {
     files: Vec<PathBuf>,
     field: String,
     column: String,
     detokenizer: Option<Detokenizer>,
 }
 
-impl Inputs {
+impl TextInputs {
     /// Resolves paths, folders (searched recursively, hidden and binary files left out) and glob patterns.
     ///
     /// `*.jsonl` and `*.ndjson` are read as JSONL with the text in `field`, `*.parquet` as Parquet with the text in
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     fn pieces(path: &Path) -> Result<Vec<Piece>, DataError> {
-        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text")?;
+        let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text")?;
         let mut pieces = Vec::new();
         inputs.for_each_piece(&mut |piece| {
             pieces.push(piece);
@@ -374,7 +374,7 @@ mod tests {
             (0..40_000).map(|i| format!("{}ünï said : \" no , {i} \" .\n", "well , ".repeat(i % 7))).collect();
         let text = [&lines[..20_000].concat(), &long, "\n", &lines[20_000..].concat(), "the end ."].concat();
         std::fs::write(&path, &text).unwrap();
-        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
+        let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
         let inputs = inputs.detokenized(Some(Detokenizer::Lm1b));
         let (mut whole, mut n_pieces, mut source_bytes) = (String::new(), 0, 0);
         inputs
@@ -434,9 +434,9 @@ mod tests {
         writer.close().unwrap();
         let texts: Vec<String> = pieces(&path).unwrap().into_iter().map(|piece| piece.text).collect();
         assert_eq!(texts, ["one", "zwei"]);
-        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
+        let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
         assert_eq!(inputs.size(&mut || Ok(())).unwrap(), Size { bytes: 7, documents: 2 });
-        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "body").unwrap();
+        let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "body").unwrap();
         let message = inputs.for_each_piece(&mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("no column \"body\", but text"), "{message}");
     }
@@ -449,7 +449,7 @@ mod tests {
         std::fs::write(folder.path().join("1.txt"), "one").unwrap();
         std::fs::write(folder.path().join("image.png"), [1, 0, 2]).unwrap();
         std::fs::write(folder.path().join(".hidden"), "no").unwrap();
-        let count = |pattern: String| Inputs::resolve(&[pattern], "text", "text").map(|inputs| inputs.files.len());
+        let count = |pattern: String| TextInputs::resolve(&[pattern], "text", "text").map(|inputs| inputs.files.len());
         assert_eq!(count(folder.path().display().to_string()).unwrap(), 2);
         assert_eq!(count(format!("{}/*.txt", folder.path().display())).unwrap(), 1);
         assert!(matches!(count(format!("{}/*.md", folder.path().display())), Err(DataError::NoInput { .. })));

@@ -11,7 +11,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
-use crate::{DataError, Inputs};
+use crate::{DataError, TextInputs};
 
 /// Ids with a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +156,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// What the inputs hold wrong; [`DataError::Option`] for a vocabulary that has no room for bytes.
-    pub fn train(inputs: &Inputs, vocab_size: usize, observe: &(dyn Fn(u64) + Sync)) -> Result<Self, DataError> {
+    pub fn train(inputs: &TextInputs, vocab_size: usize, observe: &(dyn Fn(u64) + Sync)) -> Result<Self, DataError> {
         let n_special = SPECIAL.len();
         if vocab_size < 256 + n_special {
             let least = 256 + n_special;
@@ -318,7 +318,7 @@ mod tests {
         let words = ["the", "cat's", "  hat", "\n\n", "sat,", "don't", "42", "\n\tcode"];
         let text: String = (0..150_000_usize).map(|i| format!("{} ", words[(i * i + i / 7) % words.len()])).collect();
         std::fs::write(&path, &text).unwrap();
-        let inputs = Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
+        let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
         let tokenizer = TextTokenizer::train(&inputs, 300, &|_| ()).unwrap();
         assert!(tokenizer.vocab_size() <= 300 && tokenizer.vocab_size() > 258);
         assert_eq!(tokenizer.special().mask as usize, tokenizer.vocab_size() - 1);

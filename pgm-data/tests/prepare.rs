@@ -8,15 +8,15 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use pgm_data::{
-    DataError, DataFolder, Detokenizer, Inputs, Mode, Prepare, SpecialNames, SpecialTokens, Split, TextTokenizer,
+    DataError, DataFolder, Detokenizer, Mode, Prepare, SpecialNames, SpecialTokens, Split, TextInputs, TextTokenizer,
     Validation, prepare,
 };
 use serde_json::{Value, json};
 
 const BOS: u32 = 256;
 
-fn inputs(path: &Path) -> Inputs {
-    Inputs::resolve(&[path.display().to_string()], "text", "text").unwrap()
+fn inputs(path: &Path) -> TextInputs {
+    TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap()
 }
 
 fn run(what: &Prepare) -> Result<DataFolder, DataError> {
@@ -90,7 +90,7 @@ fn documents_are_joined_with_eos_and_none_follows_the_last() {
         let out = folder.path().join(format!("out-{row_eos}"));
         let what = Prepare {
             inputs: &inputs(&path),
-            validation: &Validation::Inputs(inputs(&validation)),
+            validation: &Validation::TextInputs(inputs(&validation)),
             tokenizer: &tokenizer,
             length,
             mode: Mode::Pack,
@@ -103,7 +103,7 @@ fn documents_are_joined_with_eos_and_none_follows_the_last() {
         } else {
             assert!(matches!(run(&what), Err(DataError::TooShort { split: "validation", .. })));
             assert!(!out.exists());
-            let what = Prepare { validation: &Validation::Inputs(inputs(&path)), ..what };
+            let what = Prepare { validation: &Validation::TextInputs(inputs(&path)), ..what };
             let found: Vec<_> = rows(&run(&what).unwrap(), Split::Train).into_iter().map(|(row, _)| row).collect();
             assert_eq!(found, expected);
         }
@@ -273,7 +273,7 @@ fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
     let lm1b = |path: &Path| inputs(path).detokenized(Some(Detokenizer::Lm1b));
     let what = Prepare {
         inputs: &lm1b(&train),
-        validation: &Validation::Inputs(lm1b(&test)),
+        validation: &Validation::TextInputs(lm1b(&test)),
         tokenizer: &tokenizer,
         length: 10,
         mode: Mode::Pad,
@@ -294,7 +294,8 @@ fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
     let whole = "The dog ran home.\"Who?\" it's late, the dog ran home.";
     assert_eq!((manifest.train.documents, manifest.train.text_bytes), (2, whole.len() as u64));
 
-    let mixed = Prepare { validation: &Validation::Inputs(inputs(&test)), out: &folder.path().join("mixed"), ..what };
+    let mixed =
+        Prepare { validation: &Validation::TextInputs(inputs(&test)), out: &folder.path().join("mixed"), ..what };
     assert!(run(&mixed).unwrap_err().to_string().contains("same detokenizer"));
 }
 
@@ -314,7 +315,7 @@ fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabula
     write_parquet(&first, vec![("id", numbers), ("article", Arc::new(texts))]);
     write_parquet(&second, vec![("article", Arc::new(LargeStringArray::from(vec!["fgh", "ijklm", "no"])))]);
     let pattern = folder.path().join("web-*.parquet").display().to_string();
-    let inputs = Inputs::resolve(&[pattern], "text", "article").unwrap();
+    let inputs = TextInputs::resolve(&[pattern], "text", "article").unwrap();
     let what = |n_documents, out: &'static str| {
         let validation = Validation::Documents(n_documents);
         let out = folder.path().join(out);

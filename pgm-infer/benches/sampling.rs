@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgm_infer::denoiser::{Denoiser, PartitionDenoiser, RowState};
-use pgm_infer::logits::Pick;
-use pgm_infer::{DrawSettings, Logits, Request, Settings, StepView, sample};
+use pgm_infer::denoiser::{CleanRow, Denoiser, PartitionDenoiser};
+use pgm_infer::logits::PositionDraw;
+use pgm_infer::{DrawSettings, Logits, SampleRequest, SampleSettings, StepView, sample};
 use pgm_model::autoregressive::Cache;
-use pgm_model::{AutoregressiveConfig, ModelConfig, Network, checkpoint, presets};
+use pgm_model::{AutoregressiveConfig, ModelConfig, Network, model_folder, presets};
 
 // As in the commands.
 #[global_allocator]
@@ -21,9 +21,9 @@ fn sampling(c: &mut Criterion) {
     let config = presets::bytes_small();
     let network = Network::new(&config, &device).with_noise(0.05, 1);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    checkpoint::save(folder.path(), &config, &network).expect("the model is written");
+    model_folder::save(folder.path(), &config, &network).expect("the model is written");
     c.bench_function("load bytes-small", |bencher| {
-        bencher.iter(|| black_box(checkpoint::load(folder.path(), &device).expect("the model is read")));
+        bencher.iter(|| black_box(model_folder::load(folder.path(), &device).expect("the model is read")));
     });
 
     // One more token for each of 16 rows, all at one place and each at its own.
@@ -47,8 +47,8 @@ fn sampling(c: &mut Criterion) {
     let Network::Partition(model) = &network.folded() else { unreachable!("a partition model") };
     let denoiser = PartitionDenoiser { model, device: &device, mask_index: config.backbone().mask_index };
     for steps in [8, 64] {
-        let request = Request { length: 256, given: vec![(0, config.backbone().bos_index as u32)], seed: 1 };
-        let settings = Settings { steps, ..Settings::default() };
+        let request = SampleRequest { length: 256, given: vec![(0, config.backbone().bos_index as u32)], seed: 1 };
+        let settings = SampleSettings { steps, ..SampleSettings::default() };
         c.bench_function(&format!("sample bytes-small, 256 tokens in {steps} steps"), |bencher| {
             bencher.iter(|| {
                 let observe = &mut |_: &StepView| ControlFlow::Continue(());
@@ -58,13 +58,13 @@ fn sampling(c: &mut Criterion) {
     }
 
     // A step of 16 rows that have decoded 128 tokens on average and decode 4 each; rows that differ are joined.
-    let state = |n: usize| RowState { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
+    let state = |n: usize| CleanRow { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
     let (alike, differing) = ([128; 16], std::array::from_fn(|row| 8 + 16 * row));
     let nearly = std::array::from_fn(|row| 128 + row % 2);
     for (name, counts) in [("alike", alike), ("nearly alike", nearly), ("of different lengths", differing)] {
-        let rows: Vec<RowState> = counts.into_iter().map(state).collect();
+        let rows: Vec<CleanRow> = counts.into_iter().map(state).collect();
         let positions = &[252, 253, 254, 255][..];
-        let (rows, open): (Vec<&RowState>, Vec<&[usize]>) = rows.iter().map(|row| (row, positions)).unzip();
+        let (rows, open): (Vec<&CleanRow>, Vec<&[usize]>) = rows.iter().map(|row| (row, positions)).unzip();
         c.bench_function(&format!("step of bytes-small, 16 rows {name}"), |bencher| {
             bencher.iter(|| black_box(denoiser.logits(&rows, &open).expect("it computes")));
         });
@@ -73,7 +73,8 @@ fn sampling(c: &mut Criterion) {
     let (n, n_classes) = (32, 50_258);
     let values: Vec<f32> = (0..n * n_classes).map(|i| ((i * 7919) % 1000) as f32 / 100.0).collect();
     let logits = Logits::from_host(values, n, n_classes);
-    let picks: Vec<Pick> = (0..n).map(|index| Pick { row: 0, index, uniform: index as f64 / n as f64 }).collect();
+    let picks: Vec<PositionDraw> =
+        (0..n).map(|index| PositionDraw { row: 0, index, uniform: index as f64 / n as f64 }).collect();
     for (name, settings) in [
         ("draw 32 tokens of 50258", DrawSettings::default()),
         ("draw 32 tokens of 50258, top-p 0.9", DrawSettings { top_p: 0.9, ..DrawSettings::default() }),

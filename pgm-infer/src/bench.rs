@@ -6,9 +6,9 @@ use std::time::Instant;
 use burn::tensor::Device;
 use pgm_model::{ModelConfig, Network};
 
-use crate::denoiser::{HeadAt, MaskedDenoiser};
-use crate::sampler::{Request, Settings, StepView, sample};
-use crate::text::{Route, Source};
+use crate::denoiser::{HeadPositions, MaskedDenoiser};
+use crate::sampler::{SampleRequest, SampleSettings, StepView, sample};
+use crate::text::{NetworkHandle, SamplingPath};
 use crate::{InferError, Schedule, flops};
 
 /// What every model samples.
@@ -25,7 +25,7 @@ pub struct Workload {
     /// Timed runs of each model.
     pub runs: usize,
     /// Where a masked baseline runs its head.
-    pub head_at: HeadAt,
+    pub head_at: HeadPositions,
 }
 
 /// What one model did.
@@ -123,10 +123,11 @@ pub fn alternate(
     for run in 0..workload.warmup + workload.runs {
         for ((network, config), measured) in models.iter().zip(&mut measured) {
             let bos = config.backbone().bos_index as u32;
-            let request = |row: usize| Request { length: workload.length, given: vec![(0, bos)], seed: row as u64 };
-            let requests: Vec<Request> = (0..workload.batch).map(request).collect();
+            let request =
+                |row: usize| SampleRequest { length: workload.length, given: vec![(0, bos)], seed: row as u64 };
+            let requests: Vec<SampleRequest> = (0..workload.batch).map(request).collect();
             let schedule = default_schedule(config);
-            let settings = Settings { steps: workload.steps, schedule, ..Settings::default() };
+            let settings = SampleSettings { steps: workload.steps, schedule, ..SampleSettings::default() };
             let start = Instant::now();
             let (mut last, mut steps) = (start, Vec::new());
             let observe = &mut |view: &StepView| {
@@ -143,7 +144,12 @@ pub fn alternate(
                     let denoiser = MaskedDenoiser { model, device, mask_index, head_at };
                     sample(&denoiser, &requests, &settings, observe)?
                 }
-                _ => Source { network, config, device }.generate(&requests, &settings, Route::Clean, observe)?,
+                _ => NetworkHandle { network, config, device }.generate(
+                    &requests,
+                    &settings,
+                    SamplingPath::Clean,
+                    observe,
+                )?,
             };
             if run >= workload.warmup {
                 measured.seconds.push(start.elapsed().as_secs_f64());

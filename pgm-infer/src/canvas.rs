@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::TextModel;
-use crate::sampler::Change;
+use crate::sampler::RowChange;
 
 /// A stretch of the text, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +69,7 @@ impl Canvas {
     }
 
     /// Takes in what a step did.
-    pub fn apply(&mut self, change: &Change) {
+    pub fn apply(&mut self, change: &RowChange) {
         for cell in &mut self.cells {
             if let Cell::New(token) = *cell {
                 *cell = Cell::Decoded(token);

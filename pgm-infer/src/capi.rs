@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::device::DeviceName;
-use crate::engine::{Answer, Event, Options, Task, Text, Ticket};
+use crate::engine::{EngineOptions, Task, TaskEvent, TaskHandle, TaskInput, TaskOutput};
 use crate::order::OrderKind;
 use crate::template::Part;
 use crate::{Engine, InferError, ModelBytes};
@@ -64,8 +64,8 @@ pub struct PgmEngine(Engine);
 /// A task that was handed over.
 #[derive(Debug)]
 pub struct PgmTask {
-    ticket: Ticket,
-    answers: Receiver<(usize, Result<Answer, InferError>)>,
+    ticket: TaskHandle,
+    answers: Receiver<(usize, Result<TaskOutput, InferError>)>,
     // By sample, once the task has ended.
     texts: Vec<Option<CString>>,
     finishes: Vec<PgmFinish>,
@@ -170,8 +170,8 @@ pub unsafe extern "C" fn pgm_open(
         let (device, _) = device.parse::<DeviceName>()?.open()?;
         // SAFETY: the caller's word.
         let watch = |share| progress.into_iter().for_each(|progress| unsafe { progress(share, user) });
-        let model = crate::TextModel::load_watched(Path::new(folder), &device, &watch).map_err(said)?;
-        Engine::new(model, &Options { max_batch, ..Options::default() }).map_err(said)
+        let model = crate::TextModel::load_with_progress(Path::new(folder), &device, &watch).map_err(said)?;
+        Engine::new(model, &EngineOptions { max_batch, ..EngineOptions::default() }).map_err(said)
     });
     engine.map_or(std::ptr::null_mut(), |engine| Box::into_raw(Box::new(PgmEngine(engine))))
 }
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn pgm_open_bytes(
         };
         let (device, _) = device.parse::<DeviceName>()?.open()?;
         let files = ModelBytes { config, weights, tokenizer, generation: None };
-        let options = Options { max_batch, ..Options::default() };
+        let options = EngineOptions { max_batch, ..EngineOptions::default() };
         // SAFETY: the caller's word.
         let watch = |share| progress.into_iter().for_each(|progress| unsafe { progress(share, user) });
         Engine::from_bytes(&files, &device, &options, &watch).map_err(said)
@@ -282,10 +282,10 @@ pub unsafe extern "C" fn pgm_start(
         let n = wanted.n;
         let (sender, answers) = channel();
         let user = User(user);
-        let listener = move |event: Event| {
+        let listener = move |event: TaskEvent| {
             let user = &user;
             match event {
-                Event::Step { index, step, n_steps, change } => {
+                TaskEvent::Step { index, step, n_steps, change } => {
                     let Some(callback) = callback else { return ControlFlow::Continue(()) };
                     let (positions, tokens): (Vec<usize>, Vec<u32>) = change.decoded.into_iter().unzip();
                     let (n_decoded, positions, tokens) = (positions.len(), positions.as_ptr(), tokens.as_ptr());
@@ -296,11 +296,11 @@ pub unsafe extern "C" fn pgm_start(
                     IN_CALLBACK.set(false);
                     if stop == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 }
-                Event::Done(answer) => {
+                TaskEvent::Done(answer) => {
                     let _ = sender.send((answer.index, Ok(*answer)));
                     ControlFlow::Continue(())
                 }
-                Event::Failed { index, error, .. } => {
+                TaskEvent::Failed { index, error, .. } => {
                     let _ = sender.send((index, Err(error)));
                     ControlFlow::Continue(())
                 }
@@ -320,9 +320,9 @@ unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String>
         (!pointer.is_null()).then(|| unsafe { text(pointer, what) }).transpose()
     };
     let what = match (given(request.template_, "template_")?, given(request.prompt, "prompt")?) {
-        (Some(template), _) => Text::Template(template.to_string(), 8),
-        (None, Some(prompt)) => Text::Prompt(prompt.to_string()),
-        (None, None) => Text::Parts(vec![Part::Free]),
+        (Some(template), _) => TaskInput::Template(template.to_string(), 8),
+        (None, Some(prompt)) => TaskInput::Prompt(prompt.to_string()),
+        (None, None) => TaskInput::Parts(vec![Part::Free]),
     };
     let defaults = engine.model().generation();
     let mut task = Task::new(what);

@@ -10,9 +10,9 @@ use pgm_model::AutoregressiveTransformer;
 use pgm_model::autoregressive::Cache;
 use rand::Rng;
 
-use crate::denoiser::{Denoiser, RowState};
-use crate::order::{Order, OrderKind, View};
-use crate::sampler::{Request, Running, Settings};
+use crate::denoiser::{CleanRow, Denoiser};
+use crate::order::{Order, OrderContext, OrderKind};
+use crate::sampler::{SampleRequest, SampleRow, SampleSettings};
 use crate::{InferError, Logits};
 
 /// The autoregressive network, left to right with a cache. Of the settings of a row it heeds the draw and the
@@ -84,7 +84,7 @@ impl<'a> CausalDenoiser<'a> {
 }
 
 impl Denoiser for CausalDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
         let tokens = rows.iter().map(|row| beginning(&row.positions, &row.tokens)).collect::<Result<Vec<_>, _>>()?;
         if tokens.iter().zip(positions).any(|(tokens, positions)| *positions != [tokens.len()]) {
             return Err(InferError::Request("an autoregressive model predicts the next token only".into()));
@@ -102,15 +102,15 @@ impl Denoiser for CausalDenoiser<'_> {
         self.mask_index
     }
 
-    fn row(&self, request: &Request, settings: &Settings) -> Result<Running, InferError> {
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         beginning(&positions, &tokens)?;
         if !matches!(settings.order, OrderKind::Uniform | OrderKind::Sequential) {
             return Err(only_order());
         }
         // However many steps there are to be, each decodes one token.
-        let settings = Settings { steps: 1, ..*settings };
-        Running::with_order(request, &settings, |_, _| Box::new(LeftToRight))
+        let settings = SampleSettings { steps: 1, ..*settings };
+        SampleRow::with_order(request, &settings, |_, _| Box::new(LeftToRight))
     }
 }
 
@@ -135,11 +135,11 @@ fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError
 struct LeftToRight;
 
 impl Order for LeftToRight {
-    fn look(&mut self, view: &View<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
         view.open.first().copied().into_iter().collect()
     }
 
-    fn sets_the_pace(&self) -> bool {
+    fn chooses_count(&self) -> bool {
         true
     }
 }

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use pgm_infer::device::Dtype;
 use pgm_infer::{GenerationConfig, text};
-use pgm_model::checkpoint::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
 use pgm_model::import::{Checkpoint, Choices, SpecialIds, Taken, Weights};
+use pgm_model::model_folder::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Queries};
 use tokenizers::Tokenizer;
 
@@ -109,13 +109,13 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let (steps, top_p) = checkpoint.sampling();
     let defaults = GenerationConfig { steps, top_p, ..GenerationConfig::default() };
-    checkpoint::write_file(&args.out.join(GENERATION_FILE), &serde_json::to_vec_pretty(&defaults)?)?;
+    model_folder::write_file(&args.out.join(GENERATION_FILE), &serde_json::to_vec_pretty(&defaults)?)?;
     if let Some(found) = &tokenizer {
-        checkpoint::write_file(&args.out.join(TOKENIZER_FILE), &found.json)?;
+        model_folder::write_file(&args.out.join(TOKENIZER_FILE), &found.json)?;
         taken.push(Taken { key: "tokenizer", value: TOKENIZER_FILE.to_string(), source: found.origin.clone() });
     }
     // The configuration is written last: a folder with one is whole.
-    checkpoint::save(&args.out, &config, &network)?;
+    model_folder::save(&args.out, &config, &network)?;
 
     let mut out = std::io::stdout().lock();
     for Taken { key, value, source } in &taken {
@@ -130,7 +130,7 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
             "the file holds no tokenizer.json: copy the one that belongs to it to {} before generating, and check \
              bos_index, eos_index and mask_index in {}",
             args.out.join(TOKENIZER_FILE).display(),
-            checkpoint::CONFIG_FILE
+            model_folder::CONFIG_FILE
         )?;
     }
     writeln!(out, "{} parameters written to {}", network.n_parameters(), args.out.display())?;
@@ -145,8 +145,8 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
             args.out.display()
         );
     }
-    let (config, network) = checkpoint::load(&args.model, device)?;
-    checkpoint::write_file(&args.out, &checkpoint::to_published(&network, &config, args.dtype.weights())?)?;
+    let (config, network) = model_folder::load(&args.model, device)?;
+    model_folder::write_file(&args.out, &model_folder::to_published(&network, &config, args.dtype.weights())?)?;
     let kind = match config {
         ModelConfig::Partition(_) => "partition",
         ModelConfig::Masked(_) => "masked",

@@ -2,15 +2,15 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ops::is_flex;
-use pgm_model::{CleanTokens, JoinedRows, MaskedTransformer, Network, Partition, PartitionTransformer, Positions};
+use pgm_model::{CleanTokens, MaskedTransformer, Network, PackedRows, Partition, PartitionTransformer, Positions};
 
 use crate::logits::in_host_memory;
-use crate::sampler::{Request, Running, Settings};
+use crate::sampler::{SampleRequest, SampleRow, SampleSettings};
 use crate::{InferError, Logits};
 
 /// What is decoded of one row so far.
 #[derive(Clone, Debug, Default)]
-pub struct RowState {
+pub struct CleanRow {
     /// Tokens of the row in all, open ones included.
     pub length: usize,
     /// Positions that are decoded or were given, in the order in which they came.
@@ -25,7 +25,7 @@ pub trait Denoiser {
     ///
     /// # Errors
     /// [`InferError::Device`] when the device fails, [`InferError::Request`] for what this cannot predict.
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError>;
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError>;
 
     /// The class that is never drawn.
     fn mask_index(&self) -> usize;
@@ -34,8 +34,8 @@ pub trait Denoiser {
     ///
     /// # Errors
     /// [`InferError::Setting`] and [`InferError::Request`] for what cannot be done.
-    fn row(&self, request: &Request, settings: &Settings) -> Result<Running, InferError> {
-        Running::new(request, settings)
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
+        SampleRow::new(request, settings)
     }
 }
 
@@ -45,9 +45,9 @@ fn to_vecs(positions: &[&[usize]]) -> Vec<Vec<usize>> {
 
 /// Runs rows of equal length together: a network that sees whole rows must not see another row's length.
 fn by_length(
-    rows: &[&RowState],
+    rows: &[&CleanRow],
     positions: &[&[usize]],
-    run: impl Fn(&[&RowState], &[&[usize]]) -> Tensor<3>,
+    run: impl Fn(&[&CleanRow], &[&[usize]]) -> Tensor<3>,
 ) -> Result<Logits, InferError> {
     let mut lengths: Vec<usize> = rows.iter().map(|row| row.length).collect();
     lengths.sort_unstable();
@@ -61,7 +61,7 @@ fn by_length(
     let mut n_done = 0;
     for length in lengths {
         let members: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].length == length).collect();
-        let some_rows: Vec<&RowState> = members.iter().map(|&row| rows[row]).collect();
+        let some_rows: Vec<&CleanRow> = members.iter().map(|&row| rows[row]).collect();
         let some_positions: Vec<&[usize]> = members.iter().map(|&row| positions[row]).collect();
         let some = run(&some_rows, &some_positions);
         let [n_some, n_some_positions, n_classes] = some.dims();
@@ -81,7 +81,7 @@ fn by_length(
 }
 
 // A [B, L] tensor of tokens, `filler` where nothing is decoded. Rows have equal length.
-fn dense(rows: &[&RowState], filler: u32, device: &Device) -> Tensor<2, Int> {
+fn dense(rows: &[&CleanRow], filler: u32, device: &Device) -> Tensor<2, Int> {
     let length = rows[0].length;
     let mut values = vec![filler as i32; rows.len() * length];
     for (index, row) in rows.iter().enumerate() {
@@ -100,7 +100,7 @@ fn dense(rows: &[&RowState], filler: u32, device: &Device) -> Tensor<2, Int> {
 pub fn logits_at(
     network: &Network,
     mask_index: usize,
-    rows: &[&RowState],
+    rows: &[&CleanRow],
     positions: &[&[usize]],
     device: &Device,
 ) -> Tensor<3> {
@@ -113,7 +113,7 @@ pub fn logits_at(
     }
 }
 
-fn from_clean(model: &PartitionTransformer, rows: &[&RowState], positions: &[&[usize]], device: &Device) -> Tensor<3> {
+fn from_clean(model: &PartitionTransformer, rows: &[&CleanRow], positions: &[&[usize]], device: &Device) -> Tensor<3> {
     let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
@@ -147,15 +147,15 @@ pub struct PartitionDenoiser<'a> {
 }
 
 impl Denoiser for PartitionDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
         let counts = || positions.iter().map(|row| row.len());
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
         // Flex's attention takes the tokens of a row together where several are joined; then none is padded.
         if is_flex(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
             let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
             let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
-            let joined = JoinedRows::new(&tokens, &clean, positions, self.device);
-            return Logits::joined(self.model.forward_joined(&joined), counts());
+            let joined = PackedRows::new(&tokens, &clean, positions, self.device);
+            return Logits::joined(self.model.forward_packed(&joined), counts());
         }
         Logits::new(from_clean(self.model, rows, positions, self.device))
     }
@@ -177,7 +177,7 @@ pub struct FullDenoiser<'a> {
 }
 
 impl FullDenoiser<'_> {
-    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Tensor<3> {
+    fn equal_rows(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Tensor<3> {
         let tokens = dense(rows, 0, self.device);
         let length = tokens.dims()[1];
         let groups: Vec<Vec<bool>> = rows
@@ -203,7 +203,7 @@ impl FullDenoiser<'_> {
 }
 
 impl Denoiser for FullDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
         by_length(rows, positions, |rows, positions| self.equal_rows(rows, positions))
     }
 
@@ -214,7 +214,7 @@ impl Denoiser for FullDenoiser<'_> {
 
 /// Where the masked baseline runs its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HeadAt {
+pub enum HeadPositions {
     /// At the positions that this step decodes: the same law at less cost.
     #[default]
     Decoded,
@@ -232,15 +232,15 @@ pub struct MaskedDenoiser<'a> {
     /// The mask token, also the class that is never drawn.
     pub mask_index: usize,
     /// Where the head runs.
-    pub head_at: HeadAt,
+    pub head_at: HeadPositions,
 }
 
 impl MaskedDenoiser<'_> {
-    fn equal_rows(&self, rows: &[&RowState], positions: &[&[usize]]) -> Tensor<3> {
+    fn equal_rows(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Tensor<3> {
         let tokens = dense(rows, self.mask_index as u32, self.device);
         let mut wanted = to_vecs(positions);
         let n_positions = wanted.iter().map(Vec::len).max().unwrap_or(0);
-        if self.head_at == HeadAt::Masked {
+        if self.head_at == HeadPositions::Masked {
             for (row, wanted) in rows.iter().zip(&mut wanted) {
                 let mut is_open = vec![true; row.length];
                 row.positions.iter().chain(wanted.iter()).for_each(|&position| is_open[position] = false);
@@ -254,7 +254,7 @@ impl MaskedDenoiser<'_> {
 }
 
 impl Denoiser for MaskedDenoiser<'_> {
-    fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
         by_length(rows, positions, |rows, positions| self.equal_rows(rows, positions))
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 #[cfg(feature = "cli")]
-use pgm_model::WeightType;
+use pgm_model::WeightDtype;
 
 /// `--dtype` and `--quantize`: what the weights of a loaded model are held in.
 #[cfg(feature = "cli")]
@@ -34,11 +34,11 @@ pub enum Dtype {
 #[cfg(feature = "cli")]
 impl Dtype {
     /// The same for weights.
-    pub fn weights(self) -> WeightType {
+    pub fn weights(self) -> WeightDtype {
         match self {
-            Self::F32 => WeightType::F32,
-            Self::F16 => WeightType::F16,
-            Self::Bf16 => WeightType::BF16,
+            Self::F32 => WeightDtype::F32,
+            Self::F16 => WeightDtype::F16,
+            Self::Bf16 => WeightDtype::BF16,
         }
     }
 }
@@ -55,11 +55,11 @@ enum Quantize {
 #[cfg(feature = "cli")]
 impl WeightArgs {
     /// What was asked for.
-    pub fn weights(&self) -> WeightType {
+    pub fn weights(&self) -> WeightDtype {
         match (self.dtype, self.quantize) {
-            (_, Some(Quantize::Q8)) => WeightType::Q8,
-            (_, Some(Quantize::Q4)) => WeightType::Q4,
-            (dtype, None) => dtype.map_or(WeightType::F32, Dtype::weights),
+            (_, Some(Quantize::Q8)) => WeightDtype::Q8,
+            (_, Some(Quantize::Q4)) => WeightDtype::Q4,
+            (dtype, None) => dtype.map_or(WeightDtype::F32, Dtype::weights),
         }
     }
 }

@@ -44,7 +44,7 @@ impl DrawSettings {
 
 /// What was drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drawn {
+pub struct DrawnToken {
     /// The class.
     pub class: usize,
     /// Its log-probability under the untempered, uncut distribution, in nats.
@@ -56,14 +56,14 @@ pub struct Drawn {
 
 /// Draws a class from logits; class `excluded` (the mask) has probability 0. Scratch space is reused between calls.
 #[derive(Debug, Default)]
-pub struct Drawer {
+pub struct Categorical {
     weights: Vec<f64>,
     order: Vec<u32>,
 }
 
-impl Drawer {
+impl Categorical {
     /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution.
-    pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> Drawn {
+    pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> DrawnToken {
         self.draw_among(logits, excluded, settings, uniform, None)
     }
 
@@ -76,7 +76,7 @@ impl Drawer {
         settings: &DrawSettings,
         uniform: f64,
         total: Option<f64>,
-    ) -> Drawn {
+    ) -> DrawnToken {
         let allowed = |class: &usize| *class != excluded;
         let best = (0..logits.len()).filter(allowed).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
         let largest = f64::from(logits[best]);
@@ -97,7 +97,7 @@ impl Drawer {
             self.cut(settings, total);
             self.invert(uniform, best)
         };
-        Drawn { class, log_probability: f64::from(logits[class]) - largest - log_total, margin }
+        DrawnToken { class, log_probability: f64::from(logits[class]) - largest - log_total, margin }
     }
 
     // Zeroes the weights that top-k and top-p leave out. Of equal weights the lower class stays.
@@ -155,7 +155,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     fn count(logits: &[f32], settings: DrawSettings, n: usize) -> Vec<usize> {
-        let (mut drawer, mut rng) = (Drawer::default(), StdRng::seed_from_u64(5));
+        let (mut drawer, mut rng) = (Categorical::default(), StdRng::seed_from_u64(5));
         let mut counts = vec![0; logits.len()];
         for _ in 0..n {
             counts[drawer.draw(logits, logits.len() - 1, &settings, rng.random()).class] += 1;
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn the_uniform_reaches_classes_below_the_resolution_of_float32() {
         let logits = [0.0, -24.0, -30.0, 9.0];
-        let mut drawer = Drawer::default();
+        let mut drawer = Categorical::default();
         let mut class = |uniform| drawer.draw(&logits, 3, &DrawSettings::default(), uniform).class;
         assert_eq!(class(0.0), 0);
         assert_eq!(class(1.0 - 2.0_f64.powi(-53)), 2, "the last class has probability 9e-14");
@@ -219,11 +219,11 @@ mod tests {
     fn the_log_probability_is_the_models_own() {
         let logits = [0.25_f32.ln(), 0.75_f32.ln(), 5.0];
         let settings = DrawSettings { temperature: 0.0, ..DrawSettings::default() };
-        let drawn = Drawer::default().draw(&logits, 2, &settings, 0.9);
+        let drawn = Categorical::default().draw(&logits, 2, &settings, 0.9);
         assert_eq!(drawn.class, 1);
         assert!((drawn.log_probability - 0.75_f64.ln()).abs() < 1e-7);
         assert!((drawn.margin - 2.0 / 3.0).abs() < 1e-6);
-        let drawn = Drawer::default().draw(&logits, 2, &DrawSettings::default(), 0.9);
+        let drawn = Categorical::default().draw(&logits, 2, &DrawSettings::default(), 0.9);
         assert!(drawn.class == 1 && (drawn.margin - 0.1).abs() < 1e-6, "{drawn:?}");
     }
 }

@@ -3,7 +3,7 @@
 
 use pgm_model::{BackboneConfig, ModelConfig};
 
-use crate::denoiser::HeadAt;
+use crate::denoiser::HeadPositions;
 
 fn linear(tokens: usize, inputs: usize, outputs: usize) -> f64 {
     2.0 * tokens as f64 * inputs as f64 * outputs as f64
@@ -51,16 +51,16 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
 
 /// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only, `steps` not to the
 /// autoregressive one.
-pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> f64 {
+pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> f64 {
     uniform_steps(config, length, steps, head_at).into_iter().sum()
 }
 
 /// As [`uniform_sampling`], for each step that decodes something.
-pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at: HeadAt) -> Vec<f64> {
+pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> Vec<f64> {
     let n_open = length - 1;
     let steps = if matches!(config, ModelConfig::Autoregressive(_)) { n_open } else { steps };
     let due = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
-    let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadAt::Masked;
+    let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadPositions::Masked;
     (0..steps)
         .map(|step| (due(step), due(step + 1)))
         .filter(|(decoded, next)| next > decoded)
@@ -80,13 +80,13 @@ mod tests {
     fn sampling_owt_6_6_in_32_steps_takes_two_teraflop_and_a_quarter_of_the_baselines() {
         let model = presets::owt_6_6();
         let baseline = ModelConfig::Masked(model.masked_baseline());
-        let flops = uniform_sampling(&model, 1024, 32, HeadAt::Decoded);
+        let flops = uniform_sampling(&model, 1024, 32, HeadPositions::Decoded);
         assert!((flops / 1.97e12 - 1.0).abs() < 0.02, "{flops:e}");
         for (steps, head_at, expected) in [
-            (32, HeadAt::Masked, 4.1),
-            (128, HeadAt::Masked, 4.3),
-            (32, HeadAt::Decoded, 3.5),
-            (128, HeadAt::Decoded, 3.65),
+            (32, HeadPositions::Masked, 4.1),
+            (128, HeadPositions::Masked, 4.3),
+            (32, HeadPositions::Decoded, 3.5),
+            (128, HeadPositions::Decoded, 3.65),
         ] {
             let of = |config| uniform_sampling(config, 1024, steps, head_at);
             let ratio = of(&baseline) / of(&model);

@@ -32,9 +32,9 @@ pub use engine::Engine;
 pub use error::InferError;
 pub use logits::Logits;
 pub use order::{Order, OrderKind};
-pub use sampler::{Request, Sampled, Settings, StepView, sample};
+pub use sampler::{SampleRequest, SampleSettings, SampledRow, StepView, sample};
 pub use schedule::Schedule;
-pub use text::{GenerationConfig, ModelBytes, Route, TextModel};
+pub use text::{GenerationConfig, ModelBytes, SamplingPath, TextModel};
 
 /// Compiles the README's example.
 #[cfg(all(doctest, feature = "flex"))]

@@ -12,8 +12,8 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::InferError;
-use crate::draw::{DrawSettings, Drawer, Drawn};
-use crate::order::Shape;
+use crate::draw::{Categorical, DrawSettings, DrawnToken};
+use crate::order::LogitStats;
 
 const BLOCK: usize = 256;
 /// Stands for a logit that does not exist; its exponential is 0 beside any other.
@@ -45,7 +45,7 @@ enum Values {
 
 /// A token to draw: the row, which of its positions, and the number in `[0, 1)` that decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Pick {
+pub struct PositionDraw {
     /// The row of the batch.
     pub row: usize,
     /// The position's index in its row of logits.
@@ -82,7 +82,7 @@ impl Logits {
     }
 
     // Which of all positions a pick is of.
-    fn place(&self, pick: &Pick) -> usize {
+    fn place(&self, pick: &PositionDraw) -> usize {
         let start = match &self.rows {
             Rows::Equal(n_positions) => pick.row * n_positions,
             Rows::Joined(starts) => starts[pick.row],
@@ -99,14 +99,19 @@ impl Logits {
     ///
     /// # Errors
     /// [`InferError::Device`] when the device fails.
-    pub fn draw(&self, picks: &[Pick], excluded: usize, settings: &DrawSettings) -> Result<Vec<Drawn>, InferError> {
+    pub fn draw(
+        &self,
+        picks: &[PositionDraw],
+        excluded: usize,
+        settings: &DrawSettings,
+    ) -> Result<Vec<DrawnToken>, InferError> {
         match &self.values {
             Values::Host(values) => {
-                let draw = |drawer: &mut Drawer, pick: &Pick| {
+                let draw = |drawer: &mut Categorical, pick: &PositionDraw| {
                     let start = self.place(pick) * self.n_classes;
                     drawer.draw(&values[start..start + self.n_classes], excluded, settings, pick.uniform)
                 };
-                Ok(picks.par_iter().map_init(Drawer::default, draw).collect())
+                Ok(picks.par_iter().map_init(Categorical::default, draw).collect())
             }
             Values::Device(_) if picks.is_empty() => Ok(Vec::new()),
             Values::Device(logits) => {
@@ -119,10 +124,10 @@ impl Logits {
     ///
     /// # Errors
     /// [`InferError::Device`] when the device fails.
-    pub fn shapes(&self, picks: &[Pick], excluded: usize) -> Result<Vec<Shape>, InferError> {
+    pub fn shapes(&self, picks: &[PositionDraw], excluded: usize) -> Result<Vec<LogitStats>, InferError> {
         match &self.values {
             Values::Host(values) => {
-                let shape = |pick: &Pick| {
+                let shape = |pick: &PositionDraw| {
                     let start = self.place(pick) * self.n_classes;
                     shape_of(&values[start..start + self.n_classes], excluded)
                 };
@@ -138,13 +143,13 @@ impl Logits {
     ///
     /// # Errors
     /// [`InferError::Device`] when the device fails.
-    pub fn top(&self, picks: &[Pick], n: usize, excluded: usize) -> Result<Vec<Top>, InferError> {
+    pub fn top(&self, picks: &[PositionDraw], n: usize, excluded: usize) -> Result<Vec<Top>, InferError> {
         if picks.is_empty() || n == 0 {
             return Ok(vec![Vec::new(); picks.len()]);
         }
         match &self.values {
             Values::Host(values) => {
-                let top = |pick: &Pick| {
+                let top = |pick: &PositionDraw| {
                     let start = self.place(pick) * self.n_classes;
                     top_of(&values[start..start + self.n_classes], n, excluded)
                 };
@@ -158,7 +163,7 @@ impl Logits {
     }
 
     // The logits of the picks alone, `[N, V]`; all of them where that is what is asked for.
-    fn picked(&self, logits: &Tensor<3>, picks: &[Pick]) -> Tensor<2> {
+    fn picked(&self, logits: &Tensor<3>, picks: &[PositionDraw]) -> Tensor<2> {
         let n = logits.dims()[0] * logits.dims()[1];
         let flat = logits.clone().reshape([n, self.n_classes]);
         let index: Vec<usize> = picks.iter().map(|pick| self.place(pick)).collect();
@@ -179,7 +184,7 @@ fn top_of(logits: &[f32], n: usize, excluded: usize) -> Top {
     classes.into_iter().map(|class| (class as u32, f64::from(logits[class]) - largest - total)).collect()
 }
 
-fn shape_of(logits: &[f32], excluded: usize) -> Shape {
+fn shape_of(logits: &[f32], excluded: usize) -> LogitStats {
     let allowed =
         || logits.iter().enumerate().filter(|(class, _)| *class != excluded).map(|(_, &logit)| f64::from(logit));
     let (mut best, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
@@ -196,11 +201,11 @@ fn shape_of(logits: &[f32], excluded: usize) -> Shape {
         total += weight;
         weighted += weight * (logit - best);
     }
-    Shape { margin: (1.0 - (second - best).exp()) / total, entropy: total.ln() - weighted / total }
+    LogitStats { margin: (1.0 - (second - best).exp()) / total, entropy: total.ln() - weighted / total }
 }
 
 // The same from sums that the device makes, `[N, V]` of them.
-fn shapes_on_device(logits: Tensor<2>, excluded: usize) -> Result<Vec<Shape>, InferError> {
+fn shapes_on_device(logits: Tensor<2>, excluded: usize) -> Result<Vec<LogitStats>, InferError> {
     let [n, n_classes] = logits.dims();
     let absent: Vec<bool> = (0..n_classes).map(|class| class == excluded).collect();
     let absent = Tensor::<2, Bool>::from_data(TensorData::new(absent, [1, n_classes]), &logits.device());
@@ -216,7 +221,7 @@ fn shapes_on_device(logits: Tensor<2>, excluded: usize) -> Result<Vec<Shape>, In
     let shape = |known: &[f32]| {
         let [n_best, second, total, weighted] = [0, 1, 2, 3].map(|index: usize| f64::from(known[index]));
         let second = if n_best > 1.5 { 0.0 } else { second };
-        Shape { margin: (1.0 - second.exp()) / total, entropy: total.ln() - weighted / total }
+        LogitStats { margin: (1.0 - second.exp()) / total, entropy: total.ln() - weighted / total }
     };
     Ok(known.chunks_exact(4).map(shape).collect())
 }
@@ -332,7 +337,7 @@ impl Blocks {
         self.values.clone().select(0, index).try_into_vec_as::<f32>().map_err(failed)
     }
 
-    fn draw(&self, picks: &[Pick], settings: &DrawSettings) -> Result<Vec<Drawn>, InferError> {
+    fn draw(&self, picks: &[PositionDraw], settings: &DrawSettings) -> Result<Vec<DrawnToken>, InferError> {
         let n_classes = self.n_blocks * BLOCK;
         let cuts = (1..n_classes).contains(&settings.top_k) || settings.top_p < 1.0;
         if cuts && settings.temperature != 0.0 {
@@ -343,7 +348,7 @@ impl Blocks {
     }
 
     // A draw that ends in one block, whichever the uniform falls into, or the best at temperature 0.
-    fn draw_one(&self, picks: &[Pick], settings: &DrawSettings) -> Result<Vec<Drawn>, InferError> {
+    fn draw_one(&self, picks: &[PositionDraw], settings: &DrawSettings) -> Result<Vec<DrawnToken>, InferError> {
         struct Choice {
             block: usize,
             uniform: f64,
@@ -352,7 +357,7 @@ impl Blocks {
             // At temperature 0: the best logit of the other blocks.
             rival: f64,
         }
-        let choose = |(token, pick): (usize, &Pick)| {
+        let choose = |(token, pick): (usize, &PositionDraw)| {
             let overview = self.overview(token, settings);
             if settings.temperature == 0.0 {
                 let ranking = overview.ranking();
@@ -376,23 +381,23 @@ impl Blocks {
         let wanted: Vec<(usize, usize)> = choices.iter().map(|choice| choice.block).enumerate().collect();
         let fetched = self.fetch(&wanted)?;
         let plain = DrawSettings { top_k: 0, top_p: 1.0, ..*settings };
-        let finish = |drawer: &mut Drawer, (token, choice): (usize, &Choice)| {
+        let finish = |drawer: &mut Categorical, (token, choice): (usize, &Choice)| {
             let overview = self.overview(token, settings);
             let logits = &fetched[token * BLOCK..][..BLOCK];
             let drawn = drawer.draw(logits, usize::MAX, &plain, choice.uniform);
             let logit = f64::from(logits[drawn.class]);
-            Drawn {
+            DrawnToken {
                 class: choice.block * BLOCK + drawn.class,
                 log_probability: logit - overview.best - overview.log_total(),
                 margin: (drawn.margin * choice.share).min(1.0 - (choice.rival - overview.best).exp()),
             }
         };
-        Ok(choices.par_iter().enumerate().map_init(Drawer::default, finish).collect())
+        Ok(choices.par_iter().enumerate().map_init(Categorical::default, finish).collect())
     }
 
     // A draw among the most probable classes: blocks come, largest first, until all that stay are surely there.
-    fn draw_cut(&self, picks: &[Pick], settings: &DrawSettings) -> Result<Vec<Drawn>, InferError> {
-        let mut drawn: Vec<Option<Drawn>> = vec![None; picks.len()];
+    fn draw_cut(&self, picks: &[PositionDraw], settings: &DrawSettings) -> Result<Vec<DrawnToken>, InferError> {
+        let mut drawn: Vec<Option<DrawnToken>> = vec![None; picks.len()];
         let mut n_looked = FIRST_LOOK.min(self.n_blocks);
         loop {
             let open: Vec<usize> = (0..picks.len()).filter(|&token| drawn[token].is_none()).collect();
@@ -409,7 +414,7 @@ impl Blocks {
                 .flat_map(|(&token, (blocks, _))| blocks.iter().map(move |&block| (token, block)))
                 .collect();
             let fetched = self.fetch(&wanted)?;
-            let finish = |drawer: &mut Drawer, place: usize| {
+            let finish = |drawer: &mut Categorical, place: usize| {
                 let (token, (blocks, next)) = (open[place], &looked[place]);
                 let overview = self.overview(token, settings);
                 let logits = &fetched[place * n_looked * BLOCK..][..n_looked * BLOCK];
@@ -420,13 +425,14 @@ impl Blocks {
                 }
                 let found = drawer.draw_among(logits, usize::MAX, settings, picks[token].uniform, Some(total));
                 let logit = f64::from(logits[found.class]);
-                Some(Drawn {
+                Some(DrawnToken {
                     class: blocks[found.class / BLOCK] * BLOCK + found.class % BLOCK,
                     log_probability: logit - overview.best - overview.log_total(),
                     margin: found.margin,
                 })
             };
-            let found: Vec<Option<Drawn>> = (0..open.len()).into_par_iter().map_init(Drawer::default, finish).collect();
+            let found: Vec<Option<DrawnToken>> =
+                (0..open.len()).into_par_iter().map_init(Categorical::default, finish).collect();
             open.iter().zip(found).for_each(|(&token, found)| drawn[token] = found);
             if drawn.iter().all(Option::is_some) {
                 return Ok(drawn.into_iter().flatten().collect());
@@ -484,8 +490,8 @@ mod tests {
                 .collect();
             let excluded = rng.random_range(0..n_classes);
             let settings = DrawSettings { temperature, top_k, top_p };
-            let picks: Vec<Pick> = [(0, 0), (0, 2), (1, 1), (1, 0)]
-                .map(|(row, index)| Pick { row, index, uniform: rng.random() })
+            let picks: Vec<PositionDraw> = [(0, 0), (0, 2), (1, 1), (1, 0)]
+                .map(|(row, index)| PositionDraw { row, index, uniform: rng.random() })
                 .to_vec();
             let host = Logits::from_host(values.clone(), n_positions, n_classes);
             let expected = host.draw(&picks, excluded, &settings).unwrap();
@@ -508,7 +514,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(6);
         let mut values: Vec<f32> = (0..4 * 300).map(|_| rng.random_range(-8.0_f32..8.0)).collect();
         values[300..600].fill(1.5); // all equal: no margin, all the entropy
-        let picks: Vec<Pick> = (0..4).map(|index| Pick { row: 0, index, uniform: 0.0 }).collect();
+        let picks: Vec<PositionDraw> = (0..4).map(|index| PositionDraw { row: 0, index, uniform: 0.0 }).collect();
         let host = Logits::from_host(values.clone(), 4, 300).shapes(&picks, 7).unwrap();
         let device = on_device(&values, 4, 300).shapes(&picks, 7).unwrap();
         for (a, b) in host.iter().zip(&device) {
@@ -529,7 +535,8 @@ mod tests {
         let device = on_device(&logits, 1, n_classes);
         let mut counts = vec![0; n_classes];
         for _ in 0..n / 50 {
-            let picks: Vec<Pick> = (0..50).map(|_| Pick { row: 0, index: 0, uniform: rng.random() }).collect();
+            let picks: Vec<PositionDraw> =
+                (0..50).map(|_| PositionDraw { row: 0, index: 0, uniform: rng.random() }).collect();
             for drawn in device.draw(&picks, n_classes - 1, &DrawSettings::default()).unwrap() {
                 counts[drawn.class] += 1;
             }
@@ -542,7 +549,7 @@ mod tests {
             assert!(error < 4.0, "classes {range:?}: {found} of {expected:.0} expected");
         }
         let last = |uniform| {
-            let picks = [Pick { row: 0, index: 0, uniform }];
+            let picks = [PositionDraw { row: 0, index: 0, uniform }];
             on_device(&[0.0, -24.0, -30.0, 9.0], 1, 4).draw(&picks, 3, &DrawSettings::default()).unwrap()[0].class
         };
         assert_eq!([last(0.0), last(1.0 - 1e-11)], [0, 1]);

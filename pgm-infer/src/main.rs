@@ -16,13 +16,13 @@ use anyhow::{anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::{Workload, alternate, default_schedule};
 use pgm_infer::canvas::{Canvas, Segment};
-use pgm_infer::denoiser::HeadAt;
+use pgm_infer::denoiser::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::order::OrderFlags;
-use pgm_infer::sampler::{Request, Settings, StepView};
+use pgm_infer::sampler::{SampleRequest, SampleSettings, StepView};
 use pgm_infer::template::{self, Part};
-use pgm_infer::{DrawSettings, Route, Schedule, TextModel};
-use pgm_model::{ModelConfig, Network, checkpoint, presets};
+use pgm_infer::{DrawSettings, SamplingPath, Schedule, TextModel};
+use pgm_model::{ModelConfig, Network, model_folder, presets};
 use serde_json::{Value, json};
 
 // Burn's Flex backend allocates a fresh tensor for every result; an allocator that keeps freed memory spares the page
@@ -209,7 +209,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         bail!("-n and --batch must be at least 1");
     }
     let (device, device_name) = open_device(&args.device)?;
-    let model = TextModel::load(&args.model, &device)?.with_weights(args.weights.weights())?;
+    let model = TextModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
     let parts = match (&args.prompt, &args.template) {
         (Some(prompt), _) => vec![Part::Text(prompt.clone())],
         (None, Some(template)) => template::parse(template, args.blank)?,
@@ -226,7 +226,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         Some(Sampler::Binomial | Sampler::Ancestral) => Schedule::Binomial,
         None => default_schedule(model.config()),
     };
-    let route = if matches!(args.sampler, Some(Sampler::Full)) { Route::Full } else { Route::Clean };
+    let route = if matches!(args.sampler, Some(Sampler::Full)) { SamplingPath::Full } else { SamplingPath::Clean };
     match (args.sampler, model.config()) {
         (Some(Sampler::Full), ModelConfig::Masked(_)) => {
             bail!("--sampler full is the partition model's training path; this model is masked")
@@ -244,7 +244,7 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let order = args.order.kind().map_err(|message| anyhow!(message))?;
     let settings =
-        Settings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw, alternatives: 0 };
+        SampleSettings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw, alternatives: 0 };
     // An autoregressive model takes a step for each token.
     let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(clock_seed);
@@ -303,7 +303,7 @@ struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    fn new(model: &'a TextModel, requests: &[Request], visual: bool) -> Self {
+    fn new(model: &'a TextModel, requests: &[SampleRequest], visual: bool) -> Self {
         let canvas = Canvas::new(&requests[0].given, requests[0].length);
         Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
     }
@@ -343,7 +343,7 @@ impl<'a> Screen<'a> {
 
 fn info(folder: &std::path::Path) -> anyhow::Result<()> {
     let model = TextModel::load(folder, &any_device()?)?;
-    let size = std::fs::metadata(folder.join(checkpoint::WEIGHTS_FILE))?.len();
+    let size = std::fs::metadata(folder.join(model_folder::WEIGHTS_FILE))?.len();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(model.config())?)?;
     writeln!(out, "parameters: {}", model.n_parameters())?;
@@ -360,8 +360,8 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let weights = args.weights.weights();
     let (name, config, n_parameters, network) = match (&args.preset, &args.model) {
         (_, Some(folder)) => {
-            let (config, network) = checkpoint::load(folder, &device)?;
-            (folder.display().to_string(), config, network.n_parameters(), network.folded().with_weights(weights)?)
+            let (config, network) = model_folder::load(folder, &device)?;
+            (folder.display().to_string(), config, network.n_parameters(), network.folded().with_weight_dtype(weights)?)
         }
         (Some(preset), None) => {
             let config = presets::by_name(preset).ok_or_else(|| {
@@ -369,7 +369,7 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 anyhow!("--preset {preset} is none of {}", known.join(", "))
             })?;
             let network = Network::new(&config, &device);
-            (preset.clone(), config, network.n_parameters(), network.folded().with_weights(weights)?)
+            (preset.clone(), config, network.n_parameters(), network.folded().with_weight_dtype(weights)?)
         }
         (None, None) => bail!("give --preset or --model"),
     };
@@ -378,15 +378,15 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("--length {length} leaves nothing to decode, it must be at least 2");
     }
     let head_at = match args.baseline {
-        Some(Baseline::Mdlm) => HeadAt::Masked,
-        Some(Baseline::MdlmLean) | None => HeadAt::Decoded,
+        Some(Baseline::Mdlm) => HeadPositions::Masked,
+        Some(Baseline::MdlmLean) | None => HeadPositions::Decoded,
     };
     let workload =
         Workload { length, batch: args.batch, steps: args.steps, warmup: args.warmup, runs: args.runs, head_at };
     let baseline = args.baseline.map(|_| {
         let config = ModelConfig::Masked(config.masked_baseline());
         let network = Network::new(&config, &device);
-        anyhow::Ok((network.n_parameters(), network.folded().with_weights(weights)?, config))
+        anyhow::Ok((network.n_parameters(), network.folded().with_weight_dtype(weights)?, config))
     });
     let baseline = baseline.transpose()?;
     let mut models = vec![(&network, &config)];

@@ -26,13 +26,13 @@ use serde::{Deserialize, Serialize};
 
 /// What an order knows before a step.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct OrderContext<'a> {
     /// Tokens of the row in all.
     pub length: usize,
     /// Open positions, ascending; not empty.
     pub open: &'a [usize],
     /// How many of them the schedule wants decoded in this step, at least one.
-    pub due: usize,
+    pub n_to_decode: usize,
 }
 
 /// A token drawn at a position that an order looked at.
@@ -44,13 +44,13 @@ pub struct Candidate {
     pub token: u32,
     /// Its log-probability under the model, in nats.
     pub log_probability: f64,
-    /// The distribution there, if the order [asks](Order::needs_shapes) for it.
-    pub shape: Shape,
+    /// The distribution there, if the order [asks](Order::needs_stats) for it.
+    pub shape: LogitStats,
 }
 
 /// The shape of a distribution over tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Shape {
+pub struct LogitStats {
     /// Probability of the most probable token less that of the second.
     pub margin: f64,
     /// Entropy in nats.
@@ -61,22 +61,22 @@ pub struct Shape {
 pub trait Order: Send {
     /// Positions among `view.open` at which this step draws a token: the ones to decode, or candidates for it. Each costs
     /// what a decoded position costs.
-    fn look(&mut self, view: &View<'_>, rng: &mut dyn Rng) -> Vec<usize>;
+    fn look(&mut self, view: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize>;
 
     /// Which of the drawn candidates stay, by their indices; at least one. All, unless said otherwise.
-    fn keep(&mut self, view: &View<'_>, drawn: &[Candidate]) -> Vec<usize> {
+    fn keep(&mut self, view: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
         let _ = view;
         (0..drawn.len()).collect()
     }
 
     /// Whether [`keep`](Self::keep) reads the shapes of distributions; asked once, before the first step.
-    fn needs_shapes(&self) -> bool {
+    fn needs_stats(&self) -> bool {
         false
     }
 
     /// Whether the order decides how many positions a step decodes; the schedule's number of steps then says nothing. Asked
     /// once, before the first step.
-    fn sets_the_pace(&self) -> bool {
+    fn chooses_count(&self) -> bool {
         false
     }
 
@@ -102,17 +102,17 @@ pub enum OrderKind {
     /// Every 2^k-th position, then those between.
     Dilated,
     /// The most probable of the drawn tokens.
-    Confidence(Looked),
+    Confidence(CandidateLimit),
     /// The largest margin.
-    Margin(Looked),
+    Margin(CandidateLimit),
     /// The smallest entropy.
-    Entropy(Looked),
+    Entropy(CandidateLimit),
     /// As many of the smallest entropies as add up to no more than a bound, the largest of them not counted.
     EntropyBounded {
         /// The bound in nats.
         bound: f64,
         /// Where it looks.
-        looked: Looked,
+        looked: CandidateLimit,
     },
     /// Uniform, and each decoded token is forgotten before a step with this probability at most.
     Remask {
@@ -124,7 +124,7 @@ pub enum OrderKind {
 /// At how many open positions an order looks that chooses by what it sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Looked {
+pub enum CandidateLimit {
     /// At all.
     #[default]
     All,
@@ -147,7 +147,7 @@ impl OrderKind {
     ];
 
     /// The order with its candidates limited, where it has candidates.
-    pub fn looking_at(self, looked: Looked) -> Self {
+    pub fn with_candidates(self, looked: CandidateLimit) -> Self {
         match self {
             Self::Confidence(_) => Self::Confidence(looked),
             Self::Margin(_) => Self::Margin(looked),
@@ -209,10 +209,10 @@ impl FromStr for OrderKind {
             "sequential" => Self::Sequential,
             "low-discrepancy" => Self::LowDiscrepancy,
             "dilated" => Self::Dilated,
-            "confidence" => Self::Confidence(Looked::All),
-            "margin" => Self::Margin(Looked::All),
-            "entropy" => Self::Entropy(Looked::All),
-            "entropy-bounded" => Self::EntropyBounded { bound: 0.5, looked: Looked::All },
+            "confidence" => Self::Confidence(CandidateLimit::All),
+            "margin" => Self::Margin(CandidateLimit::All),
+            "entropy" => Self::Entropy(CandidateLimit::All),
+            "entropy-bounded" => Self::EntropyBounded { bound: 0.5, looked: CandidateLimit::All },
             "remask" => Self::Remask { rate: 0.05 },
             other => return Err(format!("{other} is no order; there are {}", Self::NAMES.join(", "))),
         })
@@ -258,7 +258,9 @@ impl OrderFlags {
         match self.candidates {
             None => Ok(order),
             Some(0) => Err("--candidates must be at least 1".into()),
-            Some(n) if order.looking_at(Looked::Some(n)) != order => Ok(order.looking_at(Looked::Some(n))),
+            Some(n) if order.with_candidates(CandidateLimit::Some(n)) != order => {
+                Ok(order.with_candidates(CandidateLimit::Some(n)))
+            }
             Some(_) => Err("--candidates belongs to the orders confidence, margin, entropy and entropy-bounded".into()),
         }
     }
@@ -273,8 +275,8 @@ fn van_der_corput(k: u64) -> f64 {
 struct Queue(Vec<usize>);
 
 impl Order for Queue {
-    fn look(&mut self, view: &View<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
-        self.0.split_off(self.0.len() - view.due.min(self.0.len()))
+    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+        self.0.split_off(self.0.len() - view.n_to_decode.min(self.0.len()))
     }
 }
 
@@ -285,11 +287,11 @@ fn draw_some(open: &[usize], n: usize, rng: &mut dyn Rng) -> Vec<usize> {
     index::sample(rng, open.len(), n).into_iter().map(|index| open[index]).collect()
 }
 
-impl Looked {
-    fn at(self, view: &View<'_>, rng: &mut dyn Rng) -> Vec<usize> {
+impl CandidateLimit {
+    fn at(self, view: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize> {
         match self {
             Self::All => view.open.to_vec(),
-            Self::Some(n) => draw_some(view.open, n.max(view.due), rng),
+            Self::Some(n) => draw_some(view.open, n.max(view.n_to_decode), rng),
         }
     }
 }
@@ -303,7 +305,7 @@ enum By {
 
 struct Chosen {
     by: By,
-    looked: Looked,
+    looked: CandidateLimit,
 }
 
 // Indices of the candidates, the best first; equals by position, so that the order of looking does not matter.
@@ -315,36 +317,36 @@ fn ranked(drawn: &[Candidate], score: impl Fn(&Candidate) -> f64) -> Vec<usize> 
 }
 
 impl Order for Chosen {
-    fn look(&mut self, view: &View<'_>, rng: &mut dyn Rng) -> Vec<usize> {
+    fn look(&mut self, view: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize> {
         self.looked.at(view, rng)
     }
 
-    fn keep(&mut self, view: &View<'_>, drawn: &[Candidate]) -> Vec<usize> {
+    fn keep(&mut self, view: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
         let mut ranking = ranked(drawn, |candidate| match self.by {
             By::Probability => candidate.log_probability,
             By::Margin => candidate.shape.margin,
             By::Entropy => -candidate.shape.entropy,
         });
-        ranking.truncate(view.due);
+        ranking.truncate(view.n_to_decode);
         ranking
     }
 
-    fn needs_shapes(&self) -> bool {
+    fn needs_stats(&self) -> bool {
         !matches!(self.by, By::Probability)
     }
 }
 
 struct EntropyBounded {
     bound: f64,
-    looked: Looked,
+    looked: CandidateLimit,
 }
 
 impl Order for EntropyBounded {
-    fn look(&mut self, view: &View<'_>, rng: &mut dyn Rng) -> Vec<usize> {
+    fn look(&mut self, view: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize> {
         self.looked.at(view, rng)
     }
 
-    fn keep(&mut self, _view: &View<'_>, drawn: &[Candidate]) -> Vec<usize> {
+    fn keep(&mut self, _view: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
         let mut ranking = ranked(drawn, |candidate| -candidate.shape.entropy);
         // In rising order the sum without the largest is the sum of those before.
         let mut before = 0.0;
@@ -360,11 +362,11 @@ impl Order for EntropyBounded {
         ranking
     }
 
-    fn needs_shapes(&self) -> bool {
+    fn needs_stats(&self) -> bool {
         true
     }
 
-    fn sets_the_pace(&self) -> bool {
+    fn chooses_count(&self) -> bool {
         true
     }
 }
@@ -374,8 +376,8 @@ struct Remask {
 }
 
 impl Order for Remask {
-    fn look(&mut self, view: &View<'_>, rng: &mut dyn Rng) -> Vec<usize> {
-        draw_some(view.open, view.due, rng)
+    fn look(&mut self, view: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize> {
+        draw_some(view.open, view.n_to_decode, rng)
     }
 
     // What the law of the decoded share allows: a token may leave only as often as another can come instead.
@@ -392,14 +394,14 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    fn decode(kind: OrderKind, open: &[usize], due: usize) -> Vec<usize> {
+    fn decode(kind: OrderKind, open: &[usize], n_to_decode: usize) -> Vec<usize> {
         let mut rng = StdRng::seed_from_u64(3);
         let mut order = kind.start(open, &mut rng);
         let (mut open, mut decoded) = (open.to_vec(), Vec::new());
         while !open.is_empty() {
-            let due = due.min(open.len());
-            let taken = order.look(&View { length: 100, open: &open, due }, &mut rng);
-            assert_eq!(taken.len(), due);
+            let n_to_decode = n_to_decode.min(open.len());
+            let taken = order.look(&OrderContext { length: 100, open: &open, n_to_decode }, &mut rng);
+            assert_eq!(taken.len(), n_to_decode);
             open.retain(|position| !taken.contains(position));
             decoded.extend(taken);
         }
@@ -443,7 +445,7 @@ mod tests {
             position,
             token: 0,
             log_probability: -entropy,
-            shape: Shape { margin: 1.0 - entropy, entropy },
+            shape: LogitStats { margin: 1.0 - entropy, entropy },
         };
         entropies.iter().enumerate().map(candidate).collect()
     }
@@ -451,13 +453,14 @@ mod tests {
     #[test]
     fn orders_that_choose_take_the_surest_and_no_more_than_are_due() {
         let drawn = candidates(&[0.5, 0.1, 0.9, 0.3]);
-        let view = View { length: 4, open: &[0, 1, 2, 3], due: 2 };
+        let view = OrderContext { length: 4, open: &[0, 1, 2, 3], n_to_decode: 2 };
         for kind in ["confidence", "margin", "entropy"] {
             let mut rng = StdRng::seed_from_u64(0);
             let mut order = kind.parse::<OrderKind>().unwrap().start(view.open, &mut rng);
             assert_eq!(order.look(&view, &mut rng), view.open);
             assert_eq!(order.keep(&view, &drawn), [1, 3], "{kind}");
-            let mut few = kind.parse::<OrderKind>().unwrap().looking_at(Looked::Some(3)).start(view.open, &mut rng);
+            let mut few =
+                kind.parse::<OrderKind>().unwrap().with_candidates(CandidateLimit::Some(3)).start(view.open, &mut rng);
             assert_eq!(few.look(&view, &mut rng).len(), 3);
         }
     }
@@ -465,9 +468,9 @@ mod tests {
     #[test]
     fn an_entropy_bound_counts_all_but_the_largest() {
         let drawn = candidates(&[0.5, 0.1, 0.9, 0.3]);
-        let view = View { length: 4, open: &[0, 1, 2, 3], due: 1 };
+        let view = OrderContext { length: 4, open: &[0, 1, 2, 3], n_to_decode: 1 };
         let keep = |bound| {
-            let mut order = EntropyBounded { bound, looked: Looked::All };
+            let mut order = EntropyBounded { bound, looked: CandidateLimit::All };
             order.keep(&view, &drawn)
         };
         assert_eq!(keep(0.0), [1]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use pgm_infer::bench::Measured;
-use pgm_model::checkpoint::write_file;
+use pgm_model::model_folder::write_file;
 use plotters::prelude::*;
 
 /// Draws a point for each step of each model, and the line through those of the first.

@@ -11,16 +11,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::denoiser::{Denoiser, RowState};
-use crate::draw::{DrawSettings, Drawn};
+use crate::denoiser::{CleanRow, Denoiser};
+use crate::draw::{DrawSettings, DrawnToken};
 use crate::error::said_by;
-use crate::logits::{Pick, Top};
-use crate::order::{Candidate, Order, OrderKind, Shape, View};
+use crate::logits::{PositionDraw, Top};
+use crate::order::{Candidate, LogitStats, Order, OrderContext, OrderKind};
 use crate::{InferError, Schedule};
 
 /// One row to sample: its length, its given tokens, its seed.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct SampleRequest {
     /// Tokens of the row in all. Positions beyond are neither decoded nor seen.
     pub length: usize,
     /// Positions and tokens that are clean from the start, BOS at position 0 among them.
@@ -31,7 +31,7 @@ pub struct Request {
 
 /// How to sample.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
+pub struct SampleSettings {
     /// Steps; fewer than the open positions decode several at once, more leave some steps empty.
     pub steps: usize,
     /// How many positions a step decodes.
@@ -44,7 +44,7 @@ pub struct Settings {
     pub alternatives: usize,
 }
 
-impl Settings {
+impl SampleSettings {
     /// Checks the ranges.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Settings {
 
 /// One sampled row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sampled {
+pub struct SampledRow {
     /// All tokens, by position. Positions that a stopped run left open hold the mask.
     pub tokens: Vec<u32>,
     /// Decoded positions in the order in which they came.
@@ -92,21 +92,21 @@ pub struct StepView<'a> {
     /// Network evaluations so far.
     pub n_evaluations: usize,
     /// What this step did to each row.
-    pub changes: &'a [Change],
+    pub changes: &'a [RowChange],
 }
 
 /// The rows, and how many network evaluations they took.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct SampleOutput {
     /// One for each request.
-    pub rows: Vec<Sampled>,
+    pub rows: Vec<SampledRow>,
     /// Network evaluations.
     pub n_evaluations: usize,
 }
 
 /// A row while it is sampled.
-pub struct Running {
-    state: RowState,
+pub struct SampleRow {
+    state: CleanRow,
     n_given: usize,
     // Open positions, ascending.
     open: Vec<usize>,
@@ -128,16 +128,16 @@ pub struct Running {
 struct Guarded {
     // Taken only as it goes.
     order: Option<Box<dyn Order>>,
-    needs_shapes: bool,
-    sets_the_pace: bool,
+    needs_stats: bool,
+    chooses_count: bool,
 }
 
 impl Guarded {
     fn new(start: impl FnOnce() -> Box<dyn Order>) -> Result<Self, InferError> {
         caught(|| {
             let order = start();
-            let (needs_shapes, sets_the_pace) = (order.needs_shapes(), order.sets_the_pace());
-            Self { order: Some(order), needs_shapes, sets_the_pace }
+            let (needs_stats, chooses_count) = (order.needs_stats(), order.chooses_count());
+            Self { order: Some(order), needs_stats, chooses_count }
         })
     }
 
@@ -161,15 +161,15 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, InferError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(panicked)
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for SampleRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("step", &self.step).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("SampleRow").field("step", &self.step).field("open", &self.open).finish_non_exhaustive()
     }
 }
 
 /// What a step did to one row.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Change {
+pub struct RowChange {
     /// Positions and tokens that it decoded.
     pub decoded: Vec<(usize, u32)>,
     /// Their log-probabilities, in nats.
@@ -180,12 +180,12 @@ pub struct Change {
     pub forgotten: Vec<usize>,
 }
 
-impl Running {
+impl SampleRow {
     /// A row about to be sampled.
     ///
     /// # Errors
     /// [`InferError::Setting`] and [`InferError::Request`] for what cannot be done.
-    pub fn new(request: &Request, settings: &Settings) -> Result<Self, InferError> {
+    pub fn new(request: &SampleRequest, settings: &SampleSettings) -> Result<Self, InferError> {
         Self::with_order(request, settings, |open, rng| settings.order.start(open, rng))
     }
 
@@ -194,8 +194,8 @@ impl Running {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_order(
-        request: &Request,
-        settings: &Settings,
+        request: &SampleRequest,
+        settings: &SampleSettings,
         start: impl FnOnce(&[usize], &mut ChaCha8Rng) -> Box<dyn Order>,
     ) -> Result<Self, InferError> {
         settings.validate()?;
@@ -217,7 +217,7 @@ impl Running {
         Ok(Self {
             n_given: positions.len(),
             n_open: open.len(),
-            state: RowState { length: request.length, positions, tokens },
+            state: CleanRow { length: request.length, positions, tokens },
             open,
             order,
             schedule: settings.schedule,
@@ -240,7 +240,7 @@ impl Running {
 
     /// Steps in all; an order that sets its own pace may need fewer.
     pub fn n_steps(&self) -> usize {
-        if self.order.sets_the_pace { self.n_open } else { self.schedule.n_steps(self.steps) }
+        if self.order.chooses_count { self.n_open } else { self.schedule.n_steps(self.steps) }
     }
 
     /// Whether nothing is left to do.
@@ -249,12 +249,12 @@ impl Running {
     }
 
     /// The row as it stands; what is open holds the mask.
-    pub fn sampled(&self, mask_index: usize) -> Sampled {
+    pub fn sampled(&self, mask_index: usize) -> SampledRow {
         let mut tokens = vec![mask_index as u32; self.state.length];
         for (&position, &token) in self.state.positions.iter().zip(&self.state.tokens) {
             tokens[position] = token;
         }
-        Sampled {
+        SampledRow {
             tokens,
             order: self.state.positions[self.n_given..].to_vec(),
             log_probabilities: self.log_probabilities.clone(),
@@ -272,16 +272,16 @@ impl Running {
         let decoded = &self.state.positions[self.n_given..];
         let forgotten = self.order.ask(|order| order.forget(decoded, shares, &mut self.rng))?;
         self.reopen(&forgotten)?;
-        let due = if self.order.sets_the_pace {
+        let n_to_decode = if self.order.chooses_count {
             1
         } else {
             self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
         };
         self.step += 1;
-        if due == 0 {
+        if n_to_decode == 0 {
             return Ok((forgotten, Vec::new(), 0));
         }
-        let view = View { length: self.state.length, open: &self.open, due };
+        let view = OrderContext { length: self.state.length, open: &self.open, n_to_decode };
         let looked = self.order.ask(|order| order.look(&view, &mut self.rng))?;
         let mut sorted = looked.clone();
         sorted.sort_unstable();
@@ -291,7 +291,7 @@ impl Running {
                 format!("an order must look at open positions, each once, at least one; it looked at {looked:?}");
             return Err(InferError::Request(message));
         }
-        Ok((forgotten, looked, due))
+        Ok((forgotten, looked, n_to_decode))
     }
 
     fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
@@ -319,25 +319,25 @@ impl Running {
     fn end(
         &mut self,
         looked: &[usize],
-        due: usize,
-        drawn: &[(Drawn, Shape)],
+        n_to_decode: usize,
+        drawn: &[(DrawnToken, LogitStats)],
         top: &[Top],
-    ) -> Result<Change, InferError> {
-        let candidate = |(&position, &(drawn, shape)): (&usize, &(Drawn, Shape))| Candidate {
+    ) -> Result<RowChange, InferError> {
+        let candidate = |(&position, &(drawn, shape)): (&usize, &(DrawnToken, LogitStats))| Candidate {
             position,
             token: drawn.class as u32,
             log_probability: drawn.log_probability,
             shape,
         };
         let candidates: Vec<Candidate> = looked.iter().zip(drawn).map(candidate).collect();
-        let view = View { length: self.state.length, open: &self.open, due };
+        let view = OrderContext { length: self.state.length, open: &self.open, n_to_decode };
         let mut kept = self.order.ask(|order| order.keep(&view, &candidates))?;
         kept.dedup();
         if kept.is_empty() || kept.iter().any(|&index| index >= candidates.len()) {
             let message = format!("an order must keep some of its {} candidates; it kept {kept:?}", candidates.len());
             return Err(InferError::Request(message));
         }
-        let mut change = Change::default();
+        let mut change = RowChange::default();
         for index in kept {
             let Candidate { position, token, log_probability, .. } = candidates[index];
             let Ok(place) = self.open.binary_search(&position) else {
@@ -363,9 +363,9 @@ impl Running {
 
 /// What a step did.
 #[derive(Debug)]
-pub struct Advanced {
+pub struct StepResult {
     /// To each row.
-    pub changes: Vec<Result<Change, InferError>>,
+    pub changes: Vec<Result<RowChange, InferError>>,
     /// Whether it took a network evaluation.
     pub evaluated: bool,
 }
@@ -378,20 +378,20 @@ pub struct Advanced {
 /// # Errors
 /// [`InferError::Device`] when the device fails, [`InferError::Request`] for a row that the denoiser did not
 /// [begin](Denoiser::row) and cannot sample.
-pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Advanced, InferError> {
-    let mut changes: Vec<Result<Change, InferError>> = rows.iter().map(|_| Ok(Change::default())).collect();
-    let (mut active, mut looked, mut due) = (Vec::new(), Vec::new(), Vec::new());
+pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow]) -> Result<StepResult, InferError> {
+    let mut changes: Vec<Result<RowChange, InferError>> = rows.iter().map(|_| Ok(RowChange::default())).collect();
+    let (mut active, mut looked, mut n_to_decode) = (Vec::new(), Vec::new(), Vec::new());
     for (index, row) in rows.iter_mut().enumerate() {
         if row.is_done() {
             continue;
         }
         match row.begin() {
             Ok((forgotten, positions, n_due)) => {
-                changes[index] = Ok(Change { forgotten, ..Change::default() });
+                changes[index] = Ok(RowChange { forgotten, ..RowChange::default() });
                 if !positions.is_empty() {
                     active.push(index);
                     looked.push(positions);
-                    due.push(n_due);
+                    n_to_decode.push(n_due);
                 }
             }
             Err(error) => {
@@ -401,19 +401,19 @@ pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Adv
         }
     }
     if active.is_empty() {
-        return Ok(Advanced { changes, evaluated: false });
+        return Ok(StepResult { changes, evaluated: false });
     }
-    let states: Vec<&RowState> = active.iter().map(|&index| &rows[index].state).collect();
+    let states: Vec<&CleanRow> = active.iter().map(|&index| &rows[index].state).collect();
     let positions: Vec<&[usize]> = looked.iter().map(Vec::as_slice).collect();
     let logits = denoiser.logits(&states, &positions)?;
     // One uniform for each position, taken in order from the row's own stream.
     let mut picks = Vec::new();
     for (place, &index) in active.iter().enumerate() {
         let rng = &mut rows[index].rng;
-        picks.extend((0..looked[place].len()).map(|k| Pick { row: place, index: k, uniform: rng.random() }));
+        picks.extend((0..looked[place].len()).map(|k| PositionDraw { row: place, index: k, uniform: rng.random() }));
     }
     let mask_index = denoiser.mask_index();
-    let mut drawn: Vec<Option<Drawn>> = vec![None; picks.len()];
+    let mut drawn: Vec<Option<DrawnToken>> = vec![None; picks.len()];
     let mut settings: Vec<DrawSettings> = Vec::new();
     for &index in &active {
         if !settings.contains(&rows[index].draw) {
@@ -424,35 +424,35 @@ pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Adv
     for settings in settings {
         let members: Vec<usize> =
             (0..picks.len()).filter(|&pick| rows[active[picks[pick].row]].draw == settings).collect();
-        let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
+        let some: Vec<PositionDraw> = members.iter().map(|&pick| picks[pick]).collect();
         let found = logits.draw(&some, mask_index, &settings)?;
         members.into_iter().zip(found).for_each(|(pick, found)| drawn[pick] = Some(found));
     }
-    let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
-    let looks_at_shapes = |pick: &Pick| rows[active[pick.row]].order.needs_shapes;
+    let drawn: Vec<DrawnToken> = drawn.into_iter().flatten().collect();
+    let looks_at_shapes = |pick: &PositionDraw| rows[active[pick.row]].order.needs_stats;
     let members: Vec<usize> = (0..picks.len()).filter(|&pick| looks_at_shapes(&picks[pick])).collect();
-    let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
-    let mut shapes = vec![Shape::default(); picks.len()];
+    let some: Vec<PositionDraw> = members.iter().map(|&pick| picks[pick]).collect();
+    let mut shapes = vec![LogitStats::default(); picks.len()];
     members.into_iter().zip(logits.shapes(&some, mask_index)?).for_each(|(pick, shape)| shapes[pick] = shape);
     let n_alternatives = active.iter().map(|&index| rows[index].n_alternatives).max().unwrap_or(0);
     let members: Vec<usize> =
         (0..picks.len()).filter(|&pick| rows[active[picks[pick].row]].n_alternatives > 0).collect();
-    let some: Vec<Pick> = members.iter().map(|&pick| picks[pick]).collect();
+    let some: Vec<PositionDraw> = members.iter().map(|&pick| picks[pick]).collect();
     let mut top: Vec<Top> = vec![Vec::new(); picks.len()];
     members.into_iter().zip(logits.top(&some, n_alternatives, mask_index)?).for_each(|(pick, best)| top[pick] = best);
-    let drawn: Vec<(Drawn, Shape)> = drawn.into_iter().zip(shapes).collect();
+    let drawn: Vec<(DrawnToken, LogitStats)> = drawn.into_iter().zip(shapes).collect();
     let mut start = 0;
     for (place, &index) in active.iter().enumerate() {
         let of_row = start..start + looked[place].len();
         start = of_row.end;
-        let ended = rows[index].end(&looked[place], due[place], &drawn[of_row.clone()], &top[of_row]);
+        let ended = rows[index].end(&looked[place], n_to_decode[place], &drawn[of_row.clone()], &top[of_row]);
         rows[index].failed = ended.is_err();
         changes[index] = match (ended, &mut changes[index]) {
-            (Ok(change), Ok(begun)) => Ok(Change { forgotten: std::mem::take(&mut begun.forgotten), ..change }),
+            (Ok(change), Ok(begun)) => Ok(RowChange { forgotten: std::mem::take(&mut begun.forgotten), ..change }),
             (ended, _) => ended,
         };
     }
-    Ok(Advanced { changes, evaluated: true })
+    Ok(StepResult { changes, evaluated: true })
 }
 
 /// Samples all requests together. `observe` runs after each step and can stop the run, which then returns what it has.
@@ -464,16 +464,16 @@ pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut Running]) -> Result<Adv
 /// device fails.
 pub fn sample(
     denoiser: &dyn Denoiser,
-    requests: &[Request],
-    settings: &Settings,
+    requests: &[SampleRequest],
+    settings: &SampleSettings,
     observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
-) -> Result<Outcome, InferError> {
+) -> Result<SampleOutput, InferError> {
     let mut rows = requests.iter().map(|request| denoiser.row(request, settings)).collect::<Result<Vec<_>, _>>()?;
-    let n_steps = rows.iter().map(Running::n_steps).max().unwrap_or(0);
+    let n_steps = rows.iter().map(SampleRow::n_steps).max().unwrap_or(0);
     let (mut step, mut n_evaluations) = (0, 0);
     while rows.iter().any(|row| !row.is_done()) {
-        let mut all: Vec<&mut Running> = rows.iter_mut().collect();
-        let Advanced { changes, evaluated } = advance(denoiser, &mut all)?;
+        let mut all: Vec<&mut SampleRow> = rows.iter_mut().collect();
+        let StepResult { changes, evaluated } = advance(denoiser, &mut all)?;
         let changes = changes.into_iter().collect::<Result<Vec<_>, _>>()?;
         step += 1;
         n_evaluations += usize::from(evaluated);
@@ -483,14 +483,14 @@ pub fn sample(
         }
     }
     let mask_index = denoiser.mask_index();
-    Ok(Outcome { rows: rows.iter().map(|row| row.sampled(mask_index)).collect(), n_evaluations })
+    Ok(SampleOutput { rows: rows.iter().map(|row| row.sampled(mask_index)).collect(), n_evaluations })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Logits;
-    use crate::order::Looked;
+    use crate::order::CandidateLimit;
     use proptest::prelude::*;
     use std::cell::RefCell;
 
@@ -503,7 +503,7 @@ mod tests {
     }
 
     impl Denoiser for Fake {
-        fn logits(&self, rows: &[&RowState], positions: &[&[usize]]) -> Result<Logits, InferError> {
+        fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
             let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
             let mut values = vec![f32::NAN; rows.len() * n_positions * CLASSES];
             for (row, (state, positions)) in rows.iter().zip(positions).enumerate() {
@@ -526,16 +526,16 @@ mod tests {
         }
     }
 
-    fn requests() -> impl Strategy<Value = Vec<Request>> {
+    fn requests() -> impl Strategy<Value = Vec<SampleRequest>> {
         let row = (1..30_usize, any::<u64>(), any::<u64>()).prop_map(|(length, seed, pattern)| {
             let is_given = |position: &usize| *position == 0 || pattern >> (position % 64) & 3 == 0;
             let given = (0..length).filter(is_given).map(|position| (position, position as u32 % 5)).collect();
-            Request { length, given, seed }
+            SampleRequest { length, given, seed }
         });
         prop::collection::vec(row, 1..5)
     }
 
-    fn settings() -> impl Strategy<Value = Settings> {
+    fn settings() -> impl Strategy<Value = SampleSettings> {
         let schedule = prop_oneof![Just(Schedule::Uniform), Just(Schedule::Binomial)];
         let draw = prop_oneof![
             Just(DrawSettings::default()),
@@ -543,17 +543,17 @@ mod tests {
             Just(DrawSettings { temperature: 0.7, top_k: 3, top_p: 0.9 }),
         ];
         let order = prop::sample::select(&OrderKind::NAMES[..]).prop_map(|name| name.parse::<OrderKind>().unwrap());
-        let looked = prop_oneof![Just(Looked::All), (1..9_usize).prop_map(Looked::Some)];
-        (1..40_usize, schedule, order, looked, draw).prop_map(|(steps, schedule, order, looked, draw)| Settings {
+        let looked = prop_oneof![Just(CandidateLimit::All), (1..9_usize).prop_map(CandidateLimit::Some)];
+        (1..40_usize, schedule, order, looked, draw).prop_map(|(steps, schedule, order, looked, draw)| SampleSettings {
             steps,
             schedule,
-            order: order.looking_at(looked),
+            order: order.with_candidates(looked),
             draw,
-            ..Settings::default()
+            ..SampleSettings::default()
         })
     }
 
-    fn run(requests: &[Request], settings: &Settings) -> (Outcome, Vec<usize>) {
+    fn run(requests: &[SampleRequest], settings: &SampleSettings) -> (SampleOutput, Vec<usize>) {
         let fake = Fake::default();
         let outcome = sample(&fake, requests, settings, &mut |_| ControlFlow::Continue(())).unwrap();
         (outcome, fake.asked.into_inner())
@@ -605,18 +605,18 @@ mod tests {
         fn rows_that_join_and_leave_a_batch_between_steps_get_the_tokens_they_get_alone(
             rows in prop::collection::vec((requests(), settings(), 0..12_usize), 1..6)
         ) {
-            let rows: Vec<(Request, Settings, usize)> =
+            let rows: Vec<(SampleRequest, SampleSettings, usize)> =
                 rows.into_iter().map(|(mut requests, settings, when)| (requests.remove(0), settings, when)).collect();
             let fake = Fake::default();
-            let mut running: Vec<(usize, Running)> = Vec::new();
-            let mut found: Vec<Option<Sampled>> = vec![None; rows.len()];
+            let mut running: Vec<(usize, SampleRow)> = Vec::new();
+            let mut found: Vec<Option<SampledRow>> = vec![None; rows.len()];
             for step in 0.. {
                 for (index, (request, settings, when)) in rows.iter().enumerate() {
                     if *when == step {
-                        running.push((index, Running::new(request, settings).unwrap()));
+                        running.push((index, SampleRow::new(request, settings).unwrap()));
                     }
                 }
-                let mut together: Vec<&mut Running> = running.iter_mut().map(|(_, row)| row).collect();
+                let mut together: Vec<&mut SampleRow> = running.iter_mut().map(|(_, row)| row).collect();
                 advance(&fake, &mut together).unwrap();
                 for (index, row) in running.extract_if(.., |(_, row)| row.is_done()) {
                     found[index] = Some(row.sampled(CLASSES - 1));
@@ -633,24 +633,24 @@ mod tests {
     }
 
     // Looks where it must not.
-    struct Wrong(fn(&View<'_>) -> Vec<usize>, Vec<usize>);
+    struct Wrong(fn(&OrderContext<'_>) -> Vec<usize>, Vec<usize>);
 
     impl Order for Wrong {
-        fn look(&mut self, view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
             (self.0)(view)
         }
 
-        fn keep(&mut self, _view: &View<'_>, _drawn: &[Candidate]) -> Vec<usize> {
+        fn keep(&mut self, _view: &OrderContext<'_>, _drawn: &[Candidate]) -> Vec<usize> {
             self.1.clone()
         }
     }
 
     #[test]
     fn an_order_that_does_what_it_must_not_is_an_error() {
-        let ask = |look: fn(&View<'_>) -> Vec<usize>, keep: &[usize]| {
-            let settings = Settings { steps: 2, ..Settings::default() };
+        let ask = |look: fn(&OrderContext<'_>) -> Vec<usize>, keep: &[usize]| {
+            let settings = SampleSettings { steps: 2, ..SampleSettings::default() };
             let keep = keep.to_vec();
-            let mut row = Running::with_order(&request(6, 0), &settings, |_, _| Box::new(Wrong(look, keep))).unwrap();
+            let mut row = SampleRow::with_order(&request(6, 0), &settings, |_, _| Box::new(Wrong(look, keep))).unwrap();
             let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
             assert!(row.is_done());
             changes.into_iter().next().unwrap().unwrap_err().to_string()
@@ -663,13 +663,13 @@ mod tests {
         assert!(ask(|view| view.open.to_vec(), &[1, 0, 1]).contains("twice"));
     }
 
-    fn request(length: usize, seed: u64) -> Request {
-        Request { length, given: vec![(0, 0)], seed }
+    fn request(length: usize, seed: u64) -> SampleRequest {
+        SampleRequest { length, given: vec![(0, 0)], seed }
     }
 
     #[test]
     fn seeds_differ_and_repeat() {
-        let settings = Settings { steps: 5, ..Settings::default() };
+        let settings = SampleSettings { steps: 5, ..SampleSettings::default() };
         let tokens = |seed| run(&[request(40, seed)], &settings).0.rows[0].tokens.clone();
         assert_eq!(tokens(1), tokens(1));
         assert_ne!(tokens(1), tokens(2));
@@ -677,9 +677,9 @@ mod tests {
 
     #[test]
     fn empty_steps_cost_no_evaluation_and_a_callback_stops_the_run() {
-        let settings = Settings { steps: 500, ..Settings::default() };
+        let settings = SampleSettings { steps: 500, ..SampleSettings::default() };
         assert_eq!(run(&[request(11, 3)], &settings).0.n_evaluations, 10);
-        let settings = Settings { steps: 5, ..Settings::default() };
+        let settings = SampleSettings { steps: 5, ..SampleSettings::default() };
         let mut seen = Vec::new();
         let outcome = sample(&Fake::default(), &[request(11, 3)], &settings, &mut |view| {
             seen.extend(view.changes[0].decoded.clone());
@@ -694,15 +694,15 @@ mod tests {
 
     #[test]
     fn impossible_requests_are_named() {
-        let ask = |request: Request, steps| {
-            let settings = Settings { steps, ..Settings::default() };
+        let ask = |request: SampleRequest, steps| {
+            let settings = SampleSettings { steps, ..SampleSettings::default() };
             let observe = &mut |_: &StepView| ControlFlow::Continue(());
             sample(&Fake::default(), &[request], &settings, observe).unwrap_err().to_string()
         };
         assert!(ask(request(4, 0), 0).contains("--steps 0"));
-        let twice = Request { given: vec![(0, 1), (0, 2)], ..request(4, 0) };
+        let twice = SampleRequest { given: vec![(0, 1), (0, 2)], ..request(4, 0) };
         assert!(ask(twice, 1).contains("position 0 is given twice"));
-        let outside = Request { given: vec![(4, 1)], ..request(4, 0) };
+        let outside = SampleRequest { given: vec![(4, 1)], ..request(4, 0) };
         assert!(ask(outside, 1).contains("position 4 is given, but the row has 4 tokens"));
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::engine::Options;
-use pgm_infer::serve::{Limits, Phase, Server, local_only, router};
+use pgm_infer::engine::EngineOptions;
+use pgm_infer::serve::{Limits, Server, ServerPhase, local_only, router};
 use pgm_infer::{Engine, TextModel};
 use tokio::net::TcpListener;
 
@@ -95,7 +95,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
         let (server, device, options) = (
             Arc::clone(server),
             args.device.clone(),
-            Options { weights: args.weights.weights(), max_batch: args.max_batch, watch: None },
+            EngineOptions { weights: args.weights.weights(), max_batch: args.max_batch, watch: None },
         );
         move || load(&server, &device, &options, &models)
     });
@@ -120,7 +120,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
         ended = &mut serving => return ended?.context("the server ended"),
     }
     say(&format!("stopping: requests in work have {} s; a second signal ends them at once", args.grace));
-    server.set_phase(Phase::Draining);
+    server.set_phase(ServerPhase::Draining);
     let _ = stop.send(true);
     tokio::select! {
         ended = &mut serving => return ended?.context("the server ended"),
@@ -137,17 +137,22 @@ async fn cut(
     stop: &tokio::sync::watch::Sender<bool>,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
 ) {
-    server.set_phase(Phase::Cut);
+    server.set_phase(ServerPhase::Cut);
     let _ = stop.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
 }
 
-fn load(server: &Server, device: &DeviceName, options: &Options, models: &[(PathBuf, String)]) -> anyhow::Result<()> {
+fn load(
+    server: &Server,
+    device: &DeviceName,
+    options: &EngineOptions,
+    models: &[(PathBuf, String)],
+) -> anyhow::Result<()> {
     let (device, device_name) = device.open().map_err(|message| anyhow!(message))?;
     for (folder, name) in models {
         let model = TextModel::load(folder, &device)?;
         let size = model.n_parameters();
-        let options = Options { watch: Some(server.metrics().watch(name)), ..options.clone() };
+        let options = EngineOptions { watch: Some(server.metrics().watch(name)), ..options.clone() };
         server.add(name, Engine::new(model, &options)?);
         say(&format!("model {name}: {size} parameters on {device_name}"));
     }

@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::Device;
-use pgm_model::checkpoint::{self, GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::config::MAX_LENGTH;
-use pgm_model::{ModelConfig, Network, WeightType};
+use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::{ModelConfig, Network, WeightDtype};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::causal::CausalDenoiser;
-use crate::denoiser::{Denoiser, FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
-use crate::sampler::{Outcome, Request, Settings, StepView, sample};
+use crate::denoiser::{Denoiser, FullDenoiser, HeadPositions, MaskedDenoiser, PartitionDenoiser};
+use crate::sampler::{SampleOutput, SampleRequest, SampleSettings, StepView, sample};
 use crate::template::Part;
 use crate::{DrawSettings, InferError};
 
@@ -48,7 +48,7 @@ impl GenerationConfig {
 
 /// By which route a partition model is sampled; the baselines have only one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Route {
+pub enum SamplingPath {
     /// Only clean tokens are processed.
     #[default]
     Clean,
@@ -86,15 +86,15 @@ impl TextModel {
     /// # Errors
     /// Says which file cannot be used, and when the tokenizer is another model's.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
-        Self::load_watched(folder, device, &|_| ())
+        Self::load_with_progress(folder, device, &|_| ())
     }
 
     /// As [`load`](Self::load); `watch` is told again and again what share of the weights is read, from 0 to 1.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_watched(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
-        let (config, network) = checkpoint::load_watched(folder, device, watch)?;
+    pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let (config, network) = model_folder::load_with_progress(folder, device, watch)?;
         let path = folder.join(TOKENIZER_FILE);
         let unreadable = |problem: String| InferError::File { path: path.clone(), problem };
         let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
@@ -109,12 +109,12 @@ impl TextModel {
         Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
     }
 
-    /// A model of the contents of a folder's files; `watch` as in [`load_watched`](Self::load_watched).
+    /// A model of the contents of a folder's files; `watch` as in [`load_with_progress`](Self::load_with_progress).
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn from_bytes(files: &ModelBytes<'_>, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
-        let (config, network) = checkpoint::load_bytes(files.config, files.weights, device, watch)?;
+        let (config, network) = model_folder::load_bytes(files.config, files.weights, device, watch)?;
         let unreadable = |name: &str, problem: String| InferError::File { path: name.into(), problem };
         let tokenizer = Tokenizer::from_bytes(files.tokenizer)
             .map_err(|error| unreadable("the tokenizer's bytes", error.to_string()))?;
@@ -147,12 +147,12 @@ impl TextModel {
         Ok(Self { config, network: network.folded(), n_parameters, tokenizer, generation, device: device.clone() })
     }
 
-    /// The model with its weights in another type, see [`Network::with_weights`].
+    /// The model with its weights in another type, see [`Network::with_weight_dtype`].
     ///
     /// # Errors
     /// [`InferError::Model`] when the device or the model cannot do it.
-    pub fn with_weights(self, weights: WeightType) -> Result<Self, InferError> {
-        Ok(Self { network: self.network.with_weights(weights)?, ..self })
+    pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, InferError> {
+        Ok(Self { network: self.network.with_weight_dtype(weights)?, ..self })
     }
 
     /// The configuration.
@@ -223,7 +223,7 @@ impl TextModel {
     ///
     /// # Errors
     /// [`InferError::Request`] when the parts do not fit into `length` or leave nothing to fill in.
-    pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<Request, InferError> {
+    pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<SampleRequest, InferError> {
         self.request_within(self.config.backbone().length, parts, length, seed)
     }
 
@@ -234,7 +234,7 @@ impl TextModel {
         parts: &[Part],
         length: Option<usize>,
         seed: u64,
-    ) -> Result<Request, InferError> {
+    ) -> Result<SampleRequest, InferError> {
         let texts = parts.iter().map(|part| match part {
             Part::Text(text) => self.encode(text),
             Part::Blank(_) | Part::Free => Ok(Vec::new()),
@@ -281,7 +281,7 @@ impl TextModel {
             let message = format!("the text fills all {length} tokens; give a larger --length or a blank");
             return Err(InferError::Request(message));
         }
-        Ok(Request { length, given, seed })
+        Ok(SampleRequest { length, given, seed })
     }
 
     /// Samples requests together; see [`sample`].
@@ -290,22 +290,22 @@ impl TextModel {
     /// As [`sample`].
     pub fn generate(
         &self,
-        requests: &[Request],
-        settings: &Settings,
-        route: Route,
+        requests: &[SampleRequest],
+        settings: &SampleSettings,
+        route: SamplingPath,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
-    ) -> Result<Outcome, InferError> {
+    ) -> Result<SampleOutput, InferError> {
         self.source().generate(requests, settings, route, observe)
     }
 
     /// What gives the logits of a step, for a loop of one's own around [`advance`](crate::sampler::advance). Only partition
     /// models have two routes.
-    pub fn denoiser(&self, route: Route) -> Box<dyn Denoiser + '_> {
+    pub fn denoiser(&self, route: SamplingPath) -> Box<dyn Denoiser + '_> {
         self.source().denoiser(route)
     }
 
-    fn source(&self) -> Source<'_> {
-        Source { network: &self.network, config: &self.config, device: &self.device }
+    fn source(&self) -> NetworkHandle<'_> {
+        NetworkHandle { network: &self.network, config: &self.config, device: &self.device }
     }
 }
 
@@ -325,7 +325,7 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, config: &ModelConfig, origin: &str
 
 /// A network with what sampling needs to know of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct NetworkHandle<'a> {
     /// The network.
     pub network: &'a Network,
     /// Its configuration.
@@ -334,18 +334,20 @@ pub struct Source<'a> {
     pub device: &'a Device,
 }
 
-impl<'a> Source<'a> {
+impl<'a> NetworkHandle<'a> {
     /// What gives the logits of a step.
-    pub fn denoiser(&self, route: Route) -> Box<dyn Denoiser + 'a> {
+    pub fn denoiser(&self, route: SamplingPath) -> Box<dyn Denoiser + 'a> {
         let Self { network, config, device } = *self;
         let mask_index = config.backbone().mask_index;
         match (network, route) {
             (Network::Autoregressive(model), _) => Box::new(CausalDenoiser::new(model, device, mask_index)),
             (Network::Masked(model), _) => {
-                Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadAt::Decoded })
+                Box::new(MaskedDenoiser { model, device, mask_index, head_at: HeadPositions::Decoded })
             }
-            (Network::Partition(model), Route::Clean) => Box::new(PartitionDenoiser { model, device, mask_index }),
-            (Network::Partition(model), Route::Full) => Box::new(FullDenoiser { model, device, mask_index }),
+            (Network::Partition(model), SamplingPath::Clean) => {
+                Box::new(PartitionDenoiser { model, device, mask_index })
+            }
+            (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser { model, device, mask_index }),
         }
     }
 
@@ -355,11 +357,11 @@ impl<'a> Source<'a> {
     /// As [`sample`].
     pub fn generate(
         &self,
-        requests: &[Request],
-        settings: &Settings,
-        route: Route,
+        requests: &[SampleRequest],
+        settings: &SampleSettings,
+        route: SamplingPath,
         observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
-    ) -> Result<Outcome, InferError> {
+    ) -> Result<SampleOutput, InferError> {
         sample(self.denoiser(route).as_ref(), requests, settings, observe)
     }
 }

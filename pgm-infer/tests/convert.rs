@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgm_model::checkpoint::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use pgm_model::model_folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 
 fn lightning() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgm-model/tests/golden/lightning")

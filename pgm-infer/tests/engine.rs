@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgm_infer::engine::{Engine, Event, Finish, Options, Task, Text};
-use pgm_infer::order::{Candidate, Looked, Order, View};
-use pgm_infer::{DrawSettings, InferError, OrderKind, Sampled, Schedule, Settings};
+use pgm_infer::engine::{Engine, EngineOptions, Finish, Task, TaskEvent, TaskInput};
+use pgm_infer::order::{Candidate, CandidateLimit, Order, OrderContext};
+use pgm_infer::{DrawSettings, InferError, OrderKind, SampleSettings, SampledRow, Schedule};
 use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,16 +17,16 @@ mod common;
 use common::{VOCAB, backbone, failing_model, model, partition};
 
 fn engine(max_batch: usize) -> Engine {
-    Engine::new(model(&partition()), &Options { max_batch, ..Options::default() }).unwrap()
+    Engine::new(model(&partition()), &EngineOptions { max_batch, ..EngineOptions::default() }).unwrap()
 }
 
 fn task(text: &str, steps: usize, seed: u64) -> Task {
-    let mut task = Task::new(Text::Prompt(text.into()));
+    let mut task = Task::new(TaskInput::Prompt(text.into()));
     (task.settings.steps, task.seed) = (steps, seed);
     task
 }
 
-fn quiet(_: &Event) -> ControlFlow<()> {
+fn quiet(_: &TaskEvent) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -68,25 +68,25 @@ fn random_task(rng: &mut StdRng) -> Task {
         }
     }
     let name = OrderKind::NAMES[rng.random_range(0..OrderKind::NAMES.len())];
-    let looked = if rng.random_bool(0.5) { Looked::All } else { Looked::Some(rng.random_range(1..9)) };
+    let looked = if rng.random_bool(0.5) { CandidateLimit::All } else { CandidateLimit::Some(rng.random_range(1..9)) };
     let draws = [
         DrawSettings::default(),
         DrawSettings { temperature: 0.0, ..DrawSettings::default() },
         DrawSettings { temperature: 0.7, top_k: 5, top_p: 0.9 },
     ];
-    let settings = Settings {
+    let settings = SampleSettings {
         steps: rng.random_range(1..30),
         schedule: if rng.random_bool(0.5) { Schedule::Uniform } else { Schedule::Binomial },
-        order: name.parse::<OrderKind>().unwrap().looking_at(looked),
+        order: name.parse::<OrderKind>().unwrap().with_candidates(looked),
         draw: draws[rng.random_range(0..draws.len())],
-        ..Settings::default()
+        ..SampleSettings::default()
     };
-    let mut task = Task::new(Text::Tokens { given, length });
+    let mut task = Task::new(TaskInput::Tokens { given, length });
     (task.settings, task.seed, task.n) = (settings, rng.random(), rng.random_range(1..3));
     task
 }
 
-fn sampled(engine: &Engine, task: &Task) -> Vec<Sampled> {
+fn sampled(engine: &Engine, task: &Task) -> Vec<SampledRow> {
     let answers = engine.generate(task.clone(), &mut quiet).unwrap();
     answers.into_iter().map(|answer| answer.sampled).collect()
 }
@@ -99,7 +99,7 @@ fn random_continuation(rng: &mut StdRng) -> Task {
     let mut given: Vec<(usize, u32)> = (0..n_given).map(|position| (position, word)).collect();
     given[0].1 = backbone().bos_index as u32;
     let mut task = random_task(rng);
-    (task.text, task.settings.order) = (Text::Tokens { given, length }, OrderKind::Uniform);
+    (task.text, task.settings.order) = (TaskInput::Tokens { given, length }, OrderKind::Uniform);
     task
 }
 
@@ -121,7 +121,8 @@ fn masked_rows_share_evaluations_and_keep_the_tokens_they_get_alone() {
 #[allow(clippy::print_stdout)]
 fn mixtures(n: usize, config: &ModelConfig, random_task: impl Fn(&mut StdRng) -> Task) {
     let mut rng = StdRng::seed_from_u64(11);
-    let engine = |max_batch| Engine::new(model(config), &Options { max_batch, ..Options::default() }).unwrap();
+    let engine =
+        |max_batch| Engine::new(model(config), &EngineOptions { max_batch, ..EngineOptions::default() }).unwrap();
     let (together, alone) = (engine(8), engine(1));
     let (mut n_rows, mut n_ties) = (0, 0);
     for _ in 0..n {
@@ -137,12 +138,12 @@ fn mixtures(n: usize, config: &ModelConfig, random_task: impl Fn(&mut StdRng) ->
             })
             .collect();
         for (task, events) in tasks.iter().zip(streams) {
-            let mut found: Vec<Option<Sampled>> = vec![None; task.n];
+            let mut found: Vec<Option<SampledRow>> = vec![None; task.n];
             for event in events {
                 match event {
-                    Event::Done(answer) => found[answer.index] = Some(answer.sampled),
-                    Event::Failed { error, .. } => panic!("{error}"),
-                    Event::Step { .. } => {}
+                    TaskEvent::Done(answer) => found[answer.index] = Some(answer.sampled),
+                    TaskEvent::Failed { error, .. } => panic!("{error}"),
+                    TaskEvent::Step { .. } => {}
                 }
             }
             for (found, expected) in found.into_iter().zip(sampled(&alone, task)) {
@@ -174,11 +175,11 @@ fn events_tell_every_step_and_then_the_answer() {
     let mut answers = 0;
     for event in engine.events(task).unwrap() {
         match event {
-            Event::Step { index, step, n_steps, change } => {
+            TaskEvent::Step { index, step, n_steps, change } => {
                 assert!(step <= n_steps && n_steps == 7);
                 tokens[index].extend(change.decoded);
             }
-            Event::Done(answer) => {
+            TaskEvent::Done(answer) => {
                 answers += 1;
                 assert_eq!(
                     (answer.finish.clone(), answer.steps, answer.seed),
@@ -189,7 +190,7 @@ fn events_tell_every_step_and_then_the_answer() {
                     tokens[answer.index].iter().all(|(&position, &token)| answer.sampled.tokens[position] == token);
                 assert!(told);
             }
-            Event::Failed { error, .. } => panic!("{error}"),
+            TaskEvent::Failed { error, .. } => panic!("{error}"),
         }
     }
     assert_eq!(answers, 3);
@@ -200,15 +201,15 @@ fn who_stops_listening_cancels_and_others_go_on() {
     let engine = engine(2);
     let mut events = engine.events(task("w1", 20, 1)).unwrap();
     let other = engine.events(task("w2", 20, 2)).unwrap();
-    assert!(matches!(events.next(), Some(Event::Step { .. })));
+    assert!(matches!(events.next(), Some(TaskEvent::Step { .. })));
     drop(events);
     let last = other.last();
-    assert!(matches!(last, Some(Event::Done(answer)) if answer.finish == Finish::Complete));
+    assert!(matches!(last, Some(TaskEvent::Done(answer)) if answer.finish == Finish::Complete));
     // By a listener's word, with what there is by then.
     let (sender, answers) = std::sync::mpsc::channel();
     let mut n = 0;
     let listener = move |event| match event {
-        Event::Step { .. } => {
+        TaskEvent::Step { .. } => {
             n += 1;
             if n == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
@@ -218,7 +219,7 @@ fn who_stops_listening_cancels_and_others_go_on() {
         }
     };
     engine.submit(task("w1", 20, 1), Box::new(listener)).unwrap();
-    let Ok(Event::Done(answer)) = answers.recv() else { panic!("a cancelled task is answered") };
+    let Ok(TaskEvent::Done(answer)) = answers.recv() else { panic!("a cancelled task is answered") };
     assert!(answer.finish == Finish::Cancelled && answer.steps == 3 && !answer.sampled.complete, "{answer:?}");
 }
 
@@ -248,7 +249,7 @@ fn a_stop_string_ends_and_cuts_the_text() {
     assert!(cut.steps < whole.steps, "it ends before all is decoded");
     // A row without BOS may draw it; nothing is given then, and any text may end it.
     for seed in 0..40 {
-        let mut task = Task::new(Text::Tokens { given: vec![(5, 1)], length: 8 });
+        let mut task = Task::new(TaskInput::Tokens { given: vec![(5, 1)], length: 8 });
         (task.settings.steps, task.seed, task.stop) = (3, seed, vec!["w".into()]);
         assert!(matches!(engine.generate(task, &mut quiet).unwrap()[0].finish, Finish::Stop(_) | Finish::Complete));
     }
@@ -259,7 +260,7 @@ fn a_stop_string_ends_and_cuts_the_text() {
 fn a_stop_string_cuts_each_blank_and_given_text_stays() {
     let engine = engine(1);
     let fill = |stop: Vec<String>| {
-        let mut task = Task::new(Text::Template("w1 {6} w2 {6} w3".into(), 2));
+        let mut task = Task::new(TaskInput::Template("w1 {6} w2 {6} w3".into(), 2));
         (task.settings.steps, task.seed, task.stop) = (12, 3, stop);
         task.settings.order = OrderKind::Sequential;
         engine.generate(task, &mut quiet).unwrap().remove(0)
@@ -281,7 +282,7 @@ fn a_stop_string_cuts_each_blank_and_given_text_stays() {
 fn free_blanks_share_the_room_and_given_text_stays() {
     let engine = engine(1);
     let fill = |template: &str, length| {
-        let mut task = Task::new(Text::Template(template.into(), 2));
+        let mut task = Task::new(TaskInput::Template(template.into(), 2));
         (task.length, task.settings.steps) = (length, 4);
         engine
             .generate(task, &mut quiet)
@@ -303,10 +304,10 @@ fn what_cannot_be_done_is_said_at_once() {
     assert!(refuse(Task { n: 0, ..task("w1", 1, 0) }).contains("-n 0"));
     assert!(refuse(Task { stop: vec![String::new()], ..task("w1", 1, 0) }).contains("stop string"));
     assert!(refuse(Task { length: Some(2), ..task("w1 w2 w3", 1, 0) }).contains("--length is 2"));
-    let long = Task::new(Text::Template("w1 {500} w2".into(), 8));
+    let long = Task::new(TaskInput::Template("w1 {500} w2".into(), 8));
     assert!(refuse(long.clone()).contains("need 503 tokens"), "longer than the model's rows");
     assert!(engine.submit(Task { length: Some(503), ..long }, Box::new(|_| ControlFlow::Break(()))).is_ok());
-    let tokens = |given, length| Task::new(Text::Tokens { given, length });
+    let tokens = |given, length| Task::new(TaskInput::Tokens { given, length });
     assert!(refuse(tokens(vec![(0, 99)], 4)).contains("token 99"));
     assert!(refuse(tokens(vec![(9, 1)], 4)).contains("position 9"));
     assert!(refuse(tokens(vec![(0, 1)], 1)).contains("nothing"));
@@ -319,7 +320,7 @@ fn dropping_the_engine_ends_what_it_does() {
     let second = engine.events(task("w1", 24, 1)).unwrap();
     drop(engine);
     for events in [first, second] {
-        let Some(Event::Done(answer)) = events.last() else { panic!("every task is answered") };
+        let Some(TaskEvent::Done(answer)) = events.last() else { panic!("every task is answered") };
         assert!(matches!(answer.finish, Finish::Cancelled | Finish::Complete));
     }
 }
@@ -334,25 +335,25 @@ impl Broken {
 }
 
 impl Order for Broken {
-    fn look(&mut self, view: &View<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
         if view.open.len() < 20 {
             self.at("look");
         }
-        view.open[..view.due].to_vec()
+        view.open[..view.n_to_decode].to_vec()
     }
 
-    fn keep(&mut self, _view: &View<'_>, drawn: &[Candidate]) -> Vec<usize> {
+    fn keep(&mut self, _view: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
         self.at("keep");
         (0..drawn.len()).collect()
     }
 
-    fn needs_shapes(&self) -> bool {
-        self.at("needs_shapes");
+    fn needs_stats(&self) -> bool {
+        self.at("needs_stats");
         false
     }
 
-    fn sets_the_pace(&self) -> bool {
-        self.at("sets_the_pace");
+    fn chooses_count(&self) -> bool {
+        self.at("chooses_count");
         false
     }
 
@@ -382,11 +383,11 @@ fn what_is_foreign_may_panic_and_the_others_go_on() {
         Task { n: 3, order: Some(Arc::new(start)), ..task("w1", 11, 0) }
     };
     let whole = engine.generate(in_order("nowhere"), &mut quiet).unwrap();
-    for place in ["start", "needs_shapes", "sets_the_pace", "forget", "look", "keep"] {
+    for place in ["start", "needs_stats", "chooses_count", "forget", "look", "keep"] {
         let failure = engine.generate(in_order(place), &mut quiet).unwrap_err();
         assert!(failure.to_string().contains(&format!("broken at {place}")), "{failure}");
         assert!(matches!(*failure.error, InferError::Request(_)), "no fault of the device");
-        let others: Vec<(usize, &Sampled)> = failure.answers.iter().map(|a| (a.index, &a.sampled)).collect();
+        let others: Vec<(usize, &SampledRow)> = failure.answers.iter().map(|a| (a.index, &a.sampled)).collect();
         assert_eq!(others, [(0, &whole[0].sampled), (2, &whole[2].sampled)], "{place}");
         let decoded = failure.partial.map(|partial| partial.order.len());
         assert_eq!(
@@ -422,7 +423,7 @@ impl Drop for Bomb {
 
 #[test]
 fn a_failing_device_is_an_error_and_the_engine_goes_on() {
-    let engine = Engine::new(failing_model(), &Options::default()).unwrap();
+    let engine = Engine::new(failing_model(), &EngineOptions::default()).unwrap();
     let failure = engine.generate(Task { n: 2, ..task("w30", 3, 0) }, &mut quiet).unwrap_err();
     assert!(matches!(*failure.error, InferError::Device(_)), "{failure}");
     assert_eq!(failure.partial.unwrap().tokens[1], 30, "what was given");
@@ -435,7 +436,7 @@ fn a_listener_may_hold_the_engine() {
     let (sender, done) = std::sync::mpsc::channel();
     let held = Arc::clone(&engine);
     let listener = move |event| {
-        if let Event::Done(_) = event {
+        if let TaskEvent::Done(_) = event {
             sender.send(held.model().n_parameters()).unwrap();
         }
         ControlFlow::Continue(())
@@ -451,21 +452,21 @@ fn a_listener_may_hold_the_engine() {
 fn the_baselines_are_served_too() {
     let configs = [masked(), autoregressive()];
     for config in configs {
-        let engine = Engine::new(model(&config), &Options::default()).unwrap();
+        let engine = Engine::new(model(&config), &EngineOptions::default()).unwrap();
         let mut task = task("w1 w2", 6, 3);
         task.n = 2;
         let answers = engine.generate(task, &mut quiet).unwrap();
         assert!(answers.len() == 2 && answers.iter().all(|answer| answer.text.starts_with("w1 w2 ")), "{answers:?}");
     }
     let causal = &autoregressive();
-    let engine = Engine::new(model(causal), &Options::default()).unwrap();
+    let engine = Engine::new(model(causal), &EngineOptions::default()).unwrap();
     let refuse = |task: Task| engine.submit(task, Box::new(|_| ControlFlow::Continue(()))).unwrap_err().to_string();
-    assert!(refuse(Task::new(Text::Template("w1 {2} w2".into(), 2))).contains("fill a blank"));
+    assert!(refuse(Task::new(TaskInput::Template("w1 {2} w2".into(), 2))).contains("fill a blank"));
     let mut other = task("w1", 6, 3);
     other.settings.order = OrderKind::Dilated;
     assert!(refuse(other).contains("left to right"));
     // A batch is as large as the engine takes; a stop string ends a text before its last token, whatever the others do.
-    let small = Engine::new(model(causal), &Options { max_batch: 2, ..Options::default() }).unwrap();
+    let small = Engine::new(model(causal), &EngineOptions { max_batch: 2, ..EngineOptions::default() }).unwrap();
     let all = small.generate(Task { n: 5, ..task("w1", 6, 3) }, &mut quiet).unwrap();
     let indices: Vec<usize> = all.iter().map(|answer| answer.index).collect();
     assert_eq!(indices, [0, 1, 2, 3, 4]);
@@ -477,8 +478,8 @@ fn the_baselines_are_served_too() {
     assert!(cut.finish == Finish::Stop(stop) && !cut.sampled.complete && all[0].text.starts_with(&cut.text), "{cut:?}");
     // An engine that goes does not write the text to its end.
     let events = engine.events(Task { length: Some(600), ..task("w1", 6, 3) }).unwrap();
-    let mut events = events.inspect(|event| assert!(!matches!(event, Event::Failed { .. })));
+    let mut events = events.inspect(|event| assert!(!matches!(event, TaskEvent::Failed { .. })));
     assert!(events.next().is_some());
     drop(engine);
-    assert!(matches!(events.last(), Some(Event::Done(answer)) if answer.finish == Finish::Cancelled));
+    assert!(matches!(events.last(), Some(TaskEvent::Done(answer)) if answer.finish == Finish::Cancelled));
 }

@@ -8,12 +8,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use pgm_infer::engine::{Engine, Options, Task, Text};
-use pgm_infer::text::Source;
-use pgm_infer::{DrawSettings, Request, Route, Sampled, Settings, StepView};
+use pgm_infer::engine::{Engine, EngineOptions, Task, TaskInput};
+use pgm_infer::text::NetworkHandle;
+use pgm_infer::{DrawSettings, SampleRequest, SampleSettings, SampledRow, SamplingPath, StepView};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
-    WeightType,
+    WeightDtype,
 };
 
 const VOCAB: usize = 600;
@@ -33,18 +33,21 @@ fn configs() -> [ModelConfig; 3] {
     ]
 }
 
-fn run(config: &ModelConfig, weights: WeightType, draw: DrawSettings, device: &Device) -> Vec<Sampled> {
+fn run(config: &ModelConfig, weights: WeightDtype, draw: DrawSettings, device: &Device) -> Vec<SampledRow> {
     // The same numbers on both devices: they are drawn on the host.
-    let network = Network::new(config, device).with_noise(0.5, 4).folded().with_weights(weights).unwrap();
+    let network = Network::new(config, device).with_noise(0.5, 4).folded().with_weight_dtype(weights).unwrap();
     let bos = config.backbone().bos_index as u32;
-    let requests = [(20, 1), (13, 2)].map(|(length, seed)| Request { length, given: vec![(0, bos)], seed });
-    let settings = Settings { steps: 5, draw, ..Settings::default() };
+    let requests = [(20, 1), (13, 2)].map(|(length, seed)| SampleRequest { length, given: vec![(0, bos)], seed });
+    let settings = SampleSettings { steps: 5, draw, ..SampleSettings::default() };
     let observe = &mut |_: &StepView| ControlFlow::Continue(());
-    Source { network: &network, config, device }.generate(&requests, &settings, Route::Clean, observe).unwrap().rows
+    NetworkHandle { network: &network, config, device }
+        .generate(&requests, &settings, SamplingPath::Clean, observe)
+        .unwrap()
+        .rows
 }
 
 // Tokens are the same up to the first near-tie of a row; log-probabilities up to rounding.
-fn assert_same(what: &str, a: &[Sampled], b: &[Sampled], tie: f64, rounding: f64) {
+fn assert_same(what: &str, a: &[SampledRow], b: &[SampledRow], tie: f64, rounding: f64) {
     for (a, b) in a.iter().zip(b) {
         assert_eq!(a.order, b.order, "{what}");
         for (index, &position) in a.order.iter().enumerate() {
@@ -70,10 +73,11 @@ fn gpu() -> (Device, f64, f64) {
 fn engines_on_two_devices_write_the_same_at_the_same_time() {
     let (gpu, tie, rounding) = gpu();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
-    let engines = [Device::flex(), gpu].map(|device| Engine::open(&folder, &device, &Options::default()).unwrap());
-    let rows: Vec<[Vec<Sampled>; 2]> = std::thread::scope(|scope| {
+    let engines =
+        [Device::flex(), gpu].map(|device| Engine::open(&folder, &device, &EngineOptions::default()).unwrap());
+    let rows: Vec<[Vec<SampledRow>; 2]> = std::thread::scope(|scope| {
         let ask = |engine: &'_ Engine, seed: u64| {
-            let mut task = Task::new(Text::Template("To be, or {12} to be".into(), 8));
+            let mut task = Task::new(TaskInput::Template("To be, or {12} to be".into(), 8));
             (task.settings.steps, task.seed, task.n) = (6, seed, 2);
             let answers = engine.generate(task, &mut |_| ControlFlow::Continue(())).unwrap();
             answers.into_iter().map(|answer| answer.sampled).collect::<Vec<_>>()
@@ -95,13 +99,13 @@ fn a_gpu_writes_what_the_cpu_writes() {
     let greedy = DrawSettings { temperature: 0.0, ..plain };
     for (config, kind) in configs().iter().zip(["partition", "masked", "autoregressive"]) {
         for (draw, name) in [(plain, "plain"), (cut, "cut"), (greedy, "greedy")] {
-            let [a, b] = [&cpu, &gpu].map(|device| run(config, WeightType::F32, draw, device));
+            let [a, b] = [&cpu, &gpu].map(|device| run(config, WeightDtype::F32, draw, device));
             // What a cut keeps may itself hang on a near-tie.
             assert_same(&format!("{kind}, {name}"), &a, &b, tie, rounding);
         }
     }
     if gpu.supports_dtype(DType::F16) {
-        let [a, b] = [&cpu, &gpu].map(|device| run(&configs()[0], WeightType::F16, plain, device));
+        let [a, b] = [&cpu, &gpu].map(|device| run(&configs()[0], WeightDtype::F16, plain, device));
         // A product of half-precision inputs is rounded to half precision on the GPU, not on Flex.
         assert_same("f16", &a, &b, 5e-2, 5e-2);
     }

@@ -4,7 +4,7 @@
 use std::alloc::System;
 use std::ops::ControlFlow;
 
-use pgm_infer::engine::{Engine, Options, Task, Text};
+use pgm_infer::engine::{Engine, EngineOptions, Task, TaskInput};
 use pgm_model::{BackboneConfig, ModelConfig};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -27,8 +27,8 @@ fn a_dropped_engine_has_given_its_memory_back() {
     let rounds: Vec<[usize; 3]> = (0..6)
         .map(|_| {
             let before = held();
-            let engine = Engine::new(model(&config), &Options::default()).unwrap();
-            let task = Task { n: 5, ..Task::new(Text::Prompt("w1 w2".into())) };
+            let engine = Engine::new(model(&config), &EngineOptions::default()).unwrap();
+            let task = Task { n: 5, ..Task::new(TaskInput::Prompt("w1 w2".into())) };
             // More samples than there are seats, without end.
             let mut endless = Task { n: 20, ..task.clone() };
             endless.settings.steps = 1 << 20;

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_infer::denoiser::{FullDenoiser, HeadAt, MaskedDenoiser, PartitionDenoiser};
-use pgm_infer::sampler::{Request, Settings};
-use pgm_infer::text::Source;
-use pgm_infer::{Denoiser, DrawSettings, Route, Sampled, Schedule, sample};
+use pgm_infer::denoiser::{FullDenoiser, HeadPositions, MaskedDenoiser, PartitionDenoiser};
+use pgm_infer::sampler::{SampleRequest, SampleSettings};
+use pgm_infer::text::NetworkHandle;
+use pgm_infer::{Denoiser, DrawSettings, SampledRow, SamplingPath, Schedule, sample};
 use pgm_model::autoregressive::Cache;
 use pgm_model::{AutoregressiveConfig, BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
 
@@ -28,17 +28,18 @@ fn config() -> ModelConfig {
 }
 
 // Lengths below, at and above the trained 16; given tokens in the middle.
-fn requests() -> Vec<Request> {
-    let row = |length, seed, given: &[(usize, u32)]| Request { length, given: [&[(0, 27)], given].concat(), seed };
+fn requests() -> Vec<SampleRequest> {
+    let row =
+        |length, seed, given: &[(usize, u32)]| SampleRequest { length, given: [&[(0, 27)], given].concat(), seed };
     vec![row(16, 1, &[]), row(5, 2, &[(3, 4)]), row(23, 3, &[(7, 1), (20, 2)]), row(16, 4, &[(15, 9)])]
 }
 
-fn run(denoiser: &dyn Denoiser, requests: &[Request], settings: &Settings) -> Vec<Sampled> {
+fn run(denoiser: &dyn Denoiser, requests: &[SampleRequest], settings: &SampleSettings) -> Vec<SampledRow> {
     sample(denoiser, requests, settings, &mut |_| ControlFlow::Continue(())).unwrap().rows
 }
 
 // Log-probabilities may differ by rounding, tokens may not, unless the first that differs was a near-tie. Counts those.
-fn assert_same(what: &str, a: &[Sampled], b: &[Sampled]) -> usize {
+fn assert_same(what: &str, a: &[SampledRow], b: &[SampledRow]) -> usize {
     let mut n_ties = 0;
     for (row, (a, b)) in a.iter().zip(b).enumerate() {
         assert_eq!(a.order, b.order, "{what}, row {row}");
@@ -60,14 +61,14 @@ fn near_ties_are_as_rare_as_their_margin_says() {
     let device = &Device::flex();
     let Network::Partition(model) = &network(&config()) else { unreachable!() };
     let clean = PartitionDenoiser { model, device, mask_index: MASK };
-    let settings = Settings { steps: 6, ..Settings::default() };
+    let settings = SampleSettings { steps: 6, ..SampleSettings::default() };
     let (mut n_ties, mut n_close, mut n_draws) = (0, 0, 0);
     for seed in 0..60 {
-        let rows = |n: u64| -> Vec<Request> {
-            (0..n).map(|row| Request { length: 24, given: vec![(0, 27)], seed: 7 * seed + row }).collect()
+        let rows = |n: u64| -> Vec<SampleRequest> {
+            (0..n).map(|row| SampleRequest { length: 24, given: vec![(0, 27)], seed: 7 * seed + row }).collect()
         };
         let together = run(&clean, &rows(7), &settings);
-        let alone: Vec<Sampled> = rows(7).chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
+        let alone: Vec<SampledRow> = rows(7).chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
         n_ties += assert_same("alone", &together, &alone);
         n_draws += together.iter().map(|row| row.margins.len()).sum::<usize>();
         n_close += together.iter().flat_map(|row| &row.margins).filter(|&&margin| margin < 1e-5).count();
@@ -77,12 +78,12 @@ fn near_ties_are_as_rare_as_their_margin_says() {
     assert!(n_ties <= n_close && n_close < 20, "{n_ties} ties, {n_close} close draws of {n_draws}");
 }
 
-fn every_settings() -> [Settings; 3] {
+fn every_settings() -> [SampleSettings; 3] {
     let draw = DrawSettings { temperature: 0.9, top_k: 20, top_p: 0.95 };
     [
-        Settings { steps: 4, ..Settings::default() },
-        Settings { steps: 40, draw, ..Settings::default() },
-        Settings { steps: 5, schedule: Schedule::Binomial, ..Settings::default() },
+        SampleSettings { steps: 4, ..SampleSettings::default() },
+        SampleSettings { steps: 40, draw, ..SampleSettings::default() },
+        SampleSettings { steps: 5, schedule: Schedule::Binomial, ..SampleSettings::default() },
     ]
 }
 
@@ -95,7 +96,7 @@ fn the_clean_route_writes_what_the_full_route_writes_alone_and_together() {
     for settings in every_settings() {
         let together = run(&clean, &requests(), &settings);
         assert!(together.iter().all(|row| row.complete));
-        let alone: Vec<Sampled> = requests().chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
+        let alone: Vec<SampledRow> = requests().chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
         assert_same("alone", &together, &alone);
         assert_same("full route", &together, &run(&full, &requests(), &settings));
         for (request, row) in requests().iter().zip(&together) {
@@ -112,10 +113,10 @@ fn the_masked_baseline_writes_the_same_wherever_its_head_runs() {
     let denoiser = |head_at| MaskedDenoiser { model, device, mask_index: MASK, head_at };
     let requests = requests();
     for settings in every_settings() {
-        let lean = run(&denoiser(HeadAt::Decoded), &requests, &settings);
-        assert_same("head at every mask", &lean, &run(&denoiser(HeadAt::Masked), &requests, &settings));
-        let alone: Vec<Sampled> =
-            requests.chunks(1).flat_map(|one| run(&denoiser(HeadAt::Decoded), one, &settings)).collect();
+        let lean = run(&denoiser(HeadPositions::Decoded), &requests, &settings);
+        assert_same("head at every mask", &lean, &run(&denoiser(HeadPositions::Masked), &requests, &settings));
+        let alone: Vec<SampledRow> =
+            requests.chunks(1).flat_map(|one| run(&denoiser(HeadPositions::Decoded), one, &settings)).collect();
         assert_same("alone", &lean, &alone);
         assert!(lean.iter().all(|row| row.tokens.iter().all(|&token| (token as usize) < MASK)));
     }
@@ -204,19 +205,19 @@ fn no_token_depends_on_what_comes_after_it() {
 fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together() {
     let (config, network) = autoregressive();
     let device = Device::flex();
-    let source = Source { network: &network, config: &config, device: &device };
+    let source = NetworkHandle { network: &network, config: &config, device: &device };
     let row = |length: usize, n_given: usize, seed| {
         let given = (0..n_given).map(|position| (position, 3 * position as u32 % 20)).collect();
-        Request { length, given, seed }
+        SampleRequest { length, given, seed }
     };
     let requests = [row(16, 1, 1), row(9, 6, 2), row(23, 3, 3), row(4, 4, 5)];
     for draw in [DrawSettings::default(), DrawSettings { temperature: 0.0, ..DrawSettings::default() }] {
-        let settings = Settings { draw, ..Settings::default() };
-        let run = |requests: &[Request]| {
-            source.generate(requests, &settings, Route::Clean, &mut |_| ControlFlow::Continue(())).unwrap().rows
+        let settings = SampleSettings { draw, ..SampleSettings::default() };
+        let run = |requests: &[SampleRequest]| {
+            source.generate(requests, &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(())).unwrap().rows
         };
         let together = run(&requests);
-        let alone: Vec<Sampled> = requests.chunks(1).flat_map(run).collect();
+        let alone: Vec<SampledRow> = requests.chunks(1).flat_map(run).collect();
         assert_same("alone", &alone, &together);
         for (request, row) in requests.iter().zip(&together) {
             assert!(row.complete && row.tokens.iter().all(|&token| (token as usize) < MASK));
@@ -224,8 +225,8 @@ fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together(
             assert_eq!(row.order, (request.given.len()..request.length).collect::<Vec<_>>());
         }
     }
-    let blank = Request { length: 8, given: vec![(0, 27), (4, 1)], seed: 0 };
-    let settings = Settings::default();
-    let refused = source.generate(&[blank], &settings, Route::Clean, &mut |_| ControlFlow::Continue(()));
+    let blank = SampleRequest { length: 8, given: vec![(0, 27), (4, 1)], seed: 0 };
+    let settings = SampleSettings::default();
+    let refused = source.generate(&[blank], &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()));
     assert!(refused.unwrap_err().to_string().contains("only continues a text"));
 }

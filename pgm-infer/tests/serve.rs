@@ -9,8 +9,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use pgm_infer::Engine;
-use pgm_infer::engine::Options;
-use pgm_infer::serve::{Limits, Phase, Server, local_only, router};
+use pgm_infer::engine::EngineOptions;
+use pgm_infer::serve::{Limits, Server, ServerPhase, local_only, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -31,7 +31,7 @@ fn server(limits: Limits, keys: &[String]) -> Arc<Server> {
     let limits = Limits { max_steps: ENDLESS, ..limits };
     let server = Server::new(&["tiny".into()], limits, keys);
     let watch = Some(server.metrics().watch("tiny"));
-    let options = Options { max_batch: limits.max_batch, watch, ..Options::default() };
+    let options = EngineOptions { max_batch: limits.max_batch, watch, ..EngineOptions::default() };
     server.add("tiny", Engine::new(model(&partition()), &options).unwrap());
     server
 }
@@ -408,12 +408,12 @@ async fn a_server_that_stops_finishes_or_fails_each_request_by_name() {
         tokio::spawn(async move { ask(&app, post("/v1/completions", &endless())).await })
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
-    server.set_phase(Phase::Draining);
+    server.set_phase(ServerPhase::Draining);
     assert_eq!(ask(&app, get("/health")).await, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "stopping"})));
     let (status, answer) = ask(&app, post("/v1/completions", &json!({"prompt": "w1"}))).await;
     assert!(status == 503 && answer["error"]["code"] == "stopping", "{answer}");
     assert!(!in_work.is_finished());
-    server.set_phase(Phase::Cut);
+    server.set_phase(ServerPhase::Cut);
     let (status, answer) = in_work.await.unwrap();
     assert!(status == 503 && answer["error"]["code"] == "stopping", "{answer}");
 }
@@ -421,7 +421,7 @@ async fn a_server_that_stops_finishes_or_fails_each_request_by_name() {
 #[tokio::test]
 async fn a_failing_device_is_said_by_name_and_leaves_nothing_behind() {
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);
-    let options = Options { watch: Some(server.metrics().watch("tiny")), ..Options::default() };
+    let options = EngineOptions { watch: Some(server.metrics().watch("tiny")), ..EngineOptions::default() };
     server.add("tiny", Engine::new(failing_model(), &options).unwrap());
     let app = router(&server);
     let lost = json!({"template": "w30 {3}", "steps": 2, "seed": 1});
@@ -461,6 +461,6 @@ async fn nothing_is_answered_before_the_model_is_there() {
     assert_eq!(ask(&app, get("/health")).await, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "loading"})));
     let (status, answer) = ask(&app, post("/infill", &json!({"template": "{3}"}))).await;
     assert!(status == 503 && answer["error"]["code"] == "loading", "{answer}");
-    server.add("tiny", Engine::new(model(&partition()), &Options::default()).unwrap());
+    server.add("tiny", Engine::new(model(&partition()), &EngineOptions::default()).unwrap());
     assert_eq!(ask(&app, get("/health")).await, (StatusCode::OK, json!({"status": "ok"})));
 }

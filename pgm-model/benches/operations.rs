@@ -64,13 +64,13 @@ fn operations(c: &mut Criterion) {
     });
     // The floors: the product with many rows and with few, whose time is that of reading the weight, and a copy of 256 MB.
     both(c, "product 2048 x 256 x 1024", [&stream, &[HIDDEN, 4 * HIDDEN]], |[x, w]| {
-        flat(ops::product(x, w.reshape([HIDDEN, 4 * HIDDEN])))
+        flat(ops::matmul(x, w.reshape([HIDDEN, 4 * HIDDEN])))
     });
     let wide = Tensor::<2>::random([768, 50_258], Distribution::Uniform(-1.0, 1.0), &device);
     for n in [1, 32, 1024] {
         let x = Tensor::<3>::random([1, n, 768], Distribution::Uniform(-1.0, 1.0), &device);
         c.bench_function(&format!("product {n} x 768 x 50258"), |bencher| {
-            bencher.iter(|| black_box(ops::product(x.clone(), wide.clone())));
+            bencher.iter(|| black_box(ops::matmul(x.clone(), wide.clone())));
         });
     }
     let (from, mut to) = (vec![1.0_f32; 1 << 26], vec![0.0_f32; 1 << 26]);

@@ -12,7 +12,7 @@ use crate::attention::Visibility;
 use crate::block::{EncoderBlock, KeyValues};
 use crate::conditioning::TimeEmbedding;
 use crate::config::AutoregressiveConfig;
-use crate::head::{Goal, Head};
+use crate::head::{Head, LossTarget};
 use crate::partition::{embed, embedding};
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
@@ -124,7 +124,7 @@ impl AutoregressiveTransformer {
     ///
     /// # Shapes
     /// tokens `[B, L]`
-    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
+    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
         self.head.loss(self.encode(tokens, condition.as_ref()), condition.as_ref(), goal)
     }

@@ -8,11 +8,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::{Visibility, attend, split_heads};
 use crate::conditioning::{
-    affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, transient_modulated_norm,
+    affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, recomputed_modulated_norm,
 };
 use crate::config::BackboneConfig;
-use crate::ops::{bias_gelu, cross_attention, linear, product, self_attention, transient_linear, transient_norm};
-use crate::plan::Plan;
+use crate::ops::{bias_gelu, cross_attention, linear, matmul, recomputed_linear, recomputed_norm, self_attention};
+use crate::plan::AttentionPlan;
 use crate::rotary::RotaryAngles;
 
 pub(crate) fn norm(width: usize, device: &Device) -> LayerNorm {
@@ -41,7 +41,7 @@ impl FeedForward {
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let bias = self.up.bias.as_ref().expect("made with a bias").val();
-        linear(&self.down, bias_gelu(product(x, self.up.weight.val()), bias))
+        linear(&self.down, bias_gelu(matmul(x, self.up.weight.val()), bias))
     }
 }
 
@@ -223,11 +223,17 @@ impl DecoderBlock {
 
     /// # Shapes
     /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
-    pub fn forward(&self, x: Tensor<3>, encoded: &Tensor<3>, condition: Option<&Tensor<2>>, plan: &Plan) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        encoded: &Tensor<3>,
+        condition: Option<&Tensor<2>>,
+        plan: &AttentionPlan,
+    ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
         // Made again for the backward pass: keys and values of all blocks come of the same tensor.
-        let q = transient_linear(&self.q, transient_modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
-        let kv = transient_linear(&self.kv, transient_norm(encoded.clone(), affine(&self.kv_norm1))); // [B, C, 2 H]
+        let q = recomputed_linear(&self.q, recomputed_modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
+        let kv = recomputed_linear(&self.kv, recomputed_norm(encoded.clone(), affine(&self.kv_norm1))); // [B, C, 2 H]
         let context = cross_attention(
             q,
             kv,
@@ -237,7 +243,7 @@ impl DecoderBlock {
             self.kv.weight.val().dtype(),
         );
         let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
-        let branch = self.mlp.forward(transient_modulated_norm(&self.norm2, x.clone(), shift2, scale2));
+        let branch = self.mlp.forward(recomputed_modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)
     }
 }

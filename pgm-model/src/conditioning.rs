@@ -73,14 +73,14 @@ pub(crate) fn modulated_norm(
 }
 
 /// [`modulated_norm`], made again for the backward pass where all rows share what modulates.
-pub(crate) fn transient_modulated_norm(
+pub(crate) fn recomputed_modulated_norm(
     norm: &LayerNorm,
     x: Tensor<3>,
     shift: Option<Tensor<3>>,
     scale: Option<Tensor<3>>,
 ) -> Tensor<3> {
     match modulated_affine(norm, &shift, &scale) {
-        Some(affine) => ops::transient_norm(x, affine),
+        Some(affine) => ops::recomputed_norm(x, affine),
         None => modulated_norm(norm, x, shift, scale),
     }
 }

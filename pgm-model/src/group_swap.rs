@@ -13,8 +13,8 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::attention::Visibility;
 use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
-use crate::ops::{cross_attention, linear, transient_linear};
-use crate::plan::Plan;
+use crate::ops::{cross_attention, linear, recomputed_linear};
+use crate::plan::AttentionPlan;
 use crate::rotary::AngleTables;
 
 /// How queries are projected.
@@ -80,7 +80,7 @@ impl GroupSwap {
     ///
     /// # Shapes
     /// encoder output `[B, C, H] -> [B, K, H]`
-    pub(crate) fn forward(&self, encoded: &Tensor<3>, plan: &Plan, sinusoids: &AngleTables) -> Tensor<3> {
+    pub(crate) fn forward(&self, encoded: &Tensor<3>, plan: &AttentionPlan, sinusoids: &AngleTables) -> Tensor<3> {
         let [n_rows, _, width] = encoded.dims();
         let positions = &plan.query_positions;
         let [n_rows_apart, n_queries] = positions.indices().dims(); // 1 or B
@@ -101,7 +101,7 @@ impl GroupSwap {
             }
         };
         let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
-        let kv = transient_linear(&self.kv, encoded.clone()); // [B, C, 2 H]
+        let kv = recomputed_linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
         let products = self.kv.weight.val().dtype();
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, products))
@@ -117,7 +117,7 @@ struct KeySets {
 }
 
 impl KeySets {
-    fn new(encoded: &Tensor<3>, plan: &Plan, n_queries: usize) -> Self {
+    fn new(encoded: &Tensor<3>, plan: &AttentionPlan, n_queries: usize) -> Self {
         let ([n_rows, n_keys, _], device) = (encoded.dims(), encoded.device());
         let [queries, keys] = Visibility::labels(plan.across.as_ref(), [n_rows, n_queries, n_keys], &device);
         let sets = Tensor::<1, Int>::arange(0..plan.n_sets as i64, &device).reshape([1, plan.n_sets, 1]);

@@ -13,7 +13,7 @@ use crate::ops;
 
 /// What a loss compares the logits with.
 #[derive(Clone, Debug)]
-pub struct Goal {
+pub struct LossTarget {
     /// The right tokens, `[B, L]`.
     pub targets: Tensor<2, Int>,
     /// What each token's cross-entropy counts, `[B, L]`.
@@ -60,7 +60,7 @@ impl Head {
     ///
     /// # Shapes
     /// `[B, K, H]`, targets and weights `[B, K]`
-    pub fn loss(&self, x: Tensor<3>, condition: Option<&Tensor<2>>, goal: &Goal) -> Tensor<1> {
+    pub fn loss(&self, x: Tensor<3>, condition: Option<&Tensor<2>>, goal: &LossTarget) -> Tensor<1> {
         let [shift, scale] = modulators(&self.modulation, condition);
         let x = modulated_norm(&self.norm, x, shift, scale);
         let [n_rows, n_positions, width] = x.dims();

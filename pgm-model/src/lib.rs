@@ -17,7 +17,6 @@
 pub mod attention;
 pub mod autoregressive;
 pub mod block;
-pub mod checkpoint;
 pub mod conditioning;
 pub mod config;
 mod error;
@@ -26,22 +25,23 @@ pub mod head;
 pub mod import;
 pub mod loss;
 pub mod masked;
+pub mod model_folder;
 pub mod network;
 pub mod ops;
 pub mod partition;
 pub mod plan;
 pub mod presets;
 pub mod rotary;
-pub mod weights;
+pub mod weight_dtype;
 
 pub use autoregressive::AutoregressiveTransformer;
 pub use config::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
 };
 pub use error::ModelError;
-pub use head::Goal;
+pub use head::LossTarget;
 pub use masked::MaskedTransformer;
 pub use network::Network;
 pub use partition::PartitionTransformer;
-pub use plan::{CleanTokens, JoinedRows, Partition, Positions};
-pub use weights::WeightType;
+pub use plan::{CleanTokens, PackedRows, Partition, Positions};
+pub use weight_dtype::WeightDtype;

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, assert_shape};
 use crate::block::EncoderBlock;
 use crate::conditioning::TimeEmbedding;
 use crate::config::MaskedConfig;
-use crate::head::{Goal, Head};
+use crate::head::{Head, LossTarget};
 use crate::partition::{embed, embedding};
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
@@ -68,7 +68,7 @@ impl MaskedTransformer {
     ///
     /// # Shapes
     /// tokens with masks `[B, L]`
-    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &Goal) -> Tensor<1> {
+    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
         self.head.loss(self.encode(tokens, condition.as_ref()), condition.as_ref(), goal)
     }

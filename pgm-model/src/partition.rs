@@ -10,9 +10,9 @@ use crate::block::{DecoderBlock, EncoderBlock};
 use crate::conditioning::TimeEmbedding;
 use crate::config::{BackboneConfig, PartitionConfig};
 use crate::group_swap::GroupSwap;
-use crate::head::{Goal, Head};
+use crate::head::{Head, LossTarget};
 use crate::ops::is_half;
-use crate::plan::{CleanTokens, JoinedRows, Partition, Plan, Positions};
+use crate::plan::{AttentionPlan, CleanTokens, PackedRows, Partition, Positions};
 use crate::rotary::AngleTables;
 
 /// Predicts each group of a partitioned sequence from the other one.
@@ -71,7 +71,7 @@ impl PartitionTransformer {
     pub fn forward_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
         let [n_rows, length] = tokens.dims();
         assert_shape!(partition.groups(), [n_rows, length]);
-        let plan = Plan::partition(partition, &self.rotary);
+        let plan = AttentionPlan::partition(partition, &self.rotary);
         self.run(tokens, &plan)
     }
 
@@ -79,9 +79,9 @@ impl PartitionTransformer {
     ///
     /// # Shapes
     /// tokens and groups `[B, L]`
-    pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, goal: &Goal) -> Tensor<1> {
+    pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, goal: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
-        let decoded = self.decode(tokens, &Plan::partition(partition, &self.rotary), condition.as_ref());
+        let decoded = self.decode(tokens, &AttentionPlan::partition(partition, &self.rotary), condition.as_ref());
         self.head.loss(decoded, condition.as_ref(), goal)
     }
 
@@ -90,23 +90,23 @@ impl PartitionTransformer {
     /// # Shapes
     /// clean tokens `[B, C]`, positions `[B, K] -> [B, K, V]`
     pub fn forward_clean(&self, clean: &CleanTokens, positions: &Positions) -> Tensor<3> {
-        let plan = Plan::clean(clean, positions, &self.rotary);
+        let plan = AttentionPlan::clean(clean, positions, &self.rotary);
         self.run(clean.tokens().clone(), &plan)
     }
 
     /// As [`forward_clean`](Self::forward_clean), for rows that are joined: the logits of all their positions, `[1, K, V]`,
     /// row after row.
-    pub fn forward_joined(&self, rows: &JoinedRows) -> Tensor<3> {
-        self.run(rows.tokens().clone(), &Plan::joined(rows, &self.rotary))
+    pub fn forward_packed(&self, rows: &PackedRows) -> Tensor<3> {
+        self.run(rows.tokens().clone(), &AttentionPlan::joined(rows, &self.rotary))
     }
 
-    fn run(&self, tokens: Tensor<2, Int>, plan: &Plan) -> Tensor<3> {
+    fn run(&self, tokens: Tensor<2, Int>, plan: &AttentionPlan) -> Tensor<3> {
         let condition = self.condition();
         self.head.forward(self.decode(tokens, plan, condition.as_ref()), condition.as_ref())
     }
 
     // [B, C] -> [B, K, H]
-    fn decode(&self, tokens: Tensor<2, Int>, plan: &Plan, condition: Option<&Tensor<2>>) -> Tensor<3> {
+    fn decode(&self, tokens: Tensor<2, Int>, plan: &AttentionPlan, condition: Option<&Tensor<2>>) -> Tensor<3> {
         let mut encoded = embed(&self.embedding, tokens); // [B, C, H]
         for block in &self.encoder {
             encoded = block.forward(encoded, condition, &plan.keys, plan.within.as_ref());

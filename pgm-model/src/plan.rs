@@ -1,6 +1,6 @@
 //! Who stands where and who may look at whom: everything that distinguishes training from sampling.
 //!
-//! Both ways into the network build one [`Plan`]; the layers read it and know no mode.
+//! Both ways into the network build one [`AttentionPlan`]; the layers read it and know no mode.
 //!
 //! Shapes: B batch, L length, C keys (clean tokens), K queries (positions to decode), H hidden.
 
@@ -139,7 +139,7 @@ impl CleanTokens {
 /// It is worth it where attention takes the tokens of a label together, as on Flex; masked attention would look at the
 /// tokens of all rows.
 #[derive(Clone, Debug)]
-pub struct JoinedRows {
+pub struct PackedRows {
     tokens: Tensor<2, Int>,
     keys: Positions,
     queries: Positions,
@@ -148,7 +148,7 @@ pub struct JoinedRows {
     n_rows: usize,
 }
 
-impl JoinedRows {
+impl PackedRows {
     /// Tokens, their positions, and the positions asked for, of each row.
     ///
     /// # Panics
@@ -184,7 +184,7 @@ impl JoinedRows {
 
 /// What the layers need to know about positions and visibility.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct AttentionPlan {
     /// Rotary angles of the keys, which are also the encoder's queries.
     pub keys: RotaryAngles,
     /// Rotary angles of the decoder's queries.
@@ -199,7 +199,7 @@ pub struct Plan {
     pub n_sets: usize,
 }
 
-impl Plan {
+impl AttentionPlan {
     /// Training: every position is a key and a query; the encoder looks within a group, the decoder across.
     pub(crate) fn partition(partition: &Partition, tables: &AngleTables) -> Self {
         let groups = partition.groups.clone();
@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// Sampling as by [`clean`](Self::clean), for rows that are joined: a token sees those of its row.
-    pub(crate) fn joined(rows: &JoinedRows, tables: &AngleTables) -> Self {
+    pub(crate) fn joined(rows: &PackedRows, tables: &AngleTables) -> Self {
         Self {
             keys: RotaryAngles::new(tables, &rows.keys),
             queries: RotaryAngles::new(tables, &rows.queries),

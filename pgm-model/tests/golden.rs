@@ -6,9 +6,9 @@ mod common;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::checkpoint::MappedFile;
 use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
+use pgm_model::model_folder::MappedFile;
 use pgm_model::{CleanTokens, Network, Partition, Positions};
 
 #[allow(clippy::print_stdout)]

@@ -12,7 +12,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Golden, distance};
 use pgm_model::autoregressive::Cache;
 use pgm_model::loss::{EPS, partition_weights};
-use pgm_model::{AutoregressiveConfig, BackboneConfig, CleanTokens, Goal, ModelConfig, Network, Partition, Positions};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
+};
 
 // The device, and how much rougher than float32 its products are: tf32 on CUDA.
 fn gpu() -> (Device, f32) {
@@ -76,7 +78,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
                 .collect();
             let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
             let tokens = golden.int_tensor("tokens", &device);
-            let goal = Goal { targets: tokens.clone(), weights, mask_index };
+            let goal = LossTarget { targets: tokens.clone(), weights, mask_index };
             let loss = model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal);
             let mut numbers = vec![loss.clone().into_scalar::<f32>()];
             let gradients = loss.backward();

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use common::{Golden, distance};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights};
-use pgm_model::{Goal, Network, Partition, checkpoint};
+use pgm_model::{LossTarget, Network, Partition, model_folder};
 use safetensors::SafeTensors;
 
 struct Collect<'a> {
@@ -46,7 +46,7 @@ fn check(name: &str) {
         .map(|weight| (weight / count) as f32)
         .collect();
     let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
-    let goal = Goal { targets: tokens.clone(), weights, mask_index };
+    let goal = LossTarget { targets: tokens.clone(), weights, mask_index };
     let loss = match &network {
         Network::Masked(model) => model.loss(golden.int_tensor("masked_tokens", &device), &goal),
         Network::Partition(model) => model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal),
@@ -66,7 +66,7 @@ fn check(name: &str) {
     };
     let expected_loss = read("loss").1[0];
     assert!((loss_value - expected_loss).abs() < 1e-5 * expected_loss, "{loss_value} against {expected_loss}");
-    for (name, found) in checkpoint::known_names(&network).iter().zip(&collect.found) {
+    for (name, found) in model_folder::known_names(&network).iter().zip(&collect.found) {
         let (shape, mut expected) = read(name);
         if shape.len() == 2 && name.ends_with(".weight") {
             let (rows, columns) = (shape[0], shape[1]);

@@ -8,7 +8,7 @@ use common::Golden;
 use pgm_model::import::pickle::{MAX_WORK, Pickle, Value};
 use pgm_model::import::torch::TorchFile;
 use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
-use pgm_model::{ModelConfig, ModelError, Network, Projection, WeightType, checkpoint};
+use pgm_model::{ModelConfig, ModelError, Network, Projection, WeightDtype, model_folder};
 use safetensors::SafeTensors;
 
 type Entries = Vec<(String, Vec<u8>)>;
@@ -328,7 +328,7 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
     let weights = |bytes: &[u8]| {
         let checkpoint = Checkpoint::parse(bytes, "here").unwrap();
         let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
-        checkpoint::to_safetensors(&checkpoint.network(Weights::Ema, &config, &Device::flex()).unwrap()).unwrap()
+        model_folder::to_safetensors(&checkpoint.network(Weights::Ema, &config, &Device::flex()).unwrap()).unwrap()
     };
     assert_eq!(weights(&small), weights(&large));
     for length in (0..large.len()).step_by(large.len() / 41).chain(large.len() - 30..large.len()) {
@@ -366,12 +366,12 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
         let golden = Golden::open_ours(name);
         let device = Device::flex();
         let network = golden.network(&device);
-        let exported = checkpoint::to_published(&network, &golden.config, WeightType::F32).unwrap();
+        let exported = model_folder::to_published(&network, &golden.config, WeightDtype::F32).unwrap();
         let checkpoint = Checkpoint::parse(&exported, "here").unwrap();
         let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
         let imported = checkpoint.network(Weights::Raw, &config, &device).unwrap();
-        let bits = |network: &Network| checkpoint::to_safetensors(network).unwrap();
+        let bits = |network: &Network| model_folder::to_safetensors(network).unwrap();
         assert_eq!(bits(&imported), bits(&network));
         assert!(checkpoint.network(Weights::Ema, &config, &device).unwrap_err().to_string().contains("--weights raw"));
 
@@ -398,7 +398,8 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
 #[test]
 fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
     let golden = Golden::open_ours("mdlm");
-    let exported = checkpoint::to_published(&golden.network(&Device::flex()), &golden.config, WeightType::F32).unwrap();
+    let exported =
+        model_folder::to_published(&golden.network(&Device::flex()), &golden.config, WeightDtype::F32).unwrap();
     let header_length = u64::from_le_bytes(exported[..8].try_into().unwrap()) as usize;
     for beginning in [[0x80, 0x02], *b"PK"] {
         // The header is filled up with spaces until its length begins so.

@@ -3,8 +3,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, CleanTokens, Goal, MaskedConfig, ModelConfig, Network, PartitionConfig,
-    Positions, Projection, Queries, WeightType,
+    AutoregressiveConfig, BackboneConfig, CleanTokens, LossTarget, MaskedConfig, ModelConfig, Network, PartitionConfig,
+    Positions, Projection, Queries, WeightDtype,
 };
 
 const LENGTH: usize = 9;
@@ -68,9 +68,9 @@ fn narrower_weights_give_nearly_the_same_logits() {
     for config in configs(64) {
         let network = Network::new(&config, &Device::flex()).with_noise(0.2, 7).folded();
         let before = logits(&network);
-        let of = |weights| difference(&before, &logits(&network.clone().with_weights(weights).unwrap()));
+        let of = |weights| difference(&before, &logits(&network.clone().with_weight_dtype(weights).unwrap()));
         let [f32, f16, bf16, q8, q4] =
-            [WeightType::F32, WeightType::F16, WeightType::BF16, WeightType::Q8, WeightType::Q4].map(of);
+            [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16, WeightDtype::Q8, WeightDtype::Q4].map(of);
         assert_eq!(f32, 0.0);
         assert!(0.0 < f16 && f16 < 2e-3, "{f16}");
         assert!(f16 < bf16 && bf16 < 2e-2, "{bf16}");
@@ -83,10 +83,10 @@ fn narrower_weights_give_nearly_the_same_logits() {
 fn a_model_that_cannot_be_quantised_says_so() {
     let network = Network::new(&configs(16)[1], &Device::flex());
     // 64 inner inputs are a multiple of 32; a hidden size of 12 leaves none.
-    assert!(network.with_weights(WeightType::Q8).is_ok());
+    assert!(network.with_weight_dtype(WeightDtype::Q8).is_ok());
     let backbone = BackboneConfig { cond_dim: 5, ..BackboneConfig::new(11, 12, 3, LENGTH) };
     let network = Network::new(&ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 }), &Device::flex());
-    let error = network.folded().with_weights(WeightType::Q8).unwrap_err().to_string();
+    let error = network.folded().with_weight_dtype(WeightDtype::Q8).unwrap_err().to_string();
     assert!(error.contains("multiple of 32"), "{error}");
 }
 
@@ -102,7 +102,7 @@ fn the_gradient_of_a_cast_network_reaches_the_weights_it_was_made_of() {
         let Network::Masked(model) = used else { unreachable!() };
         let ids: Vec<i32> = (0..LENGTH as i32).map(|i| i * 7 % 10).collect();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, LENGTH]), &device);
-        let goal = Goal { targets: tokens.clone(), weights: Tensor::ones([1, LENGTH], &device), mask_index: 10 };
+        let goal = LossTarget { targets: tokens.clone(), weights: Tensor::ones([1, LENGTH], &device), mask_index: 10 };
         let gradients = model.loss(tokens, &goal).backward();
         let mut all = Collect(gradients, Vec::new());
         network.visit(&mut all);

@@ -4,7 +4,7 @@ use std::slice::from_ref;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
-    BackboneConfig, CleanTokens, JoinedRows, ModelConfig, Network, Partition, PartitionConfig, PartitionTransformer,
+    BackboneConfig, CleanTokens, ModelConfig, Network, PackedRows, Partition, PartitionConfig, PartitionTransformer,
     Positions, Projection, Queries,
 };
 use proptest::prelude::*;
@@ -158,7 +158,7 @@ proptest! {
         let (tokens_of, clean_of): (Vec<&[u32]>, Vec<&[usize]>) =
             tokens.iter().zip(&clean).map(|(tokens, clean)| (tokens.as_slice(), clean.as_slice())).unzip();
         let open_of: Vec<&[usize]> = open.iter().map(Vec::as_slice).collect();
-        let joined = model.forward_joined(&JoinedRows::new(&tokens_of, &clean_of, &open_of, &device));
+        let joined = model.forward_packed(&PackedRows::new(&tokens_of, &clean_of, &open_of, &device));
         let joined = rows(joined).remove(0);
         let mut next = 0;
         for ((tokens, clean), open) in tokens.iter().zip(&clean).zip(&open).filter(|(_, open)| !open.is_empty()) {

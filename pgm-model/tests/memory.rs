@@ -7,7 +7,7 @@ use std::alloc::System;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, GradientCheckpointingStrategy, Int, Tensor, TensorData};
 use pgm_model::{
-    BackboneConfig, Goal, MaskedConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
+    BackboneConfig, LossTarget, MaskedConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -44,7 +44,7 @@ fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
         Tensor::<2, Int>::from_data(TensorData::new((0..n as i32).map(of).collect(), SHAPE), &device)
     };
     let (tokens, groups) = (ints(|i| i * 7 % 60), ints(|i| (i * 7 % 3) & 1));
-    let goal = Goal { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
+    let goal = LossTarget { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
     let loss = || match &network {
         Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &goal),
         Network::Masked(model) => model.loss(tokens.clone(), &goal),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig, Projection, Queries};
-use pgm_train::bench::{What, measure};
-use pgm_train::learner::How;
+use pgm_train::bench::{BenchPhase, measure};
+use pgm_train::learner::StepOptions;
 
 // As in the commands.
 #[global_allocator]
@@ -26,10 +26,11 @@ fn steps(c: &mut Criterion) {
     });
     let masked = ModelConfig::Masked(model.masked_baseline());
     for (name, config) in [("partition", &model), ("masked", &masked)] {
-        for (what, word) in [(What::Forward, "forward"), (What::Train, "train")] {
+        for (what, word) in [(BenchPhase::Forward, "forward"), (BenchPhase::Train, "train")] {
             c.bench_function(&format!("{name}, {word}: H 128, 2 + 2 blocks, L 128, V 1024, batch 8"), |bencher| {
                 bencher.iter_custom(|n| {
-                    let seconds = measure(config, 8, what, How::default(), n as usize, &device).expect("it runs");
+                    let seconds =
+                        measure(config, 8, what, StepOptions::default(), n as usize, &device).expect("it runs");
                     Duration::from_secs_f64(seconds.iter().sum())
                 });
             });

@@ -13,12 +13,12 @@ use pgm_model::loss::{EPS, antithetic_times, masked_probability, nelbo_weights, 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::lesson::Lesson;
+use crate::lesson::DistillBatch;
 use crate::{Objective, TrainConfig};
 
 /// What the network reads.
 #[derive(Clone, Debug)]
-pub enum Inputs {
+pub enum NetworkInputs {
     /// All tokens, and the split into groups.
     Partition(Partition),
     /// Tokens with masks, `[B, L]`.
@@ -29,9 +29,9 @@ pub enum Inputs {
 
 /// A micro-batch of an objective.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct ObjectiveBatch {
     /// What the network reads.
-    pub inputs: Inputs,
+    pub inputs: NetworkInputs,
     /// True tokens, `[B, L]`.
     pub tokens: Tensor<2, Int>,
     /// Weight of each token's cross-entropy, everything included, `[B, L]`.
@@ -44,14 +44,14 @@ pub struct Batch {
 
 /// What a step of the learner works on.
 #[derive(Clone, Debug)]
-pub enum Work {
+pub enum Batch {
     /// True tokens are the targets.
-    Supervised(Box<Batch>),
+    Supervised(Box<ObjectiveBatch>),
     /// A teacher's predictions are.
-    Distillation(Lesson),
+    Distillation(DistillBatch),
 }
 
-impl Work {
+impl Batch {
     /// Tokens that count.
     pub fn n_valid(&self) -> usize {
         match self {
@@ -81,13 +81,13 @@ pub(crate) const EVALUATION_GROUPS: u64 = 7;
 const VALIDATION_SEED: u64 = 0x5eed;
 
 /// Rows with their times and groups, on the host.
-struct Drawn {
+struct HostBatch {
     rows: Vec<Row>,
     times: Vec<f64>,
     groups: Vec<Vec<bool>>,
 }
 
-impl Drawn {
+impl HostBatch {
     fn n_valid(&self, objective: Objective) -> usize {
         self.rows.iter().map(|row| counted(row, objective)).sum()
     }
@@ -101,7 +101,7 @@ impl Drawn {
         device: &Device,
         weigh: impl Fn(f64, &[bool]) -> Vec<f64>,
         scale: f64,
-    ) -> Batch {
+    ) -> ObjectiveBatch {
         let length = self.rows[range.start].tokens.len();
         let n_valid = self.rows[range.clone()].iter().map(|row| counted(row, objective)).sum();
         // The complementary objective has a second copy of each row, with the other group masked.
@@ -125,12 +125,12 @@ impl Drawn {
         }
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, shape), device);
         let inputs = match objective {
-            Objective::Partition => Inputs::Partition(Partition::from_rows(&self.groups[range], device)),
-            Objective::Masked | Objective::MaskedComplementary => Inputs::Masked(ints(masked)),
-            Objective::Autoregressive => Inputs::Causal,
+            Objective::Partition => NetworkInputs::Partition(Partition::from_rows(&self.groups[range], device)),
+            Objective::Masked | Objective::MaskedComplementary => NetworkInputs::Masked(ints(masked)),
+            Objective::Autoregressive => NetworkInputs::Causal,
         };
         let weights = Tensor::from_data(TensorData::new(weights, shape), device);
-        Batch { inputs, tokens: ints(tokens), weights, n_valid, seed: 0 }
+        ObjectiveBatch { inputs, tokens: ints(tokens), weights, n_valid, seed: 0 }
     }
 }
 
@@ -182,14 +182,14 @@ impl TrainLoader {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn step(&self, step: usize) -> Result<Vec<Batch>, DatasetError> {
+    pub fn step(&self, step: usize) -> Result<Vec<ObjectiveBatch>, DatasetError> {
         let TrainConfig { batch, accumulate, seed, objective, .. } = *self.config;
         let rows = read(&self.rows, &self.order.step(step as u64, batch))?;
         let mut rng = stream(seed, TRAINING, step as u64);
         let uniforms: Vec<f64> = (0..batch).map(|_| rng.random()).collect();
         let times = antithetic_times(&uniforms);
         let groups = draw_groups(&rows, &times, &mut rng);
-        let drawn = Drawn { rows, times, groups };
+        let drawn = HostBatch { rows, times, groups };
         let scale = 1.0 / drawn.n_valid(objective).max(1) as f64;
         let floor = self.config.optim.weight_floor;
         let mut dropout = stream(seed, DROPOUT, step as u64);
@@ -205,18 +205,21 @@ impl TrainLoader {
                 }
             };
             let range = part * micro..(part + 1) * micro;
-            Batch { seed: dropout.random(), ..drawn.upload(range, objective, self.mask, &self.device, weigh, scale) }
+            ObjectiveBatch {
+                seed: dropout.random(),
+                ..drawn.upload(range, objective, self.mask, &self.device, weigh, scale)
+            }
         });
         Ok(batches.collect())
     }
 }
 
-impl DataLoader<Work> for TrainLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Work> + 'a> {
+impl DataLoader<Batch> for TrainLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         let accumulate = self.config.accumulate;
         Box::new(LoaderIter::new(self.micro_batches.clone(), move |index| {
             let batches = self.step(index / accumulate)?.split_off(index % accumulate);
-            Ok(batches.into_iter().map(|batch| Work::Supervised(Box::new(batch))).collect())
+            Ok(batches.into_iter().map(|batch| Batch::Supervised(Box::new(batch))).collect())
         }))
     }
 
@@ -224,11 +227,11 @@ impl DataLoader<Work> for TrainLoader {
         self.micro_batches.len()
     }
 
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Work>> {
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Work>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
         let first = self.micro_batches.start;
         Arc::new(Self { micro_batches: first + start..first + end, ..self.clone() })
     }
@@ -236,7 +239,7 @@ impl DataLoader<Work> for TrainLoader {
 
 /// How a run validates.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Validating {
+pub(crate) struct ValidationSettings {
     pub(crate) objective: Objective,
     /// Rows of a batch.
     pub(crate) batch: usize,
@@ -250,7 +253,7 @@ pub(crate) struct Validating {
 #[derive(Clone)]
 pub struct ValidationLoader {
     rows: Arc<TokenRows>,
-    how: Validating,
+    how: ValidationSettings,
     mask: u32,
     device: Device,
     batches: std::ops::Range<usize>,
@@ -259,7 +262,7 @@ pub struct ValidationLoader {
 impl ValidationLoader {
     /// All batches of a validation, on `device`.
     pub fn new(rows: Arc<TokenRows>, config: &TrainConfig, mask: u32, device: Device) -> Self {
-        let how = Validating {
+        let how = ValidationSettings {
             objective: config.objective,
             batch: config.batch / config.accumulate,
             rows: config.validate_rows,
@@ -268,19 +271,19 @@ impl ValidationLoader {
         Self::with(rows, how, mask, device)
     }
 
-    pub(crate) fn with(rows: Arc<TokenRows>, how: Validating, mask: u32, device: Device) -> Self {
+    pub(crate) fn with(rows: Arc<TokenRows>, how: ValidationSettings, mask: u32, device: Device) -> Self {
         let n_rows = match how.rows {
             0 => rows.len(),
             n => n.min(rows.len()),
         };
         let times = if how.objective == Objective::Autoregressive { 1 } else { how.times };
-        let how = Validating { rows: n_rows, times, ..how };
+        let how = ValidationSettings { rows: n_rows, times, ..how };
         Self { rows, how, mask, device, batches: 0..n_rows.div_ceil(how.batch) * times }
     }
 
     // Weights are w(t) on group 1 and not yet divided by the number of tokens.
-    fn batch(&self, index: usize) -> Result<Batch, DatasetError> {
-        let Validating { objective, batch, times: n_times, rows: n_rows } = self.how;
+    fn batch(&self, index: usize) -> Result<ObjectiveBatch, DatasetError> {
+        let ValidationSettings { objective, batch, times: n_times, rows: n_rows } = self.how;
         let (block, time_index) = (index / n_times, index % n_times);
         let indices: Vec<usize> = (block * batch..((block + 1) * batch).min(n_rows)).collect();
         let rows = read(&self.rows, &indices)?;
@@ -297,7 +300,7 @@ impl ValidationLoader {
             draw_groups(std::slice::from_ref(row), &[t], &mut rng)
         });
         let groups = groups.collect();
-        let drawn = Drawn { rows, times, groups };
+        let drawn = HostBatch { rows, times, groups };
         // Of a complementary model the NELBO is that of the masked one.
         let objective = if objective == Objective::MaskedComplementary { Objective::Masked } else { objective };
         let weigh = |t: f64, groups: &[bool]| match objective {
@@ -308,10 +311,10 @@ impl ValidationLoader {
     }
 }
 
-impl DataLoader<Work> for ValidationLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Work> + 'a> {
+impl DataLoader<Batch> for ValidationLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         Box::new(LoaderIter::new(self.batches.clone(), |index| {
-            Ok(vec![Work::Supervised(Box::new(self.batch(index)?))])
+            Ok(vec![Batch::Supervised(Box::new(self.batch(index)?))])
         }))
     }
 
@@ -319,11 +322,11 @@ impl DataLoader<Work> for ValidationLoader {
         self.batches.len()
     }
 
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Work>> {
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Work>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
         Arc::new(Self { batches: self.batches.start + start..self.batches.start + end, ..self.clone() })
     }
 }
@@ -333,17 +336,17 @@ pub(crate) struct LoaderIter<F> {
     next: usize,
     range: std::ops::Range<usize>,
     load: F,
-    pending: Vec<Work>,
+    pending: Vec<Batch>,
 }
 
-impl<F: Fn(usize) -> Result<Vec<Work>, DatasetError>> LoaderIter<F> {
+impl<F: Fn(usize) -> Result<Vec<Batch>, DatasetError>> LoaderIter<F> {
     pub(crate) fn new(range: std::ops::Range<usize>, load: F) -> Self {
         Self { next: range.start, range, load, pending: Vec::new() }
     }
 }
 
-impl<F: Fn(usize) -> Result<Vec<Work>, DatasetError>> Iterator for LoaderIter<F> {
-    type Item = Result<Work, DatasetError>;
+impl<F: Fn(usize) -> Result<Vec<Batch>, DatasetError>> Iterator for LoaderIter<F> {
+    type Item = Result<Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next == self.range.end {
@@ -360,7 +363,7 @@ impl<F: Fn(usize) -> Result<Vec<Work>, DatasetError>> Iterator for LoaderIter<F>
     }
 }
 
-impl<F: Fn(usize) -> Result<Vec<Work>, DatasetError>> DataLoaderIterator<Work> for LoaderIter<F> {
+impl<F: Fn(usize) -> Result<Vec<Batch>, DatasetError>> DataLoaderIterator<Batch> for LoaderIter<F> {
     fn progress(&self) -> Progress {
         Progress::new(self.next - self.range.start, self.range.len(), Some("batches".to_string()))
     }

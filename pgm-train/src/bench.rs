@@ -11,14 +11,14 @@ use rand::RngExt;
 
 use crate::TrainError;
 use crate::adamw::AdamW;
-use crate::batch::{Batch, Inputs, stream};
+use crate::batch::{NetworkInputs, ObjectiveBatch, stream};
 use crate::config::OptimSection;
 use crate::gradients::clip_global_norm;
-use crate::learner::{How, Trainee};
+use crate::learner::{StepOptions, TrainModel};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum BenchPhase {
     /// The network alone, without gradients.
     Forward,
     /// Forward, backward, clipping, AdamW.
@@ -32,8 +32,8 @@ pub enum What {
 pub fn measure(
     config: &ModelConfig,
     batch: usize,
-    what: What,
-    how: How,
+    what: BenchPhase,
+    how: StepOptions,
     runs: usize,
     device: &Device,
 ) -> Result<Vec<f64>, TrainError> {
@@ -42,22 +42,22 @@ pub fn measure(
     let mut rng = stream(0, 0, 0);
     let plain = device.clone().without_autodiff();
     let autodiff = how.training_device(&plain)?;
-    let on = if what == What::Train { &autodiff } else { &plain };
+    let on = if what == BenchPhase::Train { &autodiff } else { &plain };
     let n = shape[0] * shape[1];
     let ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..backbone.vocab_size as i32 - 1)).collect();
     let groups: Vec<i32> = (0..n).map(|_| i32::from(rng.random::<bool>())).collect();
     let ints = |values: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(values, shape), on);
     let tokens = ints(ids);
     let inputs = match config {
-        ModelConfig::Partition(_) => Inputs::Partition(Partition::new(ints(groups))),
-        ModelConfig::Masked(_) => Inputs::Masked(tokens.clone()),
-        ModelConfig::Autoregressive(_) => Inputs::Causal,
+        ModelConfig::Partition(_) => NetworkInputs::Partition(Partition::new(ints(groups))),
+        ModelConfig::Masked(_) => NetworkInputs::Masked(tokens.clone()),
+        ModelConfig::Autoregressive(_) => NetworkInputs::Causal,
     };
     let weights = Tensor::full(shape, 1.0 / n as f64, on);
-    let batch = Batch { inputs, tokens, weights, n_valid: n, seed: 0 };
+    let batch = ObjectiveBatch { inputs, tokens, weights, n_valid: n, seed: 0 };
 
-    let mut trainee = Trainee::new(Network::new(config, &plain), backbone.mask_index).computed(how);
-    if what == What::Train {
+    let mut trainee = TrainModel::new(Network::new(config, &plain), backbone.mask_index).computed(how);
+    if what == BenchPhase::Train {
         trainee = trainee.train().fork(&autodiff);
     }
     let mut optimiser = AdamW::of(&OptimSection { weight_decay: 0.01, ..OptimSection::default() });
@@ -66,9 +66,9 @@ pub fn measure(
     for run in 0..=runs {
         let start = Instant::now();
         match what {
-            What::Forward => {
+            BenchPhase::Forward => {
                 let logits = match (&trainee.network, &batch.inputs) {
-                    (Network::Partition(model), Inputs::Partition(partition)) => {
+                    (Network::Partition(model), NetworkInputs::Partition(partition)) => {
                         model.forward_partition(batch.tokens.clone(), partition)
                     }
                     (Network::Masked(model), _) => model.forward(batch.tokens.clone()),
@@ -78,7 +78,7 @@ pub fn measure(
                 // One number, so that a device that works in the background has finished.
                 logits.slice([0..1, 0..1, 0..1]).try_into_data().map_err(|error| failed(&error))?;
             }
-            What::Train => {
+            BenchPhase::Train => {
                 let loss = trainee.for_step().loss(batch.clone());
                 let value = loss.clone().inner();
                 let mut gradients = GradientsParams::from_grads(loss.backward(), &trainee);

@@ -21,17 +21,17 @@ const STATE: &str = "state.json";
 
 /// The loss since the last report, to be continued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Pending {
+pub(crate) struct PendingLoss {
     pub(crate) loss_sum: f32,
     pub(crate) steps: usize,
 }
 
 /// What is not a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct CheckpointState {
     pub(crate) step: usize,
     pub(crate) seconds: f64,
-    pub(crate) pending: Pending,
+    pub(crate) pending: PendingLoss,
     /// The run's settings.
     pub(crate) config: serde_json::Value,
     /// SHA-256 of the data's tokenizer, and its number of training rows.
@@ -39,11 +39,11 @@ pub(crate) struct State {
     files: BTreeMap<String, (u64, u32)>,
 }
 
-impl State {
+impl CheckpointState {
     pub(crate) fn new(
         step: usize,
         seconds: f64,
-        pending: Pending,
+        pending: PendingLoss,
         config: serde_json::Value,
         data: (String, u64),
     ) -> Self {
@@ -52,7 +52,7 @@ impl State {
 }
 
 /// The records of a checkpoint.
-pub(crate) struct Records {
+pub(crate) struct CheckpointRecords {
     pub(crate) model: ModuleRecord,
     pub(crate) average: Option<ModuleRecord>,
     pub(crate) optim: OptimizerRecord,
@@ -64,7 +64,12 @@ pub(crate) fn folder(out: &Path) -> PathBuf {
 }
 
 /// Writes a checkpoint and removes all but the newest `keep`.
-pub(crate) fn write(out: &Path, mut state: State, records: Records, keep: usize) -> Result<(), TrainError> {
+pub(crate) fn write(
+    out: &Path,
+    mut state: CheckpointState,
+    records: CheckpointRecords,
+    keep: usize,
+) -> Result<(), TrainError> {
     let parent = folder(out);
     let refused = |error: &dyn ToString| TrainError::file("write", &parent, error.to_string());
     std::fs::create_dir_all(&parent).map_err(|error| refused(&error))?;
@@ -140,7 +145,7 @@ pub(crate) fn list(out: &Path) -> Vec<(usize, PathBuf)> {
 }
 
 /// The newest checkpoint that is whole, with a sentence about each newer one that is not; nothing when there is none.
-pub(crate) fn newest(out: &Path) -> Result<(Option<(State, Records)>, Vec<String>), TrainError> {
+pub(crate) fn newest(out: &Path) -> Result<(Option<(CheckpointState, CheckpointRecords)>, Vec<String>), TrainError> {
     let mut damaged = Vec::new();
     for (_, path) in list(out).into_iter().rev() {
         match read(&path) {
@@ -154,9 +159,9 @@ pub(crate) fn newest(out: &Path) -> Result<(Option<(State, Records)>, Vec<String
     }
 }
 
-fn read(folder: &Path) -> Result<(State, Records), String> {
+fn read(folder: &Path) -> Result<(CheckpointState, CheckpointRecords), String> {
     let json = std::fs::read(folder.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
-    let state: State = serde_json::from_slice(&json).map_err(|error| format!("{STATE}: {error}"))?;
+    let state: CheckpointState = serde_json::from_slice(&json).map_err(|error| format!("{STATE}: {error}"))?;
     for (name, &(size, crc)) in &state.files {
         let found = fingerprint(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
         if found != (size, crc) {
@@ -169,7 +174,7 @@ fn read(folder: &Path) -> Result<(State, Records), String> {
         true => Some(ModuleRecord::load(path(AVERAGE)).map_err(failed(AVERAGE))?),
         false => None,
     };
-    let records = Records {
+    let records = CheckpointRecords {
         model: ModuleRecord::load(path(MODEL)).map_err(failed(MODEL))?,
         average,
         optim: OptimizerRecord::load(path(OPTIM)).map_err(failed(OPTIM))?,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::learner::How;
+use crate::learner::StepOptions;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,8 +216,8 @@ impl OptimSection {
 
 impl TrainConfig {
     /// How its steps are computed.
-    pub fn how(&self) -> How {
-        How { precision: self.precision, checkpointing: self.checkpointing }
+    pub fn how(&self) -> StepOptions {
+        StepOptions { precision: self.precision, checkpointing: self.checkpointing }
     }
 
     /// Reads a TOML file and puts `settings` (`key=value`, dotted keys) on top.

@@ -1,7 +1,7 @@
 //! What burn-train's dashboard shows, and a renderer that shows nothing where there is no terminal.
 //!
 //! The training loop computes its figures once, for `metrics.jsonl`, the dashboard and the plain lines alike; each
-//! [`Gauge`] only picks one of them out of a [`Report`].
+//! [`Gauge`] only picks one of them out of a [`StepFigures`].
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use burn::train::renderer::{
 
 /// The figures of one report or validation.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
+pub(crate) struct StepFigures {
     pub(crate) loss: f64,
     pub(crate) perplexity: f64,
     pub(crate) lr: f64,
@@ -30,13 +30,13 @@ pub(crate) struct Report {
 #[derive(Clone)]
 pub(crate) struct Gauge {
     name: Arc<String>,
-    pick: fn(&Report) -> f64,
+    pick: fn(&StepFigures) -> f64,
     higher_is_better: bool,
     value: f64,
 }
 
 impl Gauge {
-    pub(crate) fn new(name: &str, higher_is_better: bool, pick: fn(&Report) -> f64) -> Self {
+    pub(crate) fn new(name: &str, higher_is_better: bool, pick: fn(&StepFigures) -> f64) -> Self {
         Self { name: Arc::new(name.to_string()), pick, higher_is_better, value: 0.0 }
     }
 
@@ -48,7 +48,7 @@ impl Gauge {
 }
 
 impl Metric for Gauge {
-    type Input = Report;
+    type Input = StepFigures;
 
     fn name(&self) -> MetricName {
         self.name.clone()
@@ -58,7 +58,7 @@ impl Metric for Gauge {
         NumericAttributes { unit: None, higher_is_better: self.higher_is_better }.into()
     }
 
-    fn update(&mut self, report: &Report, _metadata: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+    fn update(&mut self, report: &StepFigures, _metadata: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
         self.value = (self.pick)(report);
         Ok(self.entry())
     }

@@ -16,21 +16,23 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{DataFolder, RowOrder, Split, TokenRows};
 use pgm_model::loss::antithetic_times;
-use pgm_model::{ModelConfig, Network, checkpoint as model_folder};
+use pgm_model::{ModelConfig, Network, model_folder};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{DISTILLATION, DROPOUT, LoaderIter, Validating, ValidationLoader, Work, draw_groups, read, stream};
-use crate::checkpoint::{self, Records};
+use crate::batch::{
+    Batch, DISTILLATION, DROPOUT, LoaderIter, ValidationLoader, ValidationSettings, draw_groups, read, stream,
+};
+use crate::checkpoint::{self, CheckpointRecords};
 use crate::config::{
     self, Decay, OptimSection, Precision, four, one, ten, three, two_hundred_fifty, two_hundred_fifty_six,
 };
 use crate::eval::check_same_tokens;
-use crate::fit::{Event, Run, check_same, finish};
+use crate::fit::{Run, TrainEvent, check_same, finish};
 use crate::history::ValidationLine;
-use crate::learner::{How, Trainee};
-use crate::lesson::{Divergence, Lesson, TargetGroups, Teacher, View};
-use crate::strategy::{Pace, Start};
+use crate::learner::{StepOptions, TrainModel};
+use crate::lesson::{DistillBatch, Divergence, MaskedRow, TargetGroups, Teacher};
+use crate::strategy::{LoopSettings, LoopStart};
 use crate::{Objective, TrainError};
 
 /// Which of a student's weights teach the next round.
@@ -221,12 +223,12 @@ pub struct Distill<'a> {
     /// A way to stop after the current step, which is then saved.
     pub interrupter: Interrupter,
     /// Sees what happens.
-    pub observe: Arc<dyn Fn(&Event) + Send + Sync>,
+    pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
 }
 
 /// How a distillation ended.
 #[derive(Clone, Debug)]
-pub struct Distilled {
+pub struct DistillResult {
     /// Model folders of the rounds that are complete, in order.
     pub models: Vec<PathBuf>,
     /// Steps done of the round that was stopped.
@@ -240,11 +242,11 @@ pub struct Distilled {
 /// # Errors
 /// What is wrong with the configuration, the teacher, the data, the checkpoints or the disk. Checkpoints written before
 /// stay.
-pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
+pub fn distill(what: Distill) -> Result<DistillResult, TrainError> {
     let config = what.config;
     let data = DataFolder::open(what.data)?;
     let plain = what.device.clone().without_autodiff();
-    let how = How { precision: config.precision, checkpointing: config.checkpointing };
+    let how = StepOptions { precision: config.precision, checkpointing: config.checkpointing };
     let device = how.training_device(&plain)?;
     let (model_config, first_teacher) = model_folder::load(what.teacher, &plain)?;
     check_teacher(what.teacher, &model_config, &data)?;
@@ -282,7 +284,7 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
             0 => None,
             _ => {
                 let (newest, damaged) = checkpoint::newest(&round_folder(round - 1))?;
-                damaged.into_iter().for_each(|problem| (what.observe)(&Event::Notice(problem)));
+                damaged.into_iter().for_each(|problem| (what.observe)(&TrainEvent::Notice(problem)));
                 let path = round_folder(round - 1);
                 let (state, records) = newest.ok_or_else(|| TrainError::NoCheckpoint {
                     path: path.clone(),
@@ -309,19 +311,19 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
         let student = first_teacher.clone();
         let start = {
             let (newest, damaged) = checkpoint::newest(&out)?;
-            damaged.into_iter().for_each(|problem| (what.observe)(&Event::Notice(problem)));
+            damaged.into_iter().for_each(|problem| (what.observe)(&TrainEvent::Notice(problem)));
             match newest {
                 Some((state, records)) => {
                     check_round(&out, &state, config, teacher_crc, round + 1, &identity)?;
-                    Some(Start::resumed(&state, records))
+                    Some(LoopStart::resumed(&state, records))
                 }
                 None => before.map(|records| begin(config, records)),
             }
         };
         let first_step = start.as_ref().map_or(0, |start| start.step);
-        (what.observe)(&Event::Round { round: round + 1, n_rounds: schedule.len(), teacher_steps, student_steps });
-        let trainee = Trainee::new(student, mask).computed(how).train();
-        (what.observe)(&Event::Started {
+        (what.observe)(&TrainEvent::Round { round: round + 1, n_rounds: schedule.len(), teacher_steps, student_steps });
+        let trainee = TrainModel::new(student, mask).computed(how).train();
+        (what.observe)(&TrainEvent::Started {
             step: first_step,
             parameters: trainee.network.n_parameters(),
             rows: train_rows.len(),
@@ -341,7 +343,7 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
             device: device.clone(),
             micro_batches: first_step * config.accumulate..config.round_steps * config.accumulate,
         };
-        let validating = Validating {
+        let validating = ValidationSettings {
             objective: if matches!(model_config, ModelConfig::Partition(_)) {
                 Objective::Partition
             } else {
@@ -354,7 +356,7 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
         let validate = ValidationLoader::with(validation_rows.clone(), validating, mask as u32, plain.clone());
         let ema_goes_on = config.teacher_weights == TeacherWeights::Raw;
         let run = Run {
-            pace: Pace {
+            pace: LoopSettings {
                 steps: config.round_steps,
                 accumulate: config.accumulate,
                 log_every: config.log_every,
@@ -385,11 +387,11 @@ pub fn distill(what: Distill) -> Result<Distilled, TrainError> {
         let finished = finish(&out, &model_config, data.tokenizer().json(), ended, config.round_steps)?;
         validation = finished.validation.or(validation);
         if !finished.complete {
-            return Ok(Distilled { models, stopped_at: Some(finished.step), validation });
+            return Ok(DistillResult { models, stopped_at: Some(finished.step), validation });
         }
         models.push(model);
     }
-    Ok(Distilled { models, stopped_at: None, validation })
+    Ok(DistillResult { models, stopped_at: None, validation })
 }
 
 fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Result<(), TrainError> {
@@ -408,7 +410,7 @@ fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Resul
 // The settings of a checkpoint are those of its round.
 fn check_round(
     out: &Path,
-    state: &checkpoint::State,
+    state: &checkpoint::CheckpointState,
     config: &DistillConfig,
     teacher_crc: u32,
     round: usize,
@@ -427,10 +429,10 @@ fn check_round(
 }
 
 // Where a round begins whose student is that of the round before.
-fn begin(config: &DistillConfig, before: Records) -> Start {
-    Start {
+fn begin(config: &DistillConfig, before: CheckpointRecords) -> LoopStart {
+    LoopStart {
         step: 0,
-        pending: checkpoint::Pending::default(),
+        pending: checkpoint::PendingLoss::default(),
         seconds: 0.0,
         model: before.model,
         average: before.average.filter(|_| config.teacher_weights == TeacherWeights::Raw),
@@ -439,7 +441,7 @@ fn begin(config: &DistillConfig, before: Records) -> Start {
 }
 
 fn restored(config: &ModelConfig, record: ModuleRecord, mask: usize, device: &Device) -> Network {
-    Trainee::new(Network::new(config, device), mask).load_record(record).valid().network
+    TrainModel::new(Network::new(config, device), mask).load_record(record).valid().network
 }
 
 /// The micro-batches of a round, from a step on.
@@ -456,7 +458,7 @@ struct DistillLoader {
 }
 
 impl DistillLoader {
-    fn step(&self, step: usize) -> Result<Vec<Work>, DatasetError> {
+    fn step(&self, step: usize) -> Result<Vec<Batch>, DatasetError> {
         let DistillConfig { batch, accumulate, seed, targets, divergence, .. } = *self.config;
         let global = (self.first_global_step + step) as u64;
         let rows = read(&self.rows, &self.order.step(global, batch))?;
@@ -467,8 +469,8 @@ impl DistillLoader {
         let views_per_row = if targets == TargetGroups::Both { 2 } else { 1 };
         let mut views = Vec::with_capacity(batch * views_per_row);
         for ((row, is_masked), time) in rows.into_iter().zip(groups).zip(times) {
-            let view = View { tokens: row.tokens, is_masked, time, valid: row.valid };
-            let other = (targets == TargetGroups::Both).then(|| View {
+            let view = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid };
+            let other = (targets == TargetGroups::Both).then(|| MaskedRow {
                 is_masked: view.is_masked.iter().map(|is_masked| !is_masked).collect(),
                 time: (1.0 - time).max(crate::lesson::TIME_FLOOR),
                 ..view.clone()
@@ -476,12 +478,12 @@ impl DistillLoader {
             views.push(view);
             views.extend(other);
         }
-        let n_counted: usize = views.iter().map(View::n_counted).sum();
+        let n_counted: usize = views.iter().map(MaskedRow::n_counted).sum();
         let scale = 1.0 / n_counted.max(1) as f64;
         let mut seeds = stream(seed, DROPOUT, global);
         let micro = batch / accumulate * views_per_row;
         let lessons = views.chunks(micro).map(|views| {
-            Work::Distillation(Lesson {
+            Batch::Distillation(DistillBatch {
                 teacher: self.teacher.clone(),
                 views: views.to_vec(),
                 groups: targets,
@@ -495,8 +497,8 @@ impl DistillLoader {
     }
 }
 
-impl DataLoader<Work> for DistillLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Work> + 'a> {
+impl DataLoader<Batch> for DistillLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         let accumulate = self.config.accumulate;
         Box::new(LoaderIter::new(self.micro_batches.clone(), move |index| {
             Ok(self.step(index / accumulate)?.split_off(index % accumulate))
@@ -507,11 +509,11 @@ impl DataLoader<Work> for DistillLoader {
         self.micro_batches.len()
     }
 
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Work>> {
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Work>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
         let first = self.micro_batches.start;
         Arc::new(Self { micro_batches: first + start..first + end, ..self.clone() })
     }

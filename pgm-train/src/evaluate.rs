@@ -14,10 +14,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::order::OrderFlags;
-use pgm_model::checkpoint::TOKENIZER_FILE;
-use pgm_model::{ModelConfig, WeightType};
+use pgm_model::model_folder::TOKENIZER_FILE;
+use pgm_model::{ModelConfig, WeightDtype};
 use pgm_train::TrainError;
-use pgm_train::eval::{self, ChoiceSettings, GenerativeSettings, GreedySettings, Ledger, PplSettings, Subject};
+use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
 use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
 use serde_json::{Value, json};
 
@@ -203,7 +203,7 @@ impl Common {
 // The report with what it is a report of.
 fn object(
     eval: &str,
-    subject: &Subject,
+    subject: &EvalModel,
     model: &std::path::Path,
     device: &str,
     report: impl serde::Serialize,
@@ -220,7 +220,7 @@ fn object(
 fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let data = DataFolder::open(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
+    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = PplSettings {
         split: args.split.clone(),
         rows: args.rows,
@@ -228,17 +228,17 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
         seed: args.common.seed,
         batch: args.batch,
     };
-    let ledger = Ledger::open(args.common.progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
+    let ledger = ResultLog::open(args.common.progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
     let mut bar = Bar::new("rows");
     let report = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
     // What narrower weights cost: the same rows and draws with those that were trained.
-    let change = if args.common.weights.weights() == WeightType::F32 {
+    let change = if args.common.weights.weights() == WeightDtype::F32 {
         None
     } else {
         drop(bar);
-        let subject = Subject::load(&args.model, &device)?;
+        let subject = EvalModel::load(&args.model, &device)?;
         let progress = args.common.progress.as_ref().map(|path| path.with_extension("f32.jsonl"));
-        let ledger = Ledger::open(progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
+        let ledger = ResultLog::open(progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
         let mut bar = Bar::new("rows with float32 weights");
         let full = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
         report.difference(&full)
@@ -269,7 +269,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
             read_samples(path)?
         }
         (None, Some(folder)) => {
-            let subject = Subject::load(folder, &device)?.with_weights(args.common.weights.weights())?;
+            let subject = EvalModel::load(folder, &device)?.with_weight_dtype(args.common.weights.weights())?;
             let settings = GenerativeSettings {
                 samples: args.n,
                 length: args.length,
@@ -282,7 +282,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
                 batch: args.batch,
             };
             let identity = eval::generative::identity(&subject, &settings);
-            let ledger = Ledger::open(args.common.progress.as_deref(), &identity)?;
+            let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
             let mut bar = Bar::new("samples");
             let batches = eval::sample_texts(&subject, &settings, ledger, &mut |done, all| bar.update(done, all))?;
             drop(bar);
@@ -327,7 +327,7 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
 fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let questions = eval::choice::read_questions(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
+    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = ChoiceSettings {
         draws: args.draws,
         reduction: match args.reduction {
@@ -339,7 +339,7 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
         batch: args.batch,
     };
     let identity = eval::choice::identity(&subject, &questions, &settings);
-    let ledger = Ledger::open(args.common.progress.as_deref(), &identity)?;
+    let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
     let mut bar = Bar::new("questions");
     let report = eval::choice(&subject, &questions, &settings, ledger, &mut |done, all| bar.update(done, all))?;
     let mut object = object("choice", &subject, &args.model, &device_name, report);
@@ -351,10 +351,10 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
 fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let items = eval::greedy::read_last_words(&args.data)?;
-    let subject = Subject::load(&args.model, &device)?.with_weights(args.common.weights.weights())?;
+    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = GreedySettings { seed: args.common.seed };
     let identity = eval::greedy::identity(&subject, &items, &settings);
-    let ledger = Ledger::open(args.common.progress.as_deref(), &identity)?;
+    let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
     let mut bar = Bar::new("texts");
     let report = eval::greedy(&subject, &items, &settings, ledger, &mut |done, all| bar.update(done, all))?;
     let mut object = object("greedy", &subject, &args.model, &device_name, report);

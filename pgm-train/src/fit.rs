@@ -9,23 +9,23 @@ use burn::tensor::{Device, Tensor};
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use pgm_data::{DataFolder, Split};
-use pgm_model::{ModelConfig, Network, checkpoint as model_folder};
+use pgm_model::{ModelConfig, Network, model_folder};
 
 use crate::adamw::AdamW;
-use crate::batch::{TrainLoader, ValidationLoader, Work};
+use crate::batch::{Batch, TrainLoader, ValidationLoader};
 use crate::capture::{Always, captures};
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, CheckpointState};
 use crate::config::{Decay, OptimSection};
 use crate::dashboard::{Gauge, NoLog, Quiet};
 use crate::history::{TrainLine, ValidationLine};
-use crate::learner::Trainee;
+use crate::learner::TrainModel;
 use crate::schedule::WarmUp;
-use crate::strategy::{Ended, Pace, Start, Steps};
+use crate::strategy::{LoopEnd, LoopSettings, LoopStart, TrainLoop};
 use crate::{TrainConfig, TrainError, plot};
 
 /// Something a caller may want to show.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum TrainEvent {
     /// The run begins, or goes on from a checkpoint.
     Started {
         /// Steps done before.
@@ -81,12 +81,12 @@ pub struct Fit<'a> {
     /// The dashboard; nothing is shown without one.
     pub renderer: Option<Box<dyn MetricsRenderer>>,
     /// Sees what happens.
-    pub observe: Arc<dyn Fn(&Event) + Send + Sync>,
+    pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub struct FitResult {
     /// Steps done in all.
     pub step: usize,
     /// Whether that is all of them; the model folder is written only then.
@@ -100,7 +100,7 @@ pub struct Finished {
 /// # Errors
 /// What is wrong with the configuration, the data, the checkpoints or the disk; [`TrainError::NotFinite`] when the
 /// loss is no longer a number. Checkpoints written before stay.
-pub fn fit(what: Fit) -> Result<Finished, TrainError> {
+pub fn fit(what: Fit) -> Result<FitResult, TrainError> {
     let config = Arc::new(what.config.clone());
     let data = DataFolder::open(what.data)?;
     let model_config = config.model_config(data.manifest())?;
@@ -112,7 +112,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
     let mut start = None;
     if what.resume {
         let (newest, damaged) = checkpoint::newest(what.out)?;
-        damaged.into_iter().for_each(|problem| (what.observe)(&Event::Notice(problem)));
+        damaged.into_iter().for_each(|problem| (what.observe)(&TrainEvent::Notice(problem)));
         if let Some((state, _)) = &newest {
             check_same(what.out, state, &settings, &free_keys(&config), &identity)?;
             if state.step > config.steps {
@@ -120,7 +120,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
                 return Err(TrainError::Changed { path: what.out.into(), key: "steps".to_string(), before, now });
             }
         } else {
-            (what.observe)(&Event::Notice("there is no checkpoint yet; starting from step 0".to_string()));
+            (what.observe)(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
         }
         start = newest;
     }
@@ -132,7 +132,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
     let device = config.how().training_device(&plain)?;
     let first_step = start.as_ref().map_or(0, |(state, _)| state.step);
     let trainee = initialised(&model_config, config.seed, &plain).computed(config.how()).train();
-    (what.observe)(&Event::Started {
+    (what.observe)(&TrainEvent::Started {
         step: first_step,
         parameters: trainee.network.n_parameters(),
         rows: train_rows.len(),
@@ -140,7 +140,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
     let mask = model_config.backbone().mask_index as u32;
     let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
     let validation = ValidationLoader::new(validation_rows, &config, mask, plain);
-    let pace = Pace {
+    let pace = LoopSettings {
         steps: config.steps,
         accumulate: config.accumulate,
         log_every: config.log_every,
@@ -159,7 +159,7 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
         out: what.out,
         device: &device,
         data: identity,
-        start: start.map(|(state, records)| Start::resumed(&state, records)),
+        start: start.map(|(state, records)| LoopStart::resumed(&state, records)),
         trainee,
         interrupter: what.interrupter,
         renderer: what.renderer,
@@ -171,33 +171,33 @@ pub fn fit(what: Fit) -> Result<Finished, TrainError> {
 
 /// One training on burn-train's learner: what [`fit`] and every round of a distillation have in common.
 pub(crate) struct Run<'a> {
-    pub(crate) pace: Pace,
+    pub(crate) pace: LoopSettings,
     pub(crate) optim: &'a OptimSection,
     /// Steps over which the learning rate's schedule goes.
     pub(crate) schedule_steps: usize,
     pub(crate) out: &'a Path,
     pub(crate) device: &'a Device,
     pub(crate) data: (String, u64),
-    pub(crate) start: Option<Start>,
-    pub(crate) trainee: Trainee,
+    pub(crate) start: Option<LoopStart>,
+    pub(crate) trainee: TrainModel,
     pub(crate) interrupter: Interrupter,
     pub(crate) renderer: Option<Box<dyn MetricsRenderer>>,
-    pub(crate) observe: Arc<dyn Fn(&Event) + Send + Sync>,
+    pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
 }
 
 impl Run<'_> {
     pub(crate) fn launch(
         self,
-        train: Arc<dyn DataLoader<Work>>,
-        validation: Arc<dyn DataLoader<Work>>,
-    ) -> Result<Ended, TrainError> {
+        train: Arc<dyn DataLoader<Batch>>,
+        validation: Arc<dyn DataLoader<Batch>>,
+    ) -> Result<LoopEnd, TrainError> {
         let optim = self.optim;
         let optimiser = AdamW::of(optim);
         let schedule =
             burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(WarmUp::new(optim, self.schedule_steps));
         let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
         let result = Arc::new(Mutex::new(None));
-        let strategy = Steps {
+        let strategy = TrainLoop {
             pace: self.pace,
             out: self.out.to_path_buf(),
             device: self.device.clone(),
@@ -233,10 +233,10 @@ pub(crate) fn finish(
     out: &Path,
     config: &ModelConfig,
     tokenizer: &[u8],
-    ended: Ended,
+    ended: LoopEnd,
     steps: usize,
-) -> Result<Finished, TrainError> {
-    let Ended { step, average, validation } = ended;
+) -> Result<FitResult, TrainError> {
+    let LoopEnd { step, average, validation } = ended;
     plot::draw(out)?;
     let complete = step == steps;
     if complete {
@@ -248,7 +248,7 @@ pub(crate) fn finish(
         // The configuration is written last: a folder that has it is whole.
         model_folder::save(&folder, config, &average.network)?;
     }
-    Ok(Finished { step, complete, validation })
+    Ok(FitResult { step, complete, validation })
 }
 
 fn folder_file(folder: &Path, name: &str) -> Result<PathBuf, TrainError> {
@@ -257,7 +257,7 @@ fn folder_file(folder: &Path, name: &str) -> Result<PathBuf, TrainError> {
 }
 
 /// A network whose parameters are drawn now, in a fixed order, from `seed`.
-fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> Trainee {
+fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> TrainModel {
     struct Touch;
     impl ModuleVisitor for Touch {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -267,7 +267,7 @@ fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> Trainee {
     device.seed(seed);
     let network = Network::new(config, device);
     network.visit(&mut Touch);
-    Trainee::new(network, config.backbone().mask_index)
+    TrainModel::new(network, config.backbone().mask_index)
 }
 
 // What may change on resuming: intervals and, where it shapes nothing, the number of steps.
@@ -291,7 +291,7 @@ fn free_keys(config: &TrainConfig) -> Vec<&'static str> {
 /// Refuses to resume a run with other settings (but for the keys in `free`) or on other data.
 pub(crate) fn check_same(
     out: &Path,
-    state: &State,
+    state: &CheckpointState,
     settings: &serde_json::Value,
     free: &[&str],
     data: &(String, u64),

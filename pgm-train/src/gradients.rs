@@ -31,7 +31,7 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
     impl ModuleVisitor for Scale<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-                self.gradients.register::<D>(param.id, ops::scaled(gradient, self.factor.clone()));
+                self.gradients.register::<D>(param.id, ops::scale(gradient, self.factor.clone()));
             }
         }
     }
@@ -66,7 +66,7 @@ pub(crate) fn update_average<M: Module>(average: M, current: &M, decay: f64) -> 
     impl ModuleMapper for Move<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let current: Tensor<D> = self.current.get(&param.id).expect("both have the same parameters");
-            param.map(|average| ops::moved(average, current, 1.0 - self.decay))
+            param.map(|average| ops::lerp(average, current, 1.0 - self.decay))
         }
     }
     let mut collect = Collect(TensorContainer::new());

@@ -86,7 +86,7 @@ impl History {
         for line in read(out)?.iter().filter(|line| step > 0 && line.step() <= step) {
             text.push_str(&to_json(line));
         }
-        pgm_model::checkpoint::write_file(&path, text.as_bytes())?;
+        pgm_model::model_folder::write_file(&path, text.as_bytes())?;
         let file =
             OpenOptions::new().append(true).open(&path).map_err(|error| TrainError::file("write", &path, error))?;
         Ok(Self { file, path })

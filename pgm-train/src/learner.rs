@@ -4,33 +4,33 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, ExecutionError, FloatDType, GradientCheckpointingStrategy, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use pgm_model::{Goal, Network};
+use pgm_model::{LossTarget, Network};
 
 use crate::TrainError;
-use crate::batch::{Batch, Inputs, Work};
+use crate::batch::{Batch, NetworkInputs, ObjectiveBatch};
 use crate::config::Precision;
-use crate::dashboard::Report;
+use crate::dashboard::StepFigures;
 
 /// A network and the class that its loss leaves out.
 #[derive(Module, Debug)]
-pub struct Trainee {
+pub struct TrainModel {
     /// The network.
     pub network: Network,
     mask_index: usize,
     #[module(skip)]
-    how: How,
+    how: StepOptions,
 }
 
 /// How a training step is computed, see [`TrainConfig`](crate::TrainConfig).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How {
+pub struct StepOptions {
     /// What the matrix products are computed in.
     pub precision: Precision,
     /// Whether norms and activations are computed twice instead of kept.
     pub checkpointing: bool,
 }
 
-impl How {
+impl StepOptions {
     /// The device that records gradients that way.
     ///
     /// # Errors
@@ -46,14 +46,14 @@ impl How {
     }
 }
 
-impl Trainee {
+impl TrainModel {
     /// Wraps a network.
     pub fn new(network: Network, mask_index: usize) -> Self {
-        Self { network, mask_index, how: How::default() }
+        Self { network, mask_index, how: StepOptions::default() }
     }
 
     /// The same, whose steps are computed so.
-    pub fn computed(self, how: How) -> Self {
+    pub fn computed(self, how: StepOptions) -> Self {
         Self { how, ..self }
     }
 
@@ -79,16 +79,16 @@ impl Trainee {
     ///
     /// # Panics
     /// When the batch was made for the other objective, which is a programmer's error.
-    pub fn loss(&self, batch: Batch) -> Tensor<1> {
-        let Batch { inputs, tokens, weights, .. } = batch;
+    pub fn loss(&self, batch: ObjectiveBatch) -> Tensor<1> {
+        let ObjectiveBatch { inputs, tokens, weights, .. } = batch;
         let mask_index = self.mask_index;
-        let goal = |targets, weights| Goal { targets, weights, mask_index };
+        let goal = |targets, weights| LossTarget { targets, weights, mask_index };
         match (&self.network, inputs) {
-            (Network::Partition(model), Inputs::Partition(partition)) => {
+            (Network::Partition(model), NetworkInputs::Partition(partition)) => {
                 model.loss_partition(tokens.clone(), &partition, &goal(tokens, weights))
             }
-            (Network::Masked(model), Inputs::Masked(masked)) => model.loss(masked, &goal(tokens, weights)),
-            (Network::Autoregressive(model), Inputs::Causal) => {
+            (Network::Masked(model), NetworkInputs::Masked(masked)) => model.loss(masked, &goal(tokens, weights)),
+            (Network::Autoregressive(model), NetworkInputs::Causal) => {
                 let n_predicted = tokens.dims()[1] - 1;
                 let goal = goal(tokens.clone().narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted));
                 model.loss(tokens.narrow(1, 0, n_predicted), &goal)
@@ -104,7 +104,7 @@ pub struct StepOutput {
     /// The loss, off the graph, `[1]`.
     pub loss: Tensor<1>,
     /// The figures of a report; absent until the training loop makes one.
-    pub(crate) report: Option<Report>,
+    pub(crate) report: Option<StepFigures>,
 }
 
 impl ItemLazy for StepOutput {
@@ -113,30 +113,30 @@ impl ItemLazy for StepOutput {
     }
 }
 
-impl Adaptor<Report> for StepOutput {
-    fn adapt(&self) -> Report {
+impl Adaptor<StepFigures> for StepOutput {
+    fn adapt(&self) -> StepFigures {
         self.report.clone().unwrap_or_default()
     }
 }
 
-impl Trainee {
-    fn work(&self, work: Work) -> Tensor<1> {
+impl TrainModel {
+    fn work(&self, work: Batch) -> Tensor<1> {
         match work {
-            Work::Supervised(batch) => self.loss(*batch),
-            Work::Distillation(lesson) => lesson.loss(&self.network),
+            Batch::Supervised(batch) => self.loss(*batch),
+            Batch::Distillation(lesson) => lesson.loss(&self.network),
         }
     }
 }
 
-impl TrainStep for Trainee {
-    type Input = Work;
+impl TrainStep for TrainModel {
+    type Input = Batch;
     type Output = StepOutput;
 
-    fn step(&self, work: Work) -> TrainOutput<StepOutput> {
+    fn step(&self, work: Batch) -> TrainOutput<StepOutput> {
         // Dropout draws from the device's generator: seeding it here makes a step independent of what came before.
         match &work {
-            Work::Supervised(batch) => batch.tokens.device().seed(batch.seed),
-            Work::Distillation(lesson) => lesson.device.seed(lesson.seed),
+            Batch::Supervised(batch) => batch.tokens.device().seed(batch.seed),
+            Batch::Distillation(lesson) => lesson.device.seed(lesson.seed),
         }
         let loss = self.for_step().work(work);
         let output = StepOutput { loss: loss.clone().inner(), report: None };
@@ -144,11 +144,11 @@ impl TrainStep for Trainee {
     }
 }
 
-impl InferenceStep for Trainee {
-    type Input = Work;
+impl InferenceStep for TrainModel {
+    type Input = Batch;
     type Output = StepOutput;
 
-    fn step(&self, work: Work) -> StepOutput {
+    fn step(&self, work: Batch) -> StepOutput {
         StepOutput { loss: self.work(work), report: None }
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-use pgm_infer::denoiser::{RowState, logits_at};
-use pgm_infer::logits::Pick;
+use pgm_infer::denoiser::{CleanRow, logits_at};
+use pgm_infer::logits::PositionDraw;
 use pgm_infer::{DrawSettings, Logits};
 use pgm_model::{Network, Partition};
 use rand::{Rng, RngExt};
@@ -52,7 +52,7 @@ pub enum TargetGroups {
 
 /// A row with some of its positions masked, at a time.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct MaskedRow {
     /// All tokens; those at masked positions are never looked at.
     pub tokens: Vec<u32>,
     /// Which positions are masked.
@@ -63,15 +63,15 @@ pub struct View {
     pub valid: usize,
 }
 
-impl View {
+impl MaskedRow {
     fn masked(&self) -> Vec<usize> {
         (0..self.tokens.len()).filter(|&position| self.is_masked[position]).collect()
     }
 
-    fn clean(&self) -> RowState {
+    fn clean(&self) -> CleanRow {
         let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        RowState { length: self.tokens.len(), positions, tokens }
+        CleanRow { length: self.tokens.len(), positions, tokens }
     }
 
     /// Masked positions that count.
@@ -104,7 +104,7 @@ pub fn decode_probability(from: f64, to: f64) -> f64 {
 }
 
 /// The teacher's logits for every masked position of every view, each once, in the order of the evaluations.
-struct Targets {
+struct TeacherTargets {
     // [N, V]
     logits: Tensor<2>,
     // Row of `logits` for each view and position.
@@ -113,9 +113,9 @@ struct Targets {
 
 impl Teacher {
     /// Decodes from each view and keeps what was predicted where and when it was decided.
-    fn targets(&self, views: &[View], device: &Device, rng: &mut impl Rng) -> Targets {
-        let mut states: Vec<RowState> = views.iter().map(View::clean).collect();
-        let mut undecided: Vec<Vec<usize>> = views.iter().map(View::masked).collect();
+    fn targets(&self, views: &[MaskedRow], device: &Device, rng: &mut impl Rng) -> TeacherTargets {
+        let mut states: Vec<CleanRow> = views.iter().map(MaskedRow::clean).collect();
+        let mut undecided: Vec<Vec<usize>> = views.iter().map(MaskedRow::masked).collect();
         let times: Vec<Vec<f64>> = views.iter().map(|view| times(view.time, self.dt, self.n_steps)).collect();
         let mut place: Vec<Vec<Option<usize>>> = views.iter().map(|view| vec![None; view.tokens.len()]).collect();
         let mut parts = Vec::new();
@@ -132,7 +132,7 @@ impl Teacher {
             if active.is_empty() {
                 continue;
             }
-            let rows: Vec<&RowState> = active.iter().map(|&view| &states[view]).collect();
+            let rows: Vec<&CleanRow> = active.iter().map(|&view| &states[view]).collect();
             let positions: Vec<&[usize]> = active.iter().map(|&view| decided[view].as_slice()).collect();
             let logits = logits_at(&self.network, self.mask_index, &rows, &positions, device);
             let [_, width, n_classes] = logits.dims();
@@ -147,7 +147,7 @@ impl Teacher {
             }
             parts.push(logits.reshape([active.len() * width, n_classes]));
         }
-        Targets { logits: Tensor::cat(parts, 0), place }
+        TeacherTargets { logits: Tensor::cat(parts, 0), place }
     }
 
     fn decode(
@@ -155,12 +155,12 @@ impl Teacher {
         logits: &Tensor<3>,
         active: &[usize],
         decided: &[Vec<usize>],
-        states: &mut [RowState],
+        states: &mut [CleanRow],
         rng: &mut impl Rng,
     ) {
         let mut picks = Vec::new();
         for (row, &view) in active.iter().enumerate() {
-            picks.extend((0..decided[view].len()).map(|index| Pick { row, index, uniform: rng.random() }));
+            picks.extend((0..decided[view].len()).map(|index| PositionDraw { row, index, uniform: rng.random() }));
         }
         let drawn = Logits::new(logits.clone())
             .and_then(|logits| logits.draw(&picks, self.mask_index, &DrawSettings::default()))
@@ -175,11 +175,11 @@ impl Teacher {
 
 /// The views of one micro-batch and everything their loss needs.
 #[derive(Clone, Debug)]
-pub struct Lesson {
+pub struct DistillBatch {
     /// The teacher.
     pub teacher: Arc<Teacher>,
     /// The views; with [`TargetGroups::Both`], a row's two views follow each other, group 1 masked first.
-    pub views: Vec<View>,
+    pub views: Vec<MaskedRow>,
     /// Which groups they stand for.
     pub groups: TargetGroups,
     /// How predictions are compared.
@@ -192,10 +192,10 @@ pub struct Lesson {
     pub seed: u64,
 }
 
-impl Lesson {
+impl DistillBatch {
     /// Masked positions that count.
     pub fn n_valid(&self) -> usize {
-        self.views.iter().map(View::n_counted).sum()
+        self.views.iter().map(MaskedRow::n_counted).sum()
     }
 
     /// Divergence of the student from the teacher's targets, summed over the masked positions that count, times the
@@ -207,7 +207,7 @@ impl Lesson {
         let plain = self.device.clone().without_autodiff();
         if self.views.iter().all(|view| !view.is_masked.contains(&true)) {
             // A network must have seen something for its gradients to be there: nothing, weighed with nothing.
-            let state = RowState { positions: Vec::new(), tokens: Vec::new(), ..self.views[0].clean() };
+            let state = CleanRow { positions: Vec::new(), tokens: Vec::new(), ..self.views[0].clean() };
             return logits_at(student, self.teacher.mask_index, &[&state], &[&[0]], &self.device).sum() * 0.0;
         }
         let mut rng = stream(self.seed, DISTILLATION, 0);
@@ -215,7 +215,7 @@ impl Lesson {
         // For each cell of the student's logits: the view and the position whose target it is compared with.
         let (logits, cells): (Tensor<3>, Vec<Option<(usize, usize)>>) = match (student, self.groups) {
             (Network::Partition(model), TargetGroups::Both) => {
-                let rows: Vec<&View> = self.views.iter().step_by(2).collect();
+                let rows: Vec<&MaskedRow> = self.views.iter().step_by(2).collect();
                 let length = rows[0].tokens.len();
                 let ids: Vec<i32> =
                     rows.iter().flat_map(|view| view.tokens.iter().map(|&token| token as i32)).collect();
@@ -228,9 +228,9 @@ impl Lesson {
                 (logits, cells.map(|(row, position)| Some(cell(row, position))).collect())
             }
             _ => {
-                let states: Vec<RowState> = self.views.iter().map(View::clean).collect();
-                let positions: Vec<Vec<usize>> = self.views.iter().map(View::masked).collect();
-                let states: Vec<&RowState> = states.iter().collect();
+                let states: Vec<CleanRow> = self.views.iter().map(MaskedRow::clean).collect();
+                let positions: Vec<Vec<usize>> = self.views.iter().map(MaskedRow::masked).collect();
+                let states: Vec<&CleanRow> = states.iter().collect();
                 let slices: Vec<&[usize]> = positions.iter().map(Vec::as_slice).collect();
                 let logits = logits_at(student, self.teacher.mask_index, &states, &slices, &self.device);
                 let width = logits.dims()[1];
@@ -309,30 +309,30 @@ mod tests {
         (drawn(1), drawn(2))
     }
 
-    fn views(seed: u64, groups: TargetGroups) -> Vec<View> {
+    fn views(seed: u64, groups: TargetGroups) -> Vec<MaskedRow> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut views = Vec::new();
         for (row, time) in [(0, 0.3), (1, 0.8), (2, 0.5)] {
             let tokens = (0..LENGTH).map(|_| rng.random_range(0..VOCAB as u32 - 1)).collect();
             let is_masked: Vec<bool> = (0..LENGTH).map(|i| (i * 7 + row * 3) % 10 < (time * 10.0) as usize).collect();
-            let view = View { tokens, is_masked, time, valid: LENGTH - row };
+            let view = MaskedRow { tokens, is_masked, time, valid: LENGTH - row };
             let is_masked = view.is_masked.iter().map(|is_masked| !is_masked).collect();
-            let other = View { is_masked, time: 1.0 - time, ..view.clone() };
+            let other = MaskedRow { is_masked, time: 1.0 - time, ..view.clone() };
             views.push(view);
             views.extend((groups == TargetGroups::Both).then_some(other));
         }
         views
     }
 
-    fn lesson(teacher: &Network, n_steps: usize, divergence: Divergence, groups: TargetGroups) -> Lesson {
+    fn lesson(teacher: &Network, n_steps: usize, divergence: Divergence, groups: TargetGroups) -> DistillBatch {
         let teacher = Teacher { network: teacher.clone(), mask_index: VOCAB - 1, dt: 0.125, n_steps };
         let views = views(5, groups);
-        let scale = 1.0 / views.iter().map(View::n_counted).sum::<usize>() as f64;
+        let scale = 1.0 / views.iter().map(MaskedRow::n_counted).sum::<usize>() as f64;
         let (teacher, device) = (Arc::new(teacher), Device::flex());
-        Lesson { teacher, views, groups, divergence, scale, device, seed: 7 }
+        DistillBatch { teacher, views, groups, divergence, scale, device, seed: 7 }
     }
 
-    fn value(lesson: &Lesson, student: &Network) -> f32 {
+    fn value(lesson: &DistillBatch, student: &Network) -> f32 {
         lesson.loss(student).into_scalar()
     }
 
@@ -360,7 +360,7 @@ mod tests {
     fn every_masked_position_has_one_target_and_the_first_step_decides_its_share() {
         let (network, _) = networks(false);
         let teacher = Teacher { network, mask_index: VOCAB - 1, dt: 0.125, n_steps: 2 };
-        let views = vec![View { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400 }];
+        let views = vec![MaskedRow { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400 }];
         let targets = teacher.targets(&views, &Device::flex(), &mut ChaCha8Rng::seed_from_u64(3));
         let mut places: Vec<usize> = targets.place[0].iter().copied().map(Option::unwrap).collect();
         places.sort_unstable();

@@ -28,6 +28,6 @@ mod schedule;
 mod strategy;
 
 pub use config::{Objective, Precision, TrainConfig};
-pub use distill::{Distill, DistillConfig, Distilled, distill};
+pub use distill::{Distill, DistillConfig, DistillResult, distill};
 pub use error::TrainError;
-pub use fit::{Event, Finished, Fit, fit};
+pub use fit::{Fit, FitResult, TrainEvent, fit};

@@ -14,9 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_infer::bench::median;
 use pgm_infer::device::{self, DeviceName};
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, presets};
-use pgm_train::bench::{What, measure};
-use pgm_train::learner::How;
-use pgm_train::{Distill, DistillConfig, Event, Fit, Precision, TrainConfig, distill, fit};
+use pgm_train::bench::{BenchPhase, measure};
+use pgm_train::learner::StepOptions;
+use pgm_train::{Distill, DistillConfig, Fit, Precision, TrainConfig, TrainEvent, distill, fit};
 use serde_json::json;
 
 // Burn's Flex backend allocates a fresh tensor for every result; an allocator that keeps freed memory spares the page
@@ -187,11 +187,11 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let renderer: Option<Box<dyn MetricsRenderer>> =
         terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
     let notices = Arc::new(Mutex::new(Vec::new()));
-    let observe: Arc<dyn Fn(&Event) + Send + Sync> = if terminal {
+    let observe: Arc<dyn Fn(&TrainEvent) + Send + Sync> = if terminal {
         let notices = notices.clone();
         Arc::new(move |event| {
             keep_ctrl_c_a_signal();
-            if let Event::Notice(text) = event {
+            if let TrainEvent::Notice(text) = event {
                 notices.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
             }
         })
@@ -255,15 +255,15 @@ fn run_distill(args: &DistillArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_event(event: &Event) {
+fn print_event(event: &TrainEvent) {
     let line = match event {
-        Event::Round { round, n_rounds, teacher_steps, student_steps } => {
+        TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
             format!("round {round} of {n_rounds}: the student learns to do {teacher_steps} steps in {student_steps}")
         }
-        Event::Started { step, parameters, rows } => {
+        TrainEvent::Started { step, parameters, rows } => {
             format!("{parameters} parameters, {rows} training rows, from step {step}")
         }
-        Event::Trained { line, steps } => {
+        TrainEvent::Trained { line, steps } => {
             let rate = line.step as f64 / line.seconds;
             let left = (steps - line.step) as f64 / rate;
             format!(
@@ -276,14 +276,14 @@ fn print_event(event: &Event) {
                 clock(left)
             )
         }
-        Event::Validated(line) => {
+        TrainEvent::Validated(line) => {
             format!(
                 "step {}  validation {:.4} nats per token, perplexity {:.3}",
                 line.step, line.val_nelbo, line.val_ppl
             )
         }
-        Event::Saved { step } => format!("step {step}  saved"),
-        Event::Notice(text) => format!("note: {text}"),
+        TrainEvent::Saved { step } => format!("step {step}  saved"),
+        TrainEvent::Notice(text) => format!("note: {text}"),
     };
     // A reader that has gone away, as `| head` does, is no reason to end a training.
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -347,20 +347,20 @@ fn run_bench(args: &BenchArgs) -> anyhow::Result<()> {
     config.validate()?;
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
     let what = match args.what {
-        WhatArg::Forward => What::Forward,
-        WhatArg::Train => What::Train,
+        WhatArg::Forward => BenchPhase::Forward,
+        WhatArg::Train => BenchPhase::Train,
     };
     let precision = match args.precision {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Bf16 => Precision::Bf16,
     };
-    let how = How { precision, checkpointing: args.checkpointing };
+    let how = StepOptions { precision, checkpointing: args.checkpointing };
     let seconds = measure(&config, args.batch, what, how, args.runs, &device)?;
     let middle = median(&seconds);
     let length = config.backbone().length;
     let object = json!({
         "model": if matches!(config, ModelConfig::Masked(_)) { "mdlm" } else { "pgm" },
-        "what": if what == What::Train { "train" } else { "forward" },
+        "what": if what == BenchPhase::Train { "train" } else { "forward" },
         "seconds_median": middle,
         "seconds": seconds,
         "tokens_per_second": (args.batch * length) as f64 / middle,

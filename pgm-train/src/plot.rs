@@ -30,7 +30,7 @@ pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
     let mut svg = String::new();
     picture(&mut svg, &train, &validation, last, low - margin..high + margin)
         .map_err(|error| TrainError::file("write", out.join(LOSS_FILE), error))?;
-    pgm_model::checkpoint::write_file(&out.join(LOSS_FILE), svg.as_bytes())?;
+    pgm_model::model_folder::write_file(&out.join(LOSS_FILE), svg.as_bytes())?;
     Ok(())
 }
 

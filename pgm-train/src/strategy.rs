@@ -20,16 +20,16 @@ use burn::train::{
 
 use crate::TrainError;
 use crate::capture::Captured;
-use crate::checkpoint::{self, Pending, Records, State};
-use crate::dashboard::Report;
-use crate::fit::Event;
+use crate::checkpoint::{self, CheckpointRecords, CheckpointState, PendingLoss};
+use crate::dashboard::StepFigures;
+use crate::fit::TrainEvent;
 use crate::gradients::{clip_global_norm, ema_decay, update_average};
 use crate::history::{History, Line, TrainLine, ValidationLine};
-use crate::learner::{StepOutput, Trainee};
+use crate::learner::{StepOutput, TrainModel};
 
 /// How long a run is, and what happens on the way.
 #[derive(Clone, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct LoopSettings {
     pub(crate) steps: usize,
     pub(crate) accumulate: usize,
     pub(crate) log_every: usize,
@@ -45,9 +45,9 @@ pub(crate) struct Pace {
 }
 
 /// Where a run begins, unless it does so from nothing.
-pub(crate) struct Start {
+pub(crate) struct LoopStart {
     pub(crate) step: usize,
-    pub(crate) pending: Pending,
+    pub(crate) pending: PendingLoss,
     pub(crate) seconds: f64,
     pub(crate) model: ModuleRecord,
     pub(crate) average: Option<ModuleRecord>,
@@ -55,9 +55,9 @@ pub(crate) struct Start {
     pub(crate) optimiser: Option<(OptimizerRecord, LrSchedulerRecord)>,
 }
 
-impl Start {
+impl LoopStart {
     /// Goes on from a checkpoint.
-    pub(crate) fn resumed(state: &State, records: Records) -> Self {
+    pub(crate) fn resumed(state: &CheckpointState, records: CheckpointRecords) -> Self {
         Self {
             step: state.step,
             pending: state.pending,
@@ -70,38 +70,38 @@ impl Start {
 }
 
 /// Everything the loop needs beside what the learner brings.
-pub(crate) struct Steps {
-    pub(crate) pace: Pace,
+pub(crate) struct TrainLoop {
+    pub(crate) pace: LoopSettings,
     pub(crate) out: PathBuf,
     pub(crate) device: Device,
     /// Identity of the data, kept in checkpoints.
     pub(crate) data: (String, u64),
-    pub(crate) start: Mutex<Option<Start>>,
+    pub(crate) start: Mutex<Option<LoopStart>>,
     pub(crate) captured: Mutex<Captured>,
-    pub(crate) observe: Arc<dyn Fn(&Event) + Send + Sync>,
-    pub(crate) result: Arc<Mutex<Option<Result<Ended, TrainError>>>>,
+    pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+    pub(crate) result: Arc<Mutex<Option<Result<LoopEnd, TrainError>>>>,
 }
 
 /// How the loop ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct LoopEnd {
     /// Steps done in all.
     pub(crate) step: usize,
     /// The averaged weights, on the plain device.
-    pub(crate) average: Trainee,
+    pub(crate) average: TrainModel,
     /// The last validation.
     pub(crate) validation: Option<ValidationLine>,
 }
 
-impl SupervisedLearningStrategy<Trainee> for Steps {
+impl SupervisedLearningStrategy<TrainModel> for TrainLoop {
     fn fit(
         &self,
-        mut components: TrainingComponents<Trainee>,
-        mut learner: Learner<Trainee>,
-        train: TrainLoader<Trainee>,
-        validation: ValidLoader<Trainee>,
+        mut components: TrainingComponents<TrainModel>,
+        mut learner: Learner<TrainModel>,
+        train: TrainLoader<TrainModel>,
+        validation: ValidLoader<TrainModel>,
         _starting_epoch: usize,
-    ) -> (Trainee, SupervisedTrainingEventProcessor<Trainee>) {
+    ) -> (TrainModel, SupervisedTrainingEventProcessor<TrainModel>) {
         let result = self.run(&mut components, &mut learner, &train, &validation);
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         (learner.model(), components.event_processor)
@@ -109,10 +109,10 @@ impl SupervisedLearningStrategy<Trainee> for Steps {
 }
 
 /// What the loop carries from step to step.
-struct Progressing {
+struct LoopState {
     step: usize,
-    average: Trainee,
-    pending: Pending,
+    average: TrainModel,
+    pending: PendingLoss,
     // Sum of losses since the last report, still on the device.
     loss_sum: Tensor<1>,
     grad_norm: Tensor<1>,
@@ -123,20 +123,20 @@ struct Progressing {
     history: History,
 }
 
-impl Progressing {
+impl LoopState {
     fn seconds(&self) -> f64 {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 }
 
-impl Steps {
+impl TrainLoop {
     fn run(
         &self,
-        components: &mut TrainingComponents<Trainee>,
-        learner: &mut Learner<Trainee>,
-        train: &TrainLoader<Trainee>,
-        validation: &ValidLoader<Trainee>,
-    ) -> Result<Ended, TrainError> {
+        components: &mut TrainingComponents<TrainModel>,
+        learner: &mut Learner<TrainModel>,
+        train: &TrainLoader<TrainModel>,
+        validation: &ValidLoader<TrainModel>,
+    ) -> Result<LoopEnd, TrainError> {
         let pace = &self.pace;
         let plain = self.device.clone().without_autodiff();
         let mut state = self.restore(learner)?;
@@ -201,19 +201,19 @@ impl Steps {
         if let Some(error) = components.interrupter.error() {
             return Err(TrainError::Learner(error.to_string()));
         }
-        Ok(Ended { step: state.step, average: state.average, validation: last_validation })
+        Ok(LoopEnd { step: state.step, average: state.average, validation: last_validation })
     }
 
     // Tells the dashboard that what it counts from here on is training steps.
-    fn show_training(&self, components: &mut TrainingComponents<Trainee>) -> Result<(), TrainError> {
+    fn show_training(&self, components: &mut TrainingComponents<TrainModel>) -> Result<(), TrainError> {
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.pace.steps };
         report(components.event_processor.process_train(start))
     }
 
-    fn restore(&self, learner: &mut Learner<Trainee>) -> Result<Progressing, TrainError> {
+    fn restore(&self, learner: &mut Learner<TrainModel>) -> Result<LoopState, TrainError> {
         let plain = self.device.clone().without_autodiff();
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (mut step, mut pending, mut seconds_before) = (0, Pending::default(), 0.0);
+        let (mut step, mut pending, mut seconds_before) = (0, PendingLoss::default(), 0.0);
         let mut average = None;
         if let Some(start) = start {
             (step, pending, seconds_before) = (start.step, start.pending, start.seconds);
@@ -226,7 +226,7 @@ impl Steps {
         }
         let average = average.unwrap_or_else(|| learner.model().valid());
         let now = Instant::now();
-        let state = Progressing {
+        let state = LoopState {
             step,
             average,
             pending,
@@ -242,7 +242,7 @@ impl Steps {
     }
 
     // Brings loss and norm to the host and refuses to go on with what is not a number, before anything is saved.
-    fn read_loss(&self, state: &mut Progressing) -> Result<(), TrainError> {
+    fn read_loss(&self, state: &mut LoopState) -> Result<(), TrainError> {
         let numbers = Transaction::default()
             .register(state.loss_sum.clone())
             .register(state.grad_norm.clone())
@@ -260,9 +260,9 @@ impl Steps {
 
     fn log(
         &self,
-        components: &mut TrainingComponents<Trainee>,
-        learner: &Learner<Trainee>,
-        state: &mut Progressing,
+        components: &mut TrainingComponents<TrainModel>,
+        learner: &Learner<TrainModel>,
+        state: &mut LoopState,
     ) -> Result<(), TrainError> {
         let grad_norm = state.grad_norm.clone().try_into_scalar::<f32>();
         let line = TrainLine {
@@ -273,7 +273,7 @@ impl Steps {
             tokens_per_second: state.tokens as f64 / state.since.elapsed().as_secs_f64(),
             seconds: state.seconds(),
         };
-        let figures = Report {
+        let figures = StepFigures {
             loss: line.train_loss,
             perplexity: line.train_loss.exp(),
             lr: line.lr,
@@ -282,9 +282,9 @@ impl Steps {
         };
         let item = self.item(state, state.step, self.pace.steps, figures, Some(learner));
         report(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
-        (self.observe)(&Event::Trained { line: line.clone(), steps: self.pace.steps });
+        (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.pace.steps });
         state.history.push(&Line::Train(line))?;
-        state.pending = Pending::default();
+        state.pending = PendingLoss::default();
         state.loss_sum = state.loss_sum.zeros_like();
         (state.tokens, state.since) = (0, Instant::now());
         Ok(())
@@ -292,11 +292,11 @@ impl Steps {
 
     fn item(
         &self,
-        state: &Progressing,
+        state: &LoopState,
         done: usize,
         total: usize,
-        report: Report,
-        learner: Option<&Learner<Trainee>>,
+        report: StepFigures,
+        learner: Option<&Learner<TrainModel>>,
     ) -> TrainingItem<StepOutput> {
         let output = StepOutput { loss: state.loss_sum.clone(), report: Some(report) };
         let progress = Progress::new(done, total, Some("steps".to_string()));
@@ -305,9 +305,9 @@ impl Steps {
 
     fn validate(
         &self,
-        components: &mut TrainingComponents<Trainee>,
-        loader: &ValidLoader<Trainee>,
-        state: &mut Progressing,
+        components: &mut TrainingComponents<TrainModel>,
+        loader: &ValidLoader<TrainModel>,
+        state: &mut LoopState,
     ) -> Result<ValidationLine, TrainError> {
         let pause = Instant::now();
         let (mut sum, mut n_tokens) = (0.0, 0);
@@ -325,11 +325,11 @@ impl Steps {
             return Err(TrainError::NotFinite { what: "validation loss", step: state.step });
         }
         let line = ValidationLine { step: state.step, val_nelbo, val_ppl: val_nelbo.exp() };
-        let figures = Report { loss: val_nelbo, perplexity: line.val_ppl, ..Report::default() };
+        let figures = StepFigures { loss: val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
         let item = self.item(state, n_batches, n_batches, figures, None);
         report(components.event_processor.process_valid(LearnerEvent::ProcessedItem(item)))?;
         report(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
-        (self.observe)(&Event::Validated(line.clone()));
+        (self.observe)(&TrainEvent::Validated(line.clone()));
         state.history.push(&Line::Validation(line.clone()))?;
         self.show_training(components)?;
         // The time of a validation is none of the training's rate.
@@ -339,25 +339,30 @@ impl Steps {
 
     fn save(
         &self,
-        components: &mut TrainingComponents<Trainee>,
-        learner: &Learner<Trainee>,
-        state: &Progressing,
+        components: &mut TrainingComponents<TrainModel>,
+        learner: &Learner<TrainModel>,
+        state: &LoopState,
     ) -> Result<(), TrainError> {
         let lost = || TrainError::Learner("the learner gave no record to save".to_string());
         let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
         checkpointer.checkpoint(learner, state.step, &components.event_store);
         let average = (self.pace.ema > 0.0).then(|| state.average.clone().into_record());
-        let records = Records {
+        let records = CheckpointRecords {
             model: captured.model.recv().map_err(|_| lost())?,
             average,
             optim: captured.optim.recv().map_err(|_| lost())?,
             scheduler: captured.scheduler.recv().map_err(|_| lost())?,
         };
-        let saved =
-            State::new(state.step, state.seconds(), state.pending, self.pace.settings.clone(), self.data.clone());
+        let saved = CheckpointState::new(
+            state.step,
+            state.seconds(),
+            state.pending,
+            self.pace.settings.clone(),
+            self.data.clone(),
+        );
         checkpoint::write(&self.out, saved, records, self.pace.checkpoint_keep)?;
-        (self.observe)(&Event::Saved { step: state.step });
+        (self.observe)(&TrainEvent::Saved { step: state.step });
         Ok(())
     }
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use pgm_data::{DataFolder, Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
-use pgm_infer::sampler::Settings;
-use pgm_infer::{Route, TextModel};
-use pgm_model::{Network, checkpoint};
-use pgm_train::{Distill, DistillConfig, Distilled, Event, TrainConfig, TrainError, distill};
+use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
+use pgm_infer::sampler::SampleSettings;
+use pgm_infer::{SamplingPath, TextModel};
+use pgm_model::{Network, model_folder};
+use pgm_train::{Distill, DistillConfig, DistillResult, TrainConfig, TrainError, TrainEvent, distill};
 
 const TOML: &str = "
 rounds = 3
@@ -49,7 +49,7 @@ fn data(folder: &Path) {
     let text = folder.join("text.txt");
     std::fs::write(&text, "the cat sat on the mat and the dog ate the hat. ".repeat(40)).unwrap();
     let what = Prepare {
-        inputs: &Inputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
+        inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
         validation: &Validation::Fraction(0.1),
         tokenizer: &TextTokenizer::bytes(),
         length: 12,
@@ -67,7 +67,7 @@ fn teacher(folder: &Path, objective: &str) {
     let config = config.model_config(data.manifest()).unwrap();
     let network = Network::new(&config, &Device::flex()).with_noise(0.3, 1);
     let out = folder.join(objective);
-    checkpoint::save(&out, &config, &network).unwrap();
+    model_folder::save(&out, &config, &network).unwrap();
     std::fs::write(out.join("tokenizer.json"), data.tokenizer().json()).unwrap();
 }
 
@@ -79,7 +79,7 @@ fn run(
     settings: &[&str],
     resume: bool,
     stop_after: Option<usize>,
-) -> Result<Distilled, TrainError> {
+) -> Result<DistillResult, TrainError> {
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
     let interrupter = Interrupter::new();
     let (stop, n_reports) = (interrupter.clone(), AtomicUsize::new(0));
@@ -92,7 +92,9 @@ fn run(
         device: &Device::flex(),
         interrupter,
         observe: Arc::new(move |event| {
-            if matches!(event, Event::Trained { .. }) && Some(n_reports.fetch_add(1, Ordering::Relaxed)) == stop_after {
+            if matches!(event, TrainEvent::Trained { .. })
+                && Some(n_reports.fetch_add(1, Ordering::Relaxed)) == stop_after
+            {
                 stop.stop(None);
             }
         }),
@@ -123,9 +125,10 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
         assert_ne!(weights(&whole, 1).unwrap(), weights(&whole, 2).unwrap());
         let last = TextModel::load(&finished.models[1], &Device::flex()).unwrap();
         let request = last.request(&[], None, 1).unwrap();
-        let settings_of_sampler = Settings { steps: 4, ..Settings::default() };
-        let outcome =
-            last.generate(&[request], &settings_of_sampler, Route::Clean, &mut |_| ControlFlow::Continue(())).unwrap();
+        let settings_of_sampler = SampleSettings { steps: 4, ..SampleSettings::default() };
+        let outcome = last
+            .generate(&[request], &settings_of_sampler, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
         assert!(outcome.rows[0].complete);
 
         // Stopped in the first round, resumed, stopped in the second, resumed.

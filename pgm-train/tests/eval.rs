@@ -4,17 +4,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_model::loss::token_cross_entropy;
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
-    checkpoint,
+    model_folder,
 };
 use pgm_train::TrainError;
 use pgm_train::eval::choice::{Reduction, read_questions};
 use pgm_train::eval::greedy::read_last_words;
 use pgm_train::eval::{
-    self, ChoiceSettings, GenerativeSettings, GreedySettings, LastWord, Ledger, PplSettings, Question, RowNats, Subject,
+    self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question, ResultLog,
+    RowNats,
 };
 use pgm_train::judge::{JudgeSettings, OwnJudge, judge_samples};
 use serde_json::json;
@@ -50,7 +51,7 @@ fn model(folder: &Path, kind: Kind) -> PathBuf {
         Kind::Autoregressive => ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 2 }),
     };
     let network = Network::new(&config, &Device::flex()).with_noise(0.4, 3);
-    checkpoint::save(folder, &config, &network).unwrap();
+    model_folder::save(folder, &config, &network).unwrap();
     std::fs::write(folder.join("tokenizer.json"), tokenizer.json()).unwrap();
     folder.to_path_buf()
 }
@@ -58,7 +59,7 @@ fn model(folder: &Path, kind: Kind) -> PathBuf {
 fn data(folder: &Path, mode: Mode) -> DataFolder {
     let text: String = (0..40).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
     std::fs::write(folder.join("text.txt"), text).unwrap();
-    let inputs = Inputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
+    let inputs = TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
     let out = folder.join(format!("{mode:?}"));
     let what = Prepare {
         inputs: &inputs,
@@ -77,8 +78,8 @@ fn go_on(_: usize, _: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn in_memory<T: serde::Serialize + serde::de::DeserializeOwned>() -> Ledger<T> {
-    Ledger::open(None, &json!({})).unwrap()
+fn in_memory<T: serde::Serialize + serde::de::DeserializeOwned>() -> ResultLog<T> {
+    ResultLog::open(None, &json!({})).unwrap()
 }
 
 fn ints(values: &[u32]) -> Tensor<2, Int> {
@@ -88,7 +89,7 @@ fn ints(values: &[u32]) -> Tensor<2, Int> {
 }
 
 // Cross-entropies of a row's tokens with some of them masked, by the training path of the network.
-fn by_hand(subject: &Subject, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
+fn by_hand(subject: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
     let mask = subject.model().config().backbone().mask_index;
     let logits = match subject.model().network() {
         Network::Partition(model) => {
@@ -114,10 +115,10 @@ fn the_bound_is_an_average_over_its_draws_and_approaches_an_exact_sum() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
     let path = model(folder.path(), Kind::Partition);
-    let (config, _) = checkpoint::load(&path, &Device::flex()).unwrap();
+    let (config, _) = model_folder::load(&path, &Device::flex()).unwrap();
     let blank = Network::new(&config, &Device::flex());
-    checkpoint::save(&path, &config, &blank).unwrap();
-    let subject = Subject::load(&path, &Device::flex()).unwrap();
+    model_folder::save(&path, &config, &blank).unwrap();
+    let subject = EvalModel::load(&path, &Device::flex()).unwrap();
     let settings = PplSettings { times: 64, batch: 5, ..PplSettings::default() };
     let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
     let (found, exact) = (report.nats_per_token.unwrap(), 257_f64.ln());
@@ -135,7 +136,7 @@ fn each_row_costs_what_the_training_path_says() {
     for (kind, mode) in [(Kind::Partition, Mode::Pack), (Kind::Masked, Mode::Pad), (Kind::Partition, Mode::Pad)] {
         let folder = tempfile::tempdir_in(folder.path()).unwrap();
         let data = data(folder.path(), mode);
-        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
         let settings = PplSettings { rows: 3, times: 2, seed: 9, batch: 2, ..PplSettings::default() };
         let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
         let rows = data.rows(Split::Validation).unwrap();
@@ -161,7 +162,7 @@ fn each_row_costs_what_the_training_path_says() {
 fn an_exact_likelihood_has_both_normalisations() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pad);
-    let subject = Subject::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
+    let subject = EvalModel::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
     let settings = PplSettings { rows: 4, batch: 3, ..PplSettings::default() };
     let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
     let rows = data.rows(Split::Validation).unwrap();
@@ -183,7 +184,7 @@ fn an_exact_likelihood_has_both_normalisations() {
 fn a_stopped_evaluation_goes_on_and_equals_the_unbroken_one() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
-    let subject = Subject::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let subject = EvalModel::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
     let settings = PplSettings { rows: 8, times: 3, seed: 4, batch: 3, ..PplSettings::default() };
     let unbroken = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
     assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap());
@@ -195,7 +196,7 @@ fn a_stopped_evaluation_goes_on_and_equals_the_unbroken_one() {
     }
     let path = folder.path().join("progress.jsonl");
     let identity = eval::ppl::identity(&subject, &data, &settings);
-    let open = || Ledger::<RowNats>::open(Some(&path), &identity).unwrap();
+    let open = || ResultLog::<RowNats>::open(Some(&path), &identity).unwrap();
     let mut stop_at_four =
         |done: usize, _: usize| if done > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let stopped = eval::ppl(&subject, &data, &settings, open(), &mut stop_at_four);
@@ -203,7 +204,7 @@ fn a_stopped_evaluation_goes_on_and_equals_the_unbroken_one() {
     assert_eq!(open().done().len(), 6);
     assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, open(), &mut go_on).unwrap());
     // All models are asked the same.
-    let other = Subject::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap();
+    let other = EvalModel::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap();
     let rows = |report: &eval::PplReport| report.by_row.iter().map(|row| row.row).collect::<Vec<_>>();
     assert_eq!(rows(&unbroken), rows(&eval::ppl(&other, &data, &settings, in_memory(), &mut go_on).unwrap()));
     assert_ne!(identity, eval::ppl::identity(&other, &data, &settings));
@@ -216,7 +217,7 @@ fn data_of_another_model_is_refused() {
     let path = model(folder.path(), Kind::Masked);
     let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
     std::fs::write(path.join("tokenizer.json"), json.replacen("\"!\":", "\"#!\":", 1)).unwrap();
-    let subject = Subject::load(&path, &Device::flex()).unwrap();
+    let subject = EvalModel::load(&path, &Device::flex()).unwrap();
     let error = eval::ppl(&subject, &data, &PplSettings::default(), in_memory(), &mut go_on).unwrap_err();
     assert!(error.to_string().contains("another tokenizer"), "{error}");
 }
@@ -228,10 +229,10 @@ fn choices_are_scored_by_the_mean_over_common_draws() {
     let long = Question::new("a".repeat(LENGTH), vec!["b".into(), "c".into()], 0);
     let questions = [question, long];
     for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
-        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
         let settings = ChoiceSettings { draws: 6, batch: 4, ..ChoiceSettings::default() };
         let path = folder.path().join(format!("{}.jsonl", eval::kind(subject.model().config())));
-        let open = || Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        let open = || ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
         let report = eval::choice(&subject, &questions, &settings, open(), &mut go_on).unwrap();
         assert_eq!((report.answered, report.too_long), (1, 1));
         assert!((report.chance - 1.0 / 3.0).abs() < 1e-12);
@@ -263,9 +264,9 @@ fn choices_are_scored_by_the_mean_over_common_draws() {
         assert!((scores[1] + nats).abs() < 2e-4 * nats, "{} {nats}", scores[1]);
         let mean = ChoiceSettings { reduction: Reduction::Mean, ..settings };
         let path = folder.path().join(format!("{}-mean.jsonl", eval::kind(subject.model().config())));
-        let ledger = Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        let ledger = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
         eval::choice(&subject, &questions, &mean, ledger, &mut go_on).unwrap();
-        let ledger = Ledger::<eval::choice::Answer>::open(Some(&path), &json!({})).unwrap();
+        let ledger = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
         assert!((ledger.done()[0].scores[1] - scores[1] / row.len() as f64).abs() < 1e-9);
     }
 }
@@ -275,9 +276,9 @@ fn the_last_word_is_predicted_from_all_before_it_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let items = [LastWord { text: "it was a cat\n".into() }, LastWord { text: "word ".repeat(LENGTH) }];
     for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
-        let subject = Subject::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
         let path = folder.path().join(format!("{}-words.jsonl", eval::kind(subject.model().config())));
-        let open = || Ledger::<eval::greedy::Word>::open(Some(&path), &json!({})).unwrap();
+        let open = || ResultLog::<eval::greedy::Word>::open(Some(&path), &json!({})).unwrap();
         let settings = GreedySettings { seed: 0 };
         let report = eval::greedy(&subject, &items, &settings, open(), &mut go_on).unwrap();
         assert_eq!((report.answered, report.too_long), (1, 1));
@@ -322,7 +323,7 @@ fn task_files_are_read_in_the_harness_fields_and_refused_by_line() {
 #[test]
 fn samples_are_the_same_in_any_batch_and_our_own_model_judges_them() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = Subject::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let subject = EvalModel::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
     let settings = GenerativeSettings { samples: 5, steps: 4, batch: 2, seed: 7, ..GenerativeSettings::default() };
     let texts = |settings: &GenerativeSettings| -> Vec<_> {
         let batches = eval::sample_texts(&subject, settings, in_memory(), &mut go_on).unwrap();

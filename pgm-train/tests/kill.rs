@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgm_data::{Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_train::history::{self, Line};
 
 const TOML: &str = "
@@ -47,7 +47,7 @@ fn a_killed_run_goes_on_to_the_same_digits() {
     std::fs::write(&text, "the cat sat on the mat and the dog ate the hat. ".repeat(100)).unwrap();
     std::fs::write(folder.join("run.toml"), TOML).unwrap();
     let what = Prepare {
-        inputs: &Inputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
+        inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
         validation: &Validation::Fraction(0.1),
         tokenizer: &TextTokenizer::bytes(),
         length: 32,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, Inputs, Mode, Prepare, Split, TextTokenizer, TokenRows, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, TokenRows, Validation, prepare};
 use pgm_model::Network;
 use pgm_train::TrainConfig;
-use pgm_train::batch::{Batch, Inputs as Seen, TrainLoader, ValidationLoader, Work};
-use pgm_train::learner::Trainee;
+use pgm_train::batch::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
+use pgm_train::learner::TrainModel;
 
 const MASK: u32 = 257;
 
@@ -20,7 +20,7 @@ fn rows(folder: &Path, mode: Mode) -> Arc<TokenRows> {
     std::fs::write(&text, (0..60).map(|i| line(1 + i % 6)).collect::<String>()).unwrap();
     let out = folder.join(format!("data-{mode:?}"));
     let what = Prepare {
-        inputs: &Inputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
+        inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
         validation: &Validation::Fraction(0.2),
         tokenizer: &TextTokenizer::bytes(),
         length: 10,
@@ -39,12 +39,12 @@ fn config(settings: &[&str]) -> Arc<TrainConfig> {
     Arc::new(TrainConfig::parse(toml, "test", &settings).unwrap())
 }
 
-fn supervised(work: Work) -> Batch {
-    let Work::Supervised(batch) = work else { panic!("not a supervised batch") };
+fn supervised(work: Batch) -> ObjectiveBatch {
+    let Batch::Supervised(batch) = work else { panic!("not a supervised batch") };
     *batch
 }
 
-fn numbers(batch: &Batch) -> (Vec<i32>, Vec<f32>) {
+fn numbers(batch: &ObjectiveBatch) -> (Vec<i32>, Vec<f32>) {
     let tokens = batch.tokens.clone().try_into_vec_as::<i32>().unwrap();
     (tokens, batch.weights.clone().try_into_vec_as::<f32>().unwrap())
 }
@@ -125,18 +125,18 @@ fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
     }
 }
 
-fn batch(rows: &Arc<TokenRows>, settings: &[&str], step: usize) -> Batch {
+fn batch(rows: &Arc<TokenRows>, settings: &[&str], step: usize) -> ObjectiveBatch {
     TrainLoader::new(rows.clone(), config(settings), MASK, Device::flex(), 0).step(step).unwrap().remove(0)
 }
 
-fn network(settings: &[&str], rows: &Path) -> Trainee {
+fn network(settings: &[&str], rows: &Path) -> TrainModel {
     let manifest = DataFolder::open(rows).unwrap().manifest().clone();
     let model = config(settings).model_config(&manifest).unwrap();
-    Trainee::new(Network::new(&model, &Device::flex()).with_noise(0.3, 2), model.backbone().mask_index)
+    TrainModel::new(Network::new(&model, &Device::flex()).with_noise(0.3, 2), model.backbone().mask_index)
 }
 
-fn masked_tokens(batch: &Batch) -> Vec<i32> {
-    let Seen::Masked(tokens) = &batch.inputs else { panic!("not masked") };
+fn masked_tokens(batch: &ObjectiveBatch) -> Vec<i32> {
+    let NetworkInputs::Masked(tokens) = &batch.inputs else { panic!("not masked") };
     tokens.clone().try_into_vec_as::<i32>().unwrap()
 }
 
@@ -174,12 +174,12 @@ fn the_complementary_loss_is_the_mean_of_two_masked_losses() {
         }
         let device = Device::flex();
         let ints = |values: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(values, [6, 10]), &device);
-        let other = Batch {
-            inputs: Seen::Masked(ints(other_hidden)),
+        let other = ObjectiveBatch {
+            inputs: NetworkInputs::Masked(ints(other_hidden)),
             weights: Tensor::from_data(TensorData::new(other_weights, [6, 10]), &device),
             ..one.clone()
         };
-        let loss = |batch: Batch| network.loss(batch).into_scalar::<f32>();
+        let loss = |batch: ObjectiveBatch| network.loss(batch).into_scalar::<f32>();
         let (together, mean) = (loss(both), (loss(one) + loss(other)) / 2.0);
         assert!((together - mean).abs() < 1e-4 * mean && mean > 0.0, "{together} for {mean}");
     }

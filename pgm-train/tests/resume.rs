@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use pgm_data::{Inputs, Mode, Prepare, TextTokenizer, Validation, prepare};
+use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_train::history::{self, Line};
-use pgm_train::{Event, Finished, Fit, TrainConfig, TrainError, fit};
+use pgm_train::{Fit, FitResult, TrainConfig, TrainError, TrainEvent, fit};
 
 const TOML: &str = "
 objective = \"partition\"
@@ -39,7 +39,7 @@ fn data(folder: &Path) {
     let text = folder.join("text.txt");
     std::fs::write(&text, "the cat sat on the mat and the dog ate the hat. ".repeat(40)).unwrap();
     let what = Prepare {
-        inputs: &Inputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
+        inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
         validation: &Validation::Fraction(0.1),
         tokenizer: &TextTokenizer::bytes(),
         length: 12,
@@ -57,7 +57,7 @@ fn run(
     settings: &[&str],
     resume: bool,
     stop_at: Option<usize>,
-) -> (Result<Finished, TrainError>, Vec<String>) {
+) -> (Result<FitResult, TrainError>, Vec<String>) {
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
     let config = TrainConfig::parse(TOML, "test", &settings).unwrap();
     let interrupter = Interrupter::new();
@@ -73,8 +73,8 @@ fn run(
         interrupter,
         renderer: None,
         observe: Arc::new(move |event| match event {
-            Event::Trained { line, .. } if Some(line.step) == stop_at => stop.stop(None),
-            Event::Notice(text) => noted.lock().unwrap().push(text.clone()),
+            TrainEvent::Trained { line, .. } if Some(line.step) == stop_at => stop.stop(None),
+            TrainEvent::Notice(text) => noted.lock().unwrap().push(text.clone()),
             _ => (),
         }),
     });

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use pgm_infer::bench::default_schedule;
 use pgm_infer::canvas::{Canvas, Segment};
-use pgm_infer::engine::{Event, Finish, Ticket};
-use pgm_infer::sampler::Change;
+use pgm_infer::engine::{Finish, TaskEvent, TaskHandle};
+use pgm_infer::sampler::RowChange;
 use pgm_infer::template;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ pub enum Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It writes.
-    Running,
+    SampleRow,
     /// It has written everything.
     Complete,
     /// It was stopped.
@@ -81,7 +81,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Run {
     id: u64,
-    ticket: Ticket,
+    ticket: TaskHandle,
     canvas: Canvas,
     changed: bool,
     template: String,
@@ -218,7 +218,7 @@ impl App {
 
     /// Whether a generation runs.
     pub fn is_running(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| run.phase == Phase::Running)
+        self.run.as_ref().is_some_and(|run| run.phase == Phase::SampleRow)
     }
 
     /// Whether a generation can start.
@@ -253,7 +253,7 @@ impl App {
         let n_steps = task.settings.steps;
         self.next_id += 1;
         let (id, post) = (self.next_id, self.post.clone());
-        let listener = move |event| match post.send(Message::Event { id, event: Box::new(event) }) {
+        let listener = move |event| match post.send(Message::TaskEvent { id, event: Box::new(event) }) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         };
@@ -268,7 +268,7 @@ impl App {
             started: Instant::now(),
             took: None,
             seed,
-            phase: Phase::Running,
+            phase: Phase::SampleRow,
             step: 0,
             n_steps,
             n_tokens: 0,
@@ -285,7 +285,7 @@ impl App {
     // Ends what runs now, whatever is still to come of it: another model cannot read its tokens.
     fn let_go(&mut self) {
         self.show();
-        if let Some(run) = self.run.as_mut().filter(|run| run.phase == Phase::Running) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.phase == Phase::SampleRow) {
             run.ticket.cancel();
             run.took = Some(run.started.elapsed());
             run.phase = Phase::Cancelled;
@@ -333,7 +333,7 @@ impl App {
                 }
                 Message::Opened { id, result } if id == self.opening => self.opened(result),
                 Message::Opened { result: Ok(late), .. } => worker::close(late),
-                Message::Event { id, event } => self.heard(id, *event),
+                Message::TaskEvent { id, event } => self.heard(id, *event),
                 Message::Chosen(chosen) => {
                     self.choosing = false;
                     match chosen {
@@ -382,17 +382,17 @@ impl App {
         }
     }
 
-    fn heard(&mut self, id: u64, event: Event) {
+    fn heard(&mut self, id: u64, event: TaskEvent) {
         let Some(run) = self.run.as_mut().filter(|run| run.id == id) else { return };
         match event {
-            Event::Step { step, n_steps, change, .. } => {
+            TaskEvent::Step { step, n_steps, change, .. } => {
                 (run.step, run.n_steps) = (step, n_steps);
                 // What is forgotten again was written all the same.
                 run.n_tokens += change.decoded.len();
                 run.canvas.apply(&change);
                 run.changed = true;
             }
-            Event::Done(answer) => {
+            TaskEvent::Done(answer) => {
                 run.took = Some(answer.duration);
                 run.step = answer.steps;
                 if answer.finish == Finish::Cancelled {
@@ -401,7 +401,7 @@ impl App {
                 }
                 run.phase = Phase::Complete;
                 // The end is not news.
-                run.canvas.apply(&Change::default());
+                run.canvas.apply(&RowChange::default());
                 run.changed = true;
                 let model = match &self.model {
                     Model::Ready { source, .. } | Model::Opening { source, .. } => source.name(),
@@ -420,7 +420,7 @@ impl App {
                 self.show();
                 self.history.push(Entry { pieces: history::pieces(&self.shown), ..entry });
             }
-            Event::Failed { error, .. } => {
+            TaskEvent::Failed { error, .. } => {
                 run.took = Some(run.started.elapsed());
                 run.phase = Phase::Failed;
                 self.error = Some(sentence(&error.to_string()));

@@ -34,7 +34,7 @@ Usage: pgm-desktop [OPTIONS] [MODEL FOLDER]
 
 Without a folder it opens the one that was open last, or its built-in model.
 
-Options:
+EngineOptions:
   --theme <light|dark|system>  Colours [default: system]
   --self-test <DIR>            Try everything, write DIR/desktop.png, close
   --help                       Print help

@@ -18,11 +18,11 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was found; shared with `main`, which outlives the window.
-pub type Findings = Arc<Mutex<Report>>;
+pub type Findings = Arc<Mutex<SelfTestReport>>;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct SelfTestReport {
     /// What works.
     pub passed: Vec<&'static str>,
     /// One sentence on what does not.
@@ -141,7 +141,7 @@ impl Stage {
                     });
                     Ok(Some((Some("cancels"), Self::Pictures(picture))))
                 }
-                Some(Phase::Running) if !*asked => {
+                Some(Phase::SampleRow) if !*asked => {
                     let new = app.shown.iter().any(|segment| matches!(segment, Segment::New { .. }));
                     if new && app.n_open() < 28 {
                         *asked = true;
@@ -149,7 +149,7 @@ impl Stage {
                     }
                     Ok(None)
                 }
-                Some(Phase::Running) => Ok(None),
+                Some(Phase::SampleRow) => Ok(None),
                 other => Err(format!("a generation that was cancelled ended as {other:?}")),
             },
             Self::Pictures(picture) => match picture.try_recv() {

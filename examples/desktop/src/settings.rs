@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pgm_infer::engine::{Task, Text};
+use pgm_infer::engine::{Task, TaskInput};
 use pgm_infer::template::Part;
 use pgm_infer::{DrawSettings, OrderKind, sampler};
 use serde::{Deserialize, Serialize};
@@ -69,13 +69,13 @@ impl Settings {
     /// # Errors
     /// One sentence when a setting is out of range.
     pub fn task(&self, parts: Vec<Part>, seed: u64) -> Result<Task, String> {
-        let mut task = Task::new(Text::Parts(parts));
+        let mut task = Task::new(TaskInput::Parts(parts));
         task.seed = seed;
-        task.settings = sampler::Settings {
+        task.settings = sampler::SampleSettings {
             steps: self.steps,
             order: self.order.parse::<OrderKind>().map_err(|error| sentence(&error))?,
             draw: DrawSettings { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p },
-            ..sampler::Settings::default()
+            ..sampler::SampleSettings::default()
         };
         task.settings.validate().map_err(|error| sentence(&error.to_string()))?;
         Ok(task)

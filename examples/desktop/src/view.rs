@@ -85,7 +85,7 @@ impl View {
                 (_, Model::Absent) => "No model".to_string(),
                 (None, _) => "Ready".to_string(),
                 (Some(run), _) => match run.phase {
-                    Phase::Running => format!("Step {} of {}", run.step, run.n_steps),
+                    Phase::SampleRow => format!("Step {} of {}", run.step, run.n_steps),
                     Phase::Complete => format!("Done in {} steps", run.step),
                     Phase::Cancelled => format!("Cancelled at step {} of {}", run.step, run.n_steps),
                     Phase::Failed => format!("Failed at step {} of {}", run.step, run.n_steps),
@@ -273,7 +273,7 @@ fn editor(ui: &mut Ui, app: &mut App) {
             app.cancel();
         }
         match &app.run {
-            Some(run) if run.phase == Phase::Running => {
+            Some(run) if run.phase == Phase::SampleRow => {
                 let share = run.step as f32 / run.n_steps.max(1) as f32;
                 ui.add(ProgressBar::new(share).desired_height(8.0).fill(palette.accent));
             }

@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use pgm_infer::device::DeviceName;
-use pgm_infer::engine::{Engine, Event, Options};
+use pgm_infer::engine::{Engine, EngineOptions, TaskEvent};
 use pgm_infer::{ModelBytes, TextModel};
 
 use crate::settings::sentence;
@@ -75,11 +75,11 @@ pub enum Message {
         result: Result<Box<Opened>, String>,
     },
     /// Something happened to a generation.
-    Event {
+    TaskEvent {
         /// Which generation.
         id: u64,
         /// What.
-        event: Box<Event>,
+        event: Box<TaskEvent>,
     },
     /// A folder was chosen; nothing if the dialog was closed, a sentence if there is none.
     Chosen(Result<Option<PathBuf>, String>),
@@ -131,11 +131,11 @@ pub fn open(source: Source, device: String, id: u64, post: Post) {
 fn opened(source: &Source, device: &str, watch: &dyn Fn(f64)) -> Result<Opened, String> {
     let name: DeviceName = device.parse().map_err(|error: String| sentence(&error))?;
     let (device, name) = name.open().map_err(|error| sentence(&error))?;
-    let options = Options::default();
+    let options = EngineOptions::default();
     let engine = match source {
         Source::Bundled => Engine::from_bytes(&BUNDLED, &device, &options, watch),
         Source::Folder(folder) => {
-            TextModel::load_watched(folder, &device, watch).and_then(|model| Engine::new(model, &options))
+            TextModel::load_with_progress(folder, &device, watch).and_then(|model| Engine::new(model, &options))
         }
     };
     Ok(Opened { engine: engine.map_err(|error| sentence(&error.to_string()))?, device: name })

@@ -2,7 +2,7 @@
 //!
 //! Requests that arrive together share network evaluations, whatever their lengths, steps and settings; they join and leave
 //! between steps, and each one's tokens are the same as alone. What a caller holds never computes: it hands a [`Task`] over
-//! and receives [`Event`]s, by a callback, an iterator or (feature `tokio`) a stream. Whoever stops listening cancels at the
+//! and receives [`TaskEvent`]s, by a callback, an iterator or (feature `tokio`) a stream. Whoever stops listening cancels at the
 //! next step.
 
 mod reading;
@@ -17,39 +17,39 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use pgm_model::{Network, WeightType};
+use pgm_model::{Network, WeightDtype};
 
-pub use reading::Blank;
+pub use reading::FilledBlank;
 use reading::Reading;
 use worker::{Shared, Worker};
 
 use crate::causal::only_order;
 use crate::order::Order;
-use crate::sampler::{Change, Request, Sampled, Settings};
+use crate::sampler::{RowChange, SampleRequest, SampleSettings, SampledRow};
 use crate::template::{self, Part};
 use crate::text::ModelBytes;
-use crate::{InferError, Route, TextModel};
+use crate::{InferError, SamplingPath, TextModel};
 
 /// Samples of a task.
 const MAX_SAMPLES: usize = 1 << 16;
 
 /// How an engine runs.
 #[derive(Clone)]
-pub struct Options {
+pub struct EngineOptions {
     /// What the weights are held in.
-    pub weights: WeightType,
+    pub weights: WeightDtype,
     /// Rows that share an evaluation.
     pub max_batch: usize,
     /// Told of each step on the engine's thread, for whoever measures.
-    pub watch: Option<Watch>,
+    pub watch: Option<StepObserver>,
 }
 
-/// See [`Options::watch`].
-pub type Watch = Arc<dyn Fn(&Tick) + Send + Sync>;
+/// See [`EngineOptions::watch`].
+pub type StepObserver = Arc<dyn Fn(&StepMetrics) + Send + Sync>;
 
 /// One step of the engine.
 #[derive(Clone, Copy, Debug)]
-pub struct Tick {
+pub struct StepMetrics {
     /// Rows that took part; none where those who waited have left.
     pub n_rows: usize,
     /// Rows that wait for a seat.
@@ -62,22 +62,22 @@ pub struct Tick {
     pub failed: bool,
 }
 
-impl Default for Options {
+impl Default for EngineOptions {
     fn default() -> Self {
-        Self { weights: WeightType::F32, max_batch: 16, watch: None }
+        Self { weights: WeightDtype::F32, max_batch: 16, watch: None }
     }
 }
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for EngineOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { weights, max_batch, .. } = self;
-        f.debug_struct("Options").field("weights", weights).field("max_batch", max_batch).finish_non_exhaustive()
+        f.debug_struct("EngineOptions").field("weights", weights).field("max_batch", max_batch).finish_non_exhaustive()
     }
 }
 
 /// What is given of a text.
 #[derive(Clone, Debug)]
-pub enum Text {
+pub enum TaskInput {
     /// Its beginning; the rest of the row is to be written.
     Prompt(String),
     /// Text with blanks anywhere, as [`template::parse`] reads it; the number is the length of a `___` blank.
@@ -93,21 +93,21 @@ pub enum Text {
     },
 }
 
-/// Makes the order of one row of its open positions; see [`Running::with_order`](crate::sampler::Running::with_order).
-pub type StartOrder = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order> + Send + Sync>;
+/// Makes the order of one row of its open positions; see [`SampleRow::with_order`](crate::sampler::Running::with_order).
+pub type OrderFactory = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order> + Send + Sync>;
 
 /// What is asked for.
 #[derive(Clone)]
 pub struct Task {
     /// What is given.
-    pub text: Text,
+    pub text: TaskInput,
     /// Tokens of the row, BOS included [default: the template's, else the model's]. A row longer than the model was trained
     /// on must be asked for here.
     pub length: Option<usize>,
     /// Steps, schedule, order and draw.
-    pub settings: Settings,
+    pub settings: SampleSettings,
     /// An order of one's own, instead of that of the settings.
-    pub order: Option<StartOrder>,
+    pub order: Option<OrderFactory>,
     /// Samples; sample i uses `seed + i`.
     pub n: usize,
     /// Seed of the first sample.
@@ -134,8 +134,8 @@ impl std::fmt::Debug for Task {
 
 impl Task {
     /// One sample of a text in 128 steps.
-    pub fn new(text: Text) -> Self {
-        let settings = Settings { steps: 128, ..Settings::default() };
+    pub fn new(text: TaskInput) -> Self {
+        let settings = SampleSettings { steps: 128, ..SampleSettings::default() };
         Self {
             text,
             length: None,
@@ -167,7 +167,7 @@ pub enum Finish {
 
 /// A sample, whole or as far as it came.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct TaskOutput {
     /// Which of the task's samples.
     pub index: usize,
     /// Its seed.
@@ -175,9 +175,9 @@ pub struct Answer {
     /// The text, given parts included, each blank up to what ended it. Open positions of a partial answer are left out.
     pub text: String,
     /// What was written into each blank, in the order of the text.
-    pub blanks: Vec<Blank>,
+    pub blanks: Vec<FilledBlank>,
     /// Tokens, the order in which they came, their log-probabilities.
-    pub sampled: Sampled,
+    pub sampled: SampledRow,
     /// Steps that were taken.
     pub steps: usize,
     /// Why it ended.
@@ -190,7 +190,7 @@ pub struct Answer {
 
 /// What a listener hears.
 #[derive(Debug)]
-pub enum Event {
+pub enum TaskEvent {
     /// A sample has done a step.
     Step {
         /// Which of the task's samples.
@@ -200,10 +200,10 @@ pub enum Event {
         /// Steps in all; an order that sets its own pace may need fewer.
         n_steps: usize,
         /// What was decoded and what was opened again.
-        change: Change,
+        change: RowChange,
     },
     /// A sample has ended.
-    Done(Box<Answer>),
+    Done(Box<TaskOutput>),
     /// A sample cannot be made or went wrong.
     Failed {
         /// Which of the task's samples.
@@ -211,29 +211,29 @@ pub enum Event {
         /// Why.
         error: InferError,
         /// What there was of it.
-        partial: Option<Sampled>,
+        partial: Option<SampledRow>,
     },
 }
 
 /// A task of which samples failed: why the first did, and what there was all the same.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Failure {
+pub struct TaskFailure {
     /// Why the first of them failed, or why the task was refused.
     pub error: Box<InferError>,
     /// What there was of that sample.
-    pub partial: Option<Box<Sampled>>,
+    pub partial: Option<Box<SampledRow>>,
     /// The samples that did not fail.
-    pub answers: Vec<Answer>,
+    pub answers: Vec<TaskOutput>,
 }
 
-impl From<Failure> for InferError {
-    fn from(failure: Failure) -> Self {
+impl From<TaskFailure> for InferError {
+    fn from(failure: TaskFailure) -> Self {
         *failure.error
     }
 }
 
-impl From<InferError> for Failure {
+impl From<InferError> for TaskFailure {
     fn from(error: InferError) -> Self {
         Self { error: Box::new(error), partial: None, answers: Vec::new() }
     }
@@ -241,9 +241,9 @@ impl From<InferError> for Failure {
 
 /// Cancels a task; dropping it does nothing.
 #[derive(Clone, Debug)]
-pub struct Ticket(Arc<AtomicBool>);
+pub struct TaskHandle(Arc<AtomicBool>);
 
-impl Ticket {
+impl TaskHandle {
     /// The task ends before its next step, as [`Finish::Cancelled`].
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -251,7 +251,7 @@ impl Ticket {
 }
 
 /// Hears the events of a task on the engine's thread; `Break` cancels the task, and so does a panic.
-pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
+pub type EventListener = Box<dyn FnMut(TaskEvent) -> ControlFlow<()> + Send>;
 
 /// A model on its own thread. Dropping it ends the thread after the step it is in and returns all memory; tasks that are
 /// not done are [`Finish::Cancelled`].
@@ -263,9 +263,9 @@ pub struct Engine {
 }
 
 struct Job {
-    requests: Vec<Request>,
-    settings: Settings,
-    order: Option<StartOrder>,
+    requests: Vec<SampleRequest>,
+    settings: SampleSettings,
+    order: Option<OrderFactory>,
     shared: Shared,
 }
 
@@ -273,8 +273,8 @@ impl Engine {
     /// Opens a model folder.
     ///
     /// # Errors
-    /// As [`TextModel::load`] and [`TextModel::with_weights`].
-    pub fn open(folder: &Path, device: &Device, options: &Options) -> Result<Self, InferError> {
+    /// As [`TextModel::load`] and [`TextModel::with_weight_dtype`].
+    pub fn open(folder: &Path, device: &Device, options: &EngineOptions) -> Result<Self, InferError> {
         Self::new(TextModel::load(folder, device)?, options)
     }
 
@@ -285,7 +285,7 @@ impl Engine {
     pub fn from_bytes(
         files: &ModelBytes<'_>,
         device: &Device,
-        options: &Options,
+        options: &EngineOptions,
         watch: &dyn Fn(f64),
     ) -> Result<Self, InferError> {
         Self::new(TextModel::from_bytes(files, device, watch)?, options)
@@ -295,11 +295,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`InferError::Setting`] for a batch of nothing, [`InferError::Model`] when the weights cannot have that type.
-    pub fn new(model: TextModel, options: &Options) -> Result<Self, InferError> {
+    pub fn new(model: TextModel, options: &EngineOptions) -> Result<Self, InferError> {
         if options.max_batch == 0 {
             return Err(InferError::Setting { name: "--max-batch", value: "0".into(), problem: "must be at least 1" });
         }
-        let model = Arc::new(model.with_weights(options.weights)?);
+        let model = Arc::new(model.with_weight_dtype(options.weights)?);
         let (sender, jobs) = channel();
         let (of_worker, options) = (Arc::clone(&model), options.clone());
         let worker = std::thread::Builder::new()
@@ -319,7 +319,7 @@ impl Engine {
     ///
     /// # Errors
     /// What cannot be done is said here, before anything is computed.
-    pub fn submit(&self, task: Task, listener: Listener) -> Result<Ticket, InferError> {
+    pub fn submit(&self, task: Task, listener: EventListener) -> Result<TaskHandle, InferError> {
         task.settings.validate()?;
         if task.n == 0 || task.n > MAX_SAMPLES {
             let problem = "must be at least 1 and at most 65536";
@@ -329,20 +329,21 @@ impl Engine {
             return Err(InferError::Request("a stop string must not be empty".into()));
         }
         let request = |seed: u64| match &task.text {
-            Text::Prompt(prompt) if prompt.is_empty() => self.model.request(&[], task.length, seed),
-            Text::Prompt(prompt) => self.model.request(&[Part::Text(prompt.clone())], task.length, seed),
-            Text::Template(text, blank) => self.model.request(&template::parse(text, *blank)?, task.length, seed),
-            Text::Parts(parts) => self.model.request(parts, task.length, seed),
-            Text::Tokens { given, length } => self.of_tokens(given, *length, seed),
+            TaskInput::Prompt(prompt) if prompt.is_empty() => self.model.request(&[], task.length, seed),
+            TaskInput::Prompt(prompt) => self.model.request(&[Part::Text(prompt.clone())], task.length, seed),
+            TaskInput::Template(text, blank) => self.model.request(&template::parse(text, *blank)?, task.length, seed),
+            TaskInput::Parts(parts) => self.model.request(parts, task.length, seed),
+            TaskInput::Tokens { given, length } => self.of_tokens(given, *length, seed),
         };
         let first = request(task.seed)?;
         // Whether sampling takes the request, too.
-        self.model.denoiser(Route::Clean).row(&first, &task.settings)?;
+        self.model.denoiser(SamplingPath::Clean).row(&first, &task.settings)?;
         if task.order.is_some() && matches!(self.model.network(), Network::Autoregressive(_)) {
             return Err(only_order());
         }
         let numbers = 0..task.n as u64;
-        let requests = numbers.map(|index| Request { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
+        let requests =
+            numbers.map(|index| SampleRequest { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
         let now = Instant::now();
         let cancelled = Arc::new(AtomicBool::new(false));
         let shared = Shared {
@@ -354,10 +355,10 @@ impl Engine {
         };
         let job = Job { requests, settings: task.settings, order: task.order, shared };
         self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
-        Ok(Ticket(cancelled))
+        Ok(TaskHandle(cancelled))
     }
 
-    fn of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<Request, InferError> {
+    fn of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<SampleRequest, InferError> {
         let backbone = self.model.config().backbone();
         if let Some((position, token)) = given.iter().find(|(_, token)| *token as usize >= backbone.vocab_size) {
             let n = backbone.vocab_size;
@@ -373,7 +374,7 @@ impl Engine {
                 given.len()
             )));
         }
-        Ok(Request { length, given: given.to_vec(), seed })
+        Ok(SampleRequest { length, given: given.to_vec(), seed })
     }
 
     /// Hands a task over; its events come as an iterator, which ends with the last sample. Dropping it cancels.
@@ -400,26 +401,26 @@ impl Engine {
     /// Waits for all samples of a task. `observe` sees each event before the end and can stop it.
     ///
     /// # Errors
-    /// As [`Self::submit`], and what went wrong with a sample; the others are in the [`Failure`]. A device that fails ends the
+    /// As [`Self::submit`], and what went wrong with a sample; the others are in the [`TaskFailure`]. A device that fails ends the
     /// task.
     pub fn generate(
         &self,
         task: Task,
-        observe: &mut dyn FnMut(&Event) -> ControlFlow<()>,
-    ) -> Result<Vec<Answer>, Failure> {
+        observe: &mut dyn FnMut(&TaskEvent) -> ControlFlow<()>,
+    ) -> Result<Vec<TaskOutput>, TaskFailure> {
         let n = task.n;
         let (mut answers, mut failed) = (Vec::new(), None);
         let (sender, receiver) = channel();
         let ticket = self.submit(task, Box::new(move |event| sent(sender.send(event).is_ok())))?;
         for event in receiver {
-            let lost = matches!(&event, Event::Failed { error: InferError::Device(_), .. });
+            let lost = matches!(&event, TaskEvent::Failed { error: InferError::Device(_), .. });
             if observe(&event).is_break() || lost {
                 ticket.cancel();
             }
             match event {
-                Event::Done(answer) => answers.push(*answer),
-                Event::Failed { error, partial, .. } => failed = failed.or(Some((error, partial))),
-                Event::Step { .. } => {}
+                TaskEvent::Done(answer) => answers.push(*answer),
+                TaskEvent::Failed { error, partial, .. } => failed = failed.or(Some((error, partial))),
+                TaskEvent::Step { .. } => {}
             }
         }
         answers.sort_by_key(|answer| answer.index);
@@ -427,7 +428,7 @@ impl Engine {
             return Ok(answers);
         }
         let (error, partial) = failed.unwrap_or_else(|| (gone(), None));
-        Err(Failure { error: Box::new(error), partial: partial.map(Box::new), answers })
+        Err(TaskFailure { error: Box::new(error), partial: partial.map(Box::new), answers })
     }
 }
 
@@ -448,14 +449,14 @@ impl Drop for Engine {
 /// Events of a task as they come. Dropping it cancels the task.
 #[derive(Debug)]
 pub struct Events {
-    events: Receiver<Event>,
-    ticket: Ticket,
+    events: Receiver<TaskEvent>,
+    ticket: TaskHandle,
 }
 
 impl Iterator for Events {
-    type Item = Event;
+    type Item = TaskEvent;
 
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<TaskEvent> {
         self.events.recv().ok()
     }
 }
@@ -470,18 +471,18 @@ impl Drop for Events {
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct EventStream {
-    events: tokio::sync::mpsc::UnboundedReceiver<Event>,
-    ticket: Ticket,
+    events: tokio::sync::mpsc::UnboundedReceiver<TaskEvent>,
+    ticket: TaskHandle,
 }
 
 #[cfg(feature = "tokio")]
 impl futures_core::Stream for EventStream {
-    type Item = Event;
+    type Item = TaskEvent;
 
     fn poll_next(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Event>> {
+    ) -> std::task::Poll<Option<TaskEvent>> {
         self.events.poll_recv(context)
     }
 }

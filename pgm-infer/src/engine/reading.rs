@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::Finish;
-use crate::sampler::Request;
+use crate::sampler::SampleRequest;
 use crate::{InferError, TextModel};
 
 /// A stretch that was open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blank {
+pub struct FilledBlank {
     /// Its positions.
     pub positions: Range<usize>,
     /// What was written there as it reads in the text, up to what ended it.
@@ -25,14 +25,14 @@ pub(super) struct Reading {
 /// A row as text.
 pub(super) struct Read {
     pub text: String,
-    pub blanks: Vec<Blank>,
+    pub blanks: Vec<FilledBlank>,
     /// Why the first blank that ends before its last position does.
     pub ended: Option<Finish>,
 }
 
 impl Reading {
     /// Of rows like that one.
-    pub(super) fn new(request: &Request, stop: Vec<String>, ends_at_eos: bool) -> Self {
+    pub(super) fn new(request: &SampleRequest, stop: Vec<String>, ends_at_eos: bool) -> Self {
         let mut given: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
         given.sort_unstable();
         given.push(request.length);
@@ -116,7 +116,7 @@ impl Reading {
                 None => behind(model, before, &now)?,
             };
             text += &of_blank;
-            blanks.push(Blank { positions: positions.clone(), text: of_blank });
+            blanks.push(FilledBlank { positions: positions.clone(), text: of_blank });
             last = now;
         }
         if ended.is_none() {

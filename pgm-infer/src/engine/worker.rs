@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reading::{Read, Reading};
-use super::{Answer, Event, Finish, Job, Listener, Options, Tick};
+use super::{EngineOptions, EventListener, Finish, Job, StepMetrics, TaskEvent, TaskOutput};
 use crate::denoiser::Denoiser;
 use crate::error::said_by;
-use crate::sampler::{Change, Running, advance};
-use crate::{InferError, Route, TextModel};
+use crate::sampler::{RowChange, SampleRow, advance};
+use crate::{InferError, SamplingPath, TextModel};
 
 /// What the samples of a task share.
 pub(super) struct Shared {
     pub reading: Reading,
     pub deadline: Option<Instant>,
     pub queued: Instant,
-    pub listener: Option<Listener>,
+    pub listener: Option<EventListener>,
     pub cancelled: Arc<AtomicBool>,
 }
 
@@ -51,19 +51,19 @@ struct Seat {
     shared: Arc<Mutex<Shared>>,
     index: usize,
     seed: u64,
-    row: Running,
+    row: SampleRow,
     started: Option<Instant>,
 }
 
 pub(super) struct Worker<'a> {
     model: &'a TextModel,
-    options: Options,
+    options: EngineOptions,
     waiting: VecDeque<Seat>,
     seats: Vec<Seat>,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(model: &'a TextModel, options: Options) -> Self {
+    pub(super) fn new(model: &'a TextModel, options: EngineOptions) -> Self {
         Self { model, options, waiting: VecDeque::new(), seats: Vec::new() }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Worker<'a> {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             // One for as long as there is work: what it keeps of the rows goes when they are done.
-            let denoiser = self.model.denoiser(Route::Clean);
+            let denoiser = self.model.denoiser(SamplingPath::Clean);
             self.admit(job, denoiser.as_ref());
             while !(self.waiting.is_empty() && self.seats.is_empty()) {
                 loop {
@@ -96,13 +96,13 @@ impl<'a> Worker<'a> {
         let shared = Arc::new(Mutex::new(shared));
         for (index, request) in requests.iter().enumerate() {
             let row = guarded(|| match &order {
-                Some(start) => Running::with_order(request, &settings, |open, rng| start(open, rng)),
+                Some(start) => SampleRow::with_order(request, &settings, |open, rng| start(open, rng)),
                 None => denoiser.row(request, &settings),
             });
             let shared = Arc::clone(&shared);
             match row {
                 Ok(row) => self.waiting.push_back(Seat { shared, index, seed: request.seed, row, started: None }),
-                Err(error) => tell(&shared, Event::Failed { index, error, partial: None }),
+                Err(error) => tell(&shared, TaskEvent::Failed { index, error, partial: None }),
             }
         }
         let_go(order);
@@ -135,14 +135,20 @@ impl<'a> Worker<'a> {
         let (model, began, n_rows) = (self.model, Instant::now(), self.seats.len());
         if n_rows == 0 {
             // All who waited have left.
-            return self.watched(&Tick { n_rows, n_waiting: 0, n_decoded: 0, duration: Duration::ZERO, failed: false });
+            return self.watched(&StepMetrics {
+                n_rows,
+                n_waiting: 0,
+                n_decoded: 0,
+                duration: Duration::ZERO,
+                failed: false,
+            });
         }
-        let mut rows: Vec<&mut Running> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
+        let mut rows: Vec<&mut SampleRow> = self.seats.iter_mut().map(|seat| &mut seat.row).collect();
         let result = guarded(|| advance(denoiser, &mut rows));
         let changes = result.as_ref().map_or(&[][..], |advanced| &advanced.changes);
         let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
         let (n_waiting, failed) = (self.waiting.len(), result.is_err());
-        self.watched(&Tick { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
+        self.watched(&StepMetrics { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
         let mask_index = model.config().backbone().mask_index;
         match result {
             Ok(advanced) => {
@@ -160,13 +166,13 @@ impl<'a> Worker<'a> {
                 for seat in self.seats.drain(..) {
                     let partial = Some(seat.row.sampled(mask_index));
                     let error = InferError::Device(problem.clone());
-                    tell(&seat.shared, Event::Failed { index: seat.index, error, partial });
+                    tell(&seat.shared, TaskEvent::Failed { index: seat.index, error, partial });
                 }
             }
         }
     }
 
-    fn watched(&self, tick: &Tick) {
+    fn watched(&self, tick: &StepMetrics) {
         if let Some(watch) = &self.options.watch {
             let _ = catch_unwind(AssertUnwindSafe(|| watch(tick)));
         }
@@ -174,14 +180,14 @@ impl<'a> Worker<'a> {
 }
 
 // Tells what a step did; gives the seat back if it is not done.
-fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Option<Seat> {
+fn told(model: &TextModel, seat: Seat, change: Result<RowChange, InferError>) -> Option<Seat> {
     let mask_index = model.config().backbone().mask_index;
     let index = seat.index;
     match change {
         Ok(change) => {
             let decodes = !change.decoded.is_empty();
             let (step, n_steps) = (seat.row.step(), seat.row.n_steps());
-            tell(&seat.shared, Event::Step { index, step, n_steps, change });
+            tell(&seat.shared, TaskEvent::Step { index, step, n_steps, change });
             if seat.row.is_done() {
                 finish(model, seat, Finish::Complete);
                 return None;
@@ -196,7 +202,7 @@ fn told(model: &TextModel, seat: Seat, change: Result<Change, InferError>) -> Op
         }
         Err(error) => {
             let partial = Some(seat.row.sampled(mask_index));
-            tell(&seat.shared, Event::Failed { index, error, partial });
+            tell(&seat.shared, TaskEvent::Failed { index, error, partial });
             None
         }
     }
@@ -212,9 +218,9 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 // A listener that panics has left.
-fn tell(shared: &Mutex<Shared>, event: Event) {
+fn tell(shared: &Mutex<Shared>, event: TaskEvent) {
     let mut shared = lock(shared);
-    if shared.cancelled.load(Ordering::Relaxed) && matches!(event, Event::Step { .. }) {
+    if shared.cancelled.load(Ordering::Relaxed) && matches!(event, TaskEvent::Step { .. }) {
         return;
     }
     let Some(listener) = &mut shared.listener else { return };
@@ -235,7 +241,7 @@ fn finish(model: &TextModel, seat: Seat, finish: Finish) {
     };
     let now = Instant::now();
     let event = match read {
-        Ok(Read { text, blanks, ended }) => Event::Done(Box::new(Answer {
+        Ok(Read { text, blanks, ended }) => TaskEvent::Done(Box::new(TaskOutput {
             index,
             seed,
             text,
@@ -246,7 +252,7 @@ fn finish(model: &TextModel, seat: Seat, finish: Finish) {
             queued: started.unwrap_or(now) - queued,
             duration: started.map_or(Duration::ZERO, |started| now - started),
         })),
-        Err(error) => Event::Failed { index, error, partial: Some(sampled) },
+        Err(error) => TaskEvent::Failed { index, error, partial: Some(sampled) },
     };
     tell(&shared, event);
 }

@@ -12,13 +12,13 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::ask::Ask;
+use super::ask::ResolvedRequest;
 use super::body::{CompletionBody, InfillBody};
-use super::{ApiError, Phase, Place, Served, Server, now};
+use super::{ApiError, QueuePermit, Served, Server, ServerPhase, now};
 use crate::canvas::Canvas;
-use crate::engine::{Answer, Event, Finish, Task, Text, Ticket};
+use crate::engine::{Finish, Task, TaskEvent, TaskHandle, TaskInput, TaskOutput};
 use crate::order::OrderKind;
-use crate::sampler::Change;
+use crate::sampler::RowChange;
 use crate::{Engine, TextModel};
 
 /// Frames of a stream that wait for its reader.
@@ -81,29 +81,29 @@ async fn respond(
     server: &Arc<Server>,
     served: &Served,
     engine: &Engine,
-    ask: Ask,
+    ask: ResolvedRequest,
     form: Form,
     stream: bool,
 ) -> Result<Response, ApiError> {
     let mut run = Run::start(server, served, engine, &ask.tasks, stream)?;
     let teller = Teller::new(served.name.clone(), form, ask);
     if !stream {
-        let mut answers: Vec<Option<Answer>> = (0..teller.rows.len()).map(|_| None).collect();
+        let mut answers: Vec<Option<TaskOutput>> = (0..teller.rows.len()).map(|_| None).collect();
         while let Some((task, event)) = run.next().await? {
             match event {
-                Event::Step { .. } => {}
-                Event::Done(answer) => {
+                TaskEvent::Step { .. } => {}
+                TaskEvent::Done(answer) => {
                     server.metrics.ended(&served.name, name_of(&answer.finish));
                     let place = task * teller.ask.n + answer.index;
                     answers[place] = Some(complete(server, *answer)?);
                 }
-                Event::Failed { error, .. } => {
+                TaskEvent::Failed { error, .. } => {
                     server.metrics.ended(&served.name, "failed");
                     return Err(error.into());
                 }
             }
         }
-        let answers: Option<Vec<Answer>> = answers.into_iter().collect();
+        let answers: Option<Vec<TaskOutput>> = answers.into_iter().collect();
         let answers = answers.ok_or_else(ApiError::ended)?;
         let (server, name) = (Arc::clone(server), served.name.clone());
         let whole = in_background(move || {
@@ -129,7 +129,7 @@ async fn respond(
 }
 
 // An answer that may be shown as one: what was cut short is an error by name.
-fn complete(server: &Server, answer: Answer) -> Result<Answer, ApiError> {
+fn complete(server: &Server, answer: TaskOutput) -> Result<TaskOutput, ApiError> {
     match answer.finish {
         Finish::Complete | Finish::Stop(_) | Finish::Eos => Ok(answer),
         Finish::Timeout => Err(ApiError::timeout(server.limits.timeout.as_secs())),
@@ -152,33 +152,33 @@ fn reason_of(finish: &Finish) -> &'static str {
 
 // Tasks in work. Dropping it cancels them.
 struct Run {
-    events: mpsc::UnboundedReceiver<(usize, Event)>,
-    tickets: Vec<Ticket>,
+    events: mpsc::UnboundedReceiver<(usize, TaskEvent)>,
+    tickets: Vec<TaskHandle>,
     // Kept until all is told: what a slow reader has not taken yet counts, too.
-    _places: Vec<Arc<Place>>,
-    phase: watch::Receiver<Phase>,
+    _places: Vec<Arc<QueuePermit>>,
+    phase: watch::Receiver<ServerPhase>,
 }
 
 impl Run {
     // Without `steps` it only hears of what has ended: waking a thread for each step would take the engine's time.
     fn start(server: &Server, served: &Served, engine: &Engine, tasks: &[Task], steps: bool) -> Result<Self, ApiError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let take = |task: &Task| Place::take(server, served, task.n).map(Arc::new);
+        let take = |task: &Task| QueuePermit::take(server, served, task.n).map(Arc::new);
         let places = tasks.iter().map(take).collect::<Result<Vec<_>, _>>()?;
         let phase = server.phase.subscribe();
         let mut run = Self { events, tickets: Vec::new(), _places: places.clone(), phase };
         for (index, (task, place)) in tasks.iter().zip(places).enumerate() {
             let sender = sender.clone();
             let metrics = Arc::clone(&server.metrics);
-            let listener = move |event: Event| {
+            let listener = move |event: TaskEvent| {
                 // Cancelled by whoever asked; nobody is there to be told.
-                if let Event::Done(answer) = &event
+                if let TaskEvent::Done(answer) = &event
                     && sender.is_closed()
                 {
                     metrics.ended(&place.model, name_of(&answer.finish));
                 }
                 let gone = match event {
-                    Event::Step { .. } if !steps => sender.is_closed(),
+                    TaskEvent::Step { .. } if !steps => sender.is_closed(),
                     event => sender.send((index, event)).is_err(),
                 };
                 if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -189,17 +189,17 @@ impl Run {
     }
 
     // The next event, none after the last; an error once the server ends what it has.
-    async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
+    async fn next(&mut self) -> Result<Option<(usize, TaskEvent)>, ApiError> {
         tokio::select! {
             event = self.events.recv() => Ok(event),
-            _ = self.phase.wait_for(|phase| *phase == Phase::Cut) => Err(ApiError::stopping()),
+            _ = self.phase.wait_for(|phase| *phase == ServerPhase::Cut) => Err(ApiError::stopping()),
         }
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.tickets.iter().for_each(Ticket::cancel);
+        self.tickets.iter().for_each(TaskHandle::cancel);
     }
 }
 
@@ -216,15 +216,15 @@ async fn tell(server: &Server, name: &str, mut run: Run, mut teller: Teller, fra
             }
         }
         let next = match run.next().await {
-            Ok(Some((task, Event::Step { index, step, n_steps, change }))) => {
+            Ok(Some((task, TaskEvent::Step { index, step, n_steps, change }))) => {
                 Ok(teller.step(model, task * teller.ask.n + index, (step, n_steps), &change))
             }
-            Ok(Some((task, Event::Done(answer)))) => {
+            Ok(Some((task, TaskEvent::Done(answer)))) => {
                 server.metrics.ended(name, name_of(&answer.finish));
                 let place = task * teller.ask.n + answer.index;
                 complete(server, *answer).map(|answer| teller.done(model, place, &answer))
             }
-            Ok(Some((_, Event::Failed { error, .. }))) => {
+            Ok(Some((_, TaskEvent::Failed { error, .. }))) => {
                 server.metrics.ended(name, "failed");
                 Err(error.into())
             }
@@ -264,16 +264,16 @@ struct Teller {
     id: String,
     created: u64,
     model: String,
-    ask: Ask,
+    ask: ResolvedRequest,
     rows: Vec<Row>,
     n_ended: usize,
     n_completion: usize,
 }
 
 impl Teller {
-    fn new(model: String, form: Form, ask: Ask) -> Self {
+    fn new(model: String, form: Form, ask: ResolvedRequest) -> Self {
         let row = |task: &Task| {
-            let Text::Tokens { given, length } = &task.text else { unreachable!("a server's tasks are tokens") };
+            let TaskInput::Tokens { given, length } = &task.text else { unreachable!("a server's tasks are tokens") };
             let open = |position: &usize| given.iter().all(|(known, _)| known != position);
             let start = (0..*length).find(open).unwrap_or(*length);
             let end = (start..*length).find(|position| !open(position)).unwrap_or(*length);
@@ -321,7 +321,13 @@ impl Teller {
     }
 
     // The event `denoise`. Clients that read every event find an ordinary piece in it, an empty one.
-    fn denoise(&self, model: &TextModel, place: usize, (step, n_steps): (usize, usize), change: &Change) -> sse::Event {
+    fn denoise(
+        &self,
+        model: &TextModel,
+        place: usize,
+        (step, n_steps): (usize, usize),
+        change: &RowChange,
+    ) -> sse::Event {
         let decoded = change.decoded.iter().zip(&change.log_probabilities);
         let decoded: Vec<Value> = decoded
             .map(|(&(position, token), logprob)| {
@@ -342,7 +348,7 @@ impl Teller {
     fn beginning(&self, model: &TextModel) -> Vec<sse::Event> {
         let mut frames = Vec::new();
         for place in 0..self.rows.len() {
-            frames.push(self.denoise(model, place, (0, self.task(place).settings.steps), &Change::default()));
+            frames.push(self.denoise(model, place, (0, self.task(place).settings.steps), &RowChange::default()));
             if self.ask.echo {
                 frames.push(self.piece(place, &self.ask.prompts[place / self.ask.n]));
             }
@@ -350,7 +356,7 @@ impl Teller {
         frames
     }
 
-    fn step(&mut self, model: &TextModel, place: usize, steps: (usize, usize), change: &Change) -> Vec<sse::Event> {
+    fn step(&mut self, model: &TextModel, place: usize, steps: (usize, usize), change: &RowChange) -> Vec<sse::Event> {
         self.rows[place].canvas.apply(change);
         let mut frames = vec![self.denoise(model, place, steps, change)];
         let task = self.task(place);
@@ -363,7 +369,7 @@ impl Teller {
         frames
     }
 
-    fn done(&mut self, model: &TextModel, place: usize, answer: &Answer) -> Vec<sse::Event> {
+    fn done(&mut self, model: &TextModel, place: usize, answer: &TaskOutput) -> Vec<sse::Event> {
         self.n_ended += 1;
         self.n_completion += answer.sampled.order.len();
         let text = answer.blanks.first().map_or("", |blank| blank.text.as_str());
@@ -402,7 +408,7 @@ impl Teller {
     }
 
     // The answer of a request that is not a stream.
-    fn whole(&self, model: &TextModel, answers: &[Answer]) -> Value {
+    fn whole(&self, model: &TextModel, answers: &[TaskOutput]) -> Value {
         match (self.form, answers) {
             (Form::Infill, [answer]) => {
                 let mut data = self.filled(answer);
@@ -411,7 +417,7 @@ impl Teller {
                 Value::Object(data)
             }
             _ => {
-                let choice = |(place, answer): (usize, &Answer)| {
+                let choice = |(place, answer): (usize, &TaskOutput)| {
                     let text = answer.blanks.first().map_or("", |blank| blank.text.as_str());
                     let logprobs = if self.ask.logprobs { logprobs(model, answer, text) } else { Value::Null };
                     let prompt = if self.ask.echo { self.ask.prompts[place / self.ask.n].as_str() } else { "" };
@@ -424,7 +430,7 @@ impl Teller {
         }
     }
 
-    fn filled(&self, answer: &Answer) -> Map<String, Value> {
+    fn filled(&self, answer: &TaskOutput) -> Map<String, Value> {
         let blanks: Vec<&str> = answer.blanks.iter().map(|blank| blank.text.as_str()).collect();
         let (seconds, n) = (answer.duration.as_secs_f64(), answer.sampled.order.len());
         let data = json!({
@@ -475,7 +481,7 @@ fn settled<'a>(text: &'a str, stop: &[String]) -> &'a str {
 }
 
 // OpenAI's account of the tokens of a completion, up to the end of its text.
-fn logprobs(model: &TextModel, answer: &Answer, text: &str) -> Value {
+fn logprobs(model: &TextModel, answer: &TaskOutput, text: &str) -> Value {
     let Some(blank) = answer.blanks.first() else { return Value::Null };
     let sampled = &answer.sampled;
     let start = blank.positions.start;

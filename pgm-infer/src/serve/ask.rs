@@ -1,15 +1,15 @@
 //! The tasks that a client's body becomes.
 
-use super::body::{Common, CompletionBody, InfillBody, MAX_SEED, Prompt, Wrong};
+use super::body::{BodyError, Common, CompletionBody, InfillBody, MAX_SEED, Prompt};
 use super::{ApiError, Limits};
-use crate::engine::{Task, Text};
+use crate::engine::{Task, TaskInput};
 use crate::order::{OrderFlags, OrderKind};
 use crate::template::{self, Part};
-use crate::{Engine, Settings, TextModel, bench};
+use crate::{Engine, SampleSettings, TextModel, bench};
 
 /// Tasks to hand over, one for each prompt, and how their answers are to be shown.
 #[derive(Debug)]
-pub struct Ask {
+pub struct ResolvedRequest {
     /// Each with as many samples.
     pub tasks: Vec<Task>,
     /// Samples of a task.
@@ -31,14 +31,14 @@ pub fn default_steps(model: &TextModel) -> usize {
     model.generation().steps.unwrap_or(128)
 }
 
-impl From<Wrong> for ApiError {
-    fn from(Wrong { field, message }: Wrong) -> Self {
+impl From<BodyError> for ApiError {
+    fn from(BodyError { field, message }: BodyError) -> Self {
         Self { param: field, ..Self::invalid(message) }
     }
 }
 
 impl Common {
-    fn settings(&self, model: &TextModel, limits: &Limits) -> Result<Settings, ApiError> {
+    fn settings(&self, model: &TextModel, limits: &Limits) -> Result<SampleSettings, ApiError> {
         let mut draw = model.generation().draw();
         draw.temperature = self.temperature.unwrap_or(draw.temperature);
         draw.top_p = self.top_p.unwrap_or(draw.top_p);
@@ -57,7 +57,7 @@ impl Common {
             remask_rate: self.remask_rate,
         };
         let order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
-        Ok(Settings { steps, schedule: bench::default_schedule(model.config()), order, draw, alternatives: 0 })
+        Ok(SampleSettings { steps, schedule: bench::default_schedule(model.config()), order, draw, alternatives: 0 })
     }
 
     fn seed_or_any(&self) -> u64 {
@@ -70,7 +70,7 @@ impl CompletionBody {
     ///
     /// # Errors
     /// Says which field cannot be met.
-    pub fn ask(&self, engine: &Engine, limits: &Limits) -> Result<Ask, ApiError> {
+    pub fn ask(&self, engine: &Engine, limits: &Limits) -> Result<ResolvedRequest, ApiError> {
         let model = engine.model();
         let (n, echo, max_tokens) = (self.n.unwrap_or(1), self.echo.unwrap_or(false), self.max_tokens.unwrap_or(16));
         let mut settings = self.common.settings(model, limits)?;
@@ -93,7 +93,7 @@ impl CompletionBody {
             let mut given = vec![(0, model.config().backbone().bos_index as u32)];
             given.extend((1..).zip(prompt.iter().copied()));
             given.extend((end..).zip(suffix.iter().copied()));
-            let mut task = Task::new(Text::Tokens { given, length });
+            let mut task = Task::new(TaskInput::Tokens { given, length });
             (task.settings, task.n) = (settings, n);
             task.seed = seed.wrapping_add((index * n) as u64);
             (task.stop, task.ends_at_eos, task.timeout) = (stop.clone(), suffix.is_empty(), Some(limits.timeout));
@@ -106,7 +106,7 @@ impl CompletionBody {
             texts.push(model.decode(prompt)?);
         }
         let (logprobs, usage) = (self.logprobs.is_some(), self.wants_usage());
-        Ok(Ask { tasks, n, prompts: texts, n_prompt, echo, logprobs, usage })
+        Ok(ResolvedRequest { tasks, n, prompts: texts, n_prompt, echo, logprobs, usage })
     }
 }
 
@@ -132,7 +132,7 @@ impl InfillBody {
     ///
     /// # Errors
     /// Says which field cannot be met.
-    pub fn ask(&self, engine: &Engine, limits: &Limits) -> Result<Ask, ApiError> {
+    pub fn ask(&self, engine: &Engine, limits: &Limits) -> Result<ResolvedRequest, ApiError> {
         let model = engine.model();
         let parts = match &self.template {
             Some(template) => template::parse(template, self.blank.unwrap_or(8))?,
@@ -156,10 +156,10 @@ impl InfillBody {
         let request = model.request_within(most, &parts, self.length, 0)?;
         check_length(request.length, most, "template")?;
         let n_prompt = request.given.len() - 1;
-        let mut task = Task::new(Text::Tokens { given: request.given, length: request.length });
+        let mut task = Task::new(TaskInput::Tokens { given: request.given, length: request.length });
         (task.settings, task.seed, task.stop) = (settings, self.common.seed_or_any(), self.common.stops()?);
         task.timeout = Some(limits.timeout);
         let prompts = vec![String::new()];
-        Ok(Ask { tasks: vec![task], n: 1, prompts, n_prompt, echo: false, logprobs: false, usage: false })
+        Ok(ResolvedRequest { tasks: vec![task], n: 1, prompts, n_prompt, echo: false, logprobs: false, usage: false })
     }
 }

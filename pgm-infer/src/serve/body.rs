@@ -13,12 +13,12 @@ const MAX_LOGPROBS: usize = 5;
 
 /// What cannot be met: the field, if it is one, and why, in one sentence.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct BodyError {
     pub field: Option<&'static str>,
     pub message: String,
 }
 
-impl Wrong {
+impl BodyError {
     /// About one field.
     pub fn field(field: &'static str, message: impl Into<String>) -> Self {
         Self { field: Some(field), message: message.into() }
@@ -28,16 +28,16 @@ impl Wrong {
 /// A body of one of the two routes.
 pub trait Body: DeserializeOwned {
     /// Says what in it cannot be met by any model.
-    fn check(&self) -> Result<(), Wrong>;
+    fn check(&self) -> Result<(), BodyError>;
 }
 
 /// Reads a body.
 ///
 /// # Errors
 /// For what is no JSON, has a field that is not known or of another type, or cannot be met by any model.
-pub fn read<B: Body>(bytes: &[u8]) -> Result<B, Wrong> {
+pub fn read<B: Body>(bytes: &[u8]) -> Result<B, BodyError> {
     let body: B = serde_json::from_slice(bytes)
-        .map_err(|error| Wrong { field: None, message: format!("the body cannot be read: {error}") })?;
+        .map_err(|error| BodyError { field: None, message: format!("the body cannot be read: {error}") })?;
     body.check()?;
     Ok(body)
 }
@@ -60,18 +60,18 @@ pub struct Common {
 }
 
 impl Common {
-    fn check(&self, unknown: &Map<String, Value>) -> Result<(), Wrong> {
+    fn check(&self, unknown: &Map<String, Value>) -> Result<(), BodyError> {
         if let Some(name) = unknown.keys().next() {
-            return Err(Wrong { field: None, message: format!("unknown field `{name}`") });
+            return Err(BodyError { field: None, message: format!("unknown field `{name}`") });
         }
         if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            return Err(Wrong::field("temperature", "temperature must lie between 0 and 2"));
+            return Err(BodyError::field("temperature", "temperature must lie between 0 and 2"));
         }
         if self.top_p.is_some_and(|top_p| !(top_p > 0.0 && top_p <= 1.0)) {
-            return Err(Wrong::field("top_p", "top_p must be above 0 and at most 1"));
+            return Err(BodyError::field("top_p", "top_p must be above 0 and at most 1"));
         }
         if self.seed.is_some_and(|seed| !(-1..=MAX_SEED as i64).contains(&seed)) {
-            return Err(Wrong::field("seed", format!("seed must lie between 0 and {MAX_SEED}, or be -1 for any")));
+            return Err(BodyError::field("seed", format!("seed must lie between 0 and {MAX_SEED}, or be -1 for any")));
         }
         self.stops().map(|_| ())
     }
@@ -85,8 +85,8 @@ impl Common {
     ///
     /// # Errors
     /// For anything else.
-    pub fn stops(&self) -> Result<Vec<String>, Wrong> {
-        let wrong = || Wrong::field("stop", format!("stop must be a text or up to {MAX_STOPS} texts, none empty"));
+    pub fn stops(&self) -> Result<Vec<String>, BodyError> {
+        let wrong = || BodyError::field("stop", format!("stop must be a text or up to {MAX_STOPS} texts, none empty"));
         let stops = match &self.stop {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::String(text)) => vec![text.clone()],
@@ -148,8 +148,8 @@ impl CompletionBody {
     ///
     /// # Errors
     /// For what is neither a text nor tokens nor a list of either.
-    pub fn prompts(&self) -> Result<Vec<Prompt>, Wrong> {
-        let wrong = || Wrong::field("prompt", "prompt must be a text, tokens, or a list of either, not empty");
+    pub fn prompts(&self) -> Result<Vec<Prompt>, BodyError> {
+        let wrong = || BodyError::field("prompt", "prompt must be a text, tokens, or a list of either, not empty");
         let prompt = |value: &Value| match value {
             Value::String(text) => Ok(Prompt::Text(text.clone())),
             Value::Array(ids) => {
@@ -168,7 +168,7 @@ impl CompletionBody {
 }
 
 impl Body for CompletionBody {
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), BodyError> {
         self.common.check(&self.unknown)?;
         // Settings of the protocol that have no meaning here may be given as long as they change nothing.
         let changing = [
@@ -178,23 +178,23 @@ impl Body for CompletionBody {
         ];
         if let Some((name, _)) = changing.into_iter().find(|(_, changes)| *changes) {
             let message = format!("{name} is not supported: its tokens would not follow the model's distribution");
-            return Err(Wrong::field(name, message));
+            return Err(BodyError::field(name, message));
         }
         if self.best_of.is_some_and(|best_of| best_of != self.n.unwrap_or(1)) {
-            return Err(Wrong::field("best_of", "best_of is not supported: ask for n samples and choose"));
+            return Err(BodyError::field("best_of", "best_of is not supported: ask for n samples and choose"));
         }
         if self.stream_options.is_some() && self.common.stream != Some(true) {
-            return Err(Wrong::field("stream_options", "stream_options goes with stream"));
+            return Err(BodyError::field("stream_options", "stream_options goes with stream"));
         }
         if self.logprobs.is_some_and(|logprobs| logprobs > MAX_LOGPROBS) {
-            return Err(Wrong::field("logprobs", format!("logprobs must lie between 0 and {MAX_LOGPROBS}")));
+            return Err(BodyError::field("logprobs", format!("logprobs must lie between 0 and {MAX_LOGPROBS}")));
         }
         if self.echo == Some(true) && self.logprobs.is_some() {
             let message = "echo with logprobs is not supported: given tokens are not drawn and have no log-probability";
-            return Err(Wrong::field("echo", message));
+            return Err(BodyError::field("echo", message));
         }
         if self.max_tokens == Some(0) {
-            return Err(Wrong::field("max_tokens", "max_tokens must be at least 1"));
+            return Err(BodyError::field("max_tokens", "max_tokens must be at least 1"));
         }
         self.prompts().map(|_| ())
     }
@@ -233,17 +233,17 @@ pub struct InfillBody {
 }
 
 impl Body for InfillBody {
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), BodyError> {
         self.common.check(&self.unknown)?;
         let in_two = self.input_prefix.is_some() || self.input_suffix.is_some() || self.prompt.is_some();
         match &self.template {
             Some(_) if in_two || self.n_predict.is_some() => {
-                Err(Wrong::field("template", "give a template, or input_prefix and input_suffix, not both"))
+                Err(BodyError::field("template", "give a template, or input_prefix and input_suffix, not both"))
             }
-            None if !in_two => Err(Wrong::field("template", "give a template, or input_prefix and input_suffix")),
+            None if !in_two => Err(BodyError::field("template", "give a template, or input_prefix and input_suffix")),
             _ if self.n_predict.is_some_and(|n| n < -1) => {
                 let message = "n_predict must be at least 0, or -1 for as many tokens as there is room for";
-                Err(Wrong::field("n_predict", message))
+                Err(BodyError::field("n_predict", message))
             }
             _ => Ok(()),
         }

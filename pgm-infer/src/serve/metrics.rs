@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::engine::{Tick, Watch};
+use crate::engine::{StepMetrics, StepObserver};
 
 /// A model's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,9 +100,9 @@ impl Metrics {
     }
 
     /// What an engine is to be opened with, so that its steps are counted.
-    pub fn watch(self: &Arc<Self>, model: &str) -> Watch {
+    pub fn watch(self: &Arc<Self>, model: &str) -> StepObserver {
         let (metrics, label) = (Arc::clone(self), of(model));
-        Arc::new(move |tick: &Tick| {
+        Arc::new(move |tick: &StepMetrics| {
             metrics.waiting.get_or_create(&label).set(tick.n_waiting as i64);
             if tick.n_rows == 0 {
                 return;

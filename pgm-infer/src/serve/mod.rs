@@ -72,7 +72,7 @@ impl Default for Limits {
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ServerPhase {
     /// It takes requests.
     Open,
     /// It finishes what it has and takes nothing new.
@@ -98,7 +98,7 @@ pub struct Server {
     // Digests, so that comparing takes the same time whatever a key's length.
     keys: Vec<[u8; 32]>,
     metrics: Arc<Metrics>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServerPhase>,
     created: u64,
 }
 
@@ -115,12 +115,12 @@ impl Server {
             limits,
             keys: keys.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
             metrics: Arc::new(Metrics::default()),
-            phase: watch::Sender::new(Phase::Open),
+            phase: watch::Sender::new(ServerPhase::Open),
             created: now(),
         })
     }
 
-    /// Its counters, for [`Options::watch`](crate::engine::Options::watch).
+    /// Its counters, for [`EngineOptions::watch`](crate::engine::Options::watch).
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
@@ -133,7 +133,7 @@ impl Server {
     }
 
     /// Says how far it is; it only goes forward.
-    pub fn set_phase(&self, phase: Phase) {
+    pub fn set_phase(&self, phase: ServerPhase) {
         self.phase.send_replace(phase);
     }
 
@@ -179,7 +179,7 @@ impl Server {
 
     // The body of a request; it must be JSON by its header, too, which keeps other sites' forms out.
     async fn read<B: body::Body>(&self, request: Request) -> Result<B, ApiError> {
-        if *self.phase.borrow() != Phase::Open {
+        if *self.phase.borrow() != ServerPhase::Open {
             return Err(ApiError::stopping());
         }
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -288,10 +288,10 @@ async fn page(kind: &'static str, text: &'static str) -> Response {
 
 async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = match *server.phase.borrow() {
-        Phase::Open if server.models.iter().any(|model| model.engine.get().is_none()) => "loading",
-        Phase::Open if server.models.iter().any(|model| server.metrics.is_failing(&model.name)) => "failing",
-        Phase::Open => "ok",
-        Phase::Draining | Phase::Cut => "stopping",
+        ServerPhase::Open if server.models.iter().any(|model| model.engine.get().is_none()) => "loading",
+        ServerPhase::Open if server.models.iter().any(|model| server.metrics.is_failing(&model.name)) => "failing",
+        ServerPhase::Open => "ok",
+        ServerPhase::Draining | ServerPhase::Cut => "stopping",
     };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({"status": status}))).into_response()
@@ -314,14 +314,14 @@ async fn metrics_text(State(server): State<Arc<Server>>) -> Response {
 }
 
 // A place in a model's queue, given back when the engine drops the listener that holds it.
-struct Place {
+struct QueuePermit {
     admitted: Arc<AtomicUsize>,
     n: usize,
     metrics: Arc<Metrics>,
     model: String,
 }
 
-impl Place {
+impl QueuePermit {
     fn take(server: &Server, model: &Served, n: usize) -> Result<Self, ApiError> {
         let most = server.limits.max_batch + server.limits.queue;
         let (metrics, name) = (Arc::clone(&server.metrics), model.name.clone());
@@ -336,7 +336,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         self.admitted.fetch_sub(self.n, Ordering::Relaxed);
         self.metrics.in_flight.get_or_create(&metrics::of(&self.model)).dec_by(self.n as i64);

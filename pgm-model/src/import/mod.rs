@@ -3,7 +3,7 @@
 //! A [`Checkpoint`] is a view of a file: the raw weights and, where there are any, the averaged ones, under their
 //! published names; what the file's pickled configuration says; the tokenizer that lies in it. Sizes come from the
 //! tensors, the rest from flags, the file or the published defaults, in this order, and [`Checkpoint::resolve`] says
-//! what it took from where. Weights go through [`checkpoint::from_source`], so one table knows the names.
+//! what it took from where. Weights go through [`model_folder::from_source`], so one table knows the names.
 //!
 //! `reader.rs` finds the parts of a PyTorch file, `resolve.rs` makes the configuration. [`torch`] reads the container, [`pickle`] the program inside it; nothing is executed.
 
@@ -20,8 +20,8 @@ use burn::tensor::Device;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::checkpoint::{self, CONFIG_METADATA, StoredTensor, TensorSource};
 use crate::config::{ModelConfig, Queries};
+use crate::model_folder::{self, CONFIG_METADATA, StoredTensor, TensorSource};
 use crate::{ModelError, Network};
 use reader::Reader;
 use torch::{Element, StridedTensor, TorchFile, shortened};
@@ -233,7 +233,7 @@ impl<'a> Checkpoint<'a> {
     /// A network of that configuration with the file's weights.
     ///
     /// # Errors
-    /// As [`checkpoint::from_source`]; [`ModelError::Import`] when the file has no averaged weights.
+    /// As [`model_folder::from_source`]; [`ModelError::Import`] when the file has no averaged weights.
     pub fn network(&self, weights: Weights, config: &ModelConfig, device: &Device) -> Result<Network, ModelError> {
         let tensors = match (weights, &self.ema) {
             (Weights::Raw, _) => &self.raw,
@@ -245,7 +245,7 @@ impl<'a> Checkpoint<'a> {
                 return Err(self.error("it has no averaged weights (ema.shadow_params); take --weights raw"));
             }
         };
-        checkpoint::from_source(tensors, &self.origin, config, device)
+        model_folder::from_source(tensors, &self.origin, config, device)
     }
 
     fn error(&self, problem: impl Into<String>) -> ModelError {

@@ -4,8 +4,8 @@ use super::pickle::{Node, Value};
 use super::torch::{StridedTensor, TorchError, TorchFile, shortened};
 use super::{Checkpoint, Facts, SpecialNames, Stored, Tensors, import_error, strip_prefix};
 use crate::ModelError;
-use crate::checkpoint::is_buffer;
 use crate::config::MAX_LENGTH;
+use crate::model_folder::is_buffer;
 
 /// How often a configuration's value may be wrapped in objects.
 const MAX_WRAPPERS: usize = 8;

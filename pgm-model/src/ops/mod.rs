@@ -54,7 +54,7 @@ fn has_fused_operations(device: &Device) -> bool {
     }
 }
 
-/// A linear layer whose weights may be narrower than what it is applied to, see [`weights`](crate::weights).
+/// A linear layer whose weights may be narrower than what it is applied to, see [`weights`](crate::weight_dtype).
 ///
 /// # Shapes
 /// `[.., in] -> [.., out]`
@@ -63,7 +63,7 @@ pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     if !is_narrow(weight.dtype()) && !is_flex(&x.device()) {
         return module::linear(x, weight, bias);
     }
-    let y = product(x, weight);
+    let y = matmul(x, weight);
     match bias {
         Some(bias) => y + bias.unsqueeze::<D>(),
         None => y,
@@ -92,7 +92,7 @@ pub fn is_flex(device: &Device) -> bool {
 ///
 /// # Shapes
 /// `[.., in], [in, out] -> [.., out]`
-pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+pub fn matmul<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let dtype = weight.dtype();
     #[cfg(feature = "flex")]
     if x.dtype() == DType::F32 && dtype == DType::F32 && is_flex(&x.device()) {
@@ -103,7 +103,7 @@ pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(match is_half(dtype) {
             true => Dispatch::half_product(x, weight),
-            false => Dispatch::quantised_product(x, weight, crate::weights::BLOCK.into()),
+            false => Dispatch::quantised_product(x, weight, crate::weight_dtype::BLOCK.into()),
         });
     }
     if !is_half(dtype) {
@@ -123,7 +123,7 @@ fn passing<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 ///
 /// # Shapes
 /// `[B, S, H], [H], [H] -> [B, S, H]`
-pub fn transient_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3> {
+pub fn recomputed_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3> {
     #[cfg(feature = "fused")]
     if fused!(x, weight, bias)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
@@ -139,7 +139,7 @@ pub fn transient_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3>
 ///
 /// # Shapes
 /// `[B, S, in] -> [B, S, out]`
-pub fn transient_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+pub fn recomputed_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     #[cfg(feature = "fused")]
     if fused!(x)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
@@ -301,7 +301,7 @@ pub fn linear_cross_entropy(
         let (targets, weights) = (targets.into_dispatch(), weights.into_dispatch());
         return Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, w, b, targets, weights, skip));
     }
-    let logits = product(x, w) + b.unsqueeze::<2>();
+    let logits = matmul(x, w) + b.unsqueeze::<2>();
     let dtype = if is_half(logits.dtype()) { FloatDType::F32 } else { logits.dtype().into() };
     loss::weighted_loss(logits.unsqueeze(), targets.unsqueeze(), weights.cast(dtype).unsqueeze(), skip)
 }
@@ -363,7 +363,7 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 }
 
 /// A tensor off the graph times one number `[1]`.
-pub fn scaled<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
+pub fn scale<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
     #[cfg(feature = "fused")]
     if fused!(x, factor) {
         return Tensor::from_dispatch(Dispatch::scaled(x.into_dispatch(), factor.into_dispatch()));
@@ -372,7 +372,7 @@ pub fn scaled<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
 }
 
 /// `x + (y - x) share`, off the graph.
-pub fn moved<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D> {
+pub fn lerp<const D: usize>(x: Tensor<D>, y: Tensor<D>, share: f64) -> Tensor<D> {
     #[cfg(feature = "fused")]
     if fused!(x, y) {
         return Tensor::from_dispatch(Dispatch::moved(x.into_dispatch(), y.into_dispatch(), share as f32));
@@ -536,7 +536,7 @@ mod tests {
             let case = Case::new(4, &[&[b, s, inputs], &[inputs, outputs]], b * s * outputs);
             case.check_products("product", &|_, x| {
                 let [input, weight] = [x[0].clone(), x[1].clone()];
-                flat(product(input.reshape([b, s, inputs]), weight.reshape([inputs, outputs])))
+                flat(matmul(input.reshape([b, s, inputs]), weight.reshape([inputs, outputs])))
             });
         }
     }
@@ -557,8 +557,8 @@ mod tests {
                     // All inputs have a gradient, if 0.
                     let unused = (weight.clone().sum() + bias.clone().sum()) * 0.0;
                     let input = input.reshape([b, s, inputs]);
-                    let input = if normed { transient_norm(input, [weight, bias]) } else { input };
-                    let y = transient_linear(&layer, input);
+                    let input = if normed { recomputed_norm(input, [weight, bias]) } else { input };
+                    let y = recomputed_linear(&layer, input);
                     // The square's gradient asks for it.
                     flat(y.clone() * y) + unused
                 }
@@ -724,8 +724,8 @@ mod tests {
             let kept = parameter.clone();
             let (after, [first, second]) = adamw(parameter, gradient.clone(), [first, second], STEP);
             let factor = floats(&[0.3], dtype, &device);
-            let moved = moved(after.clone(), gradient.clone(), 0.25);
-            let all = [after, first, second, sum_of_squares(gradient.clone()), scaled(gradient, factor), moved, kept];
+            let moved = lerp(after.clone(), gradient.clone(), 0.25);
+            let all = [after, first, second, sum_of_squares(gradient.clone()), scale(gradient, factor), moved, kept];
             all.map(numbers)
         };
         let composed = run(&Device::flex(), FloatDType::F64);

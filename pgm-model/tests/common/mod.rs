@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, checkpoint};
+use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, model_folder};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ impl Golden {
     }
 
     pub fn network(&self, device: &Device) -> Network {
-        checkpoint::load_weights(&self.folder.join("reference.safetensors"), &self.config, device).unwrap()
+        model_folder::load_weights(&self.folder.join("reference.safetensors"), &self.config, device).unwrap()
     }
 
     fn raw(&self, key: &str) -> (Vec<usize>, Dtype, Vec<u8>) {

@@ -1,12 +1,12 @@
 //! The likelihood bound of rows, one draw at a time, and the exact likelihood of an autoregressive model.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_infer::denoiser::{RowState, logits_at};
+use pgm_infer::denoiser::{CleanRow, logits_at};
 use pgm_model::Network;
 use pgm_model::loss::{EPS, masked_probability, masked_weight, token_cross_entropy};
 use rand::RngExt;
 
-use super::Subject;
+use super::EvalModel;
 use crate::TrainError;
 use crate::batch::{EVALUATION, EVALUATION_GROUPS, stream};
 
@@ -40,7 +40,7 @@ pub(super) fn draws(seed: u64, index: usize, length: usize, n: usize) -> Vec<(f6
 }
 
 /// `w(t) CE` summed over the masked positions of each draw, in nats. The rows have equal length and are one batch.
-pub(super) fn nats(subject: &Subject, draws: &[Masked]) -> Result<Vec<f64>, TrainError> {
+pub(super) fn nats(subject: &EvalModel, draws: &[Masked]) -> Result<Vec<f64>, TrainError> {
     let positions: Vec<Vec<usize>> = draws.iter().map(Masked::counted).collect();
     // A draw that masks nothing costs nothing.
     let active: Vec<usize> = (0..draws.len()).filter(|&draw| !positions[draw].is_empty()).collect();
@@ -48,8 +48,8 @@ pub(super) fn nats(subject: &Subject, draws: &[Masked]) -> Result<Vec<f64>, Trai
     if active.is_empty() {
         return Ok(found);
     }
-    let states: Vec<RowState> = active.iter().map(|&draw| clean(&draws[draw])).collect();
-    let states: Vec<&RowState> = states.iter().collect();
+    let states: Vec<CleanRow> = active.iter().map(|&draw| clean(&draws[draw])).collect();
+    let states: Vec<&CleanRow> = states.iter().collect();
     let slices: Vec<&[usize]> = active.iter().map(|&draw| positions[draw].as_slice()).collect();
     let mask = subject.mask_index();
     let logits = logits_at(subject.network(), mask, &states, &slices, &subject.device);
@@ -69,14 +69,14 @@ pub(super) fn nats(subject: &Subject, draws: &[Masked]) -> Result<Vec<f64>, Trai
     Ok(found)
 }
 
-fn clean(draw: &Masked) -> RowState {
+fn clean(draw: &Masked) -> CleanRow {
     let positions: Vec<usize> = (0..draw.tokens.len()).filter(|&position| !draw.is_masked[position]).collect();
     let tokens = positions.iter().map(|&position| draw.tokens[position]).collect();
-    RowState { length: draw.tokens.len(), positions, tokens }
+    CleanRow { length: draw.tokens.len(), positions, tokens }
 }
 
 /// Nats of each token but the first given those before, from an autoregressive model. The rows have equal length.
-pub(super) fn causal_nats(subject: &Subject, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
+pub(super) fn causal_nats(subject: &EvalModel, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
     let Network::Autoregressive(model) = subject.network() else {
         return Err(TrainError::judge("the model", "is not autoregressive"));
     };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bound::{self, Masked, causal_nats, nats};
-use super::{Label, Ledger, Subject, read_lines, tell};
+use super::{EvalModel, Label, ResultLog, read_lines, tell};
 use crate::TrainError;
 use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
@@ -92,7 +92,7 @@ impl Default for ChoiceSettings {
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct ChoiceResult {
     /// Score of each candidate, `-nats`; empty when one is longer than the model's rows.
     pub scores: Vec<f64>,
     /// Whether the right one has the highest.
@@ -115,7 +115,7 @@ pub struct ChoiceReport {
 }
 
 /// What a progress file of this evaluation begins with.
-pub fn identity(subject: &Subject, questions: &[Question], settings: &ChoiceSettings) -> Value {
+pub fn identity(subject: &EvalModel, questions: &[Question], settings: &ChoiceSettings) -> Value {
     let mut hash = crc32fast::Hasher::new();
     for question in questions {
         hash.update(format!("{question:?}").as_bytes());
@@ -132,10 +132,10 @@ pub fn identity(subject: &Subject, questions: &[Question], settings: &ChoiceSett
 /// When a question is none, the settings ask for nothing or the device fails; [`TrainError::Stopped`] when `observe`
 /// breaks, what was found is then in the ledger.
 pub fn choice(
-    subject: &Subject,
+    subject: &EvalModel,
     questions: &[Question],
     settings: &ChoiceSettings,
-    mut ledger: Ledger<Answer>,
+    mut ledger: ResultLog<ChoiceResult>,
     observe: &mut Observe,
 ) -> Result<ChoiceReport, TrainError> {
     if settings.draws == 0 || settings.batch == 0 {
@@ -165,15 +165,15 @@ pub fn choice(
 }
 
 fn answer(
-    subject: &Subject,
+    subject: &EvalModel,
     question: &Question,
     index: usize,
     settings: &ChoiceSettings,
-) -> Result<Answer, TrainError> {
+) -> Result<ChoiceResult, TrainError> {
     let text = |choice: &String| format!("{}{}{choice}", question.context, settings.separator);
     let rows = question.choices.iter().map(|choice| subject.row_of(&text(choice))).collect::<Result<Vec<_>, _>>()?;
     if rows.iter().any(|row| row.len() > subject.length()) {
-        return Ok(Answer { scores: Vec::new(), right: false });
+        return Ok(ChoiceResult { scores: Vec::new(), right: false });
     }
     let mut scores = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -188,7 +188,7 @@ fn answer(
         });
     }
     let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
-    Ok(Answer { right: best.is_some() && best == question.right(), scores })
+    Ok(ChoiceResult { right: best.is_some() && best == question.right(), scores })
 }
 
 /// The draws for a candidate of `length` tokens. They depend on the question and the draw only: candidates share times,
@@ -197,7 +197,7 @@ pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<(
     bound::draws(settings.seed, question, length, settings.draws)
 }
 
-fn bound(subject: &Subject, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
+fn bound(subject: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
     let mut drawn = draws(question, row.len(), settings)
         .into_iter()
         .map(|(time, is_masked)| Masked { tokens: row, valid: row.len(), time, is_masked })

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pgm_infer::bench::default_schedule;
-use pgm_infer::sampler::{Request, Settings};
-use pgm_infer::{DrawSettings, OrderKind, Route};
+use pgm_infer::sampler::{SampleRequest, SampleSettings};
+use pgm_infer::{DrawSettings, OrderKind, SamplingPath};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Ledger, Subject, tell};
+use super::{EvalModel, ResultLog, tell};
 use crate::TrainError;
 use crate::judge::{Observe, Sample};
 
@@ -57,7 +57,7 @@ impl Default for GenerativeSettings {
 
 /// Samples computed together, and how long that took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Batch {
+pub struct SampleBatch {
     /// The samples.
     pub samples: Vec<Sample>,
     /// Seconds of sampling.
@@ -65,7 +65,7 @@ pub struct Batch {
 }
 
 /// What a progress file of this evaluation begins with.
-pub fn identity(subject: &Subject, settings: &GenerativeSettings) -> Value {
+pub fn identity(subject: &EvalModel, settings: &GenerativeSettings) -> Value {
     json!({ "eval": "generative", "subject": subject.identity(), "settings": settings })
 }
 
@@ -77,11 +77,11 @@ pub fn identity(subject: &Subject, settings: &GenerativeSettings) -> Value {
 /// What the sampler refuses or fails with; [`TrainError::Stopped`] when `observe` breaks, what was drawn is then in the
 /// ledger.
 pub fn sample_texts(
-    subject: &Subject,
+    subject: &EvalModel,
     settings: &GenerativeSettings,
-    mut ledger: Ledger<Batch>,
+    mut ledger: ResultLog<SampleBatch>,
     observe: &mut Observe,
-) -> Result<Vec<Batch>, TrainError> {
+) -> Result<Vec<SampleBatch>, TrainError> {
     let model = subject.model();
     let backbone = model.config().backbone();
     let length = if settings.length == 0 { backbone.length } else { settings.length };
@@ -90,7 +90,7 @@ pub fn sample_texts(
         return Err(TrainError::Config { origin: "eval generative".to_string(), problem });
     }
     let draw = DrawSettings { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let sampler = Settings {
+    let sampler = SampleSettings {
         steps: settings.steps,
         schedule: default_schedule(model.config()),
         order: settings.order,
@@ -101,15 +101,15 @@ pub fn sample_texts(
     while n_done < settings.samples {
         tell(observe, n_done, settings.samples)?;
         let n_now = settings.batch.min(settings.samples - n_done);
-        let request = |index: usize| Request {
+        let request = |index: usize| SampleRequest {
             length,
             given: vec![(0, backbone.bos_index as u32)],
             seed: settings.seed.wrapping_add((n_done + index) as u64),
         };
-        let requests: Vec<Request> = (0..n_now).map(request).collect();
+        let requests: Vec<SampleRequest> = (0..n_now).map(request).collect();
         let start = Instant::now();
         let mut stopped = false;
-        let outcome = model.generate(&requests, &sampler, Route::Clean, &mut |_| {
+        let outcome = model.generate(&requests, &sampler, SamplingPath::Clean, &mut |_| {
             stopped = observe(n_done, settings.samples).is_break();
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -122,7 +122,7 @@ pub fn sample_texts(
             Ok(Sample { text, tokens: Some(tokens) })
         };
         let samples = outcome.rows.into_iter().map(|row| sample(row.tokens)).collect::<Result<_, TrainError>>()?;
-        ledger.push(Batch { samples, seconds })?;
+        ledger.push(SampleBatch { samples, seconds })?;
         n_done += n_now;
     }
     tell(observe, settings.samples, settings.samples)?;

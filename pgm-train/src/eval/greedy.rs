@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_infer::denoiser::{RowState, logits_at};
+use pgm_infer::denoiser::{CleanRow, logits_at};
 use pgm_model::Network;
 use pgm_model::loss::token_cross_entropy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bound::read;
-use super::{Ledger, Subject, read_lines, tell};
+use super::{EvalModel, ResultLog, read_lines, tell};
 use crate::TrainError;
 use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
@@ -80,7 +80,7 @@ pub struct GreedyReport {
 }
 
 /// What a progress file of this evaluation begins with.
-pub fn identity(subject: &Subject, items: &[LastWord], settings: &GreedySettings) -> Value {
+pub fn identity(subject: &EvalModel, items: &[LastWord], settings: &GreedySettings) -> Value {
     let mut hash = crc32fast::Hasher::new();
     items.iter().for_each(|item| hash.update(item.text.as_bytes()));
     json!({
@@ -94,10 +94,10 @@ pub fn identity(subject: &Subject, items: &[LastWord], settings: &GreedySettings
 /// # Errors
 /// When the device fails; [`TrainError::Stopped`] when `observe` breaks, what was found is then in the ledger.
 pub fn greedy(
-    subject: &Subject,
+    subject: &EvalModel,
     items: &[LastWord],
     settings: &GreedySettings,
-    mut ledger: Ledger<Word>,
+    mut ledger: ResultLog<Word>,
     observe: &mut Observe,
 ) -> Result<GreedyReport, TrainError> {
     for index in ledger.done().len()..items.len() {
@@ -124,7 +124,7 @@ pub fn greedy(
     })
 }
 
-fn word(subject: &Subject, item: &LastWord) -> Result<Word, TrainError> {
+fn word(subject: &EvalModel, item: &LastWord) -> Result<Word, TrainError> {
     let wrong = || TrainError::judge("eval greedy", format!("the text {:?} has no last word", item.text));
     let (before, word) = item.split().ok_or_else(wrong)?;
     let backbone = subject.model().config().backbone();
@@ -148,7 +148,7 @@ fn word(subject: &Subject, item: &LastWord) -> Result<Word, TrainError> {
         network => {
             let positions: Vec<usize> = (0..start).chain([end]).collect();
             let tokens = positions.iter().map(|&position| row[position]).collect();
-            let state = RowState { length: row.len(), positions, tokens };
+            let state = CleanRow { length: row.len(), positions, tokens };
             let asked: Vec<usize> = (start..end).collect();
             logits_at(network, mask, &[&state], &[&asked], device)
         }

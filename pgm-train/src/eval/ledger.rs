@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use pgm_model::checkpoint::write_file;
+use pgm_model::model_folder::write_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,12 +13,12 @@ use crate::TrainError;
 
 /// JSON lines: first the settings, then an entry for each part of the work, in order.
 #[derive(Debug)]
-pub struct Ledger<T> {
+pub struct ResultLog<T> {
     done: Vec<T>,
     file: Option<(File, PathBuf)>,
 }
 
-impl<T: Serialize + DeserializeOwned> Ledger<T> {
+impl<T: Serialize + DeserializeOwned> ResultLog<T> {
     /// Opens or begins a ledger; without a path it lives in memory only.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("progress.jsonl");
         let settings = json!({ "seed": 1 });
-        let mut ledger = Ledger::open(Some(&path), &settings).unwrap();
+        let mut ledger = ResultLog::open(Some(&path), &settings).unwrap();
         for entry in [0.1_f64, 1.0 / 3.0] {
             ledger.push(entry).unwrap();
         }
@@ -108,24 +108,24 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("0.");
         std::fs::write(&path, text).unwrap();
-        let mut ledger: Ledger<f64> = Ledger::open(Some(&path), &settings).unwrap();
+        let mut ledger: ResultLog<f64> = ResultLog::open(Some(&path), &settings).unwrap();
         assert_eq!(ledger.done(), [0.1, 1.0 / 3.0]);
         ledger.push(2.0).unwrap();
         drop(ledger);
-        assert_eq!(Ledger::<f64>::open(Some(&path), &settings).unwrap().into_done(), [0.1, 1.0 / 3.0, 2.0]);
+        assert_eq!(ResultLog::<f64>::open(Some(&path), &settings).unwrap().into_done(), [0.1, 1.0 / 3.0, 2.0]);
     }
 
     #[test]
     fn other_settings_and_other_files_are_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("progress.jsonl");
-        drop(Ledger::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 3 })).unwrap());
+        drop(ResultLog::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 3 })).unwrap());
         let before = std::fs::read(&path).unwrap();
-        let message = Ledger::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 4 })).unwrap_err().to_string();
+        let message = ResultLog::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 4 })).unwrap_err().to_string();
         assert!(message.contains("rows was 3 and is now 4"), "{message}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
         std::fs::write(&path, "precious").unwrap();
-        let message = Ledger::<f64>::open(Some(&path), &json!({})).unwrap_err().to_string();
+        let message = ResultLog::<f64>::open(Some(&path), &json!({})).unwrap_err().to_string();
         assert!(message.contains("no progress file") && !message.contains('\n'), "{message}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }

@@ -3,7 +3,7 @@
 //!
 //! What is drawn (rows, times, groups, samples) is a function of the seed and of an index alone, never of the model, of
 //! the batch or of where a run was interrupted: two models at one seed answer the same questions, a repeated run gives
-//! the same number, and with a [`Ledger`] a stopped run goes on where it was.
+//! the same number, and with a [`ResultLog`] a stopped run goes on where it was.
 
 mod bound;
 pub mod choice;
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use pgm_data::DataFolder;
 use pgm_infer::TextModel;
-use pgm_model::checkpoint::{TOKENIZER_FILE, WEIGHTS_FILE};
-use pgm_model::{ModelConfig, Network, WeightType};
+use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE};
+use pgm_model::{ModelConfig, Network, WeightDtype};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -30,20 +30,20 @@ use crate::{TrainError, checkpoint};
 pub use choice::{ChoiceReport, ChoiceSettings, Question, choice};
 pub use generative::{GenerativeSettings, sample_texts};
 pub use greedy::{GreedyReport, GreedySettings, LastWord, greedy};
-pub use ledger::Ledger;
+pub use ledger::ResultLog;
 pub use ppl::{PplReport, PplSettings, RowNats, ppl};
 
 /// A model folder under evaluation.
 #[derive(Debug)]
-pub struct Subject {
+pub struct EvalModel {
     folder: PathBuf,
     model: TextModel,
     device: Device,
     crc32: u32,
-    weights: WeightType,
+    weights: WeightDtype,
 }
 
-impl Subject {
+impl EvalModel {
     /// Opens a model folder.
     ///
     /// # Errors
@@ -54,15 +54,15 @@ impl Subject {
         let weights = folder.join(WEIGHTS_FILE);
         let (_, crc32) =
             checkpoint::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
-        Ok(Self { folder: folder.to_path_buf(), model, device, crc32, weights: WeightType::F32 })
+        Ok(Self { folder: folder.to_path_buf(), model, device, crc32, weights: WeightDtype::F32 })
     }
 
     /// The model with its weights in another type, which then belongs to its identity.
     ///
     /// # Errors
     /// When the device or the model cannot do it.
-    pub fn with_weights(self, weights: WeightType) -> Result<Self, TrainError> {
-        Ok(Self { model: self.model.with_weights(weights)?, weights, ..self })
+    pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, TrainError> {
+        Ok(Self { model: self.model.with_weight_dtype(weights)?, weights, ..self })
     }
 
     /// The model with its tokenizer.
@@ -74,7 +74,7 @@ impl Subject {
     pub fn identity(&self) -> Value {
         let mut identity =
             json!({ "model": kind(self.model.config()), "weights_crc32": format!("{:08x}", self.crc32) });
-        if self.weights != WeightType::F32 {
+        if self.weights != WeightDtype::F32 {
             identity["weights"] = self.weights.name().into();
         }
         identity

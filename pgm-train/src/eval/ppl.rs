@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bound::{self, Masked, causal_nats, nats};
-use super::{Ledger, Subject, tell};
+use super::{EvalModel, ResultLog, tell};
 use crate::TrainError;
 use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
@@ -88,7 +88,7 @@ impl PplReport {
 }
 
 /// What a progress file of this evaluation begins with.
-pub fn identity(subject: &Subject, data: &DataFolder, settings: &PplSettings) -> Value {
+pub fn identity(subject: &EvalModel, data: &DataFolder, settings: &PplSettings) -> Value {
     json!({
         "eval": "ppl", "subject": subject.identity(), "settings": settings,
         "tokenizer_sha256": data.manifest().tokenizer_sha256, "data_rows": [data.manifest().train.rows, data.manifest().validation.rows],
@@ -102,10 +102,10 @@ pub fn identity(subject: &Subject, data: &DataFolder, settings: &PplSettings) ->
 /// When the data is another model's, the settings ask for nothing, the device or the disk fails;
 /// [`TrainError::Stopped`] when `observe` breaks, what was found is then in the ledger.
 pub fn ppl(
-    subject: &Subject,
+    subject: &EvalModel,
     data: &DataFolder,
     settings: &PplSettings,
-    mut ledger: Ledger<RowNats>,
+    mut ledger: ResultLog<RowNats>,
     observe: &mut Observe,
 ) -> Result<PplReport, TrainError> {
     subject.check_data(data)?;
@@ -179,7 +179,12 @@ pub fn draws(row: usize, length: usize, settings: &PplSettings) -> Vec<(f64, Vec
 }
 
 // All rows at their first time, then at their second: the rows of a batch have about as many masks.
-fn bounds(subject: &Subject, batch: &[Row], indices: &[usize], settings: &PplSettings) -> Result<Vec<f64>, TrainError> {
+fn bounds(
+    subject: &EvalModel,
+    batch: &[Row],
+    indices: &[usize],
+    settings: &PplSettings,
+) -> Result<Vec<f64>, TrainError> {
     let mut drawn: Vec<_> =
         indices.iter().zip(batch).map(|(&row, read)| draws(row, read.tokens.len(), settings).into_iter()).collect();
     let mut sums = vec![0.0; batch.len()];
@@ -195,7 +200,7 @@ fn bounds(subject: &Subject, batch: &[Row], indices: &[usize], settings: &PplSet
     Ok(sums)
 }
 
-fn exact(subject: &Subject, batch: &[Row]) -> Result<Vec<f64>, TrainError> {
+fn exact(subject: &EvalModel, batch: &[Row]) -> Result<Vec<f64>, TrainError> {
     let rows: Vec<&[u32]> = batch.iter().map(|row| row.tokens.as_slice()).collect();
     let nats = causal_nats(subject, &rows)?;
     Ok(nats.iter().zip(batch).map(|(nats, row)| nats[..row.valid.saturating_sub(1)].iter().sum()).collect())

@@ -14,7 +14,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
 use pgm_model::ModelError;
 use pgm_model::attention::split_heads;
-use pgm_model::checkpoint::{MappedFile, StoredTensor, WEIGHTS_FILE};
+use pgm_model::model_folder::{MappedFile, StoredTensor, WEIGHTS_FILE};
 use safetensors::SafeTensors;
 
 use super::gpt2_config::Gpt2Config;

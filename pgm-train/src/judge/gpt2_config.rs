@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgm_model::checkpoint::CONFIG_FILE;
+use pgm_model::model_folder::CONFIG_FILE;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;

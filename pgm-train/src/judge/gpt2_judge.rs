@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use pgm_model::checkpoint::TOKENIZER_FILE;
+use pgm_model::model_folder::TOKENIZER_FILE;
 use tokenizers::Tokenizer;
 
 use super::{Gpt2, Gpt2Config, Judge, Observe, Sample, batches, filled, ragged_nll};

@@ -1,6 +1,6 @@
 //! Generative evaluation: what another model thinks of samples, and how varied they are.
 //!
-//! A [`Judge`] gives every token of a text its NLL; [`judge_samples`] makes a [`Report`] of that: the generative
+//! A [`Judge`] gives every token of a text its NLL; [`judge_samples`] makes a [`JudgeReport`] of that: the generative
 //! perplexity in both countings of the field ([`count`]), always with the unigram entropy beside it, since a model that
 //! repeats itself has a low perplexity, and the shares of distinct n-grams. [`Gpt2Judge`] is a GPT-2 folder, [`OwnJudge`]
 //! an autoregressive model of ours; any other becomes a judge by implementing the trait, with [`ragged_nll`].
@@ -91,7 +91,7 @@ pub fn open(folder: &Path, device: &Device) -> Result<Box<dyn Judge>, TrainError
 
 /// Whether a folder's `config.json` is one of ours.
 pub fn is_own(folder: &Path) -> bool {
-    pgm_model::checkpoint::load_config(folder).is_ok()
+    pgm_model::model_folder::load_config(folder).is_ok()
 }
 
 impl Default for JudgeSettings {
@@ -115,7 +115,7 @@ pub struct Perplexity {
 
 /// What [`judge_samples`] finds. What cannot be estimated is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct JudgeReport {
     /// Samples judged.
     pub samples: usize,
     /// Samples of fewer than two of the judge's tokens, which have no prediction of their own.
@@ -144,7 +144,7 @@ pub fn judge_samples(
     samples: &[Sample],
     settings: &JudgeSettings,
     observe: &mut Observe,
-) -> Result<Report, TrainError> {
+) -> Result<JudgeReport, TrainError> {
     if settings.length < 2 || settings.batch == 0 {
         return Err(TrainError::judge("judge", "the length must be at least 2 and the batch at least 1"));
     }
@@ -192,7 +192,7 @@ pub fn judge_samples(
         let entropies: Vec<f64> = rows.filter(|row| !row.is_empty()).map(unigram_entropy).collect();
         Estimate::of_mean(&entropies, settings.seed)
     };
-    Ok(Report {
+    Ok(JudgeReport {
         samples: samples.len(),
         without_prediction: n_tokens.iter().filter(|&&length| length < 2).count(),
         public_code,
@@ -331,7 +331,7 @@ mod tests {
         Sample { text: text.to_string(), tokens: None }
     }
 
-    fn run(samples: &[Sample], settings: &JudgeSettings) -> Report {
+    fn run(samples: &[Sample], settings: &JudgeSettings) -> JudgeReport {
         judge_samples(&Digits::default(), samples, settings, &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
@@ -359,7 +359,7 @@ mod tests {
         assert!((report.entropy_judge_tokens.unwrap().value - entropy).abs() < 1e-12);
         assert_eq!(report.distinct[0].over_set, Some(6.0 / 12.0));
         let json = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert_eq!(serde_json::from_str::<JudgeReport>(&json).unwrap(), report);
     }
 
     #[test]

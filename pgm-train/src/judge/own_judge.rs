@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use pgm_model::checkpoint::{self, TOKENIZER_FILE};
 use pgm_model::loss::token_cross_entropy;
+use pgm_model::model_folder::{self, TOKENIZER_FILE};
 use pgm_model::{AutoregressiveTransformer, Network};
 use tokenizers::Tokenizer;
 
@@ -29,7 +29,7 @@ impl OwnJudge {
     /// # Errors
     /// Names the file that cannot be used, or says that the model is not autoregressive.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
-        let (config, network) = checkpoint::load(folder, device)?;
+        let (config, network) = model_folder::load(folder, device)?;
         let Network::Autoregressive(model) = network else {
             let problem = "is not autoregressive; only such a model or a GPT-2 gives every token a probability";
             return Err(TrainError::judge(folder.display(), problem));

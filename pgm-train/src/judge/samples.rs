@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgm_model::checkpoint::write_file;
+use pgm_model::model_folder::write_file;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;

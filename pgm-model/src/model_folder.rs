@@ -19,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{ModelConfig, ModelError, Network, WeightType};
+use crate::{ModelConfig, ModelError, Network, WeightDtype};
 
 /// Name of the configuration in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -52,7 +52,7 @@ pub fn save(folder: &Path, config: &ModelConfig, network: &Network) -> Result<()
 /// # Errors
 /// Says which file cannot be read, or which tensor is missing, unknown, or of the wrong shape or type.
 pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), ModelError> {
-    load_watched(folder, device, &|_| ())
+    load_with_progress(folder, device, &|_| ())
 }
 
 /// As [`load`]; `watch` is told again and again what share of the weights is read, from 0 to 1, with which it ends
@@ -60,7 +60,11 @@ pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), Mo
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_watched(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<(ModelConfig, Network), ModelError> {
+pub fn load_with_progress(
+    folder: &Path,
+    device: &Device,
+    watch: &dyn Fn(f64),
+) -> Result<(ModelConfig, Network), ModelError> {
     let config = load_config(folder)?;
     let file = MappedFile::open(&folder.join(WEIGHTS_FILE))?;
     let source =
@@ -139,7 +143,7 @@ impl MappedFile {
     fn release(&self, _bytes: &[u8]) {}
 }
 
-/// As [`load_watched`], from bytes: what an application that embeds a model calls.
+/// As [`load_with_progress`], from bytes: what an application that embeds a model calls.
 ///
 /// # Errors
 /// As [`load`], without [`ModelError::Io`].
@@ -278,12 +282,12 @@ pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
 ///
 /// # Errors
 /// As [`to_safetensors`], and [`ModelError::Precision`] for a quantised type, which the published form does not know.
-pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightType) -> Result<Vec<u8>, ModelError> {
+pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightDtype) -> Result<Vec<u8>, ModelError> {
     let dtype = match weights {
-        WeightType::F32 => Dtype::F32,
-        WeightType::F16 => Dtype::F16,
-        WeightType::BF16 => Dtype::BF16,
-        WeightType::Q8 | WeightType::Q4 => {
+        WeightDtype::F32 => Dtype::F32,
+        WeightDtype::F16 => Dtype::F16,
+        WeightDtype::BF16 => Dtype::BF16,
+        WeightDtype::Q8 | WeightDtype::Q4 => {
             let message = "weights are published in f32, f16 or bf16; a model is quantised when it is loaded";
             return Err(ModelError::Precision(message.into()));
         }

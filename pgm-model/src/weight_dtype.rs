@@ -15,7 +15,7 @@ use crate::{ModelError, Network};
 
 /// What the weights of the matrix products are held in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WeightType {
+pub enum WeightDtype {
     /// float32, as trained.
     #[default]
     F32,
@@ -29,7 +29,7 @@ pub enum WeightType {
     Q4,
 }
 
-impl WeightType {
+impl WeightDtype {
     /// Its name in flags and results.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Network {
     ///
     /// # Errors
     /// [`ModelError::Precision`] when the device has no such type, or when nothing could be quantised.
-    pub fn with_weights(self, weights: WeightType) -> Result<Self, ModelError> {
+    pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, ModelError> {
         let half = |dtype: FloatDType| {
             let device = self.embedding_device();
             if device.supports_dtype(DType::from(dtype)) {
@@ -64,11 +64,11 @@ impl Network {
             }
         };
         match weights {
-            WeightType::F32 => Ok(self),
-            WeightType::F16 => half(FloatDType::F16).map(|dtype| self.cast_matrices(dtype, true)),
-            WeightType::BF16 => half(FloatDType::BF16).map(|dtype| self.cast_matrices(dtype, true)),
-            WeightType::Q8 => self.quantised(QuantValue::Q8S),
-            WeightType::Q4 => self.quantised(QuantValue::Q4S),
+            WeightDtype::F32 => Ok(self),
+            WeightDtype::F16 => half(FloatDType::F16).map(|dtype| self.cast_matrices(dtype, true)),
+            WeightDtype::BF16 => half(FloatDType::BF16).map(|dtype| self.cast_matrices(dtype, true)),
+            WeightDtype::Q8 => self.quantised(QuantValue::Q8S),
+            WeightDtype::Q4 => self.quantised(QuantValue::Q4S),
         }
     }
 

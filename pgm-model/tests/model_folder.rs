@@ -5,7 +5,7 @@ mod common;
 
 use burn::tensor::Device;
 use common::Golden;
-use pgm_model::{ModelError, checkpoint};
+use pgm_model::{ModelError, model_folder};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -16,17 +16,17 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
         let device = Device::flex();
         let network = golden.network(&device);
         let folder = tempfile::tempdir().unwrap();
-        checkpoint::save(folder.path(), &golden.config, &network).unwrap();
-        let (config, loaded) = checkpoint::load(folder.path(), &device).unwrap();
+        model_folder::save(folder.path(), &golden.config, &network).unwrap();
+        let (config, loaded) = model_folder::load(folder.path(), &device).unwrap();
         assert_eq!(config, golden.config);
-        let bytes = checkpoint::to_safetensors(&network).unwrap();
-        assert_eq!(checkpoint::to_safetensors(&loaded).unwrap(), bytes);
-        let json = std::fs::read(folder.path().join(checkpoint::CONFIG_FILE)).unwrap();
+        let bytes = model_folder::to_safetensors(&network).unwrap();
+        assert_eq!(model_folder::to_safetensors(&loaded).unwrap(), bytes);
+        let json = std::fs::read(folder.path().join(model_folder::CONFIG_FILE)).unwrap();
         let read = std::cell::RefCell::new(Vec::new());
         let watch = |share: f64| read.borrow_mut().push(share);
-        let (_, loaded) = checkpoint::load_bytes(&json, &bytes, &device, &watch).unwrap();
+        let (_, loaded) = model_folder::load_bytes(&json, &bytes, &device, &watch).unwrap();
         assert!(read.borrow().is_sorted() && read.borrow().len() > 10 && read.borrow().last() == Some(&1.0));
-        assert_eq!(checkpoint::to_safetensors(&loaded).unwrap(), bytes);
+        assert_eq!(model_folder::to_safetensors(&loaded).unwrap(), bytes);
 
         // Every published name is ours, and only the rotary frequencies are left over.
         let published = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
@@ -48,8 +48,8 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
 fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
     let golden = Golden::open("text_freqs_linear");
     let device = Device::flex();
-    let bytes = checkpoint::to_safetensors(&golden.network(&device)).unwrap();
-    let load = |bytes: &[u8]| checkpoint::from_safetensors(bytes, "here", &golden.config, &device).unwrap_err();
+    let bytes = model_folder::to_safetensors(&golden.network(&device)).unwrap();
+    let load = |bytes: &[u8]| model_folder::from_safetensors(bytes, "here", &golden.config, &device).unwrap_err();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let rewritten = |change: &dyn Fn(&str, TensorView) -> Option<(String, Vec<usize>)>| {
         let views: Vec<(String, TensorView)> = file
@@ -91,7 +91,7 @@ fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
     if let pgm_model::ModelConfig::Partition(config) = &mut small {
         config.decoder_blocks -= 1;
     }
-    let error = checkpoint::from_safetensors(&bytes, "here", &small, &device).unwrap_err();
+    let error = model_folder::from_safetensors(&bytes, "here", &small, &device).unwrap_err();
     assert!(matches!(error, ModelError::UnknownTensor { .. }), "{error}");
 }
 
@@ -99,11 +99,11 @@ fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    checkpoint::write_file(&path, b"old").unwrap();
-    checkpoint::write_file(&path, b"new").unwrap();
+    model_folder::write_file(&path, b"old").unwrap();
+    model_folder::write_file(&path, b"new").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     let blocked = folder.path().join("model.safetensors/inside");
-    let error = checkpoint::write_file(&blocked, b"x").unwrap_err().to_string();
+    let error = model_folder::write_file(&blocked, b"x").unwrap_err().to_string();
     assert!(error.contains("model.safetensors/inside"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

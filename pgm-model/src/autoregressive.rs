@@ -116,8 +116,23 @@ impl AutoregressiveTransformer {
     /// # Shapes
     /// tokens `[B, L] -> [B, L, V]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let condition = self.condition();
-        self.head.forward(self.encode(tokens, condition.as_ref()), condition.as_ref())
+        self.logits(self.hidden(tokens))
+    }
+
+    /// As [`forward`](Self::forward), before the head.
+    ///
+    /// # Shapes
+    /// tokens `[B, L] -> [B, L, H]`
+    pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.encode(tokens, self.condition().as_ref())
+    }
+
+    /// The head alone.
+    ///
+    /// # Shapes
+    /// `[B, L, H] -> [B, L, V]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.head.forward(hidden, self.condition().as_ref())
     }
 
     /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`: the goal's targets are the tokens after those given.

@@ -221,27 +221,31 @@ impl DecoderBlock {
         }
     }
 
+    /// Keys and values of the encoder output, one behind the other.
+    ///
+    /// They are recomputed for the backward pass: those of all blocks come from the same tensor.
+    ///
     /// # Shapes
-    /// `[B, K, H]`, encoder output `[B, C, H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a folded block
+    /// `[B, C, H] -> [B, C, 2 H]`
+    pub fn keys_values(&self, encoded: &Tensor<3>) -> Tensor<3> {
+        recomputed_linear(&self.kv, recomputed_norm(encoded.clone(), affine(&self.kv_norm1)))
+    }
+
+    /// # Shapes
+    /// `[B, K, H]`, [`keys_values`](Self::keys_values) `[B, C, 2 H] -> [B, K, H]`, condition `[B or 1, c]`, absent in a
+    /// folded block
     pub fn forward(
         &self,
         x: Tensor<3>,
-        encoded: &Tensor<3>,
+        kv: Tensor<3>,
         condition: Option<&Tensor<2>>,
         plan: &AttentionPlan,
     ) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulators(&self.modulation, condition);
-        // Made again for the backward pass: keys and values of all blocks come of the same tensor.
         let q = recomputed_linear(&self.q, recomputed_modulated_norm(&self.q_norm1, x.clone(), shift1, scale1)); // [B, K, H]
-        let kv = recomputed_linear(&self.kv, recomputed_norm(encoded.clone(), affine(&self.kv_norm1))); // [B, C, 2 H]
-        let context = cross_attention(
-            q,
-            kv,
-            [&plan.queries, &plan.keys],
-            plan.across.as_ref(),
-            self.n_heads,
-            self.kv.weight.val().dtype(),
-        );
+        let angles = [&plan.queries, &plan.keys];
+        let dtype = self.kv.weight.val().dtype();
+        let context = cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype);
         let x = gated_sum(x, self.dropout.forward(linear(&self.out, context)), gate1);
         let branch = self.mlp.forward(recomputed_modulated_norm(&self.norm2, x.clone(), shift2, scale2));
         gated_sum(x, self.dropout.forward(branch), gate2)

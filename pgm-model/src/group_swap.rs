@@ -76,11 +76,25 @@ impl GroupSwap {
         }
     }
 
-    /// Queries that are made of nothing but positions, which the rows of a training step share, are projected once.
+    /// Keys and values of the encoder output, one behind the other; recomputed for the backward pass.
     ///
     /// # Shapes
-    /// encoder output `[B, C, H] -> [B, K, H]`
-    pub(crate) fn forward(&self, encoded: &Tensor<3>, plan: &AttentionPlan, sinusoids: &AngleTables) -> Tensor<3> {
+    /// `[B, C, H] -> [B, C, 2 H]`
+    pub(crate) fn keys_values(&self, encoded: &Tensor<3>) -> Tensor<3> {
+        recomputed_linear(&self.kv, encoded.clone())
+    }
+
+    /// Queries that depend on positions alone, which the rows of a training step share, are projected once.
+    ///
+    /// # Shapes
+    /// encoder output `[B, C, H]` and its [`keys_values`](Self::keys_values) `[B, C, 2 H] -> [B, K, H]`
+    pub(crate) fn forward(
+        &self,
+        encoded: &Tensor<3>,
+        kv: Tensor<3>,
+        plan: &AttentionPlan,
+        sinusoids: &AngleTables,
+    ) -> Tensor<3> {
         let [n_rows, _, width] = encoded.dims();
         let positions = &plan.query_positions;
         let [n_rows_apart, n_queries] = positions.indices().dims(); // 1 or B
@@ -101,10 +115,9 @@ impl GroupSwap {
             }
         };
         let q = self.projection.forward(plain_norm(&self.norm, query)).expand([n_rows, n_queries, width]);
-        let kv = recomputed_linear(&self.kv, encoded.clone()); // [B, C, 2 H]
         let angles = [&plan.queries, &plan.keys];
-        let products = self.kv.weight.val().dtype();
-        linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, products))
+        let dtype = self.kv.weight.val().dtype();
+        linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype))
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! This crate knows no tokenizer, no sampler and no data set, draws no random number after initialisation but
 //! dropout's, and
-//! touches the disk only in [`checkpoint`].
+//! touches the disk only in [`model_folder`].
 
 pub mod attention;
 pub mod autoregressive;
@@ -42,6 +42,6 @@ pub use error::ModelError;
 pub use head::LossTarget;
 pub use masked::MaskedTransformer;
 pub use network::Network;
-pub use partition::PartitionTransformer;
+pub use partition::{Encoded, PartitionTransformer};
 pub use plan::{CleanTokens, PackedRows, Partition, Positions};
 pub use weight_dtype::WeightDtype;

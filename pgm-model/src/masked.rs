@@ -78,6 +78,14 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, V]`
     pub fn forward_at(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
+        self.logits(self.hidden_at(tokens, positions))
+    }
+
+    /// As [`forward_at`](Self::forward_at), before the head.
+    ///
+    /// # Shapes
+    /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, H]`
+    pub fn hidden_at(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
         let condition = self.condition();
         let encoded = self.encode(tokens, condition.as_ref());
         let [n_rows, length, width] = encoded.dims();
@@ -87,7 +95,15 @@ impl MaskedTransformer {
         let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &encoded.device()).mul_scalar(length as i32);
         let index = positions.indices().clone() + row_start.unsqueeze_dim(1); // [B, K]
         let chosen = encoded.reshape([n_rows * length, width]).select(0, index.reshape([n_rows * n_positions]));
-        self.head.forward(chosen.reshape([n_rows, n_positions, width]), condition.as_ref())
+        chosen.reshape([n_rows, n_positions, width])
+    }
+
+    /// The head alone.
+    ///
+    /// # Shapes
+    /// `[B, K, H] -> [B, K, V]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.head.forward(hidden, self.condition().as_ref())
     }
 
     fn encode(&self, tokens: Tensor<2, Int>, condition: Option<&Tensor<2>>) -> Tensor<3> {

@@ -53,6 +53,18 @@ impl Network {
         }
     }
 
+    /// The head alone: logits of hidden states.
+    ///
+    /// # Shapes
+    /// `[B, K, H] -> [B, K, V]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Partition(model) => model.logits(hidden),
+            Self::Masked(model) => model.logits(hidden),
+            Self::Autoregressive(model) => model.logits(hidden),
+        }
+    }
+
     /// Trainable numbers in all.
     pub fn n_parameters(&self) -> usize {
         self.num_params()

@@ -6,14 +6,15 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, FloatDType, Int, Tensor, assert_shape};
 
+use crate::attention::Visibility;
 use crate::block::{DecoderBlock, EncoderBlock};
 use crate::conditioning::TimeEmbedding;
 use crate::config::{BackboneConfig, PartitionConfig};
 use crate::group_swap::GroupSwap;
 use crate::head::{Head, LossTarget};
 use crate::ops::is_half;
-use crate::plan::{AttentionPlan, CleanTokens, PackedRows, Partition, Positions};
-use crate::rotary::AngleTables;
+use crate::plan::{AttentionPlan, CleanKeys, CleanTokens, PackedRows, Partition, Positions};
+use crate::rotary::{AngleTables, RotaryAngles};
 
 /// Predicts each group of a partitioned sequence from the other one.
 #[derive(Module, Debug)]
@@ -69,20 +70,27 @@ impl PartitionTransformer {
     /// # Shapes
     /// tokens `[B, L]` and groups `[B, L] -> [B, L, V]`
     pub fn forward_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
-        let [n_rows, length] = tokens.dims();
-        assert_shape!(partition.groups(), [n_rows, length]);
-        let plan = AttentionPlan::partition(partition, &self.rotary);
-        self.run(tokens, &plan)
+        let condition = self.condition();
+        let hidden = self.run_partition(tokens, partition, condition.as_ref());
+        self.head.forward(hidden, condition.as_ref())
     }
 
     /// The weighted loss of [`forward_partition`](Self::forward_partition)'s logits, `[1]`.
     ///
     /// # Shapes
     /// tokens and groups `[B, L]`
-    pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, goal: &LossTarget) -> Tensor<1> {
+    pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, target: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
-        let decoded = self.decode(tokens, &AttentionPlan::partition(partition, &self.rotary), condition.as_ref());
-        self.head.loss(decoded, condition.as_ref(), goal)
+        let hidden = self.run_partition(tokens, partition, condition.as_ref());
+        self.head.loss(hidden, condition.as_ref(), target)
+    }
+
+    /// As [`forward_partition`](Self::forward_partition), before the head.
+    ///
+    /// # Shapes
+    /// tokens `[B, L]` and groups `[B, L] -> [B, L, H]`
+    pub fn hidden_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
+        self.run_partition(tokens, partition, self.condition().as_ref())
     }
 
     /// Sampling: logits at `positions` only, computed from the clean tokens only.
@@ -90,30 +98,116 @@ impl PartitionTransformer {
     /// # Shapes
     /// clean tokens `[B, C]`, positions `[B, K] -> [B, K, V]`
     pub fn forward_clean(&self, clean: &CleanTokens, positions: &Positions) -> Tensor<3> {
-        let plan = AttentionPlan::clean(clean, positions, &self.rotary);
-        self.run(clean.tokens().clone(), &plan)
+        self.decode(&self.encode(clean), positions)
     }
 
-    /// As [`forward_clean`](Self::forward_clean), for rows that are joined: the logits of all their positions, `[1, K, V]`,
-    /// row after row.
+    /// As [`forward_clean`](Self::forward_clean) for packed rows: the logits of all their positions, row after row.
+    ///
+    /// # Shapes
+    /// clean tokens `[1, C]`, positions `[1, K] -> [1, K, V]`
     pub fn forward_packed(&self, rows: &PackedRows) -> Tensor<3> {
-        self.run(rows.tokens().clone(), &AttentionPlan::joined(rows, &self.rotary))
+        let encoded = self.encode_packed(rows);
+        self.head.forward(self.decode_hidden_packed(&encoded, rows), encoded.condition.as_ref())
     }
 
-    fn run(&self, tokens: Tensor<2, Int>, plan: &AttentionPlan) -> Tensor<3> {
+    /// What decoding needs of the clean tokens.
+    pub fn encode(&self, clean: &CleanTokens) -> Encoded {
+        self.encode_keys(clean.tokens().clone(), CleanKeys::new(clean, &self.rotary))
+    }
+
+    /// As [`encode`](Self::encode) for packed rows.
+    pub fn encode_packed(&self, rows: &PackedRows) -> Encoded {
+        self.encode_keys(rows.tokens().clone(), CleanKeys::packed(rows, &self.rotary))
+    }
+
+    /// Logits at `positions`, computed from encoded clean tokens; any number of calls may share one [`Encoded`].
+    ///
+    /// # Shapes
+    /// positions `[B, K] -> [B, K, V]`
+    pub fn decode(&self, encoded: &Encoded, positions: &Positions) -> Tensor<3> {
+        self.head.forward(self.decode_hidden(encoded, positions), encoded.condition.as_ref())
+    }
+
+    /// As [`decode`](Self::decode), before the head.
+    ///
+    /// # Shapes
+    /// positions `[B, K] -> [B, K, H]`
+    pub fn decode_hidden(&self, encoded: &Encoded, positions: &Positions) -> Tensor<3> {
+        self.run_decoder(encoded, &encoded.keys.plan(positions, &self.rotary))
+    }
+
+    /// As [`decode_hidden`](Self::decode_hidden) for the packed rows that were encoded.
+    ///
+    /// # Shapes
+    /// positions `[1, K] -> [1, K, H]`
+    pub fn decode_hidden_packed(&self, encoded: &Encoded, rows: &PackedRows) -> Tensor<3> {
+        self.run_decoder(encoded, &encoded.keys.packed_plan(rows, &self.rotary))
+    }
+
+    /// The head alone.
+    ///
+    /// # Shapes
+    /// `[B, K, H] -> [B, K, V]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.head.forward(hidden, self.condition().as_ref())
+    }
+
+    fn encode_keys(&self, tokens: Tensor<2, Int>, keys: CleanKeys) -> Encoded {
         let condition = self.condition();
-        self.head.forward(self.decode(tokens, plan, condition.as_ref()), condition.as_ref())
+        let output = self.run_encoder(tokens, &keys.angles, keys.within().as_ref(), condition.as_ref());
+        Encoded {
+            swap: self.swap.keys_values(&output),
+            blocks: self.decoder.iter().map(|block| block.keys_values(&output)).collect(),
+            output,
+            keys,
+            condition,
+        }
     }
 
-    // [B, C] -> [B, K, H]
-    fn decode(&self, tokens: Tensor<2, Int>, plan: &AttentionPlan, condition: Option<&Tensor<2>>) -> Tensor<3> {
-        let mut encoded = embed(&self.embedding, tokens); // [B, C, H]
-        for block in &self.encoder {
-            encoded = block.forward(encoded, condition, &plan.keys, plan.within.as_ref());
-        }
-        let swapped = self.swap.forward(&encoded, plan, &self.sinusoids); // [B, K, H]
-        self.decoder.iter().fold(swapped, |decoded, block| block.forward(decoded, &encoded, condition, plan))
+    // [B, L] -> [B, L, H]
+    fn run_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, condition: Option<&Tensor<2>>) -> Tensor<3> {
+        let [n_rows, length] = tokens.dims();
+        assert_shape!(partition.groups(), [n_rows, length]);
+        let plan = AttentionPlan::partition(partition, &self.rotary);
+        let within = Visibility::within(partition.groups().clone());
+        let encoded = self.run_encoder(tokens, &plan.keys, Some(&within), condition);
+        let swapped = self.swap.forward(&encoded, self.swap.keys_values(&encoded), &plan, &self.sinusoids);
+        // One block's keys and values at a time: a training step never holds those of all.
+        let decode = |x, block: &DecoderBlock| block.forward(x, block.keys_values(&encoded), condition, &plan);
+        self.decoder.iter().fold(swapped, decode)
     }
+
+    // [B, C] -> [B, C, H]
+    fn run_encoder(
+        &self,
+        tokens: Tensor<2, Int>,
+        angles: &RotaryAngles,
+        within: Option<&Visibility>,
+        condition: Option<&Tensor<2>>,
+    ) -> Tensor<3> {
+        let x = embed(&self.embedding, tokens);
+        self.encoder.iter().fold(x, |x, block| block.forward(x, condition, angles, within))
+    }
+
+    // -> [B, K, H]
+    fn run_decoder(&self, encoded: &Encoded, plan: &AttentionPlan) -> Tensor<3> {
+        let swapped = self.swap.forward(&encoded.output, encoded.swap.clone(), plan, &self.sinusoids);
+        let blocks = self.decoder.iter().zip(&encoded.blocks);
+        blocks.fold(swapped, |x, (block, kv)| block.forward(x, kv.clone(), encoded.condition.as_ref(), plan))
+    }
+}
+
+/// Clean tokens as the decoder sees them: the encoder output, and the keys and values that each layer makes of it.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    // [B, C, H]
+    output: Tensor<3>,
+    // Keys and values of the GroupSwap and of each decoder block, [B, C, 2 H] each.
+    swap: Tensor<3>,
+    blocks: Vec<Tensor<3>>,
+    keys: CleanKeys,
+    // Absent in a folded network, [1, c].
+    condition: Option<Tensor<2>>,
 }
 
 /// The vectors of tokens in float32, whatever the table holds: `[B, S] -> [B, S, H]`.

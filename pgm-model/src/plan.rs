@@ -191,8 +191,6 @@ pub struct AttentionPlan {
     pub queries: RotaryAngles,
     /// Positions of the decoder's queries, `[1 or B, K]`.
     pub query_positions: Positions,
-    /// Visibility among the keys; absent when every key sees every key.
-    pub within: Option<Visibility>,
     /// Visibility of the keys from the queries; absent when every query sees every key.
     pub across: Option<Visibility>,
     /// Labels of `across` in all: the keys of each are a set, whose aggregate the GroupSwap may add to its queries.
@@ -209,42 +207,65 @@ impl AttentionPlan {
             keys: angles.clone(),
             queries: angles,
             query_positions: positions,
-            within: Some(Visibility::within(groups.clone())),
             across: Some(Visibility::across(groups.clone(), groups.neg() + 1)),
             n_sets: 2,
         }
     }
+}
 
-    /// Sampling as by [`clean`](Self::clean), for rows that are joined: a token sees those of its row.
-    pub(crate) fn joined(rows: &PackedRows, tables: &AngleTables) -> Self {
-        Self {
-            keys: RotaryAngles::new(tables, &rows.keys),
-            queries: RotaryAngles::new(tables, &rows.queries),
-            query_positions: rows.queries.clone(),
-            within: Some(Visibility::within(rows.key_labels.clone())),
-            across: Some(Visibility::across(rows.query_labels.clone(), rows.key_labels.clone())),
-            n_sets: rows.n_rows,
-        }
-    }
+/// The keys of a sampling step: only clean tokens are keys.
+#[derive(Clone, Debug)]
+pub(crate) struct CleanKeys {
+    pub(crate) angles: RotaryAngles,
+    // A query sees the keys of its own label; absent when every query sees every key.
+    labels: Option<Tensor<2, Int>>,
+    n_rows: usize,
+    n_sets: usize,
+}
 
-    /// Sampling: only clean tokens are keys, only the asked-for positions are queries, and all of it is visible.
-    pub(crate) fn clean(clean: &CleanTokens, queries: &Positions, tables: &AngleTables) -> Self {
-        let [n_rows, n_keys] = clean.tokens.dims();
-        let n_queries = queries.indices.dims()[1];
-        let device = clean.tokens.device();
-        // 0 for a token, 1 for what fills its row up; no query carries a 1.
+impl CleanKeys {
+    /// One row of keys for each row of queries; padding carries a label that no query has.
+    pub(crate) fn new(clean: &CleanTokens, tables: &AngleTables) -> Self {
+        let ([n_rows, n_keys], device) = (clean.tokens.dims(), clean.tokens.device());
+        // 0 for a token, 1 for padding; queries are labelled 0.
         let labels: Option<Tensor<2, Int>> = clean.lengths.as_ref().map(|lengths| {
             let column = Tensor::<1, Int>::arange(0..n_keys as i64, &device).unsqueeze::<2>();
             column.expand([n_rows, n_keys]).greater_equal(lengths.clone().expand([n_rows, n_keys])).int()
         }); // [B, C]
-        let zeros = || Tensor::zeros([n_rows, n_queries], &device);
-        Self {
-            keys: RotaryAngles::new(tables, &clean.positions),
-            queries: RotaryAngles::new(tables, queries),
-            query_positions: queries.clone(),
-            within: labels.clone().map(Visibility::within),
-            across: labels.map(|keys| Visibility::across(zeros(), keys)),
-            n_sets: 1,
+        Self { angles: RotaryAngles::new(tables, &clean.positions), labels, n_rows, n_sets: 1 }
+    }
+
+    /// The keys of packed rows: a token sees those of its row.
+    pub(crate) fn packed(rows: &PackedRows, tables: &AngleTables) -> Self {
+        let angles = RotaryAngles::new(tables, &rows.keys);
+        Self { angles, labels: Some(rows.key_labels.clone()), n_rows: 1, n_sets: rows.n_rows }
+    }
+
+    /// Visibility of the keys among themselves.
+    pub(crate) fn within(&self) -> Option<Visibility> {
+        self.labels.clone().map(Visibility::within)
+    }
+
+    /// The plan of queries at `positions`, which see every key of their row.
+    pub(crate) fn plan(&self, positions: &Positions, tables: &AngleTables) -> AttentionPlan {
+        let n_queries = positions.indices.dims()[1];
+        let zeros = |labels: &Tensor<2, Int>| Tensor::zeros([self.n_rows, n_queries], &labels.device());
+        let queries = self.labels.as_ref().map(zeros);
+        self.plan_of(positions, queries, tables)
+    }
+
+    /// The plan of the queries of packed rows.
+    pub(crate) fn packed_plan(&self, rows: &PackedRows, tables: &AngleTables) -> AttentionPlan {
+        self.plan_of(&rows.queries, Some(rows.query_labels.clone()), tables)
+    }
+
+    fn plan_of(&self, positions: &Positions, labels: Option<Tensor<2, Int>>, tables: &AngleTables) -> AttentionPlan {
+        AttentionPlan {
+            keys: self.angles.clone(),
+            queries: RotaryAngles::new(tables, positions),
+            query_positions: positions.clone(),
+            across: labels.zip(self.labels.clone()).map(|(queries, keys)| Visibility::across(queries, keys)),
+            n_sets: self.n_sets,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod row_order;
 pub mod rows;
 mod shard;
 pub mod source;
+pub mod special_tokens;
 pub mod tokenizer;
 
 pub use data_folder::DataFolder;
@@ -23,4 +24,5 @@ pub use prepare::{Prepare, Progress, Validation, prepare};
 pub use row_order::RowOrder;
 pub use rows::{Row, TokenRows};
 pub use source::TextInputs;
-pub use tokenizer::{SpecialNames, SpecialTokens, TextTokenizer};
+pub use special_tokens::{SpecialNames, SpecialTokens};
+pub use tokenizer::TextTokenizer;

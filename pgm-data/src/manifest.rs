@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::detokenize::Detokenizer;
-use crate::tokenizer::SpecialTokens;
+use crate::special_tokens::SpecialTokens;
 
 /// Name of the manifest in a data folder. It is written last, so a folder with a manifest is complete.
 pub const MANIFEST_FILE: &str = "data.json";

@@ -11,7 +11,7 @@ use super::piece::Piece;
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
 
-/// Bytes of text per piece, at most twice this.
+/// The unit of buffers: a piece without a detokenizer has at most twice this many bytes.
 pub(super) const PIECE: usize = 256 * 1024;
 
 /// Reads a file in pieces.

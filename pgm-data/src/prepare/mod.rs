@@ -14,7 +14,7 @@ pub use options::{Prepare, Progress, Validation};
 use crate::error::DataError;
 use crate::files;
 use crate::manifest::{MANIFEST_FILE, Manifest, Split, TOKENIZER_FILE, VERSION, hex};
-use crate::source::{Piece, TextInputs};
+use crate::source::{TextInputs, TextPiece};
 use split_writer::SplitWriter;
 
 /// Prepares a data folder. `observe` receives the progress and can stop the work.
@@ -118,12 +118,12 @@ pub fn prepare(options: &Prepare, observe: &mut dyn FnMut(Progress) -> ControlFl
 }
 
 // Cuts a piece so that its first part stands for `source_bytes` bytes of the file and ends a document.
-fn split_piece(piece: Piece, source_bytes: u64) -> (Piece, Piece) {
+fn split_piece(piece: TextPiece, source_bytes: u64) -> (TextPiece, TextPiece) {
     // With a detokenizer the text is shorter than its source; the cut is proportional.
     let at = (u128::from(source_bytes) * piece.text.len() as u128 / u128::from(piece.source_bytes)) as usize;
     let at = (0..=at.min(piece.text.len())).rev().find(|&i| piece.text.is_char_boundary(i)).unwrap_or(0);
     let (before, after) = piece.text.split_at(at);
-    let before = Piece { text: before.to_string(), ends_document: true, source_bytes, ..piece };
-    let after = Piece { text: after.to_string(), source_bytes: piece.source_bytes - source_bytes, ..piece };
+    let before = TextPiece { text: before.to_string(), ends_document: true, source_bytes, ..piece };
+    let after = TextPiece { text: after.to_string(), source_bytes: piece.source_bytes - source_bytes, ..piece };
     (before, after)
 }

@@ -8,7 +8,7 @@ use super::options::Prepare;
 use crate::error::DataError;
 use crate::manifest::{Mode, Split, SplitManifest};
 use crate::shard::{Layout, ShardWriter, token_width};
-use crate::source::Piece;
+use crate::source::TextPiece;
 
 /// Tokens per shard: 128 MiB at two bytes each.
 const SHARD_TOKENS: usize = 64 << 20;
@@ -21,7 +21,7 @@ pub(super) struct SplitWriter<'a> {
     split: Split,
     folder: PathBuf,
     layout: Layout,
-    pieces: Vec<Piece>,
+    pieces: Vec<TextPiece>,
     bytes: usize,
     row: Vec<u32>,
     // Whether EOS comes before the next token. It is written late so that none follows the last document.
@@ -55,7 +55,7 @@ impl<'a> SplitWriter<'a> {
     }
 
     /// Adds text.
-    pub(super) fn push(&mut self, piece: Piece) -> Result<(), DataError> {
+    pub(super) fn push(&mut self, piece: TextPiece) -> Result<(), DataError> {
         self.bytes += piece.text.len();
         self.pieces.push(piece);
         if self.bytes >= CHUNK_BYTES { self.flush() } else { Ok(()) }

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::piece::Piece;
+use super::piece::TextPiece;
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
 
@@ -20,7 +20,7 @@ pub(super) fn read_json_lines(
     path: &Path,
     field: &str,
     detokenizer: Option<Detokenizer>,
-    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+    f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let malformed = |line: usize, problem: String| DataError::Malformed {
         path: path.to_path_buf(),
@@ -37,7 +37,7 @@ pub(super) fn read_json_lines(
         let Some(text) = value.get(field).and_then(Value::as_str) else {
             return Err(malformed(index + 1, format!("has no text field {field:?}; name it with --field")));
         };
-        f(Piece::document(detokenized(text, detokenizer), text.len()))?;
+        f(TextPiece::document(detokenized(text, detokenizer), text.len()))?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub(super) fn read_parquet(
     path: &Path,
     column: &str,
     detokenizer: Option<Detokenizer>,
-    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+    f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let malformed = |problem: String| DataError::Malformed { path: path.to_path_buf(), problem };
     let unreadable = |error: String| malformed(format!("is not a readable Parquet file ({error})"));
@@ -78,8 +78,8 @@ pub(super) fn read_parquet(
         } else {
             return Err(malformed(format!("column {column:?} has the type {}, not text", array.data_type())));
         };
-        let documents: Vec<Piece> =
-            texts.into_par_iter().map(|text| Piece::document(detokenized(text, detokenizer), text.len())).collect();
+        let documents: Vec<TextPiece> =
+            texts.into_par_iter().map(|text| TextPiece::document(detokenized(text, detokenizer), text.len())).collect();
         documents.into_iter().try_for_each(&mut *f)?;
     }
     Ok(())

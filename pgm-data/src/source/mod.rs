@@ -11,14 +11,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use piece::Piece;
+pub use piece::TextPiece;
 
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
 
 /// The size of the inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct InputSize {
     /// Bytes of text, before any detokenizer.
     pub bytes: u64,
     /// Documents: plain files, lines of JSONL, rows of Parquet that are not null.
@@ -84,8 +84,8 @@ impl TextInputs {
     ///
     /// # Errors
     /// As for [`for_each_piece`](Self::for_each_piece), and every error of `poll`.
-    pub fn size(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<Size, DataError> {
-        let mut total = Size::default();
+    pub fn size(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<InputSize, DataError> {
+        let mut total = InputSize::default();
         for path in &self.files {
             if matches!(Kind::of(path), Kind::Text) {
                 total.bytes += path.metadata().map_err(DataError::io("read", path))?.len();
@@ -107,7 +107,7 @@ impl TextInputs {
     /// # Errors
     /// [`DataError::Io`], [`DataError::NotUtf8`] or [`DataError::Malformed`] naming the file and the place, and every
     /// error of `f`.
-    pub fn for_each_piece(&self, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
+    pub fn for_each_piece(&self, f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>) -> Result<(), DataError> {
         self.files.iter().try_for_each(|path| self.read_file(path, self.detokenizer, f))
     }
 
@@ -115,7 +115,7 @@ impl TextInputs {
         &self,
         path: &Path,
         detokenizer: Option<Detokenizer>,
-        f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+        f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         match (Kind::of(path), detokenizer) {
             (Kind::Text, None) => plain_text::read(path, f),

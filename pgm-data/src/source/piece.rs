@@ -2,7 +2,7 @@
 
 /// A part of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct TextPiece {
     /// The text.
     pub text: String,
     /// Whether this is the document's last piece.
@@ -13,7 +13,7 @@ pub struct Piece {
     pub source_bytes: u64,
 }
 
-impl Piece {
+impl TextPiece {
     /// A whole document of JSONL or Parquet.
     pub(super) fn document(text: String, source_bytes: usize) -> Self {
         Self { text, ends_document: true, divisible: false, source_bytes: source_bytes as u64 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::piece::Piece;
+use super::piece::TextPiece;
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
 
@@ -15,7 +15,7 @@ use crate::error::DataError;
 pub(super) const PIECE: usize = 256 * 1024;
 
 /// Reads a file in pieces.
-pub(super) fn read(path: &Path, f: &mut dyn FnMut(Piece) -> Result<(), DataError>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>) -> Result<(), DataError> {
     let mut file = File::open(path).map_err(DataError::io("read", path))?;
     let mut buffer = Vec::with_capacity(2 * PIECE);
     let mut offset = 0_u64;
@@ -36,11 +36,11 @@ pub(super) fn read(path: &Path, f: &mut dyn FnMut(Piece) -> Result<(), DataError
         };
         if at_end {
             let source_bytes = text.len() as u64;
-            return f(Piece { text: text.to_string(), ends_document: true, divisible: true, source_bytes });
+            return f(TextPiece { text: text.to_string(), ends_document: true, divisible: true, source_bytes });
         }
         let cut = cut_point(text);
         let source_bytes = cut as u64;
-        f(Piece { text: text[..cut].to_string(), ends_document: false, divisible: true, source_bytes })?;
+        f(TextPiece { text: text[..cut].to_string(), ends_document: false, divisible: true, source_bytes })?;
         buffer.drain(..cut);
         offset += cut as u64;
     }
@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path, f: &mut dyn FnMut(Piece) -> Result<(), DataError
 pub(super) fn read_detokenized(
     path: &Path,
     detokenizer: Detokenizer,
-    f: &mut dyn FnMut(Piece) -> Result<(), DataError>,
+    f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::io("read", path))?);
     let (mut text, mut source_bytes, mut offset) = (String::new(), 0_u64, 0_u64);
@@ -74,13 +74,13 @@ pub(super) fn read_detokenized(
         text.extend(whole);
         source_bytes += n_bytes as u64;
         if n_bytes < 2 * PIECE {
-            return f(Piece { text, ends_document: true, divisible: true, source_bytes });
+            return f(TextPiece { text, ends_document: true, divisible: true, source_bytes });
         }
         let rest = text.split_off(cut_point(&text));
         // The file's bytes are divided in proportion to the text, which is exact enough for a split by bytes.
         let all = (text.len() + rest.len()).max(1);
         let rest_bytes = (u128::from(source_bytes) * rest.len() as u128 / all as u128) as u64;
-        f(Piece { text, ends_document: false, divisible: true, source_bytes: source_bytes - rest_bytes })?;
+        f(TextPiece { text, ends_document: false, divisible: true, source_bytes: source_bytes - rest_bytes })?;
         (text, source_bytes) = (rest, rest_bytes);
     }
 }

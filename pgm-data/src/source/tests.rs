@@ -2,11 +2,11 @@ use std::fs::File;
 use std::path::Path;
 
 use super::plain_text::PIECE;
-use super::{Piece, Size, TextInputs};
+use super::{InputSize, TextInputs, TextPiece};
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
 
-fn pieces(path: &Path) -> Result<Vec<Piece>, DataError> {
+fn pieces(path: &Path) -> Result<Vec<TextPiece>, DataError> {
     let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text")?;
     let mut pieces = Vec::new();
     inputs.for_each_piece(&mut |piece| {
@@ -57,7 +57,7 @@ fn plain_text_is_detokenized_by_line_wherever_the_pieces_end() {
     assert!(whole == expected && whole.ends_with("\"no, 39999\" .\nthe end."));
     assert!(n_pieces > 3);
     assert_eq!(source_bytes, text.len() as u64);
-    assert_eq!(inputs.size(&mut || Ok(())).unwrap(), Size { bytes: source_bytes, documents: 1 });
+    assert_eq!(inputs.size(&mut || Ok(())).unwrap(), InputSize { bytes: source_bytes, documents: 1 });
     std::fs::write(&path, [text.as_bytes(), b"\xe9"].concat()).unwrap();
     let message = inputs.for_each_piece(&mut |_| Ok(())).unwrap_err().to_string();
     assert!(message.contains(&format!("at byte {}", text.len())), "{message}");
@@ -100,7 +100,7 @@ fn parquet_columns_are_documents_and_a_missing_column_is_named() {
     let texts: Vec<String> = pieces(&path).unwrap().into_iter().map(|piece| piece.text).collect();
     assert_eq!(texts, ["one", "zwei"]);
     let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap();
-    assert_eq!(inputs.size(&mut || Ok(())).unwrap(), Size { bytes: 7, documents: 2 });
+    assert_eq!(inputs.size(&mut || Ok(())).unwrap(), InputSize { bytes: 7, documents: 2 });
     let inputs = TextInputs::resolve(&[path.display().to_string()], "text", "body").unwrap();
     let message = inputs.for_each_piece(&mut |_| Ok(())).unwrap_err().to_string();
     assert!(message.contains("no column \"body\", its columns are text"), "{message}");

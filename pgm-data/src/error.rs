@@ -1,8 +1,8 @@
-//! What can go wrong between a text file and a row of tokens.
+//! The errors of this crate.
 
 use std::path::PathBuf;
 
-/// Errors of this crate. Each message names what is wrong, where, and what to do.
+/// Errors of this crate. Each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -19,76 +19,76 @@ pub enum DataError {
     /// An input pattern matches no file.
     #[error("no file matches {pattern}; check --input")]
     NoInput {
-        /// What was asked for.
+        /// The pattern.
         pattern: String,
     },
-    /// A text input that is not UTF-8.
-    #[error("{} is not UTF-8 text at byte {offset}; convert it, or leave it out", path.display())]
+    /// A text file that is not UTF-8.
+    #[error("{} is not UTF-8 text at byte {offset}; convert it or leave it out", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Where the first invalid byte stands.
+        /// Offset of the first invalid byte.
         offset: u64,
     },
-    /// A JSONL line or a Parquet file without the asked-for text.
+    /// A JSONL line or a Parquet file without the named field or column of text.
     #[error("{}: {problem}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the place and the remedy.
+        /// What is wrong, where, and what to do.
         problem: String,
     },
     /// A tokenizer file that cannot be used.
     #[error("tokenizer {origin}: {problem}")]
     Tokenizer {
-        /// The file or "bytes".
+        /// The file, or the operation that failed.
         origin: String,
         /// What is wrong.
         problem: String,
     },
-    /// The tokenizer has no token for a role that needs one.
-    #[error("tokenizer {origin} has no {role} token that is known by name; name it with --special-tokens {role}=NAME")]
+    /// The tokenizer has no BOS or EOS token with a usual name.
+    #[error("tokenizer {origin} has no {role} token with a usual name; name it with --special-tokens {role}=NAME")]
     NoSpecialToken {
         /// The file.
         origin: String,
-        /// "bos", "eos", "pad" or "mask".
+        /// "bos" or "eos".
         role: &'static str,
     },
-    /// An option that makes no sense.
+    /// An invalid option.
     #[error("{0}")]
     Option(String),
-    /// The output exists already.
+    /// The output folder exists.
     #[error("{} exists already; remove it or choose another --out", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// The inputs make not a single row.
+    /// The inputs have too few tokens for a single row.
     #[error(
-        "the {split} inputs hold {tokens} tokens, too few for one row of length {length}; give more text or a smaller --length"
+        "the {split} inputs have {tokens} tokens, too few for one row of length {length}; give more text or a smaller --length"
     )]
     TooShort {
         /// "training" or "validation".
         split: &'static str,
-        /// What they hold.
+        /// Tokens of the inputs.
         tokens: u64,
-        /// Tokens of a row.
+        /// Tokens per row.
         length: usize,
     },
-    /// A folder that is not a finished data folder.
+    /// A folder that is not a complete data folder.
     #[error("{} is not a prepared data folder ({problem}); make one with pgm-data prepare", path.display())]
     NotPrepared {
         /// The folder.
         path: PathBuf,
-        /// What is missing.
+        /// What is missing or invalid.
         problem: String,
     },
-    /// A shard whose bytes are not what was written.
+    /// A data folder whose files are not as they were written.
     #[error("{} is damaged: {problem}; prepare the data again", path.display())]
     Damaged {
-        /// The shard.
+        /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// What is wrong with it.
         problem: String,
     },
     /// The caller stopped the work.

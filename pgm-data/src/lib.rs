@@ -1,21 +1,28 @@
-//! Text to token rows: what training reads, memory-mapped, in an order that is a pure function of (seed, step).
+//! Text to token rows: memory-mapped training data, in an order that is a pure function of (seed, step).
 //!
-//! [`prepare()`] turns text, JSONL and Parquet into a data folder; [`TokenRows`] maps a split of it; [`RowOrder`] says
-//! which row a training step takes. Nothing here knows a model.
+//! [`prepare()`] turns plain text, JSONL and Parquet into a data folder. [`DataFolder`] opens it, [`TokenRows`] maps
+//! the rows of one split, and [`RowOrder`] says which rows a training step takes. This crate knows no model.
 
+pub mod data_folder;
 pub mod detokenize;
 pub mod error;
-pub mod order;
+mod files;
+pub mod manifest;
 pub mod prepare;
+pub mod row_order;
 pub mod rows;
 mod shard;
 pub mod source;
+pub mod special_tokens;
 pub mod tokenizer;
 
+pub use data_folder::DataFolder;
 pub use detokenize::Detokenizer;
 pub use error::DataError;
-pub use order::RowOrder;
-pub use prepare::{Mode, Prepare, Validation, prepare};
-pub use rows::{DataFolder, Manifest, Row, Split, TokenRows};
+pub use manifest::{Manifest, Mode, Split, SplitManifest};
+pub use prepare::{Prepare, Progress, Validation, prepare};
+pub use row_order::RowOrder;
+pub use rows::{Row, TokenRows};
 pub use source::TextInputs;
-pub use tokenizer::{SpecialNames, SpecialTokens, TextTokenizer};
+pub use special_tokens::{SpecialNames, SpecialTokens};
+pub use tokenizer::TextTokenizer;

@@ -1,38 +1,47 @@
-//! One file of token rows: a header, the tokens, and in padded data the number of valid tokens of each row.
+//! The file format of token rows: a header, the tokens, and in padded data the number of valid tokens per row.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `PGMROWS`, then the version of the format, `1` |
-//! | 4 | bytes of a token: 2 or 4, little endian like every number here |
-//! | 4 | tokens of a row |
+//! | 4 | bytes per token: 2 or 4 (every number is little endian) |
+//! | 4 | tokens per row |
 //! | 8 | rows |
 //! | 4 | 1 when valid lengths follow the tokens, else 0 |
-//! | 4 | CRC-32 of all that follows the header |
+//! | 4 | CRC-32 of everything after the header |
 //! | 32 | SHA-256 of the tokenizer's file |
 //! | rows x length x width | tokens |
 //! | rows x 4 | valid tokens of each row, in padded data |
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::DataError;
+use crate::error::DataError;
 
 const MAGIC: &[u8; 8] = b"PGMROWS1";
 const HEADER: usize = 64;
 
-/// What every shard of a data folder agrees on.
+/// What all shards of a data folder have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
+    /// Bytes per token.
     pub(crate) width: usize,
+    /// Tokens per row.
     pub(crate) length: usize,
+    /// Whether valid lengths are stored.
     pub(crate) padded: bool,
+    /// SHA-256 of `tokenizer.json`.
     pub(crate) tokenizer_hash: [u8; 32],
 }
 
-/// Writes rows; the header comes last, so that an unfinished file is none.
+/// Bytes per stored token: 2 for a vocabulary of at most 65536, else 4.
+pub(crate) fn token_width(vocab_size: usize) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Writes rows. The header is written last, so an unfinished file has none.
 pub(crate) struct ShardWriter {
     path: PathBuf,
     file: BufWriter<File>,
@@ -70,6 +79,7 @@ impl ShardWriter {
         self.n_rows
     }
 
+    /// Writes the header, syncs the file and returns the number of rows.
     pub(crate) fn finish(mut self) -> Result<u64, DataError> {
         self.crc.update(&self.valid);
         let mut header = Vec::with_capacity(HEADER);
@@ -92,7 +102,64 @@ impl ShardWriter {
     }
 }
 
-/// A mapped shard.
+/// The header of a shard that fits its file's size and its folder's layout.
+pub(crate) struct ShardHeader {
+    /// Number of rows.
+    pub(crate) n_rows: usize,
+    /// CRC-32 of everything after the header, as stored.
+    pub(crate) checksum: u32,
+    /// Size of the file, header included.
+    pub(crate) file_bytes: u64,
+}
+
+impl ShardHeader {
+    /// Reads the header of a file and nothing else.
+    pub(crate) fn read(path: &Path, layout: Layout) -> Result<Self, DataError> {
+        let mut file = File::open(path).map_err(DataError::io("read", path))?;
+        let file_bytes = file.metadata().map_err(DataError::io("read", path))?.len();
+        let mut bytes = [0; HEADER];
+        match file.read_exact(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Self::parse(&[], file_bytes, layout),
+            Err(error) => return Err(DataError::io("read", path)(error)),
+            Ok(()) => Self::parse(&bytes, file_bytes, layout),
+        }
+        .map_err(|problem| damaged(path, problem))
+    }
+
+    // `start` is the beginning of a file of `file_bytes` bytes.
+    fn parse(start: &[u8], file_bytes: u64, layout: Layout) -> Result<Self, &'static str> {
+        let header: &[u8; HEADER] = start.first_chunk().ok_or("it has no header")?;
+        if &header[..8] != MAGIC {
+            let other = header[..7] == MAGIC[..7];
+            return Err(if other { "it has another version of the format" } else { "it has no header" });
+        }
+        let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let n_rows = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"));
+        let found = Layout {
+            width: u32_at(8) as usize,
+            length: u32_at(12) as usize,
+            padded: u32_at(24) == 1,
+            tokenizer_hash: header[32..64].try_into().expect("32 bytes"),
+        };
+        if found.tokenizer_hash != layout.tokenizer_hash {
+            return Err("it was written with another tokenizer than the folder's tokenizer.json");
+        }
+        if found != layout {
+            return Err("its header does not match data.json");
+        }
+        let row_bytes = (layout.length * layout.width + if layout.padded { 4 } else { 0 }) as u64;
+        if n_rows.checked_mul(row_bytes).and_then(|bytes| bytes.checked_add(HEADER as u64)) != Some(file_bytes) {
+            return Err("its size does not match its header");
+        }
+        Ok(Self { n_rows: n_rows as usize, checksum: u32_at(28), file_bytes })
+    }
+}
+
+fn damaged(path: &Path, problem: &str) -> DataError {
+    DataError::Damaged { path: path.to_path_buf(), problem: problem.to_string() }
+}
+
+/// A memory-mapped shard.
 #[derive(Debug)]
 pub(crate) struct Shard {
     map: Mmap,
@@ -104,43 +171,22 @@ impl Shard {
     /// Maps a shard and checks its header, its size and its checksum.
     pub(crate) fn open(path: &Path, layout: Layout) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("read", path))?;
-        // SAFETY: the map is only read. Another process that truncates the file meanwhile could end this one with a
-        // bus error, as with every mapped file; prepare never rewrites a finished folder.
+        // SAFETY: the map is only read. If another process truncates the file meanwhile, this process can end with a
+        // bus error, as with every mapped file. `prepare` never changes a complete folder.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io("map", path))?;
-        let damaged = |problem: &str| DataError::Damaged { path: path.to_path_buf(), problem: problem.to_string() };
-        if map.len() < HEADER || &map[..8] != MAGIC {
-            let other = map.len() >= HEADER && map[..7] == MAGIC[..7];
-            return Err(damaged(if other { "it has another version of the format" } else { "it has no header" }));
+        let header = ShardHeader::parse(&map, map.len() as u64, layout).map_err(|problem| damaged(path, problem))?;
+        if crc32fast::hash(&map[HEADER..]) != header.checksum {
+            return Err(damaged(path, "its checksum does not match its content"));
         }
-        let u32_at = |at: usize| u32::from_le_bytes(map[at..at + 4].try_into().expect("four bytes"));
-        let n_rows = u64::from_le_bytes(map[16..24].try_into().expect("eight bytes")) as usize;
-        let found = Layout {
-            width: u32_at(8) as usize,
-            length: u32_at(12) as usize,
-            padded: u32_at(24) == 1,
-            tokenizer_hash: map[32..64].try_into().expect("32 bytes"),
-        };
-        if found.tokenizer_hash != layout.tokenizer_hash {
-            return Err(damaged("it was made with another tokenizer than the folder's tokenizer.json"));
-        }
-        if found != layout {
-            return Err(damaged("its header does not fit data.json"));
-        }
-        let row_bytes = layout.length * layout.width + if layout.padded { 4 } else { 0 };
-        if n_rows.checked_mul(row_bytes).and_then(|bytes| bytes.checked_add(HEADER)) != Some(map.len()) {
-            return Err(damaged("its size does not fit its header"));
-        }
-        if crc32fast::hash(&map[HEADER..]) != u32_at(28) {
-            return Err(damaged("its checksum does not fit"));
-        }
-        Ok(Self { map, layout, n_rows })
+        Ok(Self { map, layout, n_rows: header.n_rows })
     }
 
     pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
     }
 
+    /// The tokens of a row and how many of them are valid.
     pub(crate) fn row(&self, index: usize) -> (Vec<u32>, usize) {
         let Layout { width, length, padded, .. } = self.layout;
         let start = HEADER + index * length * width;

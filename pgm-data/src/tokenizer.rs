@@ -1,79 +1,20 @@
-//! Tokenizers: any Hugging Face `tokenizer.json`, the built-in one for bytes, and training a new one.
+//! Tokenizers: any Hugging Face `tokenizer.json`, the built-in byte tokenizer, and a newly trained one.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::mpsc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
-use crate::{DataError, TextInputs};
+use crate::error::DataError;
+use crate::files;
+use crate::source::TextInputs;
+use crate::special_tokens::{SpecialNames, SpecialTokens};
 
-/// Ids with a role.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpecialTokens {
-    /// First token of every row.
-    pub bos: u32,
-    /// Token between documents.
-    pub eos: u32,
-    /// Filler behind a short row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pad: Option<u32>,
-    /// The mask: its logit is never used, and no text contains it.
-    pub mask: u32,
-}
-
-/// Names of special tokens, given by the user; what is absent is looked up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpecialNames {
-    /// Name of the BOS token.
-    pub bos: Option<String>,
-    /// Name of the EOS token.
-    pub eos: Option<String>,
-    /// Name of the padding token.
-    pub pad: Option<String>,
-    /// Name of the mask token.
-    pub mask: Option<String>,
-}
-
-/// Reads `bos=[CLS],eos=[SEP],pad=[PAD],mask=[MASK]`, any of them, each once. A name that holds a comma cannot be given
-/// this way.
-impl FromStr for SpecialNames {
-    type Err = DataError;
-
-    fn from_str(text: &str) -> Result<Self, DataError> {
-        let refused = |part: &str, problem: &str| {
-            DataError::Option(format!(
-                "special token {part:?} {problem}; write role=name with a role of bos, eos, pad, mask, and commas between"
-            ))
-        };
-        let mut names = Self::default();
-        for part in text.split(',') {
-            let (role, name) = part.split_once('=').ok_or_else(|| refused(part, "has no \"=\""))?;
-            let slot = match role.trim() {
-                "bos" => &mut names.bos,
-                "eos" => &mut names.eos,
-                "pad" => &mut names.pad,
-                "mask" => &mut names.mask,
-                _ => return Err(refused(part, "has an unknown role")),
-            };
-            if name.is_empty() {
-                return Err(refused(part, "has no name"));
-            }
-            if slot.replace(name.to_string()).is_some() {
-                return Err(refused(part, "names its role a second time"));
-            }
-        }
-        Ok(names)
-    }
-}
-
-/// A tokenizer with its special tokens resolved.
+/// A tokenizer and the ids of its special tokens.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
@@ -83,8 +24,8 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// The built-in tokenizer: ids 0-255 are the bytes, 256 is BOS and EOS, 257 the mask. Its `tokenizer.json` is an
-    /// ordinary byte-level BPE without merges.
+    /// The built-in byte tokenizer: ids 0-255 are the bytes, 256 is BOS and EOS, 257 is the mask. Its `tokenizer.json`
+    /// is an ordinary byte-level BPE without merges.
     pub fn bytes() -> Self {
         let json = bytes_json();
         let special = SpecialTokens { bos: 256, eos: 256, pad: None, mask: 257 };
@@ -92,12 +33,12 @@ impl TextTokenizer {
         Self { tokenizer, json, special, vocab_size: 258 }
     }
 
-    /// A `tokenizer.json`, with special tokens by `names`, else from `tokenizer_config.json` beside it, else by the
-    /// usual names. A vocabulary without a mask token gets one more id for it.
+    /// Reads a `tokenizer.json`. Special tokens are found by `names`, then in `tokenizer_config.json` beside the file,
+    /// then by their usual names. A vocabulary without a mask token gets one more id for it.
     ///
     /// # Errors
-    /// [`DataError::Io`], [`DataError::Tokenizer`] for a file that does not parse or a name that is not in the
-    /// vocabulary, [`DataError::NoSpecialToken`] when BOS or EOS cannot be found.
+    /// [`DataError::Io`]; [`DataError::Tokenizer`] for a file that does not parse or a name that is not in the
+    /// vocabulary; [`DataError::NoSpecialToken`] when BOS or EOS is not found.
     pub fn from_file(path: &Path, names: &SpecialNames) -> Result<Self, DataError> {
         let json = std::fs::read(path).map_err(DataError::io("read", path))?;
         let beside = path.with_file_name("tokenizer_config.json");
@@ -112,7 +53,7 @@ impl TextTokenizer {
         Self::from_json(json, &path.display().to_string(), names, &config)
     }
 
-    /// A `tokenizer.json` whose special tokens are known, as a data folder records them.
+    /// Parses a `tokenizer.json` whose special tokens are known from a manifest.
     pub(crate) fn with_special(
         json: Vec<u8>,
         origin: &str,
@@ -129,7 +70,7 @@ impl TextTokenizer {
             if let Some(name) = given {
                 let unknown = || DataError::Tokenizer {
                     origin: origin.to_string(),
-                    problem: format!("has no token {name:?}, which is to be its {role} token; check --special-tokens"),
+                    problem: format!("has no token {name:?} for the {role} token; check --special-tokens"),
                 };
                 return tokenizer.token_to_id(name).ok_or_else(unknown).map(Some);
             }
@@ -152,15 +93,18 @@ impl TextTokenizer {
     }
 
     /// Trains a byte-level BPE on all the text, with `<|endoftext|>` and `<|mask|>` as its last two tokens. `observe`
-    /// is told how many bytes of text have been read.
+    /// receives the number of bytes read so far.
     ///
     /// # Errors
-    /// What the inputs hold wrong; [`DataError::Option`] for a vocabulary that has no room for bytes.
+    /// As for [`TextInputs::for_each_piece`]; [`DataError::Option`] for a vocabulary too small for all bytes;
+    /// [`DataError::Tokenizer`] when the training fails.
     pub fn train(inputs: &TextInputs, vocab_size: usize, observe: &(dyn Fn(u64) + Sync)) -> Result<Self, DataError> {
         let n_special = SPECIAL.len();
         if vocab_size < 256 + n_special {
             let least = 256 + n_special;
-            return Err(DataError::Option(format!("--vocab-size {vocab_size} is too small: bytes need {least}")));
+            return Err(DataError::Option(format!(
+                "--vocab-size {vocab_size} is too small: all bytes and the special tokens need {least}"
+            )));
         }
         let failed = |error: tokenizers::Error| DataError::Tokenizer {
             origin: "training".to_string(),
@@ -187,7 +131,7 @@ impl TextTokenizer {
                 inputs.for_each_piece(&mut |piece| {
                     n_bytes += piece.text.len() as u64;
                     observe(n_bytes);
-                    // The trainer stops listening only when it failed, and then says why itself.
+                    // The receiver is gone only after the training failed; its error is the one to return.
                     let _ = sender.send(piece.text);
                     Ok(())
                 })
@@ -202,10 +146,10 @@ impl TextTokenizer {
         Self::from_json(json, "training", &SpecialNames::default(), &Value::Null)
     }
 
-    /// Token ids of a text. Names of special tokens in the text are text like any other.
+    /// Token ids of a text. The name of a special token within the text is ordinary text.
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] when the tokenizer refuses the text.
+    /// [`DataError::Tokenizer`] when the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let encoding = self
             .tokenizer
@@ -214,32 +158,40 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of token ids, special tokens left out.
+    /// The text of token ids, without special tokens.
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] when the tokenizer refuses an id.
+    /// [`DataError::Tokenizer`] when the tokenizer cannot decode an id.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
         self.tokenizer
             .decode(ids, true)
             .map_err(|error| DataError::Tokenizer { origin: "decode".to_string(), problem: error.to_string() })
     }
 
-    /// The file itself.
+    /// Writes the `tokenizer.json`: beside `path`, then renamed.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        files::write_file(path, &self.json)
+    }
+
+    /// The content of `tokenizer.json`.
     pub fn json(&self) -> &[u8] {
         &self.json
     }
 
-    /// SHA-256 of the file.
+    /// SHA-256 of `tokenizer.json`.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.json).into()
     }
 
-    /// Ids with a role.
+    /// Ids of the special tokens.
     pub fn special(&self) -> &SpecialTokens {
         &self.special
     }
 
-    /// Tokens of the model's vocabulary, the mask included.
+    /// Size of the model's vocabulary, mask token included.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -253,7 +205,7 @@ fn parse(json: &[u8], origin: &str) -> Result<Tokenizer, DataError> {
         problem: format!("is not a Hugging Face tokenizer.json ({error})"),
     })?;
     tokenizer.set_encode_special_tokens(true);
-    // A tokenizer made for another model may cut or fill its output; rows are cut here.
+    // A tokenizer made for another model may truncate or pad its output. Here rows are cut by `prepare`.
     let _ = tokenizer.with_truncation(None);
     tokenizer.with_padding(None);
     Ok(tokenizer)
@@ -283,7 +235,7 @@ fn bytes_json() -> Vec<u8> {
     serde_json::to_vec_pretty(&tokenizer).expect("JSON values always serialise")
 }
 
-// GPT-2's printable stand-in for a byte: itself where it prints, else the next free code point from 256 on.
+// GPT-2's printable character for a byte: the byte itself if it prints, else the next free code point from 256 on.
 fn byte_level_char(byte: u8) -> char {
     let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if prints(byte) {
@@ -312,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trained_tokenizer_gives_the_same_tokens_for_the_pieces_as_for_the_whole() {
+    fn a_trained_tokenizer_gives_the_same_tokens_for_the_pieces_as_for_the_whole_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text.txt");
         let words = ["the", "cat's", "  hat", "\n\n", "sat,", "don't", "42", "\n\tcode"];
@@ -337,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn special_tokens_come_from_flags_then_the_config_then_the_usual_names() {
+    fn special_tokens_come_from_names_then_the_config_then_the_usual_names() {
         let json = TextTokenizer::bytes().json;
         let resolve = |names: &SpecialNames, config: Value| TextTokenizer::from_json(json.clone(), "t", names, &config);
         let config = json!({"bos_token": "A", "eos_token": {"content": "B"}});
@@ -349,31 +301,6 @@ mod tests {
         let names = SpecialNames { mask: Some("nothing".into()), ..SpecialNames::default() };
         let message = resolve(&names, Value::Null).unwrap_err().to_string();
         assert!(message.contains("\"nothing\"") && message.contains("mask token"), "{message}");
-    }
-
-    #[test]
-    fn names_of_special_tokens_are_read_from_one_line_and_mistakes_are_named() {
-        let names: SpecialNames = "bos=[CLS],eos=[SEP],mask=<a=b>".parse().unwrap();
-        assert_eq!(
-            names,
-            SpecialNames {
-                bos: Some("[CLS]".into()),
-                eos: Some("[SEP]".into()),
-                pad: None,
-                mask: Some("<a=b>".into())
-            }
-        );
-        for (text, says) in [
-            ("", "has no \"=\""),
-            ("[CLS]", "has no \"=\""),
-            ("bos=a,", "has no \"=\""),
-            ("cls=a", "unknown role"),
-            ("bos=", "has no name"),
-            ("bos=a,bos=b", "a second time"),
-        ] {
-            let message = text.parse::<SpecialNames>().unwrap_err().to_string();
-            assert!(message.contains(says) && message.contains("role=name"), "{text}: {message}");
-        }
     }
 
     #[test]

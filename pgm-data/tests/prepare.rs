@@ -1,4 +1,4 @@
-//! From files to rows and back.
+//! From text files to a data folder and back.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -19,9 +19,9 @@ fn inputs(path: &Path) -> TextInputs {
     TextInputs::resolve(&[path.display().to_string()], "text", "text").unwrap()
 }
 
-fn run(what: &Prepare) -> Result<DataFolder, DataError> {
-    prepare(what, &mut |_| ControlFlow::Continue(()))?;
-    DataFolder::open(what.out)
+fn run(options: &Prepare) -> Result<DataFolder, DataError> {
+    prepare(options, &mut |_| ControlFlow::Continue(()))?;
+    DataFolder::open(options.out)
 }
 
 fn rows(folder: &DataFolder, split: Split) -> Vec<(Vec<u32>, usize)> {
@@ -30,13 +30,13 @@ fn rows(folder: &DataFolder, split: Split) -> Vec<(Vec<u32>, usize)> {
 }
 
 #[test]
-fn packed_rows_hold_the_text_and_validation_is_cut_off_before_rows_are_made() {
+fn packed_rows_contain_the_text_and_the_validation_text_is_cut_off_first() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     let text: String = ('a'..='z').chain('A'..='Z').cycle().take(1000).collect();
     std::fs::write(&path, &text).unwrap();
     let tokenizer = TextTokenizer::bytes();
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs(&path),
         validation: &Validation::Fraction(0.1),
         tokenizer: &tokenizer,
@@ -45,7 +45,7 @@ fn packed_rows_hold_the_text_and_validation_is_cut_off_before_rows_are_made() {
         row_eos: false,
         out: &folder.path().join("out"),
     };
-    let data = run(&what).unwrap();
+    let data = run(&options).unwrap();
     let decoded = |split| {
         let rows = rows(&data, split);
         assert!(rows.iter().all(|(row, valid)| row[0] == BOS && row.len() == 11 && *valid == 11));
@@ -54,18 +54,18 @@ fn packed_rows_hold_the_text_and_validation_is_cut_off_before_rows_are_made() {
     assert_eq!(decoded(Split::Train), text[..900]);
     assert_eq!(decoded(Split::Validation), text[900..]);
     assert_eq!(data.manifest().train.dropped_tokens, 0);
-    assert!(matches!(run(&what), Err(DataError::Exists { .. })));
+    assert!(matches!(run(&options), Err(DataError::Exists { .. })));
 }
 
 #[test]
-fn documents_are_joined_with_eos_and_none_follows_the_last() {
+fn packed_documents_have_eos_between_them_and_none_after_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("docs.jsonl");
     std::fs::write(&path, "{\"text\":\"abc\"}\n{\"text\":\"\"}\n{\"text\":\"de\"}\n{\"text\":\"f\"}\n").unwrap();
     let validation = folder.path().join("val.txt");
     std::fs::write(&validation, "xyz").unwrap();
     let tokenizer = TextTokenizer::bytes();
-    let [a, b, c, d, e, f, x, y, z] = *b"abcdefxyz";
+    let [a, b, c, d, e, f] = *b"abcdef";
     let ids = |bytes: &[u8]| -> Vec<u32> { bytes.iter().map(|&byte| u32::from(byte)).collect() };
     for (row_eos, length, expected) in [
         (
@@ -88,7 +88,7 @@ fn documents_are_joined_with_eos_and_none_follows_the_last() {
         ),
     ] {
         let out = folder.path().join(format!("out-{row_eos}"));
-        let what = Prepare {
+        let options = Prepare {
             inputs: &inputs(&path),
             validation: &Validation::TextInputs(inputs(&validation)),
             tokenizer: &tokenizer,
@@ -98,17 +98,16 @@ fn documents_are_joined_with_eos_and_none_follows_the_last() {
             out: &out,
         };
         if row_eos {
-            let found: Vec<_> = rows(&run(&what).unwrap(), Split::Train).into_iter().map(|(row, _)| row).collect();
+            let found: Vec<_> = rows(&run(&options).unwrap(), Split::Train).into_iter().map(|(row, _)| row).collect();
             assert_eq!(found, expected);
         } else {
-            assert!(matches!(run(&what), Err(DataError::TooShort { split: "validation", .. })));
+            assert!(matches!(run(&options), Err(DataError::TooShort { split: "validation", .. })));
             assert!(!out.exists());
-            let what = Prepare { validation: &Validation::TextInputs(inputs(&path)), ..what };
-            let found: Vec<_> = rows(&run(&what).unwrap(), Split::Train).into_iter().map(|(row, _)| row).collect();
+            let options = Prepare { validation: &Validation::TextInputs(inputs(&path)), ..options };
+            let found: Vec<_> = rows(&run(&options).unwrap(), Split::Train).into_iter().map(|(row, _)| row).collect();
             assert_eq!(found, expected);
         }
     }
-    let _ = (x, y, z);
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn padded_rows_are_documents_with_a_valid_length() {
     let path = folder.path().join("docs.jsonl");
     std::fs::write(&path, "{\"text\":\"ab\"}\n{\"text\":\"abcdefgh\"}\n{\"text\":\"z\"}\n{\"text\":\"y\"}\n").unwrap();
     let tokenizer = TextTokenizer::bytes();
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs(&path),
         validation: &Validation::Fraction(0.15),
         tokenizer: &tokenizer,
@@ -126,7 +125,7 @@ fn padded_rows_are_documents_with_a_valid_length() {
         row_eos: false,
         out: &folder.path().join("out"),
     };
-    let data = run(&what).unwrap();
+    let data = run(&options).unwrap();
     let found = rows(&data, Split::Train);
     assert_eq!(found[0], (vec![BOS, 97, 98, 256, 256], 4));
     assert_eq!(found[1], (vec![BOS, 97, 98, 99, 256], 5));
@@ -135,12 +134,12 @@ fn padded_rows_are_documents_with_a_valid_length() {
 }
 
 #[test]
-fn a_stopped_run_leaves_nothing() {
+fn a_stopped_run_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     std::fs::write(&path, "words ".repeat(300_000)).unwrap();
     let tokenizer = TextTokenizer::bytes();
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs(&path),
         validation: &Validation::Fraction(0.1),
         tokenizer: &tokenizer,
@@ -150,7 +149,7 @@ fn a_stopped_run_leaves_nothing() {
         out: &folder.path().join("out"),
     };
     let mut calls = 0;
-    let stopped = prepare(&what, &mut |_| {
+    let stopped = prepare(&options, &mut |_| {
         calls += 1;
         if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -159,13 +158,13 @@ fn a_stopped_run_leaves_nothing() {
 }
 
 #[test]
-fn every_kind_of_damage_to_a_data_folder_is_named() {
+fn every_kind_of_damage_to_a_data_folder_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     std::fs::write(&path, "some words ".repeat(100)).unwrap();
     let tokenizer = TextTokenizer::bytes();
     let out = folder.path().join("out");
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs(&path),
         validation: &Validation::Fraction(0.5),
         tokenizer: &tokenizer,
@@ -174,7 +173,7 @@ fn every_kind_of_damage_to_a_data_folder_is_named() {
         row_eos: false,
         out: &out,
     };
-    run(&what).unwrap();
+    run(&options).unwrap();
     let shard = out.join("train-00000.rows");
     let good = std::fs::read(&shard).unwrap();
     let open = || DataFolder::open(&out).and_then(|data| data.rows(Split::Train)).unwrap_err().to_string();
@@ -199,6 +198,55 @@ fn every_kind_of_damage_to_a_data_folder_is_named() {
     assert!(matches!(DataFolder::open(&out), Err(DataError::NotPrepared { .. })));
 }
 
+#[test]
+fn the_identity_is_that_of_the_content_and_not_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = TextTokenizer::bytes();
+    let prepared = |text: &str, name: &str| {
+        let path = folder.path().join("text.txt");
+        std::fs::write(&path, text).unwrap();
+        let out = folder.path().join(name);
+        let options = Prepare {
+            inputs: &inputs(&path),
+            validation: &Validation::Fraction(0.5),
+            tokenizer: &tokenizer,
+            length: 16,
+            mode: Mode::Pack,
+            row_eos: false,
+            out: &out,
+        };
+        run(&options).unwrap()
+    };
+    let text = "some words ".repeat(100);
+    let first = prepared(&text, "first");
+    let identity = first.identity().unwrap();
+    assert!(identity.len() == 64 && identity.bytes().all(|byte| byte.is_ascii_hexdigit()), "{identity}");
+    assert_eq!(prepared(&text, "again").identity().unwrap(), identity);
+
+    // One letter differs, in either split: the manifests are equal, the identities are not.
+    for (at, name) in [(7, "train"), (text.len() - 300, "validation")] {
+        let mut other = text.clone();
+        other.replace_range(at..at + 1, "X");
+        let other = prepared(&other, name);
+        assert_eq!(other.manifest(), first.manifest());
+        assert_ne!(other.identity().unwrap(), identity, "{name}");
+    }
+
+    // The same rows, but other settings in the manifest.
+    let json = std::fs::read_to_string(folder.path().join("again/data.json")).unwrap();
+    std::fs::write(folder.path().join("again/data.json"), json.replace("\"row_eos\": false", "\"row_eos\": true"))
+        .unwrap();
+    assert_ne!(DataFolder::open(&folder.path().join("again")).unwrap().identity().unwrap(), identity);
+
+    let moved = folder.path().join("moved");
+    std::fs::rename(folder.path().join("first"), &moved).unwrap();
+    assert_eq!(DataFolder::open(&moved).unwrap().identity().unwrap(), identity);
+
+    std::fs::write(moved.join("train-00000.rows"), "short").unwrap();
+    let message = DataFolder::open(&moved).unwrap().identity().unwrap_err().to_string();
+    assert!(message.contains("train-00000.rows") && message.contains("no header"), "{message}");
+}
+
 fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
@@ -217,7 +265,7 @@ fn added(id: usize, name: &str) -> Value {
            "special": true})
 }
 
-/// A tokenizer laid out as bert-base-uncased: its special ids, its size, whole words from 1000 on.
+/// A tokenizer like bert-base-uncased: its special ids, its vocabulary size, whole words from id 1000 on.
 fn bert_like(folder: &Path) -> PathBuf {
     let words = ["the", "dog", "ran", "home", ",", ".", "who", "?", "it", "'", "s", "late"];
     let name = |id: usize| match id {
@@ -242,7 +290,7 @@ fn bert_like(folder: &Path) -> PathBuf {
     write_json(folder, "tokenizer.json", &tokenizer)
 }
 
-/// A tokenizer laid out as GPT-2's: 256 bytes, entries that no text reaches, `<|endoftext|>` last, no mask.
+/// A tokenizer like GPT-2's: 256 bytes, entries that no text uses, `<|endoftext|>` last, no mask.
 fn gpt2_like(folder: &Path) -> PathBuf {
     let mut tokenizer: Value = serde_json::from_slice(TextTokenizer::bytes().json()).unwrap();
     let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
@@ -255,14 +303,14 @@ fn gpt2_like(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
+fn sentences_of_lm1b_become_padded_rows_in_berts_vocabulary() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer_path = bert_like(folder.path());
     let named: SpecialNames = "bos=[CLS],eos=[SEP],mask=[MASK],pad=[PAD]".parse().unwrap();
     let tokenizer = TextTokenizer::from_file(&tokenizer_path, &named).unwrap();
     let special = SpecialTokens { bos: 101, eos: 102, pad: Some(0), mask: 103 };
     assert_eq!((tokenizer.special(), tokenizer.vocab_size()), (&special, 30_522));
-    // The usual names find the same.
+    // The usual names find the same tokens.
     let unnamed = TextTokenizer::from_file(&tokenizer_path, &SpecialNames::default()).unwrap();
     assert_eq!((unnamed.special(), unnamed.vocab_size()), (&special, 30_522));
 
@@ -271,7 +319,7 @@ fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
     write_parquet(&train, vec![("text", Arc::new(StringArray::from(sentences.to_vec())))]);
     write_parquet(&test, vec![("text", Arc::new(StringArray::from(vec!["Who ran ?"])))]);
     let lm1b = |path: &Path| inputs(path).detokenized(Some(Detokenizer::Lm1b));
-    let what = Prepare {
+    let options = Prepare {
         inputs: &lm1b(&train),
         validation: &Validation::TextInputs(lm1b(&test)),
         tokenizer: &tokenizer,
@@ -280,27 +328,27 @@ fn sentences_of_lm1b_become_padded_rows_of_berts_vocabulary() {
         row_eos: false,
         out: &folder.path().join("out"),
     };
-    let data = run(&what).unwrap();
+    let data = run(&options).unwrap();
     let expected = [
         (vec![101, 1000, 1001, 1002, 1003, 1005, 102, 0, 0, 0], 7),
-        // The quotation marks are not among the words.
+        // The quotation marks are unknown words.
         (vec![101, 100, 1006, 1007, 100, 1008, 1009, 1010, 1011, 102], 10),
     ];
     assert_eq!(rows(&data, Split::Train), expected);
     assert_eq!(rows(&data, Split::Validation), [(vec![101, 1006, 1002, 1007, 102, 0, 0, 0, 0, 0], 5)]);
     let manifest = data.manifest();
     assert_eq!((manifest.detokenizer, &manifest.special), (Some(Detokenizer::Lm1b), &special));
-    // What the tokens stand for is the text as detokenised.
+    // Bytes are counted after the detokenizer.
     let whole = "The dog ran home.\"Who?\" it's late, the dog ran home.";
     assert_eq!((manifest.train.documents, manifest.train.text_bytes), (2, whole.len() as u64));
 
     let mixed =
-        Prepare { validation: &Validation::TextInputs(inputs(&test)), out: &folder.path().join("mixed"), ..what };
+        Prepare { validation: &Validation::TextInputs(inputs(&test)), out: &folder.path().join("mixed"), ..options };
     assert!(run(&mixed).unwrap_err().to_string().contains("same detokenizer"));
 }
 
 #[test]
-fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabulary() {
+fn the_last_documents_are_held_out_and_rows_end_with_eos_in_gpt2s_vocabulary() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer_path = gpt2_like(folder.path());
     let named: SpecialNames = "bos=<|endoftext|>,eos=<|endoftext|>".parse().unwrap();
@@ -308,7 +356,7 @@ fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabula
     let special = SpecialTokens { bos: 50_256, eos: 50_256, pad: None, mask: 50_257 };
     assert_eq!((tokenizer.special(), tokenizer.vocab_size()), (&special, 50_258));
 
-    // Two files of a set, the text in a column of another name, a null that is no document.
+    // Two files, the text in a column of another name, and a null, which is not a document.
     let (first, second) = (folder.path().join("web-0.parquet"), folder.path().join("web-1.parquet"));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
     let texts = LargeStringArray::from(vec![Some("abc"), None, Some("de")]);
@@ -316,10 +364,10 @@ fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabula
     write_parquet(&second, vec![("article", Arc::new(LargeStringArray::from(vec!["fgh", "ijklm", "no"])))]);
     let pattern = folder.path().join("web-*.parquet").display().to_string();
     let inputs = TextInputs::resolve(&[pattern], "text", "article").unwrap();
-    let what = |n_documents, out: &'static str| {
+    let prepared = |n_documents, out: &'static str| {
         let validation = Validation::Documents(n_documents);
         let out = folder.path().join(out);
-        let what = Prepare {
+        let options = Prepare {
             inputs: &inputs,
             validation: &validation,
             tokenizer: &tokenizer,
@@ -328,9 +376,9 @@ fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabula
             row_eos: true,
             out: &out,
         };
-        run(&what)
+        run(&options)
     };
-    let data = what(2, "out").unwrap();
+    let data = prepared(2, "out").unwrap();
     let text = |split| -> Vec<String> {
         let shown = |token: u32| if token == 50_256 { '|' } else { char::from(token as u8) };
         rows(&data, split).into_iter().map(|(row, _)| row.into_iter().map(shown).collect()).collect()
@@ -341,17 +389,17 @@ fn the_last_documents_are_for_validation_and_rows_end_with_eos_in_gpt2s_vocabula
     assert_eq!((manifest.val_documents, manifest.row_eos, manifest.detokenizer), (Some(2), true, None));
     assert_eq!((manifest.train.documents, manifest.validation.documents), (3, 2));
     for n_documents in [0, 5, 6] {
-        let message = what(n_documents, "refused").unwrap_err().to_string();
+        let message = prepared(n_documents, "refused").unwrap_err().to_string();
         assert!(message.contains("--val-documents") && message.contains("5 documents"), "{message}");
     }
 }
 
 #[test]
-fn a_fraction_of_detokenised_text_is_counted_in_bytes_of_the_file() {
+fn a_fraction_of_detokenized_text_is_counted_in_bytes_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("split.txt");
     std::fs::write(&path, "we go , and we stay .\n".repeat(1000)).unwrap();
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs(&path).detokenized(Some(Detokenizer::Lm1b)),
         validation: &Validation::Fraction(0.25),
         tokenizer: &TextTokenizer::bytes(),
@@ -360,7 +408,7 @@ fn a_fraction_of_detokenised_text_is_counted_in_bytes_of_the_file() {
         row_eos: false,
         out: &folder.path().join("out"),
     };
-    let manifest = run(&what).unwrap().manifest().clone();
-    // A line has 22 bytes in the file, 20 in the rows.
+    let manifest = run(&options).unwrap().manifest().clone();
+    // A line has 22 bytes in the file and 20 in the rows.
     assert_eq!((manifest.train.text_bytes, manifest.validation.text_bytes), (15_000, 5_000));
 }

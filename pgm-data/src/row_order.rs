@@ -1,7 +1,7 @@
-//! Which row stands where in training: a permutation for each epoch, computed entry by entry.
+//! The order of rows in training: one permutation per epoch, computed entry by entry.
 //!
-//! Nothing is stored and nothing is shuffled in place, so a resumed run sees what the unbroken one would have, and a
-//! data set of any size costs no memory.
+//! No permutation is stored, so the order costs no memory for a data set of any size, and a resumed run reads the same
+//! rows as an uninterrupted one.
 
 /// The order of training rows for one seed.
 #[derive(Clone, Copy, Debug)]
@@ -11,26 +11,26 @@ pub struct RowOrder {
 }
 
 impl RowOrder {
-    /// An order over `n_rows` rows, which must be at least one.
+    /// An order of `n_rows` rows.
     ///
     /// # Panics
-    /// When `n_rows` is 0, which is a programmer's error: a data folder always holds a row.
+    /// If `n_rows` is 0. Every split of a data folder has at least one row.
     pub fn new(seed: u64, n_rows: usize) -> Self {
-        assert!(n_rows > 0, "an order needs a row");
+        assert!(n_rows > 0, "a row order needs at least one row");
         Self { seed, n_rows: n_rows as u64 }
     }
 
-    /// The rows of an optimiser step of `batch` rows: each epoch takes every row once, in its own order.
+    /// The indices of the `batch` rows of an optimizer step. Each epoch takes every row once, in its own order.
     pub fn step(&self, step: u64, batch: usize) -> Vec<usize> {
         let start = step * batch as u64;
         (start..start + batch as u64).map(|index| self.row(index)).collect()
     }
 
-    /// The row at `index` of the endless sequence of epochs.
+    /// The row at `index` of the infinite sequence of epochs.
     fn row(&self, index: u64) -> usize {
         let epoch = index / self.n_rows;
         let key = mix(self.seed ^ mix(epoch));
-        // Walking the permutation of the next even power of two until it lands inside stays a permutation.
+        // Cycle walking: a permutation of a power of four, applied until the result is below `n_rows`, permutes the rows.
         let mut position = self.permute(index % self.n_rows, key);
         while position >= self.n_rows {
             position = self.permute(position, key);
@@ -38,7 +38,7 @@ impl RowOrder {
         position as usize
     }
 
-    // A Feistel network of six rounds over 2 * half bits.
+    // A Feistel network: six rounds over 2 * half bits.
     fn permute(&self, value: u64, key: u64) -> u64 {
         let half = (64 - (self.n_rows - 1).leading_zeros()).div_ceil(2).max(1);
         let low_bits = (1_u64 << half) - 1;
@@ -50,7 +50,7 @@ impl RowOrder {
     }
 }
 
-/// The finaliser of SplitMix64: a bijection of 64 bits that mixes well.
+/// The finalizer of SplitMix64, a bijection of 64 bits.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -74,7 +74,7 @@ mod tests {
         }
 
         #[test]
-        fn steps_are_windows_of_one_sequence(seed in any::<u64>(), n_rows in 1..90_usize, batch in 1..20_usize) {
+        fn steps_are_consecutive_parts_of_one_sequence(seed in any::<u64>(), n_rows in 1..90_usize, batch in 1..20_usize) {
             let order = RowOrder::new(seed, n_rows);
             let stepped: Vec<usize> = (0..9).flat_map(|step| order.step(step, batch)).collect();
             prop_assert_eq!(stepped, (0..9 * batch as u64).map(|index| order.row(index)).collect::<Vec<_>>());
@@ -87,7 +87,7 @@ mod tests {
             |seed, epoch: u64| (0..100).map(|i| RowOrder::new(seed, 100).row(epoch * 100 + i)).collect::<Vec<_>>();
         assert_ne!(epoch(1, 0), epoch(1, 1));
         assert_ne!(epoch(1, 0), epoch(2, 0));
-        // Not merely a rotation or the identity: few rows stay where they were.
+        // Not the identity: few rows keep their place.
         assert!(epoch(1, 0).iter().enumerate().filter(|(i, row)| i == *row).count() < 10);
     }
 }

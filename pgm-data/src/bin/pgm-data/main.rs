@@ -7,12 +7,11 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pgm_data::prepare::Progress;
 use pgm_data::{
-    DataFolder, Detokenizer, Mode, Prepare, SpecialNames, Split, TextInputs, TextTokenizer, Validation, prepare,
+    DataError, DataFolder, Detokenizer, Mode, Prepare, Progress, SpecialNames, Split, TextInputs, TextTokenizer,
+    Validation, prepare,
 };
 
 /// Turns text into the token rows that pgm-train reads.
@@ -25,17 +24,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tokenises text files, JSONL or Parquet into a data folder
+    /// Tokenize text files, JSONL or Parquet into a data folder
     Prepare(PrepareArgs),
-    /// Shows the counts of a data folder and some of its rows as text
+    /// Show the counts of a data folder and some of its rows as text
     Inspect(InspectArgs),
-    /// Trains a byte-level BPE tokenizer
+    /// Train a byte-level BPE tokenizer
     TrainTokenizer(TrainTokenizerArgs),
 }
 
 #[derive(Args)]
 struct InputArgs {
-    /// Files, folders or glob patterns; *.jsonl and *.parquet by their ending, all else is plain text
+    /// Files, folders or glob patterns: *.jsonl, *.ndjson, *.parquet, and any other file as plain text
     #[arg(long, required = true, num_args = 1..)]
     input: Vec<String>,
     /// The text field of JSONL lines
@@ -44,18 +43,18 @@ struct InputArgs {
     /// The text column of Parquet files
     #[arg(long, default_value = "text")]
     column: String,
-    /// Undo the spacing of a corpus: lm1b, wikitext, ptb, lambada, ag-news or papers
+    /// Restore the spacing of a corpus: lm1b, wikitext, ptb, lambada, ag-news or papers
     #[arg(long, value_name = "CORPUS")]
     detokenize: Option<Detokenizer>,
 }
 
 impl InputArgs {
-    fn resolve(&self) -> Result<TextInputs, pgm_data::DataError> {
-        self.others(&self.input)
+    fn resolve(&self) -> Result<TextInputs, DataError> {
+        self.resolve_patterns(&self.input)
     }
 
-    /// Other files of the same kind.
-    fn others(&self, patterns: &[String]) -> Result<TextInputs, pgm_data::DataError> {
+    /// Other files with the same field, column and detokenizer.
+    fn resolve_patterns(&self, patterns: &[String]) -> Result<TextInputs, DataError> {
         Ok(TextInputs::resolve(patterns, &self.field, &self.column)?.detokenized(self.detokenize))
     }
 }
@@ -64,41 +63,41 @@ impl InputArgs {
 struct PrepareArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// "bytes", or a Hugging Face tokenizer.json
+    /// "bytes", or the path of a Hugging Face tokenizer.json
     #[arg(long)]
     tokenizer: String,
-    /// Tokens of a row, BOS included
+    /// Tokens per row, BOS included
     #[arg(long)]
     length: usize,
-    /// The folder to make
+    /// The folder to create; it must not exist
     #[arg(long)]
     out: PathBuf,
-    /// The last part of the text, by bytes, that is held out [default: 0.05]
+    /// Hold out this fraction of the text, counted in bytes from the end [default: 0.05]
     #[arg(long, group = "validation")]
     val_fraction: Option<f64>,
-    /// Hold out so many of the last documents instead
+    /// Hold out this many of the last documents instead
     #[arg(long, group = "validation")]
     val_documents: Option<u64>,
-    /// Hold out other inputs instead
+    /// Use other inputs for validation instead
     #[arg(long, group = "validation", num_args = 1..)]
     val: Option<Vec<String>>,
     /// How documents become rows
     #[arg(long, value_enum, default_value = "pack")]
     mode: ModeArg,
-    /// End every packed row with EOS, as the public code does
+    /// End every packed row with EOS, as in the public code
     #[arg(long)]
     row_eos: bool,
-    /// Names of special tokens, as bos=[CLS],eos=[SEP],pad=[PAD],mask=[MASK]; what is not named is looked up in
-    /// tokenizer_config.json and among the usual names, and a vocabulary without a mask gets one more token
+    /// Names of special tokens, for example bos=[CLS],eos=[SEP],pad=[PAD],mask=[MASK]. Others are looked up in
+    /// tokenizer_config.json and by the usual names. A vocabulary without a mask gets one more token
     #[arg(long, value_name = "ROLE=NAME,...")]
     special_tokens: Option<SpecialNames>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ModeArg {
-    /// Documents joined with EOS and cut to length
+    /// Documents concatenated with EOS between them, cut into rows
     Pack,
-    /// One document a row, cut or filled
+    /// One document per row, truncated or padded
     Pad,
 }
 
@@ -106,7 +105,7 @@ enum ModeArg {
 struct InspectArgs {
     /// The data folder
     folder: PathBuf,
-    /// Rows to show of each split
+    /// Rows to show from each split
     #[arg(long, default_value_t = 2)]
     rows: usize,
 }
@@ -115,7 +114,7 @@ struct InspectArgs {
 struct TrainTokenizerArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Tokens of the vocabulary, special tokens included
+    /// Size of the vocabulary, special tokens included
     #[arg(long)]
     vocab_size: usize,
     /// The tokenizer.json to write
@@ -141,12 +140,12 @@ fn main() -> ExitCode {
 fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     let inputs = args.input.resolve()?;
     let tokenizer = match (args.tokenizer.as_str(), &args.special_tokens) {
-        ("bytes", Some(_)) => anyhow::bail!("--special-tokens has no use with --tokenizer bytes; leave it out"),
+        ("bytes", Some(_)) => anyhow::bail!("--special-tokens has no effect with --tokenizer bytes; remove it"),
         ("bytes", None) => TextTokenizer::bytes(),
         (path, names) => TextTokenizer::from_file(Path::new(path), &names.clone().unwrap_or_default())?,
     };
     let validation = match (&args.val, args.val_documents) {
-        (Some(patterns), _) => Validation::TextInputs(args.input.others(patterns)?),
+        (Some(patterns), _) => Validation::TextInputs(args.input.resolve_patterns(patterns)?),
         (None, Some(n_documents)) => Validation::Documents(n_documents),
         (None, None) => Validation::Fraction(args.val_fraction.unwrap_or(0.05)),
     };
@@ -154,7 +153,7 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
         ModeArg::Pack => Mode::Pack,
         ModeArg::Pad => Mode::Pad,
     };
-    let what = Prepare {
+    let options = Prepare {
         inputs: &inputs,
         validation: &validation,
         tokenizer: &tokenizer,
@@ -163,9 +162,9 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
         row_eos: args.row_eos,
         out: &args.out,
     };
-    let mut report = PrepareReport::new();
-    let manifest = prepare(&what, &mut |progress| report.update(progress))?;
-    report.finish();
+    let mut display = ProgressDisplay::new();
+    let manifest = prepare(&options, &mut |progress| display.update(progress))?;
+    display.finish();
     let mut out = std::io::stdout().lock();
     for (name, split) in [("training", &manifest.train), ("validation", &manifest.validation)] {
         writeln!(
@@ -180,17 +179,17 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<()> {
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// A bar on a terminal, otherwise a plain line every few seconds.
-struct PrepareReport {
+/// A bar on a terminal, a plain line every few seconds elsewhere.
+struct ProgressDisplay {
     bar: ProgressBar,
     plain: bool,
     start: Instant,
     last: Instant,
 }
 
-impl PrepareReport {
+impl ProgressDisplay {
     fn new() -> Self {
-        // Without a handler Ctrl-C still ends the program; the folder beside the target then stays behind.
+        // Without a handler Ctrl-C still ends the program, but the temporary folder remains.
         let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
         let plain = !std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -202,19 +201,22 @@ impl PrepareReport {
     }
 
     fn update(&mut self, progress: Progress) -> ControlFlow<()> {
-        if progress.total == 0 {
-            return if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        if progress.total > 0 {
+            self.show(progress);
         }
+        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn show(&mut self, progress: Progress) {
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
         if self.plain && self.last.elapsed() > Duration::from_secs(5) {
             self.last = Instant::now();
             let rate = progress.done as f64 / self.start.elapsed().as_secs_f64();
             let left = (progress.total.saturating_sub(progress.done)) as f64 / rate;
-            let percent = 100.0 * progress.done as f64 / progress.total.max(1) as f64;
+            let percent = 100.0 * progress.done as f64 / progress.total as f64;
             let _ = writeln!(std::io::stderr(), "{percent:.0} %  {:.1} MB/s  {left:.0} s left", rate / 1e6);
         }
-        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn finish(&self) {
@@ -246,11 +248,7 @@ fn run_train_tokenizer(args: &TrainTokenizerArgs) -> anyhow::Result<()> {
     bar.enable_steady_tick(Duration::from_millis(200));
     let tokenizer = TextTokenizer::train(&inputs, args.vocab_size, &|n_bytes| bar.set_position(n_bytes))?;
     bar.finish_and_clear();
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refused = || format!("cannot write {}", args.out.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(refused)?;
-    file.write_all(tokenizer.json()).with_context(refused)?;
-    file.persist(&args.out).with_context(refused)?;
+    tokenizer.save(&args.out)?;
     writeln!(std::io::stdout(), "{} tokens in {}", tokenizer.vocab_size(), args.out.display())?;
     Ok(())
 }

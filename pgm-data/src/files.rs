@@ -1,0 +1,119 @@
+//! Durable writes. A crash or a power loss leaves the old content or the new content, never a part of it.
+//!
+//! The order is always the same: write under a temporary name, sync through the handle that wrote (Windows refuses to
+//! sync a read-only handle), rename, sync the folder that holds the name.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::error::DataError;
+
+/// Writes `bytes` to a temporary file beside `path` and renames it to `path`.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    let write = || {
+        let folder = parent_of(path);
+        let mut file = temporary_file_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
+    };
+    write().map_err(DataError::io("write", path))
+}
+
+/// An empty folder beside `path`, removed on drop unless [`publish_folder`] renames it to `path`.
+pub(crate) fn folder_beside(path: &Path) -> Result<TempDir, DataError> {
+    let parent = parent_of(path);
+    let create = || {
+        std::fs::create_dir_all(parent)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".preparing-");
+        #[cfg(unix)]
+        builder.permissions(ordinary_permissions(0o777));
+        builder.tempdir_in(parent)
+    };
+    create().map_err(DataError::io("write", parent))
+}
+
+/// Renames a folder whose files are written and synced to `path`.
+pub(crate) fn publish_folder(folder: TempDir, path: &Path) -> Result<(), DataError> {
+    let publish = || {
+        sync_folder(folder.path())?;
+        std::fs::rename(folder.path(), path)?;
+        sync_folder(parent_of(path))
+    };
+    publish().map_err(DataError::io("write", path))?;
+    // The temporary name no longer exists; `keep` stops the drop from removing it.
+    let _ = folder.keep();
+    Ok(())
+}
+
+fn temporary_file_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    #[cfg(unix)]
+    builder.permissions(ordinary_permissions(0o666));
+    builder.tempfile_in(folder)
+}
+
+// Temporary files are private by default. These modes are limited by the umask, as for any other file.
+#[cfg(unix)]
+fn ordinary_permissions(mode: u32) -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(mode)
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Syncs the names in a folder. Only Unix has such a call: Windows cannot open a folder as a file.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_stays_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.json");
+        for content in ["old and long", "new"] {
+            write_file(&path, content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let message = write_file(&folder.path().join("missing/file.json"), b"x").unwrap_err().to_string();
+        assert!(message.contains("missing") && message.contains("write"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn written_files_have_the_permissions_of_ordinary_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (written, ordinary) = (folder.path().join("written"), folder.path().join("ordinary"));
+        write_file(&written, b"x").unwrap();
+        std::fs::write(&ordinary, "x").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&written), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_folder_appears_under_its_name_or_not_at_all() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        drop(folder_beside(&path).unwrap());
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+        let folder = folder_beside(&path).unwrap();
+        write_file(&folder.path().join("file"), b"x").unwrap();
+        publish_folder(folder, &path).unwrap();
+        assert_eq!(std::fs::read(path.join("file")).unwrap(), b"x");
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,68 @@
+//! The settings of [`prepare`](crate::prepare()).
+
+use std::path::Path;
+
+use crate::error::DataError;
+use crate::manifest::Mode;
+use crate::source::TextInputs;
+use crate::tokenizer::TextTokenizer;
+
+/// Where the validation rows come from.
+#[derive(Clone, Debug)]
+pub enum Validation {
+    /// This fraction of the text, counted in bytes from the end. Plain text is cut anywhere, a JSONL or Parquet
+    /// document stays whole.
+    Fraction(f64),
+    /// This many of the last documents.
+    Documents(u64),
+    /// Other inputs.
+    TextInputs(TextInputs),
+}
+
+/// The settings of [`prepare`](crate::prepare()).
+#[derive(Debug)]
+pub struct Prepare<'a> {
+    /// The text. Validation rows come from it too, except with [`Validation::TextInputs`].
+    pub inputs: &'a TextInputs,
+    /// Where the validation rows come from.
+    pub validation: &'a Validation,
+    /// The tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// Tokens per row.
+    pub length: usize,
+    /// How documents become rows.
+    pub mode: Mode,
+    /// Whether each packed row ends with EOS, as in the public code.
+    pub row_eos: bool,
+    /// The folder to create. It must not exist.
+    pub out: &'a Path,
+}
+
+impl Prepare<'_> {
+    pub(super) fn validate(&self) -> Result<(), DataError> {
+        let least = if self.row_eos || self.mode == Mode::Pad { 3 } else { 2 };
+        if self.length < least {
+            let message = format!("--length {} is too short: a row needs at least {least} tokens", self.length);
+            return Err(DataError::Option(message));
+        }
+        match self.validation {
+            Validation::Fraction(fraction) if !(*fraction > 0.0 && *fraction < 1.0) => {
+                Err(DataError::Option(format!("--val-fraction {fraction} must lie between 0 and 1")))
+            }
+            Validation::TextInputs(inputs) if inputs.detokenizer() != self.inputs.detokenizer() => {
+                Err(DataError::Option("training and validation inputs must have the same detokenizer".to_string()))
+            }
+            _ if self.out.exists() => Err(DataError::Exists { path: self.out.to_path_buf() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Progress in bytes of text, before any detokenizer.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Bytes tokenized so far.
+    pub done: u64,
+    /// Bytes in all inputs. It is 0 while they are being counted.
+    pub total: u64,
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::import::torch::TorchError;
+use crate::import::torch_file::TorchError;
 
 /// Errors of this crate. Each message names what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]

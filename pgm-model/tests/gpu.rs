@@ -10,10 +10,9 @@ mod common;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::autoregressive::Cache;
 use pgm_model::loss::{EPS, partition_weights};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
+    AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
 };
 
 // The device, and how much rougher than float32 its products are: tf32 on CUDA.

@@ -5,9 +5,8 @@ mod common;
 
 use burn::tensor::Device;
 use common::Golden;
-use pgm_model::import::pickle::{MAX_WORK, Pickle, Value};
-use pgm_model::import::torch::TorchFile;
-use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
+use pgm_model::import::torch_file::{MAX_WORK, Pickle, TorchFile, Value};
+use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
 use pgm_model::{ModelConfig, ModelError, Network, Projection, WeightDtype, model_folder};
 use safetensors::SafeTensors;
 
@@ -124,11 +123,11 @@ fn refusal(bytes: &[u8]) -> String {
     refusal_of(bytes, None)
 }
 
-fn refusal_of(bytes: &[u8], weights: Option<Weights>) -> String {
+fn refusal_of(bytes: &[u8], weights: Option<CheckpointWeights>) -> String {
     let import = || -> Result<(), ModelError> {
-        let checkpoint = Checkpoint::parse(bytes, "here.ckpt")?;
-        let choices = Choices { n_heads: Some(1), length: Some(8), ..Choices::default() };
-        let (config, _) = checkpoint.resolve(&choices, &SpecialIds::default())?;
+        let checkpoint = PublishedCheckpoint::parse(bytes, "here.ckpt")?;
+        let overrides = ImportOverrides { n_heads: Some(1), length: Some(8), ..ImportOverrides::default() };
+        let (config, _) = checkpoint.resolve(&overrides, &SpecialIds::default())?;
         let weights = weights.unwrap_or(checkpoint.default_weights());
         checkpoint.network(weights, &config, &Device::flex())?;
         Ok(())
@@ -161,8 +160,8 @@ fn a_damaged_byte_never_panics() {
             damaged[0].1[at] ^= flip;
             // Damage inside a number or an unused name goes unnoticed, which is no concern of a pickle reader.
             let bytes = pack(&damaged);
-            if let Ok(checkpoint) = Checkpoint::parse(&bytes, "here") {
-                let _ = checkpoint.resolve(&Choices::default(), &SpecialIds::default());
+            if let Ok(checkpoint) = PublishedCheckpoint::parse(&bytes, "here") {
+                let _ = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default());
             }
         }
     }
@@ -274,15 +273,15 @@ fn wrong_shapes_missing_tensors_and_averages_are_named() {
     // [96, 32] -> [32, 96] and [48, 32], in the state dict only.
     for (shape, found) in [(b"K\x20K\x60\x86", "[32, 96]"), (b"K\x30K\x20\x86", "[48, 32]")] {
         let file = edited(b"K\x60K\x20\x86", shape);
-        let sentence = refusal_of(&file, Some(Weights::Raw));
+        let sentence = refusal_of(&file, Some(CheckpointWeights::Raw));
         assert!(sentence.contains("tensor encoder.blocks.0.attn_qkv.weight has shape"), "{sentence}");
         assert!(sentence.contains(found) && sentence.contains("[96, 32]"), "{sentence}");
-        let sentence = refusal_of(&file, Some(Weights::Ema));
+        let sentence = refusal_of(&file, Some(CheckpointWeights::Ema));
         assert!(sentence.contains("ema.shadow_params[6]") && sentence.contains(found), "{sentence}");
     }
 
     let lost = edited(b"blocks.1.attn_out.weight", b"blocks.1.attn_lot.weight");
-    let sentence = refusal_of(&lost, Some(Weights::Raw));
+    let sentence = refusal_of(&lost, Some(CheckpointWeights::Raw));
     assert!(sentence.contains("lacks 1 of") && sentence.contains("encoder.blocks.1.attn_out.weight"), "{sentence}");
 
     let sentence = refusal(&edited(b"vocab_embed.embedding", b"vocab_embed.embeddinx"));
@@ -326,9 +325,10 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
     let entries = unpack(&lightning());
     let (small, large) = (pack_as(&entries, false), pack_as(&entries, true));
     let weights = |bytes: &[u8]| {
-        let checkpoint = Checkpoint::parse(bytes, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
-        model_folder::to_safetensors(&checkpoint.network(Weights::Ema, &config, &Device::flex()).unwrap()).unwrap()
+        let checkpoint = PublishedCheckpoint::parse(bytes, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
+        model_folder::to_safetensors(&checkpoint.network(CheckpointWeights::Ema, &config, &Device::flex()).unwrap())
+            .unwrap()
     };
     assert_eq!(weights(&small), weights(&large));
     for length in (0..large.len()).step_by(large.len() / 41).chain(large.len() - 30..large.len()) {
@@ -339,7 +339,7 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
 #[test]
 fn what_the_file_says_beside_its_weights_is_read() {
     let bytes = lightning();
-    let checkpoint = Checkpoint::parse(&bytes, "here").unwrap();
+    let checkpoint = PublishedCheckpoint::parse(&bytes, "here").unwrap();
     let folder = Golden::open_ours("lightning").folder;
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     let expected = std::fs::read(folder.join("tokenizer.json")).unwrap();
@@ -348,9 +348,9 @@ fn what_the_file_says_beside_its_weights_is_read() {
     assert_eq!(checkpoint.special_names().mask, None);
     assert_eq!(checkpoint.sampling(), (Some(8), Some(1.0)));
 
-    let choices = Choices { n_heads: Some(8), ..Choices::default() };
+    let overrides = ImportOverrides { n_heads: Some(8), ..ImportOverrides::default() };
     let special = SpecialIds { bos: Some(0), eos: Some(0), ..SpecialIds::default() };
-    let (config, taken) = checkpoint.resolve(&choices, &special).unwrap();
+    let (config, taken) = checkpoint.resolve(&overrides, &special).unwrap();
     assert_eq!((config.backbone().n_heads, config.backbone().length, config.backbone().bos_index), (8, 32, 0));
     let source = |key: &str| taken.iter().find(|taken| taken.key == key).unwrap().source.clone();
     assert_eq!(source("n_heads"), "the command line");
@@ -367,13 +367,19 @@ fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
         let device = Device::flex();
         let network = golden.network(&device);
         let exported = model_folder::to_published(&network, &golden.config, WeightDtype::F32).unwrap();
-        let checkpoint = Checkpoint::parse(&exported, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+        let checkpoint = PublishedCheckpoint::parse(&exported, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
-        let imported = checkpoint.network(Weights::Raw, &config, &device).unwrap();
+        let imported = checkpoint.network(CheckpointWeights::Raw, &config, &device).unwrap();
         let bits = |network: &Network| model_folder::to_safetensors(network).unwrap();
         assert_eq!(bits(&imported), bits(&network));
-        assert!(checkpoint.network(Weights::Ema, &config, &device).unwrap_err().to_string().contains("--weights raw"));
+        assert!(
+            checkpoint
+                .network(CheckpointWeights::Ema, &config, &device)
+                .unwrap_err()
+                .to_string()
+                .contains("--weights raw")
+        );
 
         // Published names, all of them, with the rotary frequencies that `load_state_dict` asks for.
         let published = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
@@ -410,8 +416,8 @@ fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
         file.resize(8 + padded, b' ');
         file.extend_from_slice(&exported[8 + header_length..]);
         assert_eq!(file[..2], beginning);
-        let checkpoint = Checkpoint::parse(&file, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+        let checkpoint = PublishedCheckpoint::parse(&file, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
     }
 }
@@ -420,16 +426,16 @@ fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
 fn sizes_come_from_the_tensors_and_the_rest_from_defaults() {
     let golden = Golden::open_ours("text_learn_mlp4");
     let bytes = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
-    let checkpoint = Checkpoint::parse(&bytes, "here").unwrap();
-    let resolve = |choices: &Choices| checkpoint.resolve(choices, &SpecialIds::default());
-    let error = resolve(&Choices::default()).unwrap_err().to_string();
+    let checkpoint = PublishedCheckpoint::parse(&bytes, "here").unwrap();
+    let resolve = |overrides: &ImportOverrides| checkpoint.resolve(overrides, &SpecialIds::default());
+    let error = resolve(&ImportOverrides::default()).unwrap_err().to_string();
     assert!(error.contains("n_heads") && error.contains("--heads"), "{error}");
-    let heads = Choices { n_heads: Some(4), ..Choices::default() };
+    let heads = ImportOverrides { n_heads: Some(4), ..ImportOverrides::default() };
     assert!(resolve(&heads).unwrap_err().to_string().contains("--length"));
-    let (config, _) = resolve(&Choices { length: Some(24), ..heads }).unwrap();
+    let (config, _) = resolve(&ImportOverrides { length: Some(24), ..heads }).unwrap();
     let ModelConfig::Partition(config) = config else { panic!("it is a partition model") };
     assert_eq!(config.projection, Projection::Mlp4);
     assert_eq!((config.backbone.dropout, config.queries), (0.1, pgm_model::Queries::LearnFreqs));
-    let error = resolve(&Choices { n_heads: Some(usize::MAX), length: Some(24), ..Choices::default() });
+    let error = resolve(&ImportOverrides { n_heads: Some(usize::MAX), length: Some(24), ..ImportOverrides::default() });
     assert!(error.unwrap_err().to_string().contains("--heads"));
 }

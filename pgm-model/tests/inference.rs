@@ -20,9 +20,7 @@ fn logits(network: &Network) -> Vec<f32> {
             model.forward_clean(&clean, &Positions::new(&[vec![1, 8], vec![0, 3]], &device))
         }
         Network::Masked(model) => model.forward_at(tokens, &Positions::new(&[vec![1, 8], vec![0, 3]], &device)),
-        Network::Autoregressive(model) => {
-            model.forward_cached(tokens, &mut pgm_model::autoregressive::Cache::default())
-        }
+        Network::Autoregressive(model) => model.forward_cached(tokens, &mut pgm_model::Cache::default()),
     };
     logits.try_into_vec_as::<f32>().unwrap()
 }

@@ -389,8 +389,8 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::plan::Positions;
     use crate::rotary::AngleTables;
+    use crate::sequence::Positions;
 
     const HEADS: usize = 3;
 

@@ -1,11 +1,13 @@
-//! The stack machine of a pickle. What it makes and why it makes no more is told in `pickle.rs`.
+//! The stack machine that runs a pickle; see `pickle.rs` for what it does not do.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::pickle::{MAX_WORK, Node, Object, PickleError, Value};
+use super::literals::{self, long, unescape};
+use super::plain_data::{self, Constructor};
+use super::value::{MAX_WORK, Node, Object, PickleError, Value};
 
-/// The machine: a program, a stack with marks, a memo, and the arena of values that it fills.
+/// The machine: its program, a stack with marks, a memo, and the arena of values.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -16,14 +18,6 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u64, Node>,
 }
 
-/// Makers of plain data.
-enum Constructor {
-    Dict,
-    DefaultDict,
-    Set,
-    Encode,
-}
-
 type Step<T = ()> = Result<T, PickleError>;
 
 impl<'a> Machine<'a> {
@@ -32,7 +26,7 @@ impl<'a> Machine<'a> {
         Self { bytes, at: 0, work: 0, nodes, stack, marks, memo: HashMap::new() }
     }
 
-    /// Runs the program to its `STOP`: the arena and the value on top of the stack.
+    /// Runs the program to its `STOP` and returns the arena and the top of the stack.
     pub(super) fn run(mut self) -> Step<(Vec<Value<'a>>, Node)> {
         loop {
             self.spend(1)?;
@@ -251,7 +245,7 @@ impl<'a> Machine<'a> {
                 let (Some(module), Some(name)) = (text(names[0]), text(names[1])) else {
                     return self.fail("names a class by something that is no string");
                 };
-                // An owned name that is named again and again would be copied again and again.
+                // A name is copied each time, which must not be free.
                 self.spend((module.len() + name.len()) / 64)?;
                 self.push(Value::Global { module, name })?;
             }
@@ -337,13 +331,7 @@ impl<'a> Machine<'a> {
     }
 
     fn decimal(&self, digits: &[u8]) -> Step<Value<'a>> {
-        let digits = digits.trim_ascii();
-        let (sign, magnitude) = digits.split_at(usize::from(digits.starts_with(b"-")));
-        if magnitude.is_empty() || !magnitude.iter().all(u8::is_ascii_digit) {
-            return self.fail("holds an integer that is no number");
-        }
-        let parsed = std::str::from_utf8(magnitude).ok().and_then(|text| text.parse::<i64>().ok());
-        Ok(parsed.map_or(Value::BigInt, |value| Value::Int(if sign.is_empty() { value } else { -value })))
+        literals::decimal(digits).map_or_else(|| self.fail("holds an integer that is no number"), Ok)
     }
 
     fn text(&mut self, length: u64) -> Step {
@@ -362,7 +350,7 @@ impl<'a> Machine<'a> {
         Ok(Value::Global { module, name })
     }
 
-    // The stack. A mark's items cannot be popped singly.
+    // The stack. Values below the last mark cannot be popped.
 
     fn add(&mut self, value: Value<'a>) -> Step<Node> {
         // At most two values an instruction and MAX_WORK instructions: the index fits.
@@ -464,55 +452,13 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    /// The data that a constructor of plain data would make, with arguments of the form in which Python pickles them.
+    // The data that a constructor of plain data would make.
     fn plain_data(&mut self, callable: Node, args: Node) -> Step<Option<Value<'a>>> {
-        // What is copied or walked is counted before, also where it turns out to be no plain data.
-        let walked = match self.first_argument(args) {
-            Some(Value::List(elements)) => elements.len(),
-            Some(Value::Str(text)) => text.len() / 64,
-            _ => 0,
-        };
         let Value::Global { module, name } = &self.nodes[callable.0 as usize] else { return Ok(None) };
-        let constructor = match (module.as_ref(), name.as_ref()) {
-            ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => Constructor::Dict,
-            ("collections", "defaultdict") => Constructor::DefaultDict,
-            ("builtins" | "__builtin__", "set" | "frozenset") => Constructor::Set,
-            ("_codecs", "encode") => Constructor::Encode,
-            _ => return Ok(None),
-        };
-        self.spend(walked)?;
-        Ok(self.constructed(constructor, args))
-    }
-
-    fn first_argument(&self, args: Node) -> Option<&Value<'a>> {
-        match &self.nodes[args.0 as usize] {
-            Value::Tuple(args) => args.first().map(|node| &self.nodes[node.0 as usize]),
-            _ => None,
-        }
-    }
-
-    fn constructed(&self, constructor: Constructor, args: Node) -> Option<Value<'a>> {
-        let Value::Tuple(args) = &self.nodes[args.0 as usize] else { return None };
-        let values: Vec<&Value> = args.iter().take(3).map(|node| &self.nodes[node.0 as usize]).collect();
-        Some(match (constructor, values.as_slice()) {
-            (Constructor::Dict, []) | (Constructor::DefaultDict, [] | [_]) => Value::Dict(Vec::new()),
-            (Constructor::Dict, [Value::List(pairs)]) => {
-                let pair = |node: &Node| match &self.nodes[node.0 as usize] {
-                    Value::List(pair) | Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
-                    _ => None,
-                };
-                Value::Dict(pairs.iter().map(pair).collect::<Option<_>>()?)
-            }
-            (Constructor::Set, [Value::List(elements)]) => Value::Set(elements.clone()),
-            // Protocol 2 has no bytes: Python writes them as a string of their Latin-1 characters.
-            (Constructor::Encode, [Value::Str(text), Value::Str(codec)])
-                if matches!(codec.as_ref(), "latin1" | "latin-1") =>
-            {
-                let bytes = text.chars().map(|letter| u8::try_from(letter).ok()).collect::<Option<_>>()?;
-                Value::Bytes(Cow::Owned(bytes))
-            }
-            _ => return None,
-        })
+        let Some(constructor) = Constructor::of(module, name) else { return Ok(None) };
+        // The cost is counted before, also where the arguments turn out to be of another form.
+        self.spend(plain_data::cost(&self.nodes, args))?;
+        Ok(constructor.call(&self.nodes, args))
     }
 
     fn build(&mut self) -> Step {
@@ -520,66 +466,10 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         match &mut self.nodes[target.0 as usize] {
             Value::Object(object) => object.state = Some(state),
-            // Attributes of a dictionary, such as a state dict's `_metadata`: nothing that we read.
+            // Attributes of a dictionary, such as a state dict's `_metadata`, are not needed.
             Value::Dict(_) | Value::Set(_) => {}
             _ => return self.fail("sets the state of something that has none; the file is damaged"),
         }
         Ok(())
     }
-}
-
-/// An integer in two's complement, least byte first.
-fn long<'a>(digits: &[u8]) -> Value<'a> {
-    let Some(&last) = digits.last() else { return Value::Int(0) };
-    let fill = if last >= 0x80 { 0xff } else { 0 };
-    let mut bytes = [fill; 8];
-    let n_significant = digits.iter().rposition(|&digit| digit != fill).map_or(0, |index| index + 1);
-    if n_significant > 8 {
-        return Value::BigInt;
-    }
-    bytes[..n_significant].copy_from_slice(&digits[..n_significant]);
-    let value = i64::from_le_bytes(bytes);
-    // Eight significant bytes may have lost their sign to the ninth.
-    if (value < 0) == (fill == 0xff) { Value::Int(value) } else { Value::BigInt }
-}
-
-/// A text of protocol 0: ASCII with `\x`, `\u` and `\U` escapes and those of Python's `repr`.
-fn unescape(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
-    if !text.contains('\\') {
-        return text;
-    }
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text.as_ref();
-    while let Some(start) = rest.find('\\') {
-        plain.push_str(&rest[..start]);
-        let escape = &rest[start + 1..];
-        let n_digits = match escape.as_bytes().first() {
-            Some(b'x') => 2,
-            Some(b'u') => 4,
-            Some(b'U') => 8,
-            _ => 0,
-        };
-        let code = escape.get(1..1 + n_digits).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if let Some(letter) = code.and_then(char::from_u32).filter(|_| n_digits > 0) {
-            plain.push(letter);
-            rest = &escape[1 + n_digits..];
-            continue;
-        }
-        let simple = match escape.as_bytes().first() {
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(&quote @ (b'\\' | b'\'' | b'"')) => char::from(quote),
-            _ => {
-                plain.push('\\');
-                rest = escape;
-                continue;
-            }
-        };
-        plain.push(simple);
-        rest = &escape[1..];
-    }
-    plain.push_str(rest);
-    Cow::Owned(plain)
 }

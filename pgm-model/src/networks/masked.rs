@@ -1,18 +1,17 @@
-//! The masked baseline (MDLM's DiT, arXiv 2406.07524) from the same blocks.
-//!
-//! Shapes: B batch, L length, K positions asked for, H hidden, V vocabulary.
+//! The masked-diffusion baseline (MDLM, arXiv 2406.07524): encoder blocks with full attention.
+// B batch, L length, K positions to decode, H hidden, V vocabulary
 
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, assert_shape};
 
-use crate::block::EncoderBlock;
-use crate::conditioning::TimeEmbedding;
+use super::embedding::{embed, embedding};
+use crate::attention_plan::SelfAttentionPlan;
+use crate::condition::{Condition, TimeEmbedding};
 use crate::config::MaskedConfig;
-use crate::head::{Head, LossTarget};
-use crate::partition::{embed, embedding};
-use crate::plan::Positions;
+use crate::layers::{EncoderBlock, Head, LossTarget};
 use crate::rotary::{AngleTables, RotaryAngles};
+use crate::sequence::Positions;
 
 /// Predicts the tokens behind mask tokens, from the full sequence.
 #[derive(Module, Debug)]
@@ -38,10 +37,10 @@ impl MaskedTransformer {
         }
     }
 
-    /// The network for inference: what the condition does is folded into the weights, for the same logits to rounding.
-    /// It can neither be trained nor stored any more.
+    /// The network for inference, see [`PartitionTransformer::folded`](crate::PartitionTransformer::folded).
     pub fn folded(self) -> Self {
-        let Some(condition) = self.condition() else { return self };
+        let Some(time) = &self.time else { return self };
+        let condition = time.forward();
         Self {
             time: None,
             blocks: self.blocks.into_iter().map(|block| block.folded(&condition)).collect(),
@@ -50,9 +49,9 @@ impl MaskedTransformer {
         }
     }
 
-    // The condition of all rows, `[1, c]`; absent in a folded network.
-    fn condition(&self) -> Option<Tensor<2>> {
-        self.time.as_ref().map(TimeEmbedding::forward)
+    // `None` in a folded network.
+    fn condition(&self) -> Option<Condition> {
+        self.time.as_ref().map(|time| Condition::Constant(time.forward()))
     }
 
     /// Logits at every position.
@@ -61,19 +60,19 @@ impl MaskedTransformer {
     /// tokens with masks `[B, L] -> [B, L, V]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let condition = self.condition();
-        self.head.forward(self.encode(tokens, condition.as_ref()), condition.as_ref())
+        self.head.forward(self.run(tokens, condition.as_ref()), condition.as_ref())
     }
 
-    /// The weighted loss of [`forward`](Self::forward)'s logits, `[1]`.
+    /// The weighted loss of the logits of [`forward`](Self::forward).
     ///
     /// # Shapes
-    /// tokens with masks `[B, L]`
-    pub fn loss(&self, tokens: Tensor<2, Int>, goal: &LossTarget) -> Tensor<1> {
+    /// tokens with masks `[B, L] -> [1]`
+    pub fn loss(&self, tokens: Tensor<2, Int>, target: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
-        self.head.loss(self.encode(tokens, condition.as_ref()), condition.as_ref(), goal)
+        self.head.loss(self.run(tokens, condition.as_ref()), condition.as_ref(), target)
     }
 
-    /// Logits at some positions; the network runs over all of them, the head only over these.
+    /// Logits at some positions: the blocks run over the full sequence, the head over `positions` only.
     ///
     /// # Shapes
     /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, V]`
@@ -86,16 +85,15 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, H]`
     pub fn hidden_at(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
-        let condition = self.condition();
-        let encoded = self.encode(tokens, condition.as_ref());
-        let [n_rows, length, width] = encoded.dims();
+        let hidden = self.run(tokens, self.condition().as_ref()); // [B, L, H]
+        let [n_rows, length, width] = hidden.dims();
         let n_positions = positions.indices().dims()[1];
         assert_shape!(positions.indices(), [n_rows, n_positions]);
-        // Rows of all sequences in one list: row b, position i is entry b L + i.
-        let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &encoded.device()).mul_scalar(length as i32);
+        // In a list of the tokens of all rows, position i of row b is entry b L + i.
+        let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &hidden.device()).mul_scalar(length as i32);
         let index = positions.indices().clone() + row_start.unsqueeze_dim(1); // [B, K]
-        let chosen = encoded.reshape([n_rows * length, width]).select(0, index.reshape([n_rows * n_positions]));
-        chosen.reshape([n_rows, n_positions, width])
+        let selected = hidden.reshape([n_rows * length, width]).select(0, index.reshape([n_rows * n_positions]));
+        selected.reshape([n_rows, n_positions, width]) // [B, K, H]
     }
 
     /// The head alone.
@@ -106,10 +104,12 @@ impl MaskedTransformer {
         self.head.forward(hidden, self.condition().as_ref())
     }
 
-    fn encode(&self, tokens: Tensor<2, Int>, condition: Option<&Tensor<2>>) -> Tensor<3> {
+    // [B, L] -> [B, L, H]
+    fn run(&self, tokens: Tensor<2, Int>, condition: Option<&Condition>) -> Tensor<3> {
         let length = tokens.dims()[1];
         let angles = RotaryAngles::new(&self.rotary, &Positions::all(1, length, &tokens.device()));
+        let plan = SelfAttentionPlan { angles, visibility: None };
         let x = embed(&self.embedding, tokens); // [B, L, H]
-        self.blocks.iter().fold(x, |x, block| block.forward(x, condition, &angles, None))
+        self.blocks.iter().fold(x, |x, block| block.forward(x, condition, &plan))
     }
 }

@@ -1,20 +1,18 @@
 //! The Partition Transformer: encoder, GroupSwap, decoder, head.
-//!
-//! Shapes: B batch, L length, C clean tokens, K positions to decode, H hidden, V vocabulary.
+// B batch, L length, C clean tokens, K positions to decode, H hidden, V vocabulary
 
-use burn::module::{Initializer, Module};
-use burn::nn::{Embedding, EmbeddingConfig};
-use burn::tensor::{Device, FloatDType, Int, Tensor, assert_shape};
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{Device, Int, Tensor, assert_shape};
 
-use crate::attention::Visibility;
-use crate::block::{DecoderBlock, EncoderBlock};
-use crate::conditioning::TimeEmbedding;
-use crate::config::{BackboneConfig, PartitionConfig};
-use crate::group_swap::GroupSwap;
-use crate::head::{Head, LossTarget};
-use crate::ops::is_half;
-use crate::plan::{AttentionPlan, CleanKeys, CleanTokens, PackedRows, Partition, Positions};
-use crate::rotary::{AngleTables, RotaryAngles};
+use super::embedding::{embed, embedding};
+use super::encoded::Encoded;
+use crate::attention_plan::{AttentionPlan, CleanKeys, SelfAttentionPlan, partition_plans};
+use crate::condition::{Condition, TimeEmbedding};
+use crate::config::PartitionConfig;
+use crate::layers::{DecoderBlock, EncoderBlock, GroupSwap, Head, LossTarget};
+use crate::rotary::AngleTables;
+use crate::sequence::{CleanTokens, PackedRows, Partition, Positions};
 
 /// Predicts each group of a partitioned sequence from the other one.
 #[derive(Module, Debug)]
@@ -47,10 +45,11 @@ impl PartitionTransformer {
         }
     }
 
-    /// The network for inference: what the condition does is folded into the weights, for the same logits to rounding.
-    /// It can neither be trained nor stored any more.
+    /// The network for inference, with the constant condition folded into the weights. Its logits are the same to rounding.
+    /// It can no longer be trained or saved.
     pub fn folded(self) -> Self {
-        let Some(condition) = self.condition() else { return self };
+        let Some(time) = &self.time else { return self };
+        let condition = time.forward();
         Self {
             time: None,
             encoder: self.encoder.into_iter().map(|block| block.folded(&condition)).collect(),
@@ -60,25 +59,25 @@ impl PartitionTransformer {
         }
     }
 
-    // The condition of all rows, `[1, c]`; absent in a folded network.
-    fn condition(&self) -> Option<Tensor<2>> {
-        self.time.as_ref().map(TimeEmbedding::forward)
+    // `None` in a folded network.
+    fn condition(&self) -> Option<Condition> {
+        self.time.as_ref().map(|time| Condition::Constant(time.forward()))
     }
 
     /// Training: logits at every position, each predicted from the other group alone.
     ///
     /// # Shapes
-    /// tokens `[B, L]` and groups `[B, L] -> [B, L, V]`
+    /// tokens and groups `[B, L] -> [B, L, V]`
     pub fn forward_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
         let condition = self.condition();
         let hidden = self.run_partition(tokens, partition, condition.as_ref());
         self.head.forward(hidden, condition.as_ref())
     }
 
-    /// The weighted loss of [`forward_partition`](Self::forward_partition)'s logits, `[1]`.
+    /// The weighted loss of the logits of [`forward_partition`](Self::forward_partition).
     ///
     /// # Shapes
-    /// tokens and groups `[B, L]`
+    /// tokens and groups `[B, L] -> [1]`
     pub fn loss_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, target: &LossTarget) -> Tensor<1> {
         let condition = self.condition();
         let hidden = self.run_partition(tokens, partition, condition.as_ref());
@@ -88,12 +87,13 @@ impl PartitionTransformer {
     /// As [`forward_partition`](Self::forward_partition), before the head.
     ///
     /// # Shapes
-    /// tokens `[B, L]` and groups `[B, L] -> [B, L, H]`
+    /// tokens and groups `[B, L] -> [B, L, H]`
     pub fn hidden_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
         self.run_partition(tokens, partition, self.condition().as_ref())
     }
 
-    /// Sampling: logits at `positions` only, computed from the clean tokens only.
+    /// Sampling: logits at `positions` only, computed from the clean tokens only. It is [`encode`](Self::encode), then
+    /// [`decode`](Self::decode).
     ///
     /// # Shapes
     /// clean tokens `[B, C]`, positions `[B, K] -> [B, K, V]`
@@ -110,20 +110,29 @@ impl PartitionTransformer {
         self.head.forward(self.decode_hidden_packed(&encoded, rows), encoded.condition.as_ref())
     }
 
-    /// What decoding needs of the clean tokens.
+    /// Runs the encoder over the clean tokens.
+    ///
+    /// # Shapes
+    /// clean tokens `[B, C]`
     pub fn encode(&self, clean: &CleanTokens) -> Encoded {
         self.encode_keys(clean.tokens().clone(), CleanKeys::new(clean, &self.rotary))
     }
 
     /// As [`encode`](Self::encode) for packed rows.
+    ///
+    /// # Shapes
+    /// clean tokens `[1, C]`
     pub fn encode_packed(&self, rows: &PackedRows) -> Encoded {
         self.encode_keys(rows.tokens().clone(), CleanKeys::packed(rows, &self.rotary))
     }
 
-    /// Logits at `positions`, computed from encoded clean tokens; any number of calls may share one [`Encoded`].
+    /// Logits at `positions`, computed from encoded clean tokens. Any number of calls may share one [`Encoded`].
     ///
     /// # Shapes
     /// positions `[B, K] -> [B, K, V]`
+    ///
+    /// # Panics
+    /// When `encoded` has another number of rows, or is of packed rows.
     pub fn decode(&self, encoded: &Encoded, positions: &Positions) -> Tensor<3> {
         self.head.forward(self.decode_hidden(encoded, positions), encoded.condition.as_ref())
     }
@@ -132,14 +141,20 @@ impl PartitionTransformer {
     ///
     /// # Shapes
     /// positions `[B, K] -> [B, K, H]`
+    ///
+    /// # Panics
+    /// As [`decode`](Self::decode).
     pub fn decode_hidden(&self, encoded: &Encoded, positions: &Positions) -> Tensor<3> {
         self.run_decoder(encoded, &encoded.keys.plan(positions, &self.rotary))
     }
 
-    /// As [`decode_hidden`](Self::decode_hidden) for the packed rows that were encoded.
+    /// As [`decode_hidden`](Self::decode_hidden), at the positions to decode of packed rows.
     ///
     /// # Shapes
     /// positions `[1, K] -> [1, K, H]`
+    ///
+    /// # Panics
+    /// When `encoded` is not of `rows`.
     pub fn decode_hidden_packed(&self, encoded: &Encoded, rows: &PackedRows) -> Tensor<3> {
         self.run_decoder(encoded, &encoded.keys.packed_plan(rows, &self.rotary))
     }
@@ -154,10 +169,10 @@ impl PartitionTransformer {
 
     fn encode_keys(&self, tokens: Tensor<2, Int>, keys: CleanKeys) -> Encoded {
         let condition = self.condition();
-        let output = self.run_encoder(tokens, &keys.angles, keys.within().as_ref(), condition.as_ref());
+        let output = self.run_encoder(tokens, &keys.within(), condition.as_ref()); // [B, C, H]
         Encoded {
-            swap: self.swap.keys_values(&output),
-            blocks: self.decoder.iter().map(|block| block.keys_values(&output)).collect(),
+            swap: self.swap.keys_values(&output), // [B, C, 2 H]
+            blocks: self.decoder.iter().map(|block| block.keys_values(&output)).collect(), // [B, C, 2 H] each
             output,
             keys,
             condition,
@@ -165,15 +180,14 @@ impl PartitionTransformer {
     }
 
     // [B, L] -> [B, L, H]
-    fn run_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, condition: Option<&Tensor<2>>) -> Tensor<3> {
+    fn run_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, condition: Option<&Condition>) -> Tensor<3> {
         let [n_rows, length] = tokens.dims();
         assert_shape!(partition.groups(), [n_rows, length]);
-        let plan = AttentionPlan::partition(partition, &self.rotary);
-        let within = Visibility::within(partition.groups().clone());
-        let encoded = self.run_encoder(tokens, &plan.keys, Some(&within), condition);
-        let swapped = self.swap.forward(&encoded, self.swap.keys_values(&encoded), &plan, &self.sinusoids);
-        // One block's keys and values at a time: a training step never holds those of all.
-        let decode = |x, block: &DecoderBlock| block.forward(x, block.keys_values(&encoded), condition, &plan);
+        let (within, across) = partition_plans(partition, &self.rotary);
+        let encoded = self.run_encoder(tokens, &within, condition);
+        let swapped = self.swap.forward(&encoded, self.swap.keys_values(&encoded), &across, &self.sinusoids);
+        // Keys and values of one block at a time: a training step never holds those of all blocks.
+        let decode = |x, block: &DecoderBlock| block.forward(x, block.keys_values(&encoded), condition, &across);
         self.decoder.iter().fold(swapped, decode)
     }
 
@@ -181,12 +195,11 @@ impl PartitionTransformer {
     fn run_encoder(
         &self,
         tokens: Tensor<2, Int>,
-        angles: &RotaryAngles,
-        within: Option<&Visibility>,
-        condition: Option<&Tensor<2>>,
+        plan: &SelfAttentionPlan,
+        condition: Option<&Condition>,
     ) -> Tensor<3> {
-        let x = embed(&self.embedding, tokens);
-        self.encoder.iter().fold(x, |x, block| block.forward(x, condition, angles, within))
+        let x = embed(&self.embedding, tokens); // [B, C, H]
+        self.encoder.iter().fold(x, |x, block| block.forward(x, condition, plan))
     }
 
     // -> [B, K, H]
@@ -195,31 +208,4 @@ impl PartitionTransformer {
         let blocks = self.decoder.iter().zip(&encoded.blocks);
         blocks.fold(swapped, |x, (block, kv)| block.forward(x, kv.clone(), encoded.condition.as_ref(), plan))
     }
-}
-
-/// Clean tokens as the decoder sees them: the encoder output, and the keys and values that each layer makes of it.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    // [B, C, H]
-    output: Tensor<3>,
-    // Keys and values of the GroupSwap and of each decoder block, [B, C, 2 H] each.
-    swap: Tensor<3>,
-    blocks: Vec<Tensor<3>>,
-    keys: CleanKeys,
-    // Absent in a folded network, [1, c].
-    condition: Option<Tensor<2>>,
-}
-
-/// The vectors of tokens in float32, whatever the table holds: `[B, S] -> [B, S, H]`.
-pub(crate) fn embed(embedding: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> {
-    let vectors = embedding.forward(tokens);
-    if is_half(vectors.dtype()) { vectors.cast(FloatDType::F32) } else { vectors }
-}
-
-/// An embedding drawn from U(-1/sqrt(H), 1/sqrt(H)).
-pub(crate) fn embedding(config: &BackboneConfig, device: &Device) -> Embedding {
-    let bound = 1.0 / (config.hidden_size as f64).sqrt();
-    EmbeddingConfig::new(config.vocab_size, config.hidden_size)
-        .with_initializer(Initializer::Uniform { min: -bound, max: bound })
-        .init(device)
 }

@@ -1,179 +1,20 @@
-//! Reads the files of `torch.save`: a zip container with a pickle and one entry for each storage.
-//!
-//! The bytes stay where they are, usually in a mapped file; a tensor is a view into its storage's entry, which torch
-//! stores uncompressed. Everything that a file claims about a tensor (type, offset, shape, strides) is checked against
-//! the length that its storage really has before a byte is read or a buffer is made.
-//!
-//! This file knows neither Burn nor models, so that the fuzzer builds it alone.
+//! Opens the files of `torch.save` and finds tensors in them.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::pickle::{Node, Object, Pickle, PickleError, Value};
+use super::error::{TorchError, shortened, tensor_error};
+use super::pickle::Pickle;
+use super::tensor::{Element, StridedTensor};
+use super::value::{Node, Object, Value};
 use super::zip::{self, ZipError};
 
-/// The longest pickle that is read. A published checkpoint's has some hundred kilobytes; weights lie outside it.
+/// The largest pickle that is read, in bytes. A published checkpoint's has some hundred kilobytes; its weights lie outside it.
 pub const MAX_PICKLE: usize = 1 << 28;
 
-/// Dimensions of a tensor at most.
+/// The largest number of dimensions of a tensor.
 const MAX_RANK: usize = 8;
-/// How deep parameters may be wrapped.
+/// How many objects a parameter may be wrapped in.
 const MAX_WRAPPERS: usize = 4;
-
-/// A file of `torch.save` that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TorchError {
-    /// The container is damaged.
-    #[error("its zip container cannot be read ({problem}); it may be truncated, copy it again")]
-    Zip {
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The form that torch wrote before version 1.6.
-    #[error(
-        "it has the form that torch wrote before 1.6, which is not read; convert it in Python: torch.save(torch.load(old, map_location=\"cpu\"), new)"
-    )]
-    Legacy,
-    /// Neither form.
-    #[error("it is no file of torch.save: {problem}")]
-    NotTorch {
-        /// What is missing.
-        problem: &'static str,
-    },
-    /// The pickle is damaged or hostile.
-    #[error("{0}")]
-    Pickle(#[from] PickleError),
-    /// An entry is not stored as torch stores it.
-    #[error("entry {name} {problem}")]
-    Entry {
-        /// The entry.
-        name: String,
-        /// What is wrong, as the end of the sentence.
-        problem: String,
-    },
-    /// A tensor that cannot be what it claims.
-    #[error("{name} {problem}")]
-    Tensor {
-        /// The tensor, as far as its name is known.
-        name: String,
-        /// What is wrong, as the end of the sentence.
-        problem: String,
-    },
-}
-
-fn tensor_error<T>(problem: impl Into<String>) -> Result<T, TorchError> {
-    Err(TorchError::Tensor { name: "a tensor".to_string(), problem: problem.into() })
-}
-
-/// What the elements of a storage are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
-    /// 64-bit float.
-    F64,
-    /// 32-bit float.
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    BF16,
-    /// 64-bit integer.
-    I64,
-    /// 32-bit integer.
-    I32,
-    /// 16-bit integer.
-    I16,
-    /// 8-bit integer.
-    I8,
-    /// Unsigned byte.
-    U8,
-    /// Boolean.
-    Bool,
-}
-
-impl Element {
-    fn of_storage(class: &str) -> Option<Self> {
-        Some(match class {
-            "DoubleStorage" => Self::F64,
-            "FloatStorage" => Self::F32,
-            "HalfStorage" => Self::F16,
-            "BFloat16Storage" => Self::BF16,
-            "LongStorage" => Self::I64,
-            "IntStorage" => Self::I32,
-            "ShortStorage" => Self::I16,
-            "CharStorage" => Self::I8,
-            "ByteStorage" => Self::U8,
-            "BoolStorage" => Self::Bool,
-            _ => return None,
-        })
-    }
-
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-        }
-    }
-}
-
-/// A tensor: where its elements lie. The view has been checked: every element lies inside the storage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StridedTensor<'a> {
-    element: Element,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-    // The storage from the tensor's first element on.
-    bytes: &'a [u8],
-}
-
-impl<'a> StridedTensor<'a> {
-    /// What its elements are.
-    pub fn element(&self) -> Element {
-        self.element
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// Bytes of all elements together.
-    pub fn n_bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.element.size()
-    }
-
-    /// Its elements in row-major order, least byte first; borrowed where they lie so already.
-    pub fn to_bytes(&self) -> Cow<'a, [u8]> {
-        let n_bytes = self.n_bytes();
-        if n_bytes == 0 {
-            return Cow::Borrowed(&[]);
-        }
-        let mut expected = 1;
-        let in_order = self.shape.iter().zip(&self.strides).rev().all(|(&n, &stride)| {
-            let in_order = n == 1 || stride == expected;
-            expected *= n;
-            in_order
-        });
-        if in_order {
-            return Cow::Borrowed(&self.bytes[..n_bytes]);
-        }
-        let size = self.element.size();
-        let mut out = Vec::with_capacity(n_bytes);
-        let mut index = vec![0; self.shape.len()];
-        loop {
-            let at: usize = index.iter().zip(&self.strides).map(|(i, stride)| i * stride).sum();
-            out.extend_from_slice(&self.bytes[at * size..(at + 1) * size]);
-            // The next index, the last dimension fastest.
-            let Some(axis) = (0..index.len()).rev().find(|&axis| index[axis] + 1 < self.shape[axis]) else { break };
-            index[axis] += 1;
-            index[axis + 1..].fill(0);
-        }
-        Cow::Owned(out)
-    }
-}
 
 /// An opened file.
 #[derive(Clone, Debug)]
@@ -183,19 +24,19 @@ pub struct TorchFile<'a> {
 }
 
 impl<'a> TorchFile<'a> {
-    /// Whether `bytes` start like a file of `torch.save`, of either form.
-    pub fn looks_like_one(bytes: &[u8]) -> bool {
+    /// Whether `bytes` begin like a file of `torch.save` in either of its formats.
+    pub fn has_signature(bytes: &[u8]) -> bool {
         // A zip file, or a pickle of protocol 2 and up.
         bytes.starts_with(b"PK") || (bytes.len() > 1 && bytes[0] == 0x80 && (2..=5).contains(&bytes[1]))
     }
 
-    /// Opens a file that lies in memory or is mapped.
+    /// Opens a file in memory.
     ///
     /// # Errors
-    /// [`TorchError`] names what is truncated, damaged, of the old form, or no file of torch at all.
+    /// When the file is truncated, damaged, of torch's old format, or no file of torch.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TorchError> {
         if !bytes.starts_with(b"PK") {
-            return Err(match Self::looks_like_one(bytes) {
+            return Err(match Self::has_signature(bytes) {
                 true => TorchError::Legacy,
                 false => TorchError::NotTorch { problem: "it is no zip container" },
             });
@@ -207,7 +48,7 @@ impl<'a> TorchFile<'a> {
                 TorchError::Entry { name: shortened(&name), problem: problem.to_string() }
             }
         })?;
-        // The folder inside the container is named after the file that torch wrote.
+        // The folder in the container has the name of the file that torch wrote.
         let name = entries.keys().filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
         let Some(name) = name.min_by_key(|name| (name.len(), *name)) else {
             return Err(TorchError::NotTorch { problem: "the zip container has no data.pkl" });
@@ -229,7 +70,7 @@ impl<'a> TorchFile<'a> {
         Ok(Self { pickle, storages })
     }
 
-    /// The pickle, whose root is what was given to `torch.save`.
+    /// The pickle; its root is the argument of `torch.save`.
     pub fn pickle(&self) -> &Pickle<'a> {
         &self.pickle
     }
@@ -237,7 +78,7 @@ impl<'a> TorchFile<'a> {
     /// The tensor that a value describes; `None` when it describes something else.
     ///
     /// # Errors
-    /// [`TorchError::Tensor`] when it claims what its storage does not hold.
+    /// [`TorchError::Tensor`] when the tensor does not fit its storage.
     pub fn tensor(&self, node: Node) -> Result<Option<StridedTensor<'a>>, TorchError> {
         let mut node = node;
         for _ in 0..MAX_WRAPPERS {
@@ -274,7 +115,7 @@ impl<'a> TorchFile<'a> {
         }
         let available = bytes.len() / element.size();
         let count = shape.iter().try_fold(1_usize, |count, &n| count.checked_mul(n));
-        // The last element's place, 0 elements need none.
+        // The index of the last element.
         let last = shape
             .iter()
             .zip(&strides)
@@ -324,19 +165,10 @@ impl<'a> TorchFile<'a> {
         }
     }
 
-    /// The attribute of an inert object: an entry of the state that it would have been given.
+    /// An attribute of an inert object: an entry of the state that Python would have set.
     pub fn attribute(&self, node: Node, key: &str) -> Option<Node> {
         let Value::Object(object) = self.pickle.get(node) else { return None };
         let Object { state: Some(state), .. } = object.as_ref() else { return None };
         self.pickle.entry(*state, key)
     }
-}
-
-/// A name from a file, cut to what fits a sentence.
-pub(crate) fn shortened(name: &str) -> String {
-    let mut shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
-    if name.chars().nth(60).is_some() {
-        shown.push('…');
-    }
-    shown
 }

@@ -1,13 +1,17 @@
-//! Any of the networks behind one type, for code that trains, stores or samples them all.
+//! Any of the networks behind one type, for code that trains, saves or samples them all.
+// B batch, K positions, H hidden, V vocabulary
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::{AutoregressiveTransformer, MaskedTransformer, ModelConfig, PartitionTransformer};
+use super::autoregressive::AutoregressiveTransformer;
+use super::masked::MaskedTransformer;
+use super::partition::PartitionTransformer;
+use crate::config::ModelConfig;
 
-/// A Partition Transformer or one of its baselines.
+/// The Partition Transformer or one of its baselines.
 #[allow(clippy::large_enum_variant)] // one of them exists at a time, and a boxed variant is no Burn module
 #[derive(Module, Debug)]
 pub enum Network {
@@ -20,7 +24,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// A new network of that configuration, which should have been [validated](ModelConfig::validate).
+    /// A new network. The configuration should have been [validated](ModelConfig::validate).
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         match config {
             ModelConfig::Partition(config) => Self::Partition(PartitionTransformer::new(config, device)),
@@ -29,8 +33,10 @@ impl Network {
         }
     }
 
-    /// The network with every parameter uniform in [-bound, bound), drawn on the host. A new network predicts the same
-    /// for every token, because its last layer is zero: tests and measurements of anything that draws want this instead.
+    /// The network with every parameter uniform in [-bound, bound), drawn on the host.
+    ///
+    /// A new network gives every token the same logit, because its last layer is zero. Tests and benchmarks that draw
+    /// tokens want other logits.
     pub fn with_noise(self, bound: f32, seed: u64) -> Self {
         struct Noise(StdRng, f32);
         impl ModuleMapper for Noise {
@@ -65,7 +71,7 @@ impl Network {
         }
     }
 
-    /// Trainable numbers in all.
+    /// The number of trainable numbers.
     pub fn n_parameters(&self) -> usize {
         self.num_params()
     }

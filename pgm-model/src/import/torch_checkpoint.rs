@@ -1,47 +1,59 @@
-//! Finds weights, settings and tokenizer in a file of `torch.save`: what Lightning and its like put where.
+//! Finds weights, settings and tokenizer in a file of `torch.save`, where Lightning and other trainers put them.
 
-use super::pickle::{Node, Value};
-use super::torch::{StridedTensor, TorchError, TorchFile, shortened};
-use super::{Checkpoint, Facts, SpecialNames, Stored, Tensors, import_error, strip_prefix};
-use crate::ModelError;
+use super::metadata::{CheckpointMetadata, SpecialNames};
+use super::tensors::{FileTensor, ModelTensors, Tensors, import_error};
+use super::torch_file::{Node, StridedTensor, TorchError, TorchFile, Value, shortened};
 use crate::config::MAX_LENGTH;
+use crate::error::ModelError;
 use crate::model_folder::is_buffer;
 
-/// How often a configuration's value may be wrapped in objects.
+/// How many objects a value of the configuration may be wrapped in.
 const MAX_WRAPPERS: usize = 8;
-/// Tensors of a state dict at most; a published checkpoint has some hundreds.
+/// The largest number of tensors in a state dict; a published checkpoint has some hundreds.
 const MAX_TENSORS: usize = 1 << 16;
-/// Bytes of a tensor's name at most: names are copied, and a pickle may give one long name to many tensors.
+/// The largest length of a tensor's name in bytes. Names are copied, and a pickle may give one long name to many tensors.
 const MAX_NAME: usize = 1 << 9;
 
-/// Finds the parts of a checkpoint in a file of `torch.save`.
-pub(super) struct Reader<'f, 'a> {
+/// The parts of a checkpoint.
+pub(super) struct TorchCheckpoint<'a> {
+    pub(super) raw: Tensors<'a>,
+    /// The averaged weights, or why they contradict the state dict.
+    pub(super) ema: Option<Result<Tensors<'a>, String>>,
+    pub(super) left_out: Vec<String>,
+    pub(super) metadata: CheckpointMetadata,
+}
+
+/// Finds the parts of a checkpoint in a file of `torch.save`; errors name it as `origin`.
+///
+/// # Errors
+/// [`ModelError::Import`] or [`ModelError::Torch`] when the file is damaged or no checkpoint.
+pub(super) fn read_torch_checkpoint<'a>(file: &TorchFile<'a>, origin: &str) -> Result<TorchCheckpoint<'a>, ModelError> {
+    CheckpointReader { file, origin }.read()
+}
+
+struct CheckpointReader<'f, 'a> {
     file: &'f TorchFile<'a>,
     origin: &'f str,
 }
 
-impl<'f, 'a> Reader<'f, 'a> {
-    pub(super) fn new(file: &'f TorchFile<'a>, origin: &'f str) -> Self {
-        Self { file, origin }
-    }
-
-    pub(super) fn read(&self) -> Result<Checkpoint<'a>, ModelError> {
+impl<'a> CheckpointReader<'_, 'a> {
+    fn read(&self) -> Result<TorchCheckpoint<'a>, ModelError> {
         let pickle = self.file.pickle();
         let root = pickle.root();
-        // Lightning and most trainers wrap the state dict; a bare one is taken as it is.
+        // Lightning and most trainers wrap the state dict; otherwise the root is the state dict.
         let wrapped = ["state_dict", "model", "module"].iter().find_map(|key| {
             let node = pickle.entry(root, key)?;
             pickle.entries(node).map(|_| node)
         });
         let named = self.named_tensors(wrapped.unwrap_or(root))?;
-        let (named, left_out) = strip_prefix(named, self.origin)?;
+        let ModelTensors { tensors, left_out } = ModelTensors::select(named, self.origin)?;
         let shadow = pickle.entry(root, "ema").and_then(|ema| pickle.entry(ema, "shadow_params"));
-        let ema = shadow.map(|shadow| self.averaged(shadow, &named));
-        let facts = self.facts(root)?;
-        Ok(Checkpoint { origin: self.origin.to_string(), raw: named.into_iter().collect(), ema, left_out, facts })
+        let ema = shadow.map(|shadow| self.averaged(shadow, &tensors));
+        let metadata = self.metadata(root)?;
+        Ok(TorchCheckpoint { raw: tensors.into_iter().collect(), ema, left_out, metadata })
     }
 
-    fn named_tensors(&self, state_dict: Node) -> Result<Vec<(String, Stored<'a>)>, ModelError> {
+    fn named_tensors(&self, state_dict: Node) -> Result<Vec<(String, FileTensor<'a>)>, ModelError> {
         let pickle = self.file.pickle();
         let Some(entries) = pickle.entries(state_dict) else {
             return Err(import_error(self.origin, "it holds no dictionary of tensors"));
@@ -57,7 +69,7 @@ impl<'f, 'a> Reader<'f, 'a> {
                         format!("it holds more than {MAX_TENSORS} tensors, or names of more than {MAX_NAME} bytes");
                     return Err(import_error(self.origin, problem));
                 }
-                named.push((name.to_string(), Stored::Torch(tensor)));
+                named.push((name.to_string(), FileTensor::Torch(tensor)));
             }
         }
         Ok(named)
@@ -70,8 +82,8 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// The averaged weights, a list in the order of the parameters: that of the state dict without its buffers.
-    fn averaged(&self, shadow: Node, named: &[(String, Stored<'a>)]) -> Result<Tensors<'a>, String> {
+    // The averaged weights: a list in the order of the state dict without its buffers.
+    fn averaged(&self, shadow: Node, named: &[(String, FileTensor<'a>)]) -> Result<Tensors<'a>, String> {
         let Some(shadow) = self.file.pickle().elements(shadow) else {
             return Err("its ema.shadow_params is no list".to_string());
         };
@@ -92,14 +104,13 @@ impl<'f, 'a> Reader<'f, 'a> {
                 let (found, expected) = (tensor.shape(), raw.shape());
                 return Err(format!("{} has shape {found:?}, the raw weight {expected:?}", place()));
             }
-            averaged.insert(name.clone(), Stored::Torch(tensor));
+            averaged.insert(name.clone(), FileTensor::Torch(tensor));
         }
         Ok(averaged)
     }
 
-    // The configuration, the tokenizer.
-
-    fn facts(&self, root: Node) -> Result<Facts, ModelError> {
+    // The configuration and the tokenizer.
+    fn metadata(&self, root: Node) -> Result<CheckpointMetadata, ModelError> {
         let pickle = self.file.pickle();
         let hyper = ["hyper_parameters", "hparams"].iter().find_map(|key| pickle.entry(root, key));
         let config = hyper.and_then(|hyper| self.child(hyper, "config").or(Some(hyper)));
@@ -127,7 +138,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         }
         let tokenizer = hyper.and_then(|hyper| self.child(hyper, "tokenizer"));
         let queries = at(&["model", "swap", "pre_query_mode"]).and_then(|node| pickle.str(node)).map(str::to_string);
-        Ok(Facts {
+        Ok(CheckpointMetadata {
             config: None,
             n_heads: size(&["model", "n_heads"]),
             length: size(&["model", "length"]),
@@ -140,7 +151,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// An entry of a dictionary or of OmegaConf's objects, which keep `_content` and `_val` in their state.
+    // An entry of a dictionary, or of an OmegaConf object, which keeps `_content` or `_val` in its state.
     fn child(&self, node: Node, key: &str) -> Option<Node> {
         self.file.pickle().entry(self.unwrap(node), key).map(|child| self.unwrap(child))
     }
@@ -154,7 +165,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         node
     }
 
-    // A fast tokenizer pickles the Rust tokenizer in it, whose state is its tokenizer.json.
+    // A fast tokenizer wraps the Rust tokenizer, whose pickled state is its tokenizer.json.
     fn tokenizer_json(&self, tokenizer: Node) -> Option<Vec<u8>> {
         let pickle = self.file.pickle();
         let Value::Object(inner) = pickle.get(self.file.attribute(tokenizer, "_tokenizer")?) else { return None };
@@ -170,7 +181,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             let text = pickle.str(node).or_else(|| pickle.str(self.file.attribute(node, "content")?))?;
             Some(text.to_string())
         };
-        // Recent versions keep one map, older ones an attribute for each token.
+        // Recent versions have one map, older ones an attribute for each token.
         let name = |key: &str| {
             let of_map = |map: &str| pickle.entry(self.file.attribute(tokenizer, map)?, key);
             let places = [

@@ -1,4 +1,5 @@
-//! Published checkpoints: what is broken, hostile or contradictory gets one sentence, and nothing panics.
+//! Published checkpoints: a broken, hostile or contradictory file gets an error of one sentence, and nothing panics.
+#![cfg(feature = "files")]
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
@@ -73,7 +74,7 @@ fn around(pickle: &[u8]) -> Vec<u8> {
     pack(&[("archive/data.pkl".to_string(), pickle.to_vec())])
 }
 
-/// Our own pickles: what torch writes for a dictionary of tensors, one storage of float32 for all.
+/// Writes the pickle that torch writes for a dictionary of tensors, with one storage of float32 for all.
 #[derive(Default)]
 struct Writer(Vec<u8>);
 
@@ -118,7 +119,7 @@ fn one_tensor(count: usize, offset: usize, shape: &[usize], strides: &[usize]) -
     pack(&[("a/data.pkl".to_string(), pickle.0), ("a/data/0".to_string(), storage)])
 }
 
-/// Opens, resolves and loads; the one sentence of what goes wrong.
+/// Opens, resolves and loads; returns the error.
 fn refusal(bytes: &[u8]) -> String {
     refusal_of(bytes, None)
 }
@@ -158,7 +159,7 @@ fn a_damaged_byte_never_panics() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = entries.clone();
             damaged[0].1[at] ^= flip;
-            // Damage inside a number or an unused name goes unnoticed, which is no concern of a pickle reader.
+            // Damage inside a number or an unused name cannot be noticed.
             let bytes = pack(&damaged);
             if let Ok(checkpoint) = PublishedCheckpoint::parse(&bytes, "here") {
                 let _ = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default());
@@ -187,7 +188,7 @@ fn a_call_in_a_pickle_is_data_and_runs_nothing() {
 }
 
 #[test]
-fn bombs_cost_no_more_than_their_length() {
+fn a_pickle_bomb_costs_no_more_than_its_length() {
     // A list that holds itself, a million lists in each other, and a doubling at each of ten thousand steps.
     let cyclic = b"\x80\x02]q\x00h\x00a.".to_vec();
     let deep = [&[b']'; 1_000_000][..], &[b'a'; 999_999], b"."].concat();
@@ -198,15 +199,15 @@ fn bombs_cost_no_more_than_their_length() {
         assert!(pickle.n_values() <= bomb.len());
         refusal(&around(&bomb));
     }
-    // A long list handed to a constructor again and again, in vain.
-    let in_vain = [
+    // A long list that is passed to a constructor again and again, without effect.
+    let repeated = [
         b"](".as_slice(),
         &[b'N'; 4000],
         b"e\x85q\x00ccollections\nOrderedDict\nq\x01",
         &b"h\x01h\x00R".repeat(4000),
         b".",
     ];
-    assert!(refusal(&around(&in_vain.concat())).contains("needs more than"));
+    assert!(refusal(&around(&repeated.concat())).contains("needs more than"));
     // Wrappers that never end, around a weight and around a setting.
     let mut wrapped = Writer::default();
     wrapped.op(b"}(").text("vocab_embed.embedding");
@@ -215,7 +216,7 @@ fn bombs_cost_no_more_than_their_length() {
 }
 
 #[test]
-fn lengths_that_a_pickle_declares_are_not_believed() {
+fn a_declared_length_is_checked_before_anything_is_allocated() {
     for bytes in [
         &b"\x80\x02X\xff\xff\xff\xffab."[..],
         b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffab.",
@@ -302,7 +303,7 @@ fn wrong_shapes_missing_tensors_and_averages_are_named() {
 }
 
 #[test]
-fn other_forms_are_told_apart() {
+fn files_of_other_formats_are_named() {
     assert!(refusal(b"\x80\x02\x8a\x0alP\x46\xf9\x20j\xa8P\x19.\x80\x02M\xe9\x03.").contains("before 1.6"));
     assert!(refusal(&pack(&[("a/b".to_string(), vec![1])])).contains("no data.pkl"));
     assert!(refusal(b"hello, this is text").contains("neither a file of torch.save nor"));
@@ -337,7 +338,7 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
 }
 
 #[test]
-fn what_the_file_says_beside_its_weights_is_read() {
+fn tokenizer_and_settings_in_the_file_are_read() {
     let bytes = lightning();
     let checkpoint = PublishedCheckpoint::parse(&bytes, "here").unwrap();
     let folder = Golden::open_ours("lightning").folder;
@@ -361,7 +362,7 @@ fn what_the_file_says_beside_its_weights_is_read() {
 }
 
 #[test]
-fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
+fn an_exported_model_is_imported_to_the_same_bits_with_its_configuration() {
     for name in ["text_learn_mlp4", "text_logsumexp_linear", "mdlm"] {
         let golden = Golden::open_ours(name);
         let device = Device::flex();

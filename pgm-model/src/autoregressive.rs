@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::Visibility;
 use crate::block::{EncoderBlock, KeyValues};
 use crate::conditioning::TimeEmbedding;
 use crate::config::AutoregressiveConfig;
@@ -16,6 +15,7 @@ use crate::head::{Head, LossTarget};
 use crate::partition::{embed, embedding};
 use crate::plan::Positions;
 use crate::rotary::{AngleTables, RotaryAngles};
+use crate::visibility::Visibility;
 
 /// Predicts each token from those before it.
 #[derive(Module, Debug)]

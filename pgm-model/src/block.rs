@@ -6,14 +6,16 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::{Visibility, attend, split_heads};
 use crate::conditioning::{
     affine, folded_gate, folded_norm, gated_sum, modulated_norm, modulation, modulators, recomputed_modulated_norm,
 };
 use crate::config::BackboneConfig;
-use crate::ops::{bias_gelu, cross_attention, linear, matmul, recomputed_linear, recomputed_norm, self_attention};
+use crate::ops::{
+    attend, bias_gelu, cross_attention, linear, matmul, recomputed_linear, recomputed_norm, self_attention, split_heads,
+};
 use crate::plan::AttentionPlan;
 use crate::rotary::RotaryAngles;
+use crate::visibility::Visibility;
 
 pub(crate) fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_bias(false).init(device)

@@ -10,12 +10,12 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::attention::Visibility;
 use crate::conditioning::plain_norm;
 use crate::config::{PartitionConfig, Projection, Queries};
 use crate::ops::{cross_attention, linear, recomputed_linear};
 use crate::plan::AttentionPlan;
 use crate::rotary::AngleTables;
+use crate::visibility::Visibility;
 
 /// How queries are projected.
 #[derive(Module, Debug)]

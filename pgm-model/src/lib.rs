@@ -14,7 +14,6 @@
 //! dropout's, and
 //! touches the disk only in [`model_folder`].
 
-pub mod attention;
 pub mod autoregressive;
 pub mod block;
 pub mod conditioning;
@@ -28,10 +27,12 @@ pub mod masked;
 pub mod model_folder;
 pub mod network;
 pub mod ops;
+mod parallel;
 pub mod partition;
 pub mod plan;
 pub mod presets;
 pub mod rotary;
+pub mod visibility;
 pub mod weight_dtype;
 
 pub use autoregressive::AutoregressiveTransformer;

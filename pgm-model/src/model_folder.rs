@@ -16,9 +16,9 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::parallel::prelude::*;
 use crate::{ModelConfig, ModelError, Network, WeightDtype};
 
 /// Name of the configuration in a model folder.

@@ -6,7 +6,6 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, FloatDType, Int, Tensor, assert_shape};
 
-use crate::attention::Visibility;
 use crate::block::{DecoderBlock, EncoderBlock};
 use crate::conditioning::TimeEmbedding;
 use crate::config::{BackboneConfig, PartitionConfig};
@@ -15,6 +14,7 @@ use crate::head::{Head, LossTarget};
 use crate::ops::is_half;
 use crate::plan::{AttentionPlan, CleanKeys, CleanTokens, PackedRows, Partition, Positions};
 use crate::rotary::{AngleTables, RotaryAngles};
+use crate::visibility::Visibility;
 
 /// Predicts each group of a partitioned sequence from the other one.
 #[derive(Module, Debug)]

@@ -6,8 +6,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::Visibility;
 use crate::rotary::{AngleTables, RotaryAngles};
+use crate::visibility::Visibility;
 
 /// Positions of tokens in the sequence, `[B, S]`, and the smallest table length that holds them all.
 #[derive(Clone, Debug)]

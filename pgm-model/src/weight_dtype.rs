@@ -10,7 +10,7 @@ use burn::tensor::quantization::{
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::ops::is_flex;
+use crate::ops::{BLOCK, is_flex};
 use crate::{ModelError, Network};
 
 /// What the weights of the matrix products are held in.
@@ -41,9 +41,6 @@ impl WeightDtype {
         }
     }
 }
-
-/// Inputs that share a scale.
-pub(crate) const BLOCK: u8 = 32;
 
 impl Network {
     /// The network with its matrices in that type, the embedding among them where it is a half-precision one. What is

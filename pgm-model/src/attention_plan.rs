@@ -5,9 +5,9 @@
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
-use crate::attention::Visibility;
 use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::{CleanTokens, PackedRows, Partition, Positions};
+use crate::visibility::Visibility;
 
 /// What self-attention reads beside its tensors.
 #[derive(Clone, Debug)]

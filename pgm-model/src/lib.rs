@@ -12,7 +12,6 @@
 //! This crate knows no tokenizer, no sampler and no data set. After initialisation the only random numbers are dropout's,
 //! from the device's generator. Only [`model_folder`] touches the disk, and only with the feature `files`.
 
-pub mod attention;
 pub mod attention_plan;
 pub mod condition;
 pub mod config;
@@ -23,9 +22,11 @@ pub mod loss;
 pub mod model_folder;
 pub mod networks;
 pub mod ops;
+mod parallel;
 pub mod presets;
 pub mod rotary;
 pub mod sequence;
+pub mod visibility;
 pub mod weight_dtype;
 
 pub use attention_plan::AttentionPlan;

@@ -10,9 +10,9 @@ use burn::tensor::quantization::{
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::ops::is_flex;
 use crate::error::ModelError;
 use crate::networks::Network;
+use crate::ops::{BLOCK, is_flex};
 
 /// The dtype that the matrices are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +42,6 @@ impl WeightDtype {
         }
     }
 }
-
-/// Inputs that share a scale.
-pub(crate) const BLOCK: u8 = 32;
 
 impl Network {
     /// The network with its matrices in that dtype. Half precision includes the embedding, quantisation does not. The lost

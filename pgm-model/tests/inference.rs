@@ -3,8 +3,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, MaskedConfig, ModelConfig, Network, PartitionConfig,
-    Positions, Projection, Queries, WeightDtype,
+    AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, MaskedConfig, ModelConfig, Network,
+    PartitionConfig, Positions, Projection, Queries, WeightDtype,
 };
 
 const LENGTH: usize = 9;

@@ -3,8 +3,8 @@
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
-use crate::attention::Visibility;
 use crate::attention_plan::{AttentionPlan, KeySets};
+use crate::visibility::Visibility;
 
 /// What is computed of a set of keys, for each of the H numbers alone; 0 for an empty set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,10 @@ use super::feed_forward::FeedForward;
 use super::key_values::KeyValues;
 use super::modulation::{BlockModulation, constant_vectors, folded_gate, folded_norm, modulation};
 use super::norm::norm;
-use crate::attention::{attend, split_heads};
 use crate::attention_plan::SelfAttentionPlan;
 use crate::condition::Condition;
 use crate::config::BackboneConfig;
-use crate::ops::{linear, self_attention};
+use crate::ops::{attend, linear, self_attention, split_heads};
 
 /// Self-attention, then the feed-forward layer. The condition modulates the norms and gates the branches.
 #[derive(Module, Debug)]

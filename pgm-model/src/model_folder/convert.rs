@@ -1,7 +1,6 @@
 //! Stored numbers as float32.
 
-#[cfg(feature = "threads")]
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 /// Numbers of `N` bytes each as float32, on all threads: most of the time goes to the first touch of new memory.
 ///
@@ -20,8 +19,7 @@ pub(super) fn to_f32<const N: usize>(
         None => {
             for (out, bytes) in out.chunks_mut(BAND).zip(bytes.chunks(BAND * N)) {
                 let numbers = bytes.as_chunks::<N>().0;
-                for_each_chunk(out, BAND / 64, |index, out| {
-                    let numbers = &numbers[index * (BAND / 64)..];
+                out.par_chunks_mut(BAND / 64).zip(numbers.par_chunks(BAND / 64)).for_each(|(out, numbers)| {
                     out.iter_mut().zip(numbers).for_each(|(out, bytes)| *out = number(*bytes));
                 });
                 release(bytes);
@@ -32,7 +30,7 @@ pub(super) fn to_f32<const N: usize>(
             for (start, bytes) in (0..rows).step_by(band).zip(bytes.chunks(band * columns * N)) {
                 let numbers = bytes.as_chunks::<N>().0;
                 // A chunk is TILE columns of the stored matrix, which are rows of the result.
-                for_each_chunk(&mut out, TILE * rows, |tile, out| {
+                out.par_chunks_mut(TILE * rows).enumerate().for_each(|(tile, out)| {
                     for (tile_start, tile_rows) in (start..).step_by(TILE).zip(numbers.chunks(TILE * columns)) {
                         for (column, out) in (tile * TILE..).zip(out.chunks_exact_mut(rows)) {
                             for (out, row) in out[tile_start..].iter_mut().zip(tile_rows.chunks_exact(columns)) {
@@ -46,15 +44,4 @@ pub(super) fn to_f32<const N: usize>(
         }
     }
     out
-}
-
-// Calls `f` with the index of each chunk and the chunk.
-#[cfg(feature = "threads")]
-fn for_each_chunk(out: &mut [f32], length: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    out.par_chunks_mut(length).enumerate().for_each(|(index, chunk)| f(index, chunk));
-}
-
-#[cfg(not(feature = "threads"))]
-fn for_each_chunk(out: &mut [f32], length: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    out.chunks_mut(length).enumerate().for_each(|(index, chunk)| f(index, chunk));
 }

@@ -9,13 +9,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::cache::Cache;
 use super::embedding::{embed, embedding};
-use crate::attention::Visibility;
 use crate::attention_plan::SelfAttentionPlan;
 use crate::condition::{Condition, TimeEmbedding};
 use crate::config::AutoregressiveConfig;
 use crate::layers::{EncoderBlock, Head, KeyValues, LossTarget};
 use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::Positions;
+use crate::visibility::Visibility;
 
 /// Predicts each token from those before it.
 #[derive(Module, Debug)]

@@ -1,24 +1,16 @@
-//! Any bytes through the readers of `pgm-model/src/import`, which this crate includes because they need no Burn.
+//! Any bytes through the readers of `pgm-model/src/import/torch_file`, which this crate includes because they need no Burn.
 //!
-//! The first byte chooses: a bare pickle, a container as it is, or a pickle put into a well-formed container with two
-//! storages, so that the tensor views are reached without guessing a zip file.
+//! The first byte chooses: a bare pickle, a container as it is, or a pickle in a well-formed container with two storages, so
+//! that the fuzzer reaches the tensor views without guessing a zip file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../pgm-model/src/import/machine.rs"]
-mod machine;
-#[allow(dead_code)]
-#[path = "../../pgm-model/src/import/pickle.rs"]
-mod pickle;
-#[allow(dead_code)]
-#[path = "../../pgm-model/src/import/torch.rs"]
-mod torch;
-#[path = "../../pgm-model/src/import/zip.rs"]
-mod zip;
+#[allow(dead_code, unused_imports)]
+#[path = "../../pgm-model/src/import/torch_file/mod.rs"]
+mod torch_file;
 
-use pickle::Pickle;
-use torch::TorchFile;
+use torch_file::{Pickle, TorchFile};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };

@@ -9,8 +9,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_infer::denoiser::{CleanRow, Denoiser, PartitionDenoiser};
 use pgm_infer::logits::PositionDraw;
 use pgm_infer::{DrawSettings, Logits, SampleRequest, SampleSettings, StepView, sample};
-use pgm_model::autoregressive::Cache;
-use pgm_model::{AutoregressiveConfig, ModelConfig, Network, model_folder, presets};
+use pgm_model::{AutoregressiveConfig, Cache, ModelConfig, Network, model_folder, presets};
 
 // As in the commands.
 #[global_allocator]

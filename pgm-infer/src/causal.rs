@@ -6,8 +6,7 @@
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_model::AutoregressiveTransformer;
-use pgm_model::autoregressive::Cache;
+use pgm_model::{AutoregressiveTransformer, Cache};
 use rand::Rng;
 
 use crate::denoiser::{CleanRow, Denoiser};

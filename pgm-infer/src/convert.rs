@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use pgm_infer::device::Dtype;
 use pgm_infer::{GenerationConfig, text};
-use pgm_model::import::{Checkpoint, Choices, SpecialIds, Taken, Weights};
+use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, ResolvedSetting, SpecialIds};
 use pgm_model::model_folder::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Queries};
 use tokenizers::Tokenizer;
@@ -78,10 +78,10 @@ fn parse_queries(name: &str) -> Result<Queries, String> {
 pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     refuse_used(&args.out)?;
     let file = MappedFile::open(&args.from)?;
-    let checkpoint = Checkpoint::parse(file.bytes(), file.origin())?;
+    let checkpoint = PublishedCheckpoint::parse(file.bytes(), file.origin())?;
     let tokenizer = read_tokenizer(args, &checkpoint)?;
     let special = tokenizer.as_ref().map(|found| special_ids(&checkpoint, &found.tokenizer)).unwrap_or_default();
-    let choices = Choices {
+    let overrides = ImportOverrides {
         n_heads: args.heads,
         length: args.length,
         queries: args.queries,
@@ -89,22 +89,22 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
         bos_index: args.bos,
         eos_index: args.eos,
     };
-    let (config, mut taken) = checkpoint.resolve(&choices, &special)?;
+    let (config, mut taken) = checkpoint.resolve(&overrides, &special)?;
     if let Some(found) = &tokenizer {
         text::check_tokenizer(&found.tokenizer, &config, &found.origin)?;
     }
     let weights = match args.weights {
-        Some(WeightsName::Ema) => Weights::Ema,
-        Some(WeightsName::Raw) => Weights::Raw,
+        Some(WeightsName::Ema) => CheckpointWeights::Ema,
+        Some(WeightsName::Raw) => CheckpointWeights::Raw,
         None => checkpoint.default_weights(),
     };
     let network = checkpoint.network(weights, &config, device)?;
     let (name, source) = match (weights, args.weights) {
-        (Weights::Ema, _) => ("ema", "ema.shadow_params, in the order of the state dict's parameters"),
-        (Weights::Raw, Some(_)) => ("raw", "the state dict"),
-        (Weights::Raw, None) => ("raw", "the state dict; the file has no averaged weights"),
+        (CheckpointWeights::Ema, _) => ("ema", "ema.shadow_params, in the order of the state dict's parameters"),
+        (CheckpointWeights::Raw, Some(_)) => ("raw", "the state dict"),
+        (CheckpointWeights::Raw, None) => ("raw", "the state dict; the file has no averaged weights"),
     };
-    taken.push(Taken { key: "weights", value: name.to_string(), source: source.to_string() });
+    taken.push(ResolvedSetting { key: "weights", value: name.to_string(), source: source.to_string() });
 
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let (steps, top_p) = checkpoint.sampling();
@@ -112,13 +112,17 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     model_folder::write_file(&args.out.join(GENERATION_FILE), &serde_json::to_vec_pretty(&defaults)?)?;
     if let Some(found) = &tokenizer {
         model_folder::write_file(&args.out.join(TOKENIZER_FILE), &found.json)?;
-        taken.push(Taken { key: "tokenizer", value: TOKENIZER_FILE.to_string(), source: found.origin.clone() });
+        taken.push(ResolvedSetting {
+            key: "tokenizer",
+            value: TOKENIZER_FILE.to_string(),
+            source: found.origin.clone(),
+        });
     }
     // The configuration is written last: a folder with one is whole.
     model_folder::save(&args.out, &config, &network)?;
 
     let mut out = std::io::stdout().lock();
-    for Taken { key, value, source } in &taken {
+    for ResolvedSetting { key, value, source } in &taken {
         writeln!(out, "{key:<15} {value:<14} from {source}")?;
     }
     if let Some(first) = checkpoint.left_out().first() {
@@ -177,7 +181,7 @@ struct FoundTokenizer {
     origin: String,
 }
 
-fn read_tokenizer(args: &ImportArgs, checkpoint: &Checkpoint) -> anyhow::Result<Option<FoundTokenizer>> {
+fn read_tokenizer(args: &ImportArgs, checkpoint: &PublishedCheckpoint) -> anyhow::Result<Option<FoundTokenizer>> {
     let (json, origin) = match (&args.tokenizer, checkpoint.tokenizer_json()) {
         (Some(path), _) => {
             let origin = path.display().to_string();
@@ -191,7 +195,7 @@ fn read_tokenizer(args: &ImportArgs, checkpoint: &Checkpoint) -> anyhow::Result<
     Ok(Some(FoundTokenizer { json, tokenizer, origin }))
 }
 
-fn special_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> SpecialIds {
+fn special_ids(checkpoint: &PublishedCheckpoint, tokenizer: &Tokenizer) -> SpecialIds {
     let names = checkpoint.special_names();
     let id = |name: &Option<String>| tokenizer.token_to_id(name.as_deref()?).map(|id| id as usize);
     SpecialIds { mask: id(&names.mask), bos: id(&names.bos), eos: id(&names.eos), pad: id(&names.pad) }

@@ -7,8 +7,9 @@ use pgm_infer::denoiser::{FullDenoiser, HeadPositions, MaskedDenoiser, Partition
 use pgm_infer::sampler::{SampleRequest, SampleSettings};
 use pgm_infer::text::NetworkHandle;
 use pgm_infer::{Denoiser, DrawSettings, SampledRow, SamplingPath, Schedule, sample};
-use pgm_model::autoregressive::Cache;
-use pgm_model::{AutoregressiveConfig, BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, Cache, ModelConfig, Network, PartitionConfig, Projection, Queries,
+};
 
 const VOCAB: usize = 29;
 const MASK: usize = VOCAB - 1;

@@ -1,17 +1,17 @@
-//! Each operation of our own on Flex, alone and with its gradient: `cargo bench -p pgm-model --bench operations`.
+//! Each fused operation on Flex, alone and with its gradients: `cargo bench -p pgm-model --bench operations`.
 //!
 //! Sizes are those of a training step: 2048 tokens in 8 rows, hidden size 256, 4 heads, vocabulary 8192.
-#![allow(missing_docs)] // what criterion's macros make
+#![allow(missing_docs)] // functions that criterion's macros write
 
 use std::hint::black_box;
 
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, module};
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgm_model::attention::Visibility;
 use pgm_model::ops::{self, AdamWStep};
 use pgm_model::rotary::RotaryAngles;
+use pgm_model::visibility::Visibility;
 
-// As in the commands.
+// The allocator of the commands.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -62,14 +62,15 @@ fn operations(c: &mut Criterion) {
     both(c, "gated_sum", [&stream, &stream, &[HIDDEN]], |[x, branch, gate]| {
         flat(ops::gated_sum(x, branch, vector(gate)))
     });
-    // The floors: the product with many rows and with few, whose time is that of reading the weight, and a copy of 256 MB.
-    both(c, "product 2048 x 256 x 1024", [&stream, &[HIDDEN, 4 * HIDDEN]], |[x, w]| {
+    // Lower bounds: a matrix product with many rows, one with few rows, which takes as long as reading the weight, and a copy
+    // of 256 MiB.
+    both(c, "matmul 2048 x 256 x 1024", [&stream, &[HIDDEN, 4 * HIDDEN]], |[x, w]| {
         flat(ops::matmul(x, w.reshape([HIDDEN, 4 * HIDDEN])))
     });
     let wide = Tensor::<2>::random([768, 50_258], Distribution::Uniform(-1.0, 1.0), &device);
     for n in [1, 32, 1024] {
         let x = Tensor::<3>::random([1, n, 768], Distribution::Uniform(-1.0, 1.0), &device);
-        c.bench_function(&format!("product {n} x 768 x 50258"), |bencher| {
+        c.bench_function(&format!("matmul {n} x 768 x 50258"), |bencher| {
             bencher.iter(|| black_box(ops::matmul(x.clone(), wide.clone())));
         });
     }
@@ -107,10 +108,10 @@ fn operations(c: &mut Criterion) {
     let step = AdamWStep { rate: 1e-3, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, number: 3 };
     c.bench_function("adamw", |bencher| {
         bencher.iter(|| {
-            // The step writes where it reads, as in training: nobody else holds the memory.
+            // The step works in place, as in training: no other tensor shares the memory.
             let taken = std::mem::replace(&mut parameter, Tensor::zeros([1, 1], &device));
-            let of = std::mem::replace(&mut moments, [0, 1].map(|_| Tensor::zeros([1, 1], &device)));
-            (parameter, moments) = ops::adamw(taken, gradient.clone(), of, step);
+            let taken_moments = std::mem::replace(&mut moments, [0, 1].map(|_| Tensor::zeros([1, 1], &device)));
+            (parameter, moments) = ops::adamw(taken, gradient.clone(), taken_moments, step);
         });
     });
 }

@@ -1,23 +1,23 @@
-//! Sizes and variants of the networks: what `config.json` holds.
+//! Sizes and variants of the networks: the contents of `config.json`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ModelError;
+use crate::error::ModelError;
 
-/// Tokens that a row may have at most: beyond it a number is a mistake, or somebody's trap.
+/// The largest number of tokens in a row. A larger number is a mistake or an attack.
 pub const MAX_LENGTH: usize = 1 << 24;
 
-/// What all networks share.
+/// Sizes, vocabulary and special tokens, which all networks have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneConfig {
-    /// Tokens of the vocabulary, the mask included.
+    /// Number of tokens in the vocabulary, the mask included.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Attention heads; `hidden_size / n_heads` must be even, for the rotary halves.
     pub n_heads: usize,
-    /// Positions of a training row. Longer sequences work: the position tables grow on demand.
+    /// Positions of a training row. Longer sequences are possible: the position tables grow on demand.
     pub length: usize,
     /// Width of the conditioning vector.
     #[serde(default = "default_cond_dim")]
@@ -116,7 +116,7 @@ fn invalid(key: &'static str, value: impl ToString, problem: impl Into<String>) 
     ModelError::Config { key, value: value.to_string(), problem: problem.into() }
 }
 
-/// What the GroupSwap's data-independent queries are made of (section 2 of the paper, `pre_query_mode` there).
+/// What the GroupSwap's queries are made of (`pre_query_mode` in the public code).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Queries {
     /// A learned vector, the same at every position.
@@ -196,7 +196,7 @@ pub enum ModelConfig {
 }
 
 impl ModelConfig {
-    /// What all networks share.
+    /// Sizes, vocabulary and special tokens.
     pub fn backbone(&self) -> &BackboneConfig {
         match self {
             Self::Partition(config) => &config.backbone,
@@ -205,7 +205,7 @@ impl ModelConfig {
         }
     }
 
-    /// As [`backbone`](Self::backbone), to be changed.
+    /// As [`backbone`](Self::backbone), mutable.
     pub fn backbone_mut(&mut self) -> &mut BackboneConfig {
         match self {
             Self::Partition(config) => &mut config.backbone,
@@ -228,10 +228,10 @@ impl ModelConfig {
         }
     }
 
-    /// Checks what the types cannot.
+    /// Checks the values that the types allow and no model can have.
     ///
     /// # Errors
-    /// [`ModelError::Config`] naming the first key that no model can have.
+    /// [`ModelError::Config`] with the first such key.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.backbone().validate()?;
         let blocks = match self {
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_config_survives_json_and_unknown_keys_are_named() {
+    fn a_configuration_is_the_same_after_json_and_unknown_keys_are_named() {
         let config = ModelConfig::Partition(PartitionConfig {
             backbone: BackboneConfig::new(61, 32, 4, 24),
             encoder_blocks: 2,

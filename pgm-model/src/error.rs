@@ -1,10 +1,10 @@
-//! What can go wrong with a model's configuration and files.
+//! The error type of this crate.
 
 use std::path::PathBuf;
 
-use crate::import::torch::TorchError;
+use crate::import::torch_file::TorchError;
 
-/// Errors of this crate. Each message names what is wrong, where, and what to do.
+/// Errors of this crate. Each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -15,10 +15,10 @@ pub enum ModelError {
         key: &'static str,
         /// The value found.
         value: String,
-        /// What is wrong with it, as the end of the sentence.
+        /// What is wrong with it, as the end of a sentence.
         problem: String,
     },
-    /// Weights that cannot be held in the asked-for type.
+    /// Weights that cannot be stored in the requested dtype.
     #[error("{0}")]
     Precision(String),
     /// A file could not be read or written.
@@ -31,10 +31,10 @@ pub enum ModelError {
         /// The cause.
         cause: std::io::Error,
     },
-    /// A JSON file that does not parse.
+    /// A configuration that is no valid JSON, or has unknown or missing keys.
     #[error("{origin} is not a valid model configuration: {cause}")]
     Json {
-        /// The file, or "the configuration" when it came as bytes.
+        /// The file, or "the configuration" if it was passed as bytes.
         origin: String,
         /// The cause.
         cause: serde_json::Error,
@@ -42,9 +42,9 @@ pub enum ModelError {
     /// A weights file that is not a readable safetensors file.
     #[error("{origin} is not a readable safetensors file ({problem}); it may be truncated, copy it again")]
     Weights {
-        /// The file, or "the weights" when they came as bytes.
+        /// The file, or "the weights" if they were passed as bytes.
         origin: String,
-        /// What the reader says.
+        /// The reader's message.
         problem: String,
     },
     /// The model has tensors that the file lacks.
@@ -71,26 +71,26 @@ pub enum ModelError {
         /// The name of the first.
         first: String,
     },
-    /// A tensor of another shape than the configuration says.
+    /// A tensor of another shape than the configuration implies.
     #[error("{origin}: tensor {name} has shape {found:?}, the configuration asks for {expected:?}")]
     Shape {
         /// The weights file.
         origin: String,
         /// The published name.
         name: String,
-        /// The shape the configuration implies, as stored (`[out, in]` for linear layers).
+        /// The shape by the configuration, as stored (`[out, in]` for linear layers).
         expected: Vec<usize>,
-        /// The shape found.
+        /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor of a type that holds no weights.
+    /// A tensor of a dtype that weights cannot have.
     #[error("{origin}: tensor {name} is stored as {dtype}, which is none of F64, F32, F16, BF16")]
     DType {
         /// The weights file.
         origin: String,
         /// The published name.
         name: String,
-        /// The stored type.
+        /// The stored dtype.
         dtype: String,
     },
     /// A PyTorch file that cannot be read.
@@ -101,7 +101,7 @@ pub enum ModelError {
         /// The cause.
         cause: TorchError,
     },
-    /// A file that is readable, but no checkpoint that this crate knows.
+    /// A file that can be read but is no checkpoint that this crate knows.
     #[error("cannot import {origin}: {problem}")]
     Import {
         /// The file.
@@ -114,7 +114,7 @@ pub enum ModelError {
     Device {
         /// The published name.
         name: String,
-        /// What the backend says.
+        /// The backend's message.
         problem: String,
     },
 }

@@ -1,8 +1,8 @@
-//! One function per published configuration, and small ones that train on a CPU.
+//! The published configurations, and small ones that train on a CPU: a function for each.
 
 use crate::config::{BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries};
 
-/// Vocabulary of GPT-2 and one mask token.
+/// The vocabulary of GPT-2 and one mask token.
 const GPT2_VOCAB: usize = 50_258;
 
 fn partition(backbone: BackboneConfig, encoder_blocks: usize, decoder_blocks: usize) -> ModelConfig {
@@ -47,20 +47,20 @@ pub fn mdlm_small() -> ModelConfig {
     ModelConfig::Masked(MaskedConfig { backbone: owt(768, 12), n_blocks: 12 })
 }
 
-/// Bytes, 2 + 2 blocks of width 128: a minute or two on two cores.
+/// Bytes, 2 + 2 blocks of width 128: trains in a minute or two on two cores.
 pub fn bytes_tiny() -> ModelConfig {
     partition(BackboneConfig::new(258, 128, 4, 128), 2, 2)
 }
 
-/// Bytes, 3 + 3 blocks of width 256: an evening on a laptop.
+/// Bytes, 3 + 3 blocks of width 256: trains in an evening on a laptop.
 pub fn bytes_small() -> ModelConfig {
     partition(BackboneConfig::new(258, 256, 4, 256), 3, 3)
 }
 
-/// A preset's name and the function that makes it.
+/// The name of a preset and its function.
 pub type Preset = (&'static str, fn() -> ModelConfig);
 
-/// Every preset, in the order in which help texts list them.
+/// All presets, in the order of help texts.
 pub const ALL: [Preset; 7] = [
     ("lm1b-6-6", lm1b_6_6),
     ("owt-6-6", owt_6_6),
@@ -78,9 +78,10 @@ pub fn by_name(name: &str) -> Option<ModelConfig> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::Network;
     use burn::tensor::Device;
+
+    use super::*;
+    use crate::networks::Network;
 
     #[test]
     fn presets_have_the_published_parameter_counts() {

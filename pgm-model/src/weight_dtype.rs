@@ -1,8 +1,8 @@
-//! Narrower weights: half precision and quantisation of the matrix products.
+//! Low-precision weights: half precision and quantisation of the matrices.
 //!
-//! Only matrices change. The stream between them, norms, activations, the softmax and the loss stay in float32, so a
-//! product of half-precision numbers is accumulated in float32 and its result widened again. On devices whose units multiply
-//! in half precision, attention multiplies in the type of the weights around it.
+//! Only matrices change. The residual stream, norms, activations, the softmax and the loss stay in float32. So a matmul in
+//! half precision accumulates in float32, and its result is cast back. On devices whose tensor cores multiply in half
+//! precision, attention multiplies in the dtype of the weights around it.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{
@@ -10,10 +10,11 @@ use burn::tensor::quantization::{
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::ops::is_flex;
-use crate::{ModelError, Network};
+use crate::error::ModelError;
+use crate::networks::Network;
+use crate::ops::{BLOCK, is_flex};
 
-/// What the weights of the matrix products are held in.
+/// The dtype that the matrices are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightDtype {
     /// float32, as trained.
@@ -23,14 +24,14 @@ pub enum WeightDtype {
     F16,
     /// Half precision: 8 bits of precision, the range of float32.
     BF16,
-    /// 8 bits, a float32 scale for each 32 inputs of an output.
+    /// 8 bits, with a float32 scale for each 32 inputs of an output.
     Q8,
-    /// 4 bits, a float32 scale for each 32 inputs of an output.
+    /// 4 bits, with a float32 scale for each 32 inputs of an output.
     Q4,
 }
 
 impl WeightDtype {
-    /// Its name in flags and results.
+    /// Its name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -42,18 +43,15 @@ impl WeightDtype {
     }
 }
 
-/// Inputs that share a scale.
-pub(crate) const BLOCK: u8 = 32;
-
 impl Network {
-    /// The network with its matrices in that type, the embedding among them where it is a half-precision one. What is
-    /// lost cannot be got back: keep the original for training and storing.
+    /// The network with its matrices in that dtype. Half precision includes the embedding, quantisation does not. The lost
+    /// precision cannot be restored: keep the original for training and saving.
     ///
-    /// Quantised are the matrices whose inputs are a multiple of 32 and, on devices that pack the numbers, whose outputs
-    /// are a multiple of 8; others stay as they are.
+    /// Only matrices whose number of inputs is a multiple of 32 are quantised. Devices that pack several numbers into a word
+    /// need a number of outputs that is a multiple of 8, too.
     ///
     /// # Errors
-    /// [`ModelError::Precision`] when the device has no such type, or when nothing could be quantised.
+    /// [`ModelError::Precision`] when the device lacks the dtype, or when no matrix can be quantised.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, ModelError> {
         let half = |dtype: FloatDType| {
             let device = self.embedding_device();
@@ -72,8 +70,8 @@ impl Network {
         }
     }
 
-    /// The network with the weights of its matrix products in a half-precision type: what is computed with it reaches
-    /// the float32 weights it was made of when gradients are taken.
+    /// The network with the weights of its matmuls cast to a half-precision dtype. The cast is part of the graph: gradients
+    /// reach the float32 weights of the original.
     pub fn cast_products(self, dtype: FloatDType) -> Self {
         self.cast_matrices(dtype, false)
     }
@@ -99,7 +97,7 @@ impl Network {
     }
 }
 
-// The types of the modules around a parameter.
+// The modules that contain the parameter which is visited.
 #[derive(Default)]
 struct Inside(Vec<&'static str>);
 
@@ -145,7 +143,7 @@ impl ModuleMapper for Cast {
 struct Quantise {
     inside: Inside,
     value: QuantValue,
-    // Whether numbers are packed into words, as on GPUs.
+    // Whether several numbers are packed into a word, as on GPUs.
     packs: bool,
     n_done: usize,
 }
@@ -164,7 +162,7 @@ impl ModuleMapper for Quantise {
             return param;
         }
         self.n_done += 1;
-        // A block runs down the inputs of one output: [in, out] is cut into columns of 32.
+        // A block is 32 inputs of one output: 32 rows of a column of [in, out].
         let scheme = QuantScheme::default().with_value(self.value).per_block([BLOCK, 1], ScaleDtype::F32);
         let scheme = if self.packs { scheme } else { scheme.with_store(QuantStore::Native) };
         param.map(|weight| {

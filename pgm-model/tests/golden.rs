@@ -1,12 +1,13 @@
-//! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder. Other sets
-//! of the same form are run by `PGM_GOLDEN=folder cargo test --workspace golden`.
+//! Parity with the public PyTorch implementation, within 1e-5 + 1e-6 |x|; one test for each golden folder.
+//! `PGM_GOLDEN=folder cargo test --workspace golden` runs other folders of the same form.
+#![cfg(feature = "files")]
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
+use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
 use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
 use pgm_model::model_folder::MappedFile;
 use pgm_model::{CleanTokens, Network, Partition, Positions};
@@ -112,15 +113,15 @@ fn golden_lightning() {
     let golden = Golden::open("lightning");
     let device = Device::flex();
     let file = MappedFile::open(&golden.folder.join("last.ckpt")).unwrap();
-    let checkpoint = Checkpoint::parse(file.bytes(), file.origin()).unwrap();
+    let checkpoint = PublishedCheckpoint::parse(file.bytes(), file.origin()).unwrap();
     // The mask is the last id, the tokenizer's special ids matter to no logit.
-    let (config, taken) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+    let (config, taken) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
     let mut expected = golden.config.clone();
     expected.backbone_mut().dropout = config.backbone().dropout;
     assert_eq!(config, expected, "{taken:?}");
-    assert_eq!(checkpoint.default_weights(), Weights::Ema);
+    assert_eq!(checkpoint.default_weights(), CheckpointWeights::Ema);
     let (tokens, groups) = (golden.int_tensor("tokens", &device), golden.int_tensor("groups", &device));
-    for (weights, key) in [(Weights::Raw, "logits_raw"), (Weights::Ema, "logits_ema")] {
+    for (weights, key) in [(CheckpointWeights::Raw, "logits_raw"), (CheckpointWeights::Ema, "logits_ema")] {
         let Network::Partition(model) = checkpoint.network(weights, &config, &device).unwrap() else {
             panic!("lightning is a partition model")
         };

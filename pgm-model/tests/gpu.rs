@@ -1,7 +1,7 @@
-//! The GPU path against Flex: WGSL kernels on any Vulkan or Metal driver, software ones included, and CUDA.
+//! GPU kernels against Flex: WGSL on any Vulkan or Metal driver, software ones included, and CUDA.
 //!
-//! Run with `cargo test -p pgm-model --features wgpu --test gpu`, or `--features cuda`; autotune stays out, because a
-//! software driver would measure kernels for minutes.
+//! Run with `cargo test -p pgm-model --features wgpu --test gpu`, or `--features cuda`. Autotune is off, because a software
+//! driver would measure kernels for minutes.
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
 
 #[allow(dead_code)] // each test file uses its own part of it
@@ -10,13 +10,12 @@ mod common;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::autoregressive::Cache;
 use pgm_model::loss::{EPS, partition_weights};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
+    AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
 };
 
-// The device, and how much rougher than float32 its products are: tf32 on CUDA.
+// The device, and the factor by which its matrix products are less precise than float32: tf32 on CUDA.
 fn gpu() -> (Device, f32) {
     #[cfg(feature = "cuda")]
     return (Device::cuda(0), 300.0);
@@ -27,21 +26,21 @@ fn gpu() -> (Device, f32) {
 #[test]
 #[allow(clippy::print_stdout)]
 fn a_gpu_agrees_with_flex_in_training_sampling_and_gradient() {
-    let (gpu, rougher) = gpu();
+    let (gpu, imprecision) = gpu();
     for name in ["text_freqs_linear", "text_logsumexp_linear", "mdlm"] {
         let golden = Golden::open(name);
         let results = [Device::flex(), gpu.clone()].map(|device| run(&golden, &device));
         let [flex, gpu] = results;
         let (_, difference) = distance(&flex.0, &gpu.0);
         println!("{name}: logits differ by {difference:e}");
-        assert!(difference < 2e-5 * rougher, "{name}: logits differ by {difference}");
+        assert!(difference < 2e-5 * imprecision, "{name}: logits differ by {difference}");
         let (_, difference) = distance(&flex.1, &gpu.1);
         println!("{name}: the loss and a gradient differ by {difference:e}");
-        assert!(difference < 5e-4 * rougher, "{name}: the loss and a gradient differ by {difference}");
+        assert!(difference < 5e-4 * imprecision, "{name}: the loss and a gradient differ by {difference}");
     }
 }
 
-/// Logits of every way in, then the training loss and the gradient of the embedding.
+/// The logits of training and sampling, then the training loss and the gradient of the embedding.
 fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
     let mask_index = golden.config.backbone().mask_index;
     match golden.network(device) {
@@ -78,8 +77,8 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
                 .collect();
             let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
             let tokens = golden.int_tensor("tokens", &device);
-            let goal = LossTarget { targets: tokens.clone(), weights, mask_index };
-            let loss = model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal);
+            let target = LossTarget { targets: tokens.clone(), weights, mask_index };
+            let loss = model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &target);
             let mut numbers = vec![loss.clone().into_scalar::<f32>()];
             let gradients = loss.backward();
             struct First<'a>(&'a burn::tensor::Gradients, Vec<f32>);
@@ -101,7 +100,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn a_gpu_agrees_with_flex_in_a_cached_autoregressive_model() {
-    let (gpu, rougher) = gpu();
+    let (gpu, imprecision) = gpu();
     let config = ModelConfig::Autoregressive(AutoregressiveConfig {
         backbone: BackboneConfig { cond_dim: 8, ..BackboneConfig::new(29, 24, 3, 16) },
         n_blocks: 2,
@@ -119,5 +118,5 @@ fn a_gpu_agrees_with_flex_in_a_cached_autoregressive_model() {
         logits
     });
     let (_, difference) = distance(&flex, &gpu);
-    assert!(difference < 2e-5 * rougher, "logits differ by {difference}");
+    assert!(difference < 2e-5 * imprecision, "logits differ by {difference}");
 }

@@ -1,4 +1,5 @@
-//! The gradient of the training loss, against PyTorch's (`tests/golden/gradients.py` made the files).
+//! The gradient of the training loss against PyTorch's (`tests/golden/gradients.py` writes the files).
+#![cfg(feature = "files")]
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;

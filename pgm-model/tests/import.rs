@@ -1,13 +1,13 @@
-//! Published checkpoints: what is broken, hostile or contradictory gets one sentence, and nothing panics.
+//! Published checkpoints: a broken, hostile or contradictory file gets an error of one sentence, and nothing panics.
+#![cfg(feature = "files")]
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
 use burn::tensor::Device;
 use common::Golden;
-use pgm_model::import::pickle::{MAX_WORK, Pickle, Value};
-use pgm_model::import::torch::TorchFile;
-use pgm_model::import::{Checkpoint, Choices, SpecialIds, Weights};
+use pgm_model::import::torch_file::{MAX_WORK, Pickle, TorchFile, Value};
+use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
 use pgm_model::{ModelConfig, ModelError, Network, Projection, WeightDtype, model_folder};
 use safetensors::SafeTensors;
 
@@ -74,7 +74,7 @@ fn around(pickle: &[u8]) -> Vec<u8> {
     pack(&[("archive/data.pkl".to_string(), pickle.to_vec())])
 }
 
-/// Our own pickles: what torch writes for a dictionary of tensors, one storage of float32 for all.
+/// Writes the pickle that torch writes for a dictionary of tensors, with one storage of float32 for all.
 #[derive(Default)]
 struct Writer(Vec<u8>);
 
@@ -119,16 +119,16 @@ fn one_tensor(count: usize, offset: usize, shape: &[usize], strides: &[usize]) -
     pack(&[("a/data.pkl".to_string(), pickle.0), ("a/data/0".to_string(), storage)])
 }
 
-/// Opens, resolves and loads; the one sentence of what goes wrong.
+/// Opens, resolves and loads; returns the error.
 fn refusal(bytes: &[u8]) -> String {
     refusal_of(bytes, None)
 }
 
-fn refusal_of(bytes: &[u8], weights: Option<Weights>) -> String {
+fn refusal_of(bytes: &[u8], weights: Option<CheckpointWeights>) -> String {
     let import = || -> Result<(), ModelError> {
-        let checkpoint = Checkpoint::parse(bytes, "here.ckpt")?;
-        let choices = Choices { n_heads: Some(1), length: Some(8), ..Choices::default() };
-        let (config, _) = checkpoint.resolve(&choices, &SpecialIds::default())?;
+        let checkpoint = PublishedCheckpoint::parse(bytes, "here.ckpt")?;
+        let overrides = ImportOverrides { n_heads: Some(1), length: Some(8), ..ImportOverrides::default() };
+        let (config, _) = checkpoint.resolve(&overrides, &SpecialIds::default())?;
         let weights = weights.unwrap_or(checkpoint.default_weights());
         checkpoint.network(weights, &config, &Device::flex())?;
         Ok(())
@@ -159,10 +159,10 @@ fn a_damaged_byte_never_panics() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = entries.clone();
             damaged[0].1[at] ^= flip;
-            // Damage inside a number or an unused name goes unnoticed, which is no concern of a pickle reader.
+            // Damage inside a number or an unused name cannot be noticed.
             let bytes = pack(&damaged);
-            if let Ok(checkpoint) = Checkpoint::parse(&bytes, "here") {
-                let _ = checkpoint.resolve(&Choices::default(), &SpecialIds::default());
+            if let Ok(checkpoint) = PublishedCheckpoint::parse(&bytes, "here") {
+                let _ = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default());
             }
         }
     }
@@ -188,7 +188,7 @@ fn a_call_in_a_pickle_is_data_and_runs_nothing() {
 }
 
 #[test]
-fn bombs_cost_no_more_than_their_length() {
+fn a_pickle_bomb_costs_no_more_than_its_length() {
     // A list that holds itself, a million lists in each other, and a doubling at each of ten thousand steps.
     let cyclic = b"\x80\x02]q\x00h\x00a.".to_vec();
     let deep = [&[b']'; 1_000_000][..], &[b'a'; 999_999], b"."].concat();
@@ -199,15 +199,15 @@ fn bombs_cost_no_more_than_their_length() {
         assert!(pickle.n_values() <= bomb.len());
         refusal(&around(&bomb));
     }
-    // A long list handed to a constructor again and again, in vain.
-    let in_vain = [
+    // A long list that is passed to a constructor again and again, without effect.
+    let repeated = [
         b"](".as_slice(),
         &[b'N'; 4000],
         b"e\x85q\x00ccollections\nOrderedDict\nq\x01",
         &b"h\x01h\x00R".repeat(4000),
         b".",
     ];
-    assert!(refusal(&around(&in_vain.concat())).contains("needs more than"));
+    assert!(refusal(&around(&repeated.concat())).contains("needs more than"));
     // Wrappers that never end, around a weight and around a setting.
     let mut wrapped = Writer::default();
     wrapped.op(b"}(").text("vocab_embed.embedding");
@@ -216,7 +216,7 @@ fn bombs_cost_no_more_than_their_length() {
 }
 
 #[test]
-fn lengths_that_a_pickle_declares_are_not_believed() {
+fn a_declared_length_is_checked_before_anything_is_allocated() {
     for bytes in [
         &b"\x80\x02X\xff\xff\xff\xffab."[..],
         b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffab.",
@@ -274,15 +274,15 @@ fn wrong_shapes_missing_tensors_and_averages_are_named() {
     // [96, 32] -> [32, 96] and [48, 32], in the state dict only.
     for (shape, found) in [(b"K\x20K\x60\x86", "[32, 96]"), (b"K\x30K\x20\x86", "[48, 32]")] {
         let file = edited(b"K\x60K\x20\x86", shape);
-        let sentence = refusal_of(&file, Some(Weights::Raw));
+        let sentence = refusal_of(&file, Some(CheckpointWeights::Raw));
         assert!(sentence.contains("tensor encoder.blocks.0.attn_qkv.weight has shape"), "{sentence}");
         assert!(sentence.contains(found) && sentence.contains("[96, 32]"), "{sentence}");
-        let sentence = refusal_of(&file, Some(Weights::Ema));
+        let sentence = refusal_of(&file, Some(CheckpointWeights::Ema));
         assert!(sentence.contains("ema.shadow_params[6]") && sentence.contains(found), "{sentence}");
     }
 
     let lost = edited(b"blocks.1.attn_out.weight", b"blocks.1.attn_lot.weight");
-    let sentence = refusal_of(&lost, Some(Weights::Raw));
+    let sentence = refusal_of(&lost, Some(CheckpointWeights::Raw));
     assert!(sentence.contains("lacks 1 of") && sentence.contains("encoder.blocks.1.attn_out.weight"), "{sentence}");
 
     let sentence = refusal(&edited(b"vocab_embed.embedding", b"vocab_embed.embeddinx"));
@@ -303,7 +303,7 @@ fn wrong_shapes_missing_tensors_and_averages_are_named() {
 }
 
 #[test]
-fn other_forms_are_told_apart() {
+fn files_of_other_formats_are_named() {
     assert!(refusal(b"\x80\x02\x8a\x0alP\x46\xf9\x20j\xa8P\x19.\x80\x02M\xe9\x03.").contains("before 1.6"));
     assert!(refusal(&pack(&[("a/b".to_string(), vec![1])])).contains("no data.pkl"));
     assert!(refusal(b"hello, this is text").contains("neither a file of torch.save nor"));
@@ -326,9 +326,10 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
     let entries = unpack(&lightning());
     let (small, large) = (pack_as(&entries, false), pack_as(&entries, true));
     let weights = |bytes: &[u8]| {
-        let checkpoint = Checkpoint::parse(bytes, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
-        model_folder::to_safetensors(&checkpoint.network(Weights::Ema, &config, &Device::flex()).unwrap()).unwrap()
+        let checkpoint = PublishedCheckpoint::parse(bytes, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
+        model_folder::to_safetensors(&checkpoint.network(CheckpointWeights::Ema, &config, &Device::flex()).unwrap())
+            .unwrap()
     };
     assert_eq!(weights(&small), weights(&large));
     for length in (0..large.len()).step_by(large.len() / 41).chain(large.len() - 30..large.len()) {
@@ -337,9 +338,9 @@ fn files_of_more_than_four_gigabytes_have_longer_records() {
 }
 
 #[test]
-fn what_the_file_says_beside_its_weights_is_read() {
+fn tokenizer_and_settings_in_the_file_are_read() {
     let bytes = lightning();
-    let checkpoint = Checkpoint::parse(&bytes, "here").unwrap();
+    let checkpoint = PublishedCheckpoint::parse(&bytes, "here").unwrap();
     let folder = Golden::open_ours("lightning").folder;
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     let expected = std::fs::read(folder.join("tokenizer.json")).unwrap();
@@ -348,9 +349,9 @@ fn what_the_file_says_beside_its_weights_is_read() {
     assert_eq!(checkpoint.special_names().mask, None);
     assert_eq!(checkpoint.sampling(), (Some(8), Some(1.0)));
 
-    let choices = Choices { n_heads: Some(8), ..Choices::default() };
+    let overrides = ImportOverrides { n_heads: Some(8), ..ImportOverrides::default() };
     let special = SpecialIds { bos: Some(0), eos: Some(0), ..SpecialIds::default() };
-    let (config, taken) = checkpoint.resolve(&choices, &special).unwrap();
+    let (config, taken) = checkpoint.resolve(&overrides, &special).unwrap();
     assert_eq!((config.backbone().n_heads, config.backbone().length, config.backbone().bos_index), (8, 32, 0));
     let source = |key: &str| taken.iter().find(|taken| taken.key == key).unwrap().source.clone();
     assert_eq!(source("n_heads"), "the command line");
@@ -361,19 +362,25 @@ fn what_the_file_says_beside_its_weights_is_read() {
 }
 
 #[test]
-fn an_exported_model_comes_back_to_the_bit_with_its_configuration() {
+fn an_exported_model_is_imported_to_the_same_bits_with_its_configuration() {
     for name in ["text_learn_mlp4", "text_logsumexp_linear", "mdlm"] {
         let golden = Golden::open_ours(name);
         let device = Device::flex();
         let network = golden.network(&device);
         let exported = model_folder::to_published(&network, &golden.config, WeightDtype::F32).unwrap();
-        let checkpoint = Checkpoint::parse(&exported, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+        let checkpoint = PublishedCheckpoint::parse(&exported, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
-        let imported = checkpoint.network(Weights::Raw, &config, &device).unwrap();
+        let imported = checkpoint.network(CheckpointWeights::Raw, &config, &device).unwrap();
         let bits = |network: &Network| model_folder::to_safetensors(network).unwrap();
         assert_eq!(bits(&imported), bits(&network));
-        assert!(checkpoint.network(Weights::Ema, &config, &device).unwrap_err().to_string().contains("--weights raw"));
+        assert!(
+            checkpoint
+                .network(CheckpointWeights::Ema, &config, &device)
+                .unwrap_err()
+                .to_string()
+                .contains("--weights raw")
+        );
 
         // Published names, all of them, with the rotary frequencies that `load_state_dict` asks for.
         let published = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
@@ -410,8 +417,8 @@ fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
         file.resize(8 + padded, b' ');
         file.extend_from_slice(&exported[8 + header_length..]);
         assert_eq!(file[..2], beginning);
-        let checkpoint = Checkpoint::parse(&file, "here").unwrap();
-        let (config, _) = checkpoint.resolve(&Choices::default(), &SpecialIds::default()).unwrap();
+        let checkpoint = PublishedCheckpoint::parse(&file, "here").unwrap();
+        let (config, _) = checkpoint.resolve(&ImportOverrides::default(), &SpecialIds::default()).unwrap();
         assert_eq!(config, golden.config);
     }
 }
@@ -420,16 +427,16 @@ fn a_safetensors_file_may_begin_like_a_pickle_or_a_zip_file() {
 fn sizes_come_from_the_tensors_and_the_rest_from_defaults() {
     let golden = Golden::open_ours("text_learn_mlp4");
     let bytes = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
-    let checkpoint = Checkpoint::parse(&bytes, "here").unwrap();
-    let resolve = |choices: &Choices| checkpoint.resolve(choices, &SpecialIds::default());
-    let error = resolve(&Choices::default()).unwrap_err().to_string();
+    let checkpoint = PublishedCheckpoint::parse(&bytes, "here").unwrap();
+    let resolve = |overrides: &ImportOverrides| checkpoint.resolve(overrides, &SpecialIds::default());
+    let error = resolve(&ImportOverrides::default()).unwrap_err().to_string();
     assert!(error.contains("n_heads") && error.contains("--heads"), "{error}");
-    let heads = Choices { n_heads: Some(4), ..Choices::default() };
+    let heads = ImportOverrides { n_heads: Some(4), ..ImportOverrides::default() };
     assert!(resolve(&heads).unwrap_err().to_string().contains("--length"));
-    let (config, _) = resolve(&Choices { length: Some(24), ..heads }).unwrap();
+    let (config, _) = resolve(&ImportOverrides { length: Some(24), ..heads }).unwrap();
     let ModelConfig::Partition(config) = config else { panic!("it is a partition model") };
     assert_eq!(config.projection, Projection::Mlp4);
     assert_eq!((config.backbone.dropout, config.queries), (0.1, pgm_model::Queries::LearnFreqs));
-    let error = resolve(&Choices { n_heads: Some(usize::MAX), length: Some(24), ..Choices::default() });
+    let error = resolve(&ImportOverrides { n_heads: Some(usize::MAX), length: Some(24), ..ImportOverrides::default() });
     assert!(error.unwrap_err().to_string().contains("--heads"));
 }

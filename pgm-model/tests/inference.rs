@@ -1,15 +1,15 @@
-//! What is done to a network for inference: folded it gives the same logits, with narrower weights nearly the same.
+//! Networks for inference: folding keeps the logits, and low-precision weights change them little.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, CleanTokens, LossTarget, MaskedConfig, ModelConfig, Network, PartitionConfig,
-    Positions, Projection, Queries, WeightDtype,
+    AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, MaskedConfig, ModelConfig, Network,
+    PartitionConfig, Positions, Projection, Queries, WeightDtype,
 };
 
 const LENGTH: usize = 9;
 
-// Logits of two rows by the network's way of sampling.
+// Logits of two rows, as the network computes them when it samples.
 fn logits(network: &Network) -> Vec<f32> {
     let device = Device::flex();
     let ids: Vec<i32> = (0..2 * LENGTH as i32).map(|i| i * 5 % 11).collect();
@@ -20,9 +20,7 @@ fn logits(network: &Network) -> Vec<f32> {
             model.forward_clean(&clean, &Positions::new(&[vec![1, 8], vec![0, 3]], &device))
         }
         Network::Masked(model) => model.forward_at(tokens, &Positions::new(&[vec![1, 8], vec![0, 3]], &device)),
-        Network::Autoregressive(model) => {
-            model.forward_cached(tokens, &mut pgm_model::autoregressive::Cache::default())
-        }
+        Network::Autoregressive(model) => model.forward_cached(tokens, &mut Cache::default()),
     };
     logits.try_into_vec_as::<f32>().unwrap()
 }
@@ -51,7 +49,7 @@ fn difference(before: &[f32], after: &[f32]) -> f32 {
 }
 
 #[test]
-fn folding_changes_no_logit_and_leaves_no_condition() {
+fn folding_keeps_the_logits_and_removes_the_layers_that_read_the_condition() {
     for config in configs(16) {
         let network = Network::new(&config, &Device::flex()).with_noise(0.4, 7);
         let (before, n_parameters) = (logits(&network), network.n_parameters());
@@ -64,7 +62,7 @@ fn folding_changes_no_logit_and_leaves_no_condition() {
 }
 
 #[test]
-fn narrower_weights_give_nearly_the_same_logits() {
+fn low_precision_weights_give_nearly_the_same_logits() {
     for config in configs(64) {
         let network = Network::new(&config, &Device::flex()).with_noise(0.2, 7).folded();
         let before = logits(&network);
@@ -80,7 +78,7 @@ fn narrower_weights_give_nearly_the_same_logits() {
 }
 
 #[test]
-fn a_model_that_cannot_be_quantised_says_so() {
+fn a_model_that_cannot_be_quantised_is_an_error() {
     let network = Network::new(&configs(16)[1], &Device::flex());
     // 64 inner inputs are a multiple of 32; a hidden size of 12 leaves none.
     assert!(network.with_weight_dtype(WeightDtype::Q8).is_ok());
@@ -91,12 +89,12 @@ fn a_model_that_cannot_be_quantised_says_so() {
 }
 
 #[test]
-fn the_gradient_of_a_cast_network_reaches_the_weights_it_was_made_of() {
+fn the_gradient_of_a_cast_network_reaches_the_float32_weights() {
     let device = Device::flex().autodiff();
     let backbone = BackboneConfig { cond_dim: 5, ..BackboneConfig::new(11, 16, 2, LENGTH) };
     let config = ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 });
     let network = Network::new(&config, &device).with_noise(0.3, 3);
-    // with_noise leaves no gradients to be taken.
+    // Parameters of with_noise require no gradient.
     let network = network.map(&mut Tracked);
     let gradients = |network: &Network, used: &Network| {
         let Network::Masked(model) = used else { unreachable!() };
@@ -108,12 +106,12 @@ fn the_gradient_of_a_cast_network_reaches_the_weights_it_was_made_of() {
         network.visit(&mut all);
         all.1
     };
-    let (wide, narrow) =
+    let (full, half) =
         (gradients(&network, &network), gradients(&network, &network.clone().cast_products(FloatDType::BF16)));
-    assert_eq!(wide.len(), narrow.len());
-    for (wide, narrow) in wide.iter().zip(&narrow) {
-        let largest = wide.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
-        let worst = wide.iter().zip(narrow).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
+    assert_eq!(full.len(), half.len());
+    for (full, half) in full.iter().zip(&half) {
+        let largest = full.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
+        let worst = full.iter().zip(half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
         assert!(worst < 0.05, "{worst}");
     }
 }

@@ -1,4 +1,4 @@
-//! The laws everything rests on, over random shapes and every variant of the network.
+//! The properties that everything rests on, over random shapes and every variant of the network.
 
 use std::slice::from_ref;
 
@@ -72,6 +72,17 @@ impl Case {
         }
         rows(model.forward_clean(&CleanTokens::new(&tokens, clean, &device), &Positions::new(&decoded, &device)))
     }
+
+    /// The tokens of group 0 and their positions.
+    fn clean(&self) -> (Vec<Vec<u32>>, Vec<Vec<usize>>) {
+        let positions = self.members(false);
+        let of_row = |(at, row): (&Vec<usize>, &Vec<u32>)| at.iter().map(|&i| row[i]).collect();
+        (positions.iter().zip(&self.tokens).map(of_row).collect(), positions)
+    }
+}
+
+fn slices<T>(rows: &[Vec<T>]) -> Vec<&[T]> {
+    rows.iter().map(Vec::as_slice).collect()
 }
 
 fn rows(logits: Tensor<3>) -> Vec<Vec<Vec<f32>>> {
@@ -89,7 +100,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn both_ways_through_the_network_agree_at_the_decoded_positions(case in cases()) {
+    fn training_and_sampling_agree_at_the_decoded_positions(case in cases()) {
         let model = case.model();
         let trained = case.partition_logits(&model);
         let sampled = case.clean_logits(&model, &case.members(false));
@@ -127,11 +138,9 @@ proptest! {
     }
 
     #[test]
-    fn what_fills_a_row_up_changes_nothing(case in cases(), filler in 1..9_usize) {
+    fn padding_changes_no_logit(case in cases(), filler in 1..9_usize) {
         let (device, model) = (Device::flex(), case.model());
-        let (clean, open) = (case.members(false), case.members(true));
-        let tokens: Vec<Vec<u32>> =
-            clean.iter().zip(&case.tokens).map(|(at, row)| at.iter().map(|&i| row[i]).collect()).collect();
+        let ((tokens, clean), open) = (case.clean(), case.members(true));
         let [n_clean, n_open] = [&clean, &open].map(|rows| rows.iter().map(Vec::len).max().unwrap());
         prop_assume!(n_open > 0);
         let exact = model
@@ -149,34 +158,63 @@ proptest! {
     }
 
     #[test]
-    fn joined_rows_have_the_logits_they_have_alone(case in cases()) {
+    fn encoding_then_decoding_equals_the_forward_pass_to_the_bit(case in cases()) {
         let (device, model) = (Device::flex(), case.model());
-        let (clean, open) = (case.members(false), case.members(true));
-        let tokens: Vec<Vec<u32>> =
-            clean.iter().zip(&case.tokens).map(|(at, row)| at.iter().map(|&i| row[i]).collect()).collect();
+        let ((tokens, positions), open) = (case.clean(), case.members(true));
         prop_assume!(open.iter().any(|row| !row.is_empty()));
-        let (tokens_of, clean_of): (Vec<&[u32]>, Vec<&[usize]>) =
-            tokens.iter().zip(&clean).map(|(tokens, clean)| (tokens.as_slice(), clean.as_slice())).unzip();
-        let open_of: Vec<&[usize]> = open.iter().map(Vec::as_slice).collect();
-        let joined = model.forward_packed(&PackedRows::new(&tokens_of, &clean_of, &open_of, &device));
-        let joined = rows(joined).remove(0);
+        let (clean, open) = (CleanTokens::new(&tokens, &positions, &device), Positions::new(&open, &device));
+        let at_once = rows(model.forward_clean(&clean, &open));
+        let encoded = model.encode(&clean);
+        prop_assert_eq!(&at_once, &rows(model.decode(&encoded, &open)));
+        // Decoding leaves the encoded tokens as they were, and the head may run apart.
+        prop_assert_eq!(&at_once, &rows(model.logits(model.decode_hidden(&encoded, &open))));
+    }
+
+    #[test]
+    fn two_sets_of_positions_decoded_one_by_one_have_the_logits_of_both_at_once(case in cases()) {
+        let (device, model) = (Device::flex(), case.model());
+        let ((tokens, positions), open) = (case.clean(), case.members(true));
+        prop_assume!(open.iter().all(|row| row.len() > 1));
+        let encoded = model.encode(&CleanTokens::new(&tokens, &positions, &device));
+        let decode = |open: &[Vec<usize>]| rows(model.decode(&encoded, &Positions::new(open, &device)));
+        let of_parity = |parity: usize| -> Vec<Vec<usize>> {
+            open.iter().map(|row| row.iter().copied().skip(parity).step_by(2).collect()).collect()
+        };
+        let (both, parts) = (decode(&open), [0, 1].map(|parity| decode(&of_parity(parity))));
+        for (row, open) in open.iter().enumerate() {
+            for index in 0..open.len() {
+                let (a, b) = (&both[row][index], &parts[index % 2][row][index / 2]);
+                prop_assert!(largest_difference(a, b) < TOLERANCE, "row {row}, position {}: {a:?} {b:?}", open[index]);
+            }
+        }
+    }
+
+    #[test]
+    fn packed_rows_have_the_logits_that_each_row_has_alone(case in cases()) {
+        let (device, model) = (Device::flex(), case.model());
+        let ((tokens, clean), open) = (case.clean(), case.members(true));
+        prop_assume!(open.iter().any(|row| !row.is_empty()));
+        let packed_rows = PackedRows::new(&slices(&tokens), &slices(&clean), &slices(&open), &device);
+        let packed = rows(model.forward_packed(&packed_rows)).remove(0);
+        let hidden = model.decode_hidden_packed(&model.encode_packed(&packed_rows), &packed_rows);
+        prop_assert_eq!(&packed, &rows(model.logits(hidden)).remove(0));
         let mut next = 0;
         for ((tokens, clean), open) in tokens.iter().zip(&clean).zip(&open).filter(|(_, open)| !open.is_empty()) {
             let clean = CleanTokens::new(from_ref(tokens), from_ref(clean), &device);
             let alone = rows(model.forward_clean(&clean, &Positions::new(from_ref(open), &device))).remove(0);
-            for (a, b) in alone.iter().zip(&joined[next..]) {
+            for (a, b) in alone.iter().zip(&packed[next..]) {
                 prop_assert!(largest_difference(a, b) < TOLERANCE, "{a:?} {b:?}");
             }
             next += open.len();
         }
-        prop_assert_eq!(next, joined.len());
+        prop_assert_eq!(next, packed.len());
     }
 
     #[test]
     fn the_order_of_the_clean_tokens_does_not_matter(case in cases(), rotation in 1..11_usize) {
         let model = case.model();
         let clean = case.members(false);
-        let turned: Vec<Vec<usize>> = clean
+        let rotated: Vec<Vec<usize>> = clean
             .iter()
             .map(|row| {
                 let mut row = row.clone();
@@ -185,7 +223,7 @@ proptest! {
                 row
             })
             .collect();
-        let (a, b) = (case.clean_logits(&model, &clean), case.clean_logits(&model, &turned));
+        let (a, b) = (case.clean_logits(&model, &clean), case.clean_logits(&model, &rotated));
         for (row, positions) in case.members(true).iter().enumerate() {
             for index in 0..positions.len() {
                 prop_assert!(largest_difference(&a[row][index], &b[row][index]) < TOLERANCE);

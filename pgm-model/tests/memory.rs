@@ -1,5 +1,5 @@
-//! What a training step keeps for its backward pass, in numbers a token: docs/performance.md counts with it. Alone in its
-//! program, where nobody else allocates.
+//! The memory that a training step keeps for its backward pass, in numbers a token, as docs/performance.md counts it. It is
+//! the only test of its program, so that no other test allocates.
 #![cfg(feature = "flex")]
 
 use std::alloc::System;
@@ -30,7 +30,7 @@ impl ModuleMapper for Checkpointed {
     }
 }
 
-// Bytes that the loss holds on to, in vectors of the hidden width a token.
+// Memory that the loss keeps, in vectors of the hidden width a token.
 fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
     let plain = Device::flex();
     let device = plain.clone().autodiff();
@@ -44,13 +44,13 @@ fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
         Tensor::<2, Int>::from_data(TensorData::new((0..n as i32).map(of).collect(), SHAPE), &device)
     };
     let (tokens, groups) = (ints(|i| i * 7 % 60), ints(|i| (i * 7 % 3) & 1));
-    let goal = LossTarget { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
+    let target = LossTarget { targets: tokens.clone(), weights: Tensor::ones(SHAPE, &device), mask_index: 63 };
     let loss = || match &network {
-        Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &goal),
-        Network::Masked(model) => model.loss(tokens.clone(), &goal),
-        Network::Autoregressive(_) => unreachable!("not asked for"),
+        Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &target),
+        Network::Masked(model) => model.loss(tokens.clone(), &target),
+        Network::Autoregressive(_) => unreachable!("no such network in this test"),
     };
-    drop(loss()); // makes what is made once
+    drop(loss()); // allocates what is allocated once
     let before = held();
     let loss = loss();
     let bytes = held() - before;
@@ -68,14 +68,14 @@ fn a_step_keeps_what_the_count_says() {
     };
     let masked = ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 });
     let close = |found: f64, count: f64| (found - count).abs() < 0.3;
-    // Where nothing is checkpointed, a decoder's queries, keys and values and their norms are made again all the same.
+    // Without checkpointing, a decoder's queries, keys, values and norms are recomputed, too.
     for (checkpointing, of_encoder, of_decoder) in [(false, 18.0, 13.0), (true, 12.0, 9.0)] {
         let [least, more_encoder, more_decoder] =
             [(1, 1), (2, 1), (1, 2)].map(|(encoder, decoder)| kept(&partition(encoder, decoder), checkpointing));
         let (encoder, decoder) = (more_encoder - least, more_decoder - least);
         assert!(close(encoder, of_encoder), "an encoder block keeps {encoder}");
         assert!(close(decoder, of_decoder), "a decoder block keeps {decoder}");
-        // The encoder's output, what attention gives, and one row's queries, as they are made.
+        // The encoder's output, the attention's output, and the steps to one row's queries.
         let masked = kept(&masked, checkpointing);
         let swap = least - masked + encoder - decoder;
         assert!(close(swap, 2.0 + 3.0 / SHAPE[0] as f64), "a GroupSwap with what is around it keeps {swap}");

@@ -1,4 +1,5 @@
-//! Model folders: what is saved comes back, what is wrong is named.
+//! Model folders: a saved model loads to the same bits, and errors name what is wrong.
+#![cfg(feature = "files")]
 
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
@@ -10,7 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 #[test]
-fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
+fn a_saved_model_loads_to_the_same_bits_from_files_and_from_bytes() {
     for name in ["text_learn_mlp4", "text_logsumexp_linear", "mdlm"] {
         let golden = Golden::open(name);
         let device = Device::flex();
@@ -23,12 +24,12 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
         assert_eq!(model_folder::to_safetensors(&loaded).unwrap(), bytes);
         let json = std::fs::read(folder.path().join(model_folder::CONFIG_FILE)).unwrap();
         let read = std::cell::RefCell::new(Vec::new());
-        let watch = |share: f64| read.borrow_mut().push(share);
-        let (_, loaded) = model_folder::load_bytes(&json, &bytes, &device, &watch).unwrap();
+        let progress = |share: f64| read.borrow_mut().push(share);
+        let (_, loaded) = model_folder::load_bytes(&json, &bytes, &device, &progress).unwrap();
         assert!(read.borrow().is_sorted() && read.borrow().len() > 10 && read.borrow().last() == Some(&1.0));
         assert_eq!(model_folder::to_safetensors(&loaded).unwrap(), bytes);
 
-        // Every published name is ours, and only the rotary frequencies are left over.
+        // Every published tensor has one of our names, except the rotary frequencies.
         let published = std::fs::read(golden.folder.join("reference.safetensors")).unwrap();
         let published = SafeTensors::deserialize(&published).unwrap();
         let saved = SafeTensors::deserialize(&bytes).unwrap();
@@ -45,7 +46,7 @@ fn a_saved_model_comes_back_to_the_bit_and_from_bytes_too() {
 }
 
 #[test]
-fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
+fn the_error_of_a_broken_weights_file_names_the_tensor() {
     let golden = Golden::open("text_freqs_linear");
     let device = Device::flex();
     let bytes = model_folder::to_safetensors(&golden.network(&device)).unwrap();
@@ -99,11 +100,11 @@ fn a_broken_weights_file_gets_one_sentence_that_names_the_tensor() {
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    model_folder::write_file(&path, b"old").unwrap();
-    model_folder::write_file(&path, b"new").unwrap();
+    model_folder::atomic_write(&path, b"old").unwrap();
+    model_folder::atomic_write(&path, b"new").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     let blocked = folder.path().join("model.safetensors/inside");
-    let error = model_folder::write_file(&blocked, b"x").unwrap_err().to_string();
+    let error = model_folder::atomic_write(&blocked, b"x").unwrap_err().to_string();
     assert!(error.contains("model.safetensors/inside"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -1,4 +1,4 @@
-//! The configuration of a checkpoint: sizes from its tensors, the rest from whoever knows it first.
+//! The configuration of a checkpoint: sizes from its tensors, the rest from the first source that has it.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -6,12 +6,14 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::torch::shortened;
-use super::{Checkpoint, Choices, EMBEDDING, SpecialIds, Stored, Taken, import_error};
-use crate::ModelError;
+use super::published_checkpoint::PublishedCheckpoint;
+use super::tensors::{EMBEDDING, FileTensor, import_error};
+use super::torch_file::shortened;
 use crate::config::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
 };
+use crate::error::ModelError;
+use crate::presets;
 
 const FLAG: &str = "the command line";
 const FILE: &str = "the file's configuration";
@@ -19,43 +21,145 @@ const TENSORS: &str = "the tensors";
 const TOKENIZER: &str = "the tokenizer";
 const DEFAULT: &str = "the published default";
 
-impl Checkpoint<'_> {
-    /// The configuration: sizes from the tensors; the rest from `choices`, the file, the `tokenizer` or the published
-    /// defaults, whichever comes first. The list says what was taken from where.
+/// Settings that the caller gives; they win over those of the file.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOverrides {
+    /// Attention heads.
+    pub n_heads: Option<usize>,
+    /// Positions of a training row.
+    pub length: Option<usize>,
+    /// What the GroupSwap's queries are made of.
+    pub queries: Option<Queries>,
+    /// Id of the mask token.
+    pub mask_index: Option<usize>,
+    /// Id of the token at position 0.
+    pub bos_index: Option<usize>,
+    /// Id of the token between documents.
+    pub eos_index: Option<usize>,
+}
+
+/// Ids of the special tokens, from the tokenizer that belongs to the checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// The mask token, which GPT-2's tokenizer lacks.
+    pub mask: Option<usize>,
+    /// The first token.
+    pub bos: Option<usize>,
+    /// The token between documents.
+    pub eos: Option<usize>,
+    /// The padding.
+    pub pad: Option<usize>,
+}
+
+/// One value of the configuration and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedSetting {
+    /// Its key in `config.json`.
+    pub key: &'static str,
+    /// The value.
+    pub value: String,
+    /// Where it came from.
+    pub source: String,
+}
+
+/// Sizes that the tensors tell.
+struct Sizes {
+    vocab_size: usize,
+    hidden_size: usize,
+    cond_dim: usize,
+    mlp_ratio: usize,
+    /// Blocks of the encoder, or of a baseline.
+    n_blocks: usize,
+    /// `None` for a baseline.
+    n_decoder_blocks: Option<usize>,
+}
+
+impl PublishedCheckpoint<'_> {
+    /// The configuration, and where each of its values came from. Sizes come from the tensors. The rest comes from
+    /// `overrides`, the file, the `tokenizer` or the published defaults, whichever has it first.
     ///
     /// # Errors
-    /// [`ModelError::Import`] when a size or setting can be found nowhere, or names a model that this crate lacks.
-    pub fn resolve(&self, choices: &Choices, tokenizer: &SpecialIds) -> Result<(ModelConfig, Vec<Taken>), ModelError> {
-        let mut picker = Picker { origin: &self.origin, taken: Vec::new() };
+    /// [`ModelError::Import`] when a size or setting can be found nowhere or is unknown, [`ModelError::MissingTensor`] when
+    /// a tensor that tells a size is missing, [`ModelError::Config`] when the values contradict each other.
+    pub fn resolve(
+        &self,
+        overrides: &ImportOverrides,
+        tokenizer: &SpecialIds,
+    ) -> Result<(ModelConfig, Vec<ResolvedSetting>), ModelError> {
+        let mut picker = Picker { origin: &self.origin, settings: Vec::new() };
+        let sizes = self.sizes()?;
+        picker.note_sizes(&sizes);
+        let backbone = self.backbone(&sizes, &mut picker, overrides, tokenizer)?;
+        let config = match (sizes.n_decoder_blocks, &self.metadata.config) {
+            (Some(decoder_blocks), _) => ModelConfig::Partition(PartitionConfig {
+                backbone,
+                encoder_blocks: sizes.n_blocks,
+                decoder_blocks,
+                queries: self.queries(&mut picker, overrides)?,
+                projection: self.projection(&mut picker),
+            }),
+            // The tensors of the baselines have the same names.
+            (None, Some(ModelConfig::Autoregressive(_))) => {
+                ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: sizes.n_blocks })
+            }
+            (None, _) => ModelConfig::Masked(MaskedConfig { backbone, n_blocks: sizes.n_blocks }),
+        };
+        config.validate()?;
+        Ok((config, picker.settings))
+    }
+
+    fn sizes(&self) -> Result<Sizes, ModelError> {
         let (vocab_size, hidden_size) = self.matrix(EMBEDDING)?;
         let (cond_dim, _) = self.matrix("sigma_map.mlp.0.weight")?;
-        let masked = !self.raw.keys().any(|name| name.starts_with("encoder.blocks."));
-        let blocks = if masked { "blocks." } else { "encoder.blocks." };
+        let is_baseline = !self.raw.keys().any(|name| name.starts_with("encoder.blocks."));
+        let blocks = if is_baseline { "blocks." } else { "encoder.blocks." };
         let (mlp_width, _) = self.matrix(&format!("{blocks}0.mlp.0.weight"))?;
         if hidden_size == 0 || !mlp_width.is_multiple_of(hidden_size) {
             let problem =
                 format!("the feed-forward layer's {mlp_width} units are no multiple of the width {hidden_size}");
             return Err(self.error(problem));
         }
-        picker.sizes(&[("vocab_size", vocab_size), ("hidden_size", hidden_size), ("cond_dim", cond_dim)]);
-        let mlp_ratio = mlp_width / hidden_size;
-        let (n_blocks, n_decoder_blocks) = (self.n_blocks(blocks), self.n_blocks("decoder.layers."));
-        let counts = [("mlp_ratio", mlp_ratio), ("encoder_blocks", n_blocks), ("decoder_blocks", n_decoder_blocks)];
-        if masked {
-            picker.sizes(&[("mlp_ratio", mlp_ratio), ("n_blocks", n_blocks)]);
-        } else {
-            picker.sizes(&counts);
-        }
+        Ok(Sizes {
+            vocab_size,
+            hidden_size,
+            cond_dim,
+            mlp_ratio: mlp_width / hidden_size,
+            n_blocks: self.n_blocks(blocks),
+            n_decoder_blocks: (!is_baseline).then(|| self.n_blocks("decoder.layers.")),
+        })
+    }
 
-        let facts = &self.facts;
-        let ours = facts.config.as_ref();
-        let ours_backbone = ours.map(ModelConfig::backbone);
-        let known = Published::of(vocab_size);
+    fn matrix(&self, name: &str) -> Result<(usize, usize), ModelError> {
+        match self.raw.get(name).map(FileTensor::shape) {
+            Some(&[rows, columns]) => Ok((rows, columns)),
+            Some(shape) => Err(self.error(format!("tensor {name} has shape {shape:?}, it should have two dimensions"))),
+            None => Err(ModelError::MissingTensor { origin: self.origin.clone(), count: 1, first: name.to_string() }),
+        }
+    }
+
+    // Distinct block numbers. A gap between them is found when the tensors are loaded.
+    fn n_blocks(&self, prefix: &str) -> usize {
+        let number = |name: &'_ String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+        self.raw.keys().filter_map(number).collect::<BTreeSet<_>>().len()
+    }
+
+    fn backbone(
+        &self,
+        sizes: &Sizes,
+        picker: &mut Picker,
+        overrides: &ImportOverrides,
+        tokenizer: &SpecialIds,
+    ) -> Result<BackboneConfig, ModelError> {
+        let &Sizes { vocab_size, hidden_size, cond_dim, mlp_ratio, .. } = sizes;
+        let metadata = &self.metadata;
+        // The configuration in a file that this crate wrote.
+        let ours = metadata.config.as_ref().map(ModelConfig::backbone);
+        let published = PublishedDefaults::of(vocab_size);
         let n_heads = picker.pick(
             "n_heads",
             [
-                (choices.n_heads, FLAG),
-                (facts.n_heads.or(ours_backbone.map(|backbone| backbone.n_heads)), FILE),
+                (overrides.n_heads, FLAG),
+                (metadata.n_heads.or(ours.map(|ours| ours.n_heads)), FILE),
                 (hidden_size.is_multiple_of(64).then_some(hidden_size / 64), "the published head width, 64"),
             ],
             "give --heads",
@@ -66,94 +170,52 @@ impl Checkpoint<'_> {
         let length = picker.pick(
             "length",
             [
-                (choices.length, FLAG),
-                (facts.length.or(ours_backbone.map(|backbone| backbone.length)), FILE),
-                (known.as_ref().map(|known| known.length), DEFAULT),
+                (overrides.length, FLAG),
+                (metadata.length.or(ours.map(|ours| ours.length)), FILE),
+                (published.as_ref().map(|published| published.length), DEFAULT),
             ],
             "give --length",
         )?;
         let dropout = picker.pick(
             "dropout",
-            [
-                (None, FLAG),
-                (facts.dropout.or(ours_backbone.map(|backbone| backbone.dropout)), FILE),
-                (Some(0.1), DEFAULT),
-            ],
+            [(metadata.dropout.or(ours.map(|ours| ours.dropout)), FILE), (Some(0.1), DEFAULT)],
             "",
         )?;
         let usual = BackboneConfig::new(vocab_size, hidden_size, n_heads, length);
-        let special = |flag: Option<usize>, ours: Option<usize>, tokenizer: Option<usize>, usual: usize| {
-            [(flag, FLAG), (ours, FILE), (tokenizer, TOKENIZER), (Some(usual), DEFAULT)]
+        let [mask, bos, eos] =
+            published.as_ref().map_or([usual.mask_index, usual.bos_index, usual.eos_index], |published| published.ids);
+        let candidates = |flag: Option<usize>, ours: Option<usize>, tokenizer: Option<usize>, default: usize| {
+            [(flag, FLAG), (ours, FILE), (tokenizer, TOKENIZER), (Some(default), DEFAULT)]
         };
-        let ids = known.as_ref().map_or([usual.mask_index, usual.bos_index, usual.eos_index], |known| known.ids);
         let mask_index = picker.pick(
             "mask_index",
-            special(choices.mask_index, ours_backbone.map(|ours| ours.mask_index), tokenizer.mask, ids[0]),
+            candidates(overrides.mask_index, ours.map(|ours| ours.mask_index), tokenizer.mask, mask),
             "give --mask-id",
         )?;
         let bos_index = picker.pick(
             "bos_index",
-            special(choices.bos_index, ours_backbone.map(|ours| ours.bos_index), tokenizer.bos, ids[1]),
+            candidates(overrides.bos_index, ours.map(|ours| ours.bos_index), tokenizer.bos, bos),
             "give --bos",
         )?;
         let eos_index = picker.pick(
             "eos_index",
-            special(choices.eos_index, ours_backbone.map(|ours| ours.eos_index), tokenizer.eos, ids[2]),
+            candidates(overrides.eos_index, ours.map(|ours| ours.eos_index), tokenizer.eos, eos),
             "give --eos",
         )?;
         let pad_index = picker.pick_if_any(
             "pad_index",
             [
-                (ours_backbone.and_then(|ours| ours.pad_index), FILE),
-                // MDLM's code adds a padding token to GPT-2's tokenizer, whose id the mask has in the model.
+                (ours.and_then(|ours| ours.pad_index), FILE),
+                // MDLM's code adds a padding token to GPT-2's tokenizer, and its id is the mask's in the model.
                 (tokenizer.pad.filter(|&pad| pad != mask_index && ours.is_none()), TOKENIZER),
-                (known.and_then(|known| known.pad).filter(|_| ours.is_none()), DEFAULT),
+                (published.and_then(|published| published.pad).filter(|_| ours.is_none()), DEFAULT),
             ],
         );
-        let backbone =
-            BackboneConfig { cond_dim, mlp_ratio, dropout, mask_index, bos_index, eos_index, pad_index, ..usual };
-        let config = if masked {
-            match ours {
-                Some(ModelConfig::Autoregressive(_)) => {
-                    ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks })
-                }
-                _ => ModelConfig::Masked(MaskedConfig { backbone, n_blocks }),
-            }
-        } else {
-            let queries = self.queries(&mut picker, choices)?;
-            let projection = if self.raw.contains_key("decoder.group_swap.query_processor.0.weight") {
-                Projection::Mlp4
-            } else {
-                Projection::Linear
-            };
-            picker.note("projection", name_of(&projection), TENSORS);
-            ModelConfig::Partition(PartitionConfig {
-                backbone,
-                encoder_blocks: n_blocks,
-                decoder_blocks: n_decoder_blocks,
-                queries,
-                projection,
-            })
-        };
-        config.validate()?;
-        Ok((config, picker.taken))
-    }
-    fn matrix(&self, name: &str) -> Result<(usize, usize), ModelError> {
-        match self.raw.get(name).map(Stored::shape) {
-            Some(&[rows, columns]) => Ok((rows, columns)),
-            Some(shape) => Err(self.error(format!("tensor {name} has shape {shape:?}, it should have two dimensions"))),
-            None => Err(ModelError::MissingTensor { origin: self.origin.clone(), count: 1, first: name.to_string() }),
-        }
+        Ok(BackboneConfig { cond_dim, mlp_ratio, dropout, mask_index, bos_index, eos_index, pad_index, ..usual })
     }
 
-    // Blocks by their numbers; one that is missing in between shows when its tensors are looked for.
-    fn n_blocks(&self, prefix: &str) -> usize {
-        let number = |name: &'_ String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-        self.raw.keys().filter_map(number).collect::<BTreeSet<_>>().len()
-    }
-
-    fn queries(&self, picker: &mut Picker, choices: &Choices) -> Result<Queries, ModelError> {
-        let of_file = match (&self.facts.queries, &self.facts.config) {
+    fn queries(&self, picker: &mut Picker, overrides: &ImportOverrides) -> Result<Queries, ModelError> {
+        let of_file = match (&self.metadata.queries, &self.metadata.config) {
             (Some(name), _) => Some(by_name::<Queries>(name).ok_or_else(|| {
                 let name = shortened(name);
                 self.error(format!("its configuration has pre_query_mode {name}, which is unknown; give --queries"))
@@ -161,7 +223,7 @@ impl Checkpoint<'_> {
             (None, Some(ModelConfig::Partition(config))) => Some(Ok(config.queries)),
             _ => None,
         };
-        let (queries, source) = match (choices.queries, of_file) {
+        let (queries, source) = match (overrides.queries, of_file) {
             (Some(queries), _) => (queries, FLAG),
             (None, Some(queries)) => (queries?, FILE),
             (None, None) => (Queries::default(), DEFAULT),
@@ -169,18 +231,26 @@ impl Checkpoint<'_> {
         picker.note("queries", name_of(&queries), source);
         Ok(queries)
     }
+
+    fn projection(&self, picker: &mut Picker) -> Projection {
+        let has_mlp = self.raw.contains_key("decoder.group_swap.query_processor.0.weight");
+        let projection = if has_mlp { Projection::Mlp4 } else { Projection::Linear };
+        picker.note("projection", name_of(&projection), TENSORS);
+        projection
+    }
 }
-/// What the published models of a vocabulary have in common.
-struct Published {
+
+/// What the published models with a vocabulary of that size have in common.
+struct PublishedDefaults {
     length: usize,
     /// Mask, BOS, EOS.
     ids: [usize; 3],
     pad: Option<usize>,
 }
 
-impl Published {
+impl PublishedDefaults {
     fn of(vocab_size: usize) -> Option<Self> {
-        let presets = [crate::presets::owt_6_6(), crate::presets::lm1b_6_6()];
+        let presets = [presets::owt_6_6(), presets::lm1b_6_6()];
         let known = presets.iter().map(ModelConfig::backbone).find(|known| known.vocab_size == vocab_size)?;
         Some(Self {
             length: known.length,
@@ -190,20 +260,28 @@ impl Published {
     }
 }
 
-/// Takes the first value there is and notes where it was.
+/// Picks the first value that there is and notes its source.
 struct Picker<'a> {
     origin: &'a str,
-    taken: Vec<Taken>,
+    settings: Vec<ResolvedSetting>,
 }
 
 impl Picker<'_> {
     fn note(&mut self, key: &'static str, value: impl Display, source: &str) {
-        self.taken.push(Taken { key, value: value.to_string(), source: source.to_string() });
+        self.settings.push(ResolvedSetting { key, value: value.to_string(), source: source.to_string() });
     }
 
-    fn sizes(&mut self, sizes: &[(&'static str, usize)]) {
-        for &(key, value) in sizes {
-            self.note(key, value, TENSORS);
+    fn note_sizes(&mut self, sizes: &Sizes) {
+        self.note("vocab_size", sizes.vocab_size, TENSORS);
+        self.note("hidden_size", sizes.hidden_size, TENSORS);
+        self.note("cond_dim", sizes.cond_dim, TENSORS);
+        self.note("mlp_ratio", sizes.mlp_ratio, TENSORS);
+        match sizes.n_decoder_blocks {
+            Some(n_decoder_blocks) => {
+                self.note("encoder_blocks", sizes.n_blocks, TENSORS);
+                self.note("decoder_blocks", n_decoder_blocks, TENSORS);
+            }
+            None => self.note("n_blocks", sizes.n_blocks, TENSORS),
         }
     }
 

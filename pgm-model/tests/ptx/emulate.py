@@ -1,4 +1,4 @@
-"""Runs the attention kernels on matrix units without a GPU: an emulator of the PTX that CUDA compiles of them.
+"""Runs the attention kernels for tensor cores without a GPU: an emulator of the PTX that CUDA compiles of them.
 
     cargo run --manifest-path pgm-model/tests/ptx/Cargo.toml -- FOLDER     # links LLVM 23, see Burn's CUDA backend
     python3 pgm-model/tests/ptx/emulate.py FOLDER                          # needs numpy

@@ -13,8 +13,8 @@ use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, L
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
 use pgm_model::ModelError;
-use pgm_model::attention::split_heads;
 use pgm_model::model_folder::{MappedFile, StoredTensor, WEIGHTS_FILE};
+use pgm_model::ops::split_heads;
 use safetensors::SafeTensors;
 
 use super::gpt2_config::Gpt2Config;

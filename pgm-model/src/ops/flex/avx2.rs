@@ -1,15 +1,16 @@
 //! The matrix product with AVX2 and FMA.
 //!
 //! A tile of the result, [`MR`] rows and [`NR`] columns, stays in registers over [`KC`] inputs: 12 multiply-adds for 2
-//! loads and 6 broadcasts, which is the processor's peak as long as what it reads is in the first two caches. So the right
-//! side is copied into panels of `NR` columns; the left side is read where it is if its inputs are contiguous, and copied
-//! otherwise. A task makes some columns (and rows) of the result, all their inputs in the same order, so that how many
-//! tasks there are changes no bit.
+//! loads and 6 broadcasts, which is the processor's peak while its operands are in the first two caches. So the right side
+//! is copied into panels of `NR` columns. The left side is read in place if its inputs are contiguous, and copied
+//! otherwise. A task computes some columns (and rows) of the result over all inputs in the same order, so the number of
+//! tasks changes no bit.
+#![allow(unsafe_code)] // vector instructions and pointers
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-use rayon::prelude::*;
+use crate::parallel::{for_each_task, n_threads};
 
 /// Rows of a tile.
 const MR: usize = 6;
@@ -17,24 +18,24 @@ const MR: usize = 6;
 const NR: usize = 16;
 /// Inputs for which a tile stays in registers: a panel of them takes half of the first cache.
 const KC: usize = 256;
-/// Rows that are done with a panel before the next: they stay in the second cache.
+/// Rows that use a panel before the next panel is read: they stay in the second cache.
 const MC: usize = 96;
 /// Inputs whose panels are held at a time, a multiple of `KC`.
 const HELD: usize = 12 * KC;
 /// Columns of a task.
 const COLUMNS: usize = 256;
 
-/// Whether this processor has what it takes, and nothing better.
+/// Whether this processor has AVX2 and FMA but not AVX-512.
 pub(super) fn is_best() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && !is_x86_feature_detected!("avx512f")
 }
 
 thread_local! {
-    // Panels; memory that is new for each product would be cleared by the system for each.
+    // Panels, kept between products: the system would clear new memory for each.
     static PANELS: RefCell<Vec<Vector>> = const { RefCell::new(Vec::new()) };
 }
 
-// What a panel is made of, so that memory is aligned to it.
+// The unit of a panel, which aligns its memory.
 #[derive(Clone, Copy)]
 #[repr(align(32))]
 struct Vector(#[allow(dead_code)] [f32; 8]);
@@ -54,10 +55,10 @@ struct Product {
 // SAFETY: tasks write to parts of `out` that do not overlap, and only read the others.
 unsafe impl Sync for Product {}
 
-/// `out = lhs rhs`, or its addition to `out`: pointers with the distance of rows, or of rows and columns; m, k, n.
+/// `out = lhs rhs`, or `out += lhs rhs` if `add`. Each pointer comes with its strides; sizes are m, k, n.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA, the three matrices must be there, and nobody else may use `out`.
+/// The processor must have AVX2 and FMA, the three matrices must lie in their memory, and nobody else may use `out`.
 pub(super) unsafe fn product(
     (out, row): (*mut f32, usize),
     add: bool,
@@ -67,8 +68,8 @@ pub(super) unsafe fn product(
     parallel: bool,
 ) {
     let product = Product { out, row, add, lhs, lhs_strides, rhs, rhs_strides, k };
-    let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    // As many tasks as make the threads equally busy; rows are cut only where there are too few columns for that.
+    let threads = if parallel { n_threads() } else { 1 };
+    // Enough tasks to keep the threads equally busy; rows are cut only where there are too few columns for that.
     let wanted = n.div_ceil(COLUMNS).next_multiple_of(threads);
     let columns = n.div_ceil(wanted).next_multiple_of(NR).max(4 * NR);
     let n_columns = n.div_ceil(columns);
@@ -76,17 +77,17 @@ pub(super) unsafe fn product(
     let n_tasks = n_columns * m.div_ceil(rows);
     let task = |index: usize| {
         let (i, j) = (index / n_columns * rows, index % n_columns * columns);
-        // SAFETY: the caller's word; tasks differ in their rows or columns.
+        // SAFETY: the caller's promise; tasks differ in their rows or columns.
         unsafe { product.part(i..(i + rows).min(m), j..(j + columns).min(n)) };
     };
     match n_tasks {
         1 => task(0),
-        _ => (0..n_tasks).into_par_iter().with_max_len(1).for_each(task),
+        _ => for_each_task(n_tasks, task),
     }
 }
 
 impl Product {
-    // These rows and columns of the result.
+    // Computes these rows and columns of the result.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn part(&self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
         let n_panels = columns.len().div_ceil(NR);
@@ -96,7 +97,7 @@ impl Product {
             memory.clear();
             memory.reserve((n_left + n_right).div_ceil(8));
             let left = memory.as_mut_ptr().cast::<f32>();
-            // SAFETY: both parts lie in the reserved memory; the rest is the caller's word.
+            // SAFETY: both parts lie in the reserved memory; the rest is the caller's promise.
             unsafe {
                 let right = left.add(n_left);
                 for held in (0..self.k).step_by(HELD) {
@@ -114,21 +115,21 @@ impl Product {
         });
     }
 
-    // Panels of the right side: for every KC inputs all columns, 16 by 16.
+    // Copies the right side into panels: for every KC inputs all columns, 16 by 16.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn fill_panels(&self, inputs: std::ops::Range<usize>, columns: std::ops::Range<usize>, panels: *mut f32) {
         let (n_columns, [row, column]) = (columns.len(), self.rhs_strides);
         let n_panels = n_columns.div_ceil(NR);
         for p in inputs.clone().step_by(KC) {
             let n_inputs = KC.min(inputs.end - p);
-            // SAFETY: panels of all inputs lie behind each other; the right side holds the inputs and columns.
+            // SAFETY: the panels follow each other in memory; the right side holds the inputs and columns.
             unsafe {
                 let panels = panels.add((p - inputs.start) * n_panels * NR);
                 let from = self.rhs.add(p * row + columns.start * column);
                 let panel = |index: usize| panels.add(index * NR * n_inputs);
                 let n_full = n_columns / NR;
                 if column == 1 {
-                    // A few rows at a time: each is read in one go.
+                    // A few rows at a time, each read in one go.
                     for first in (0..n_inputs).step_by(8) {
                         for index in 0..n_full {
                             for input in first..(first + 8).min(n_inputs) {
@@ -168,7 +169,7 @@ impl Product {
         }
     }
 
-    // At most MC rows of the result over at most KC inputs.
+    // Computes at most MC rows of the result over at most KC inputs.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn block(
         &self,
@@ -180,7 +181,7 @@ impl Product {
     ) {
         let (n_inputs, [row, column]) = (inputs.len(), self.lhs_strides);
         let (add, copied) = (self.add || inputs.start > 0, column != 1);
-        // SAFETY: tiles lie within the rows and columns; a tile that would not is made beside and copied.
+        // SAFETY: tiles lie within the rows and columns; a tile that would not is computed in a buffer and copied.
         unsafe {
             if copied {
                 for (tile, i) in rows.clone().step_by(MR).enumerate() {
@@ -204,16 +205,16 @@ impl Product {
                         false => (self.lhs.add(i * row + inputs.start), [row, 1]),
                     };
                     if n_columns == NR {
-                        make_tile(n_rows, n_inputs, (lhs, strides), right, (to, self.row), add);
+                        compute_tile(n_rows, n_inputs, (lhs, strides), right, (to, self.row), add);
                         continue;
                     }
-                    let mut beside = [0.0; MR * NR];
+                    let mut buffer = [0.0; MR * NR];
                     for at in (0..n_rows * NR).filter(|at| add && at % NR < n_columns) {
-                        beside[at] = *to.add(at / NR * self.row + at % NR);
+                        buffer[at] = *to.add(at / NR * self.row + at % NR);
                     }
-                    make_tile(n_rows, n_inputs, (lhs, strides), right, (beside.as_mut_ptr(), NR), add);
+                    compute_tile(n_rows, n_inputs, (lhs, strides), right, (buffer.as_mut_ptr(), NR), add);
                     for at in (0..n_rows * NR).filter(|at| at % NR < n_columns) {
-                        *to.add(at / NR * self.row + at % NR) = beside[at];
+                        *to.add(at / NR * self.row + at % NR) = buffer[at];
                     }
                 }
             }
@@ -222,7 +223,7 @@ impl Product {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn make_tile(
+unsafe fn compute_tile(
     n_rows: usize,
     n_inputs: usize,
     lhs: (*const f32, [usize; 2]),
@@ -230,7 +231,7 @@ unsafe fn make_tile(
     out: (*mut f32, usize),
     add: bool,
 ) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller's promise.
     unsafe {
         match n_rows {
             1 => tile::<1>(n_inputs, lhs, rhs, out, add),
@@ -243,8 +244,8 @@ unsafe fn make_tile(
     }
 }
 
-// `M` rows and 16 columns, over `n_inputs`. One of the left side's strides is 1, which lets the compiler fold the others
-// into addresses.
+// A tile of `M` rows and 16 columns over `n_inputs`. One stride of the left side is 1, so that the compiler folds the
+// other into addresses.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const M: usize>(
     n_inputs: usize,
@@ -254,7 +255,7 @@ unsafe fn tile<const M: usize>(
     add: bool,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; M];
-    // SAFETY: the caller's word: M rows of both sides, 16 columns, `rhs` aligned to a vector.
+    // SAFETY: the caller's promise: M rows of both sides, 16 columns, `rhs` aligned to a vector.
     unsafe {
         for i in 0..M {
             _mm_prefetch::<_MM_HINT_T0>(out.add(i * out_row).cast());
@@ -288,10 +289,10 @@ unsafe fn tile<const M: usize>(
     }
 }
 
-// 8 by 8 numbers: rows `row` apart become columns of a panel.
+// Transposes 8 by 8 numbers: rows that are `row` apart become columns of a panel.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn transpose(from: *const f32, row: usize, to: *mut f32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller's promise.
     unsafe {
         let rows: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * row)));
         let pairs: [[__m256; 2]; 4] = std::array::from_fn(|i| {

@@ -1,4 +1,4 @@
-//! Writes what CUDA would compile of the attention kernels on matrix units: `pgm-ptx FOLDER`, for `emulate.py`.
+//! Writes what CUDA would compile of the attention kernels for tensor cores: `pgm-ptx FOLDER`, for `emulate.py`.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -20,14 +20,14 @@ use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
 use cubecl_runtime::kernel::CubeKernel;
 use half::{bf16, f16};
 
-#[allow(dead_code)] // its kernels are not written, only what both share
-#[path = "../../../src/ops/cube/attention.rs"]
-mod attention;
-#[allow(dead_code)] // what the launching side asks
-#[path = "../../../src/ops/cube/tensor_cores.rs"]
+#[allow(dead_code)] // part of it is for the scalar kernels
+#[path = "../../../src/ops/attention/cube/layout.rs"]
+mod layout;
+#[allow(dead_code)] // part of it is for the launching side
+#[path = "../../../src/ops/attention/cube/tensor_cores/mod.rs"]
 mod tensor_cores;
 
-use attention::Layout;
+use layout::Layout;
 use tensor_cores::{UNITS, forward, key_grads, query_grads};
 
 // A Hopper card, as far as a compiler asks.

@@ -1,0 +1,18 @@
+//! The layers that the networks are made of.
+
+mod aggregate;
+mod decoder_block;
+mod encoder_block;
+mod feed_forward;
+mod group_swap;
+mod head;
+mod key_values;
+mod modulation;
+mod norm;
+
+pub use decoder_block::DecoderBlock;
+pub use encoder_block::EncoderBlock;
+pub use feed_forward::FeedForward;
+pub use group_swap::{GroupSwap, QueryMlp, QueryProjection};
+pub use head::{Head, LossTarget};
+pub use key_values::KeyValues;

@@ -1,0 +1,140 @@
+//! adaLN: the condition becomes shifts and scales of norms and gates of branches.
+//!
+//! Where all rows share the condition, shift and scale are the bias and weight of the norm, and one fused operation
+//! computes both. Where each row has its own, the operations are composed of Burn's.
+// B batch, S positions, c width of the condition, H hidden
+
+use burn::module::{Initializer, Param};
+use burn::nn::{LayerNorm, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::norm::{affine, plain_norm};
+use crate::condition::Condition;
+use crate::ops;
+
+/// A zero-initialised linear layer from the condition to vectors of `width` numbers in all.
+pub(crate) fn modulation(cond_dim: usize, width: usize, device: &Device) -> Linear {
+    LinearConfig::new(cond_dim, width).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// `N` vectors of width H that a [`modulation`] layer makes of the condition.
+#[derive(Clone, Debug)]
+pub(crate) enum Modulation<const N: usize> {
+    /// None: what they do is part of the weights.
+    Folded,
+    /// For all rows, `[H]` each.
+    Constant([Tensor<1>; N]),
+    /// For each row, `[B, 1, H]` each.
+    PerRow([Tensor<3>; N]),
+}
+
+/// Shift and scale of a norm.
+pub(crate) type ShiftScale = Modulation<2>;
+/// The gate of a branch.
+pub(crate) type Gate = Modulation<1>;
+
+impl<const N: usize> Modulation<N> {
+    /// The vectors; a folded block has no `layer`, a folded network no `condition`.
+    pub(crate) fn new(layer: &Option<Linear>, condition: Option<&Condition>) -> Self {
+        let (Some(layer), Some(condition)) = (layer, condition) else { return Self::Folded };
+        match condition {
+            Condition::Constant(condition) => Self::Constant(constant_vectors(layer, condition)),
+            Condition::PerRow(condition) => {
+                let all: Tensor<3> = ops::linear(layer, condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
+                let width = all.dims()[2] / N;
+                Self::PerRow(std::array::from_fn(|index| all.clone().narrow(2, index * width, width)))
+            }
+        }
+    }
+
+    // Some of the vectors.
+    fn select<const M: usize>(&self, indices: [usize; M]) -> Modulation<M> {
+        match self {
+            Self::Folded => Modulation::Folded,
+            Self::Constant(vectors) => Modulation::Constant(indices.map(|index| vectors[index].clone())),
+            Self::PerRow(vectors) => Modulation::PerRow(indices.map(|index| vectors[index].clone())),
+        }
+    }
+}
+
+/// The vectors of a condition that all rows share, `[c] -> [H]` each.
+pub(crate) fn constant_vectors<const N: usize>(layer: &Linear, condition: &Tensor<1>) -> [Tensor<1>; N] {
+    let all = ops::linear(layer, condition.clone().unsqueeze::<2>()).squeeze_dim::<1>(0); // [N H]
+    let width = all.dims()[0] / N;
+    std::array::from_fn(|index| all.clone().narrow(0, index * width, width))
+}
+
+/// What modulates a block: the published order is shift, scale and gate of attention, then of the feed-forward layer.
+pub(crate) struct BlockModulation {
+    pub(crate) attention: (ShiftScale, Gate),
+    pub(crate) feed_forward: (ShiftScale, Gate),
+}
+
+impl BlockModulation {
+    /// Number of vectors.
+    pub(crate) const N: usize = 6;
+
+    pub(crate) fn new(layer: &Option<Linear>, condition: Option<&Condition>) -> Self {
+        let all = Modulation::<{ Self::N }>::new(layer, condition);
+        Self { attention: (all.select([0, 1]), all.select([2])), feed_forward: (all.select([3, 4]), all.select([5])) }
+    }
+}
+
+impl ShiftScale {
+    /// `norm(x) * (1 + scale) + shift`.
+    ///
+    /// # Shapes
+    /// `[B, S, H] -> [B, S, H]`
+    pub(crate) fn norm(self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Folded => plain_norm(norm, x),
+            Self::Constant(vectors) => {
+                let [weight, bias] = modulated_affine(norm, vectors);
+                ops::layer_norm(x, weight, bias)
+            }
+            Self::PerRow([shift, scale]) => plain_norm(norm, x) * (scale + 1.0) + shift,
+        }
+    }
+
+    /// As [`norm`](Self::norm), recomputed in the backward pass where all rows share the condition.
+    pub(crate) fn recomputed_norm(self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Folded => ops::recomputed_norm(x, affine(norm)),
+            Self::Constant(vectors) => ops::recomputed_norm(x, modulated_affine(norm, vectors)),
+            per_row @ Self::PerRow(_) => per_row.norm(norm, x),
+        }
+    }
+}
+
+fn modulated_affine(norm: &LayerNorm, [shift, scale]: [Tensor<1>; 2]) -> [Tensor<1>; 2] {
+    [norm.gamma.val() * (scale + 1.0), shift]
+}
+
+impl Gate {
+    /// `x + gate * branch`.
+    ///
+    /// # Shapes
+    /// `[B, S, H], [B, S, H] -> [B, S, H]`
+    pub(crate) fn gated_sum(self, x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Folded => x + branch,
+            Self::Constant([gate]) => ops::gated_sum(x, branch, gate),
+            Self::PerRow([gate]) => x + branch * gate,
+        }
+    }
+}
+
+/// `norm` with shift and scale folded in: `norm(x) * (1 + scale) + shift`.
+pub(crate) fn folded_norm(mut norm: LayerNorm, [shift, scale]: [Tensor<1>; 2]) -> LayerNorm {
+    norm.gamma = norm.gamma.map(|gamma| gamma * (scale + 1.0));
+    norm.beta = Some(Param::from_tensor(shift));
+    norm
+}
+
+/// `layer` with the gate folded in: `gate * layer(x)`.
+pub(crate) fn folded_gate(layer: Linear, gate: Tensor<1>) -> Linear {
+    Linear {
+        weight: layer.weight.map(|weight| weight * gate.clone().unsqueeze()),
+        bias: layer.bias.map(|bias| bias.map(|bias| bias * gate)),
+    }
+}

@@ -1,0 +1,34 @@
+//! Model folders: `config.json` and `model.safetensors`, with `tokenizer.json` and `generation_config.json` beside.
+//!
+//! Weights are stored under the names of the published checkpoints, without their `backbone.` prefix. Linear weights are
+//! stored as `[out, in]`. So PyTorch code reads our files, and we read its files. `published_names.rs` has the one table
+//! of names.
+//!
+//! Loading checks that every tensor is there, has the configured shape and belongs to the model. Files of other formats
+//! (see [`import`](crate::import)) are loaded by [`from_source`], with the same table and checks.
+//!
+//! Everything that touches the disk needs the feature `files`. Without it, [`load_bytes`] loads a model from memory.
+
+#[cfg(feature = "files")]
+mod atomic_write;
+mod convert;
+mod folder;
+mod load;
+#[cfg(feature = "files")]
+mod mapped_file;
+mod published_names;
+mod serialise;
+mod tensor_source;
+
+#[cfg(feature = "files")]
+pub use atomic_write::{atomic_write, atomic_write as write_file, sync_file, sync_folder};
+pub use folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_bytes};
+#[cfg(feature = "files")]
+pub use folder::{load, load_config, load_weights, load_with_progress, save};
+pub use load::{from_safetensors, from_source};
+#[cfg(feature = "files")]
+pub use mapped_file::MappedFile;
+pub(crate) use published_names::is_buffer;
+pub use published_names::known_names;
+pub use serialise::{CONFIG_METADATA, to_published, to_safetensors};
+pub use tensor_source::{StoredTensor, TensorSource};

@@ -1,0 +1,115 @@
+//! Networks as safetensors files.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, is_linear_weight};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::networks::Network;
+use crate::rotary::frequencies;
+use crate::weight_dtype::WeightDtype;
+
+/// Key of the safetensors metadata under which [`to_published`] keeps the configuration.
+pub const CONFIG_METADATA: &str = "pgm_config";
+
+/// The network's weights as a safetensors file: published names, float32, linear weights `[out, in]`.
+///
+/// # Errors
+/// [`ModelError::Device`] when a weight cannot be read from its device.
+pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
+    Ok(serialise(&collect(network)?, "", Dtype::F32, HashMap::new()))
+}
+
+/// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`,
+/// and the file has the rotary frequencies. The configuration is part of the metadata, under [`CONFIG_METADATA`]. The
+/// values are stored in float32 or rounded to half precision.
+///
+/// # Errors
+/// As [`to_safetensors`], and [`ModelError::Precision`] for a quantised dtype, which the published form does not have.
+pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightDtype) -> Result<Vec<u8>, ModelError> {
+    let dtype = match weights {
+        WeightDtype::F32 => Dtype::F32,
+        WeightDtype::F16 => Dtype::F16,
+        WeightDtype::BF16 => Dtype::BF16,
+        WeightDtype::Q8 | WeightDtype::Q4 => {
+            let message = "weights are published in f32, f16 or bf16; a model is quantised when it is loaded";
+            return Err(ModelError::Precision(message.into()));
+        }
+    };
+    let mut tensors = collect(network)?;
+    let frequencies = frequencies(config.backbone().head_dim());
+    let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
+    tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
+    let json = serde_json::to_string(config).expect("a configuration always serialises");
+    Ok(serialise(&tensors, PREFIX, dtype, HashMap::from([(CONFIG_METADATA.to_string(), json)])))
+}
+
+/// Shape and little-endian float32 values of each tensor, by its published name.
+type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: HashMap<String, String>) -> Vec<u8> {
+    let values = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    let stored: Vec<_> = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| {
+            let rounded: Cow<[u8]> = match dtype {
+                Dtype::F16 => {
+                    values(bytes).into_iter().flat_map(|v| burn::tensor::f16::from_f32(v).to_le_bytes()).collect()
+                }
+                Dtype::BF16 => {
+                    values(bytes).into_iter().flat_map(|v| burn::tensor::bf16::from_f32(v).to_le_bytes()).collect()
+                }
+                _ => Cow::Borrowed(bytes),
+            };
+            (format!("{prefix}{name}"), shape.clone(), rounded)
+        })
+        .collect();
+    let views = stored.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(dtype, shape.clone(), bytes).expect("shape and bytes have the same size");
+        (name, view)
+    });
+    metadata.insert("format".to_string(), "pt".to_string());
+    safetensors::serialize(views, Some(metadata)).expect("views of equal dtype always serialise")
+}
+
+fn collect(network: &Network) -> Result<Collected, ModelError> {
+    #[derive(Default)]
+    struct Collect {
+        path: ParameterPath,
+        tensors: Collected,
+        failed: Option<ModelError>,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.published();
+            let value = if is_linear_weight(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
+            let shape = value.dims().to_vec();
+            match value.try_into_vec_as::<f32>() {
+                Ok(values) => {
+                    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    self.tensors.insert(name, (shape, bytes));
+                }
+                Err(error) => {
+                    self.failed.get_or_insert(ModelError::Device { name, problem: error.to_string() });
+                }
+            }
+        }
+    }
+    let mut collect = Collect::default();
+    network.visit(&mut collect);
+    match collect.failed {
+        Some(error) => Err(error),
+        None => Ok(collect.tensors),
+    }
+}

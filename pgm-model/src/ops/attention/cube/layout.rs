@@ -1,0 +1,46 @@
+//! How attention kernels find their numbers: the layout that they are compiled for, and sorted tokens.
+
+use cubecl::prelude::*;
+
+/// Below every score.
+pub(crate) const LOWEST: f32 = -1e30;
+
+/// What the kernels are compiled for. Of triples, the parts are queries, keys and values; of pairs, queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Layout {
+    pub(crate) head_width: usize,
+    /// Numbers from one token to the next.
+    pub(crate) rows: [usize; 3],
+    /// Where the vector of the first head begins within a token.
+    pub(crate) firsts: [usize; 3],
+    /// Whether a query sees only itself and what comes before it.
+    pub(crate) causal: bool,
+    /// Whether all rows have the same angles.
+    pub(crate) shared_angles: [bool; 2],
+    /// Whether tokens have labels. Without labels every query sees every key, and tokens are not sorted.
+    pub(crate) labelled: bool,
+}
+
+/// The token at a place in the order of labels.
+#[cube]
+pub(crate) fn token_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize, #[comptime] labelled: bool) -> i32 {
+    if comptime!(labelled) { sorted[2 * row * n_tokens + place] } else { place as i32 }
+}
+
+/// The label at a place in the order of labels.
+#[cube]
+pub(crate) fn label_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize, #[comptime] labelled: bool) -> i32 {
+    if comptime!(labelled) { sorted[(2 * row + 1) * n_tokens + place] } else { 0_i32.runtime() }
+}
+
+/// Where the angles of a token begin.
+#[cube]
+pub(crate) fn angle_start(
+    row: usize,
+    token: usize,
+    n_tokens: usize,
+    #[comptime] width: usize,
+    #[comptime] shared: bool,
+) -> usize {
+    if comptime!(shared) { token * width } else { (row * n_tokens + token) * width }
+}

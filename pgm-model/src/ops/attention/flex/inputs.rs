@@ -1,0 +1,259 @@
+//! What attention reads, as the queries and keys of groups: the tokens of one label in one row.
+
+// B rows, S tokens, Q queries, C keys, h heads, d head width, H = h d
+
+use burn_flex::FlexTensor;
+
+use super::loops;
+use crate::ops::attention::settings::AttentionSettings;
+use crate::ops::flex::math;
+use crate::ops::flex::memory::{Uninit, write_chunks};
+use crate::ops::flex::tensor::{ints, values};
+
+/// Vectors within `[B, S, row]`: all heads side by side from column `first` on.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    pub(super) row: usize,
+    pub(super) first: usize,
+}
+
+pub(super) struct AttentionInputs {
+    pub(super) queries: FlexTensor,
+    /// Keys and values, if they do not stand in the queries' tensor.
+    pub(super) keys: Option<FlexTensor>,
+    /// Where queries, keys and values stand.
+    pub(super) columns: [Columns; 3],
+    /// Angles of queries and keys.
+    pub(super) angles: [Angles; 2],
+    labels: [Vec<i64>; 2],
+    pub(super) n_rows: usize,
+    pub(super) n_queries: usize,
+    pub(super) n_keys: usize,
+    pub(super) n_heads: usize,
+    pub(super) head_width: usize,
+    causal: bool,
+}
+
+/// Cosines, then sines, `[B or 1, S, d]`.
+pub(super) struct Angles {
+    table: FlexTensor,
+    // Whether all rows have the same angles.
+    shared: bool,
+}
+
+impl Angles {
+    fn new(table: &FlexTensor) -> Self {
+        Self { table: table.to_contiguous(), shared: table.layout().shape()[0] == 1 }
+    }
+
+    /// Cosines and sines of a token.
+    pub(super) fn at(&self, row: usize, n_tokens: usize, token: usize, half: usize) -> [&[f32]; 2] {
+        let index = if self.shared { token } else { row * n_tokens + token };
+        let (cos, sin) = values(&self.table)[2 * half * index..][..2 * half].split_at(half);
+        [cos, sin]
+    }
+}
+
+/// The tokens of one label in one row.
+pub(super) struct Group {
+    pub(super) row: usize,
+    pub(super) queries: Vec<usize>,
+    pub(super) keys: Vec<usize>,
+}
+
+/// The number of keys that scratch memory has room for. It is a power of two, so that it takes few different values: an
+/// allocator finds memory of a known size again.
+pub(super) fn key_capacity(groups: &[Group]) -> usize {
+    groups.iter().map(|group| group.keys.len()).max().unwrap_or(0).next_power_of_two()
+}
+
+// A label for every token; all alike where there are none.
+fn labels_of(labels: &FlexTensor, n_tokens: usize, labelled: bool) -> Vec<i64> {
+    if !labelled {
+        return vec![0; n_tokens];
+    }
+    let labels = ints(labels);
+    assert_eq!(labels.len(), n_tokens, "a label for every token");
+    labels
+}
+
+impl AttentionInputs {
+    pub(super) fn of_self(
+        qkv: &FlexTensor,
+        angles: &FlexTensor,
+        labels: &FlexTensor,
+        settings: AttentionSettings,
+    ) -> Self {
+        let [n_rows, n_tokens, row] = qkv.layout().shape().dims();
+        let width = row / 3;
+        let labels = labels_of(labels, n_rows * n_tokens, settings.labelled);
+        Self {
+            queries: qkv.to_contiguous(),
+            keys: None,
+            columns: [0, 1, 2].map(|index| Columns { row, first: index * width }),
+            angles: [Angles::new(angles), Angles::new(angles)],
+            labels: [labels.clone(), labels],
+            n_rows,
+            n_queries: n_tokens,
+            n_keys: n_tokens,
+            n_heads: settings.n_heads,
+            head_width: width / settings.n_heads,
+            causal: settings.causal,
+        }
+    }
+
+    pub(super) fn of_cross(
+        [q, kv]: [&FlexTensor; 2],
+        angles: [&FlexTensor; 2],
+        [q_labels, k_labels]: [&FlexTensor; 2],
+        settings: AttentionSettings,
+    ) -> Self {
+        let [n_rows, n_queries, width] = q.layout().shape().dims();
+        let [_, n_keys, row] = kv.layout().shape().dims();
+        let labels = [(q_labels, n_queries), (k_labels, n_keys)];
+        Self {
+            queries: q.to_contiguous(),
+            keys: Some(kv.to_contiguous()),
+            columns: [Columns { row: width, first: 0 }, Columns { row, first: 0 }, Columns { row, first: width }],
+            angles: angles.map(Angles::new),
+            labels: labels.map(|(labels, n)| labels_of(labels, n_rows * n, settings.labelled)),
+            n_rows,
+            n_queries,
+            n_keys,
+            n_heads: settings.n_heads,
+            head_width: width / settings.n_heads,
+            causal: false,
+        }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.n_heads * self.head_width
+    }
+
+    /// What queries are multiplied by.
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.head_width as f32).sqrt()
+    }
+
+    /// Where the vector of a query and head begins in the output.
+    pub(super) fn output_start(&self, row: usize, query: usize, head: usize) -> usize {
+        (row * self.n_queries + query) * self.width() + head * self.head_width
+    }
+
+    /// The groups of all rows.
+    pub(super) fn groups(&self) -> Vec<Group> {
+        (0..self.n_rows).flat_map(|row| self.groups_of(row)).collect()
+    }
+
+    // A query without keys, and a key without queries, are in no group: their outputs and gradients stay 0.
+    fn groups_of(&self, row: usize) -> Vec<Group> {
+        let [query_labels, key_labels] = &self.labels;
+        let query_labels = &query_labels[row * self.n_queries..][..self.n_queries];
+        let key_labels = &key_labels[row * self.n_keys..][..self.n_keys];
+        let mut groups: Vec<Group> = Vec::new();
+        let mut labels: Vec<i64> = Vec::new();
+        // Tokens of one label often follow each other.
+        let mut last = 0;
+        let mut find = |labels: &[i64], label: i64| {
+            if labels.get(last) != Some(&label) {
+                last = labels.iter().position(|&known| known == label)?;
+            }
+            Some(last)
+        };
+        for (query, &label) in query_labels.iter().enumerate() {
+            let index = find(&labels, label).unwrap_or_else(|| {
+                labels.push(label);
+                groups.push(Group { row, queries: Vec::new(), keys: Vec::new() });
+                groups.len() - 1
+            });
+            groups[index].queries.push(query);
+        }
+        for (key, &label) in key_labels.iter().enumerate() {
+            if let Some(index) = find(&labels, label) {
+                groups[index].keys.push(key);
+            }
+        }
+        groups.retain(|group| !group.keys.is_empty());
+        groups
+    }
+
+    /// The number of the group's keys that its first `n` queries see.
+    pub(super) fn n_visible(&self, group: &Group, n: usize) -> usize {
+        if self.causal { n } else { group.keys.len() }
+    }
+
+    /// Hides the keys after a query from it.
+    pub(super) fn hide(&self, group: &Group, query: usize, scores: &mut [f32]) {
+        if self.causal {
+            let n = self.n_visible(group, query + 1);
+            scores[n..].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Some queries of a group, rotated and scaled, at the beginning of `out`.
+    pub(super) fn rotated_queries<'a>(
+        &self,
+        group: &Group,
+        head: usize,
+        queries: &[usize],
+        out: &'a mut Uninit,
+    ) -> &'a [f32] {
+        let all = (values(&self.queries), self.columns[0], self.n_queries);
+        self.rotated(all, (&self.angles[0], self.scale()), [group.row, head], queries, out)
+    }
+
+    /// The keys of a group, rotated, at the beginning of `out`.
+    pub(super) fn rotated_keys<'a>(&self, group: &Group, head: usize, out: &'a mut Uninit) -> &'a [f32] {
+        let all = (values(self.keys()), self.columns[1], self.n_keys);
+        self.rotated(all, (&self.angles[1], 1.0), [group.row, head], &group.keys, out)
+    }
+
+    /// The values of a group at the beginning of `out`.
+    pub(super) fn gathered_values<'a>(&self, group: &Group, head: usize, out: &'a mut Uninit) -> &'a [f32] {
+        let all = (values(self.keys()), self.columns[2], self.n_keys);
+        let mut vectors = self.vectors(all, [group.row, head], &group.keys);
+        let out = &mut out[..group.keys.len() * self.head_width];
+        write_chunks(out, self.head_width, |_, out| {
+            out.write_copy_of_slice(vectors.next().expect("a vector for each key"))
+        })
+    }
+
+    fn keys(&self) -> &FlexTensor {
+        self.keys.as_ref().unwrap_or(&self.queries)
+    }
+
+    fn rotated<'a>(
+        &self,
+        all @ (_, _, n_tokens): (&[f32], Columns, usize),
+        (angles, scale): (&Angles, f32),
+        [row, head]: [usize; 2],
+        tokens: &[usize],
+        out: &'a mut Uninit,
+    ) -> &'a [f32] {
+        let d = self.head_width;
+        let mut vectors = self.vectors(all, [row, head], tokens);
+        write_chunks(&mut out[..tokens.len() * d], d, |i, out| {
+            let [cos, sin] = angles.at(row, n_tokens, tokens[i], d / 2);
+            loops::rotate(vectors.next().expect("a vector for each token"), cos, sin, scale, out)
+        })
+    }
+
+    // One head's vectors of some tokens of a row. The tokens of a group follow no pattern that a processor could predict,
+    // so the next vectors are prefetched.
+    fn vectors<'a>(
+        &self,
+        (all, columns, n_tokens): (&'a [f32], Columns, usize),
+        [row, head]: [usize; 2],
+        tokens: &'a [usize],
+    ) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+        const AHEAD: usize = 8;
+        let d = self.head_width;
+        let at = move |token: usize| &all[(row * n_tokens + token) * columns.row + columns.first + head * d..][..d];
+        tokens.iter().enumerate().map(move |(index, token)| {
+            if let Some(next) = tokens.get(index + AHEAD) {
+                math::prefetch(at(*next));
+            }
+            at(*token)
+        })
+    }
+}

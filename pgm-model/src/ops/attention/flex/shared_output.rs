@@ -1,0 +1,29 @@
+//! An output that several tasks write side by side.
+#![allow(unsafe_code)] // slices of one vector for several threads
+
+use std::marker::PhantomData;
+
+/// Numbers that several tasks write, each task its own.
+pub(crate) struct SharedOutput<'a> {
+    start: *mut f32,
+    len: usize,
+    numbers: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `slice` requires that no two tasks have the same numbers.
+unsafe impl Sync for SharedOutput<'_> {}
+
+impl<'a> SharedOutput<'a> {
+    pub(crate) fn new(numbers: &'a mut [f32]) -> Self {
+        Self { start: numbers.as_mut_ptr(), len: numbers.len(), numbers: PhantomData }
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes the range.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, start: usize, n: usize) -> &mut [f32] {
+        assert!(start + n <= self.len, "a range outside the output");
+        // SAFETY: the range lies in the numbers, and the caller promises that nobody else uses it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), n) }
+    }
+}

@@ -1,0 +1,27 @@
+//! What fused attention needs to know besides its tensors.
+
+use burn::tensor::{DType, FloatDType};
+
+use crate::ops::device::is_half;
+use crate::visibility::Visibility;
+
+/// What fused attention needs to know besides its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSettings {
+    pub(crate) n_heads: usize,
+    /// Whether a query sees only itself and what comes before it.
+    pub(crate) causal: bool,
+    /// Whether a query sees only the keys of its label. Otherwise the labels are not read.
+    pub(crate) labelled: bool,
+    /// The type of the matrix products, where a device has tensor cores.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
+    pub(crate) matmul_dtype: FloatDType,
+}
+
+impl AttentionSettings {
+    pub(crate) fn new(n_heads: usize, visibility: Option<&Visibility>, matmul_dtype: DType) -> Self {
+        let matmul_dtype = if is_half(matmul_dtype) { matmul_dtype.into() } else { FloatDType::F32 };
+        let causal = visibility.is_some_and(Visibility::is_causal);
+        Self { n_heads, causal, labelled: visibility.is_some() && !causal, matmul_dtype }
+    }
+}

@@ -1,0 +1,51 @@
+//! Flex tensors as slices, and slices as Flex tensors.
+
+use burn::tensor::{Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+
+/// The elements of a contiguous float32 tensor.
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("contiguous float32")
+}
+
+/// Integers of either width.
+pub(crate) fn ints(tensor: &FlexTensor) -> Vec<i64> {
+    let tensor = tensor.to_contiguous();
+    match tensor.dtype() {
+        DType::I32 => tensor.as_slice::<i32>().expect("contiguous").iter().map(|&value| value.into()).collect(),
+        DType::I64 => tensor.as_slice::<i64>().expect("contiguous").to_vec(),
+        other => panic!("indices in {other:?}"),
+    }
+}
+
+/// A contiguous float32 tensor of these values.
+pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// A contiguous tensor that spans its whole memory. Writing to it copies the memory only where another tensor shares it.
+pub(crate) fn owned(tensor: FlexTensor) -> FlexTensor {
+    let n = tensor.layout().shape().num_elements();
+    if tensor.is_contiguous() && tensor.storage::<f32>().len() == n {
+        return tensor;
+    }
+    let shape = shape(&tensor);
+    self::tensor(values(&tensor.to_contiguous()).to_vec(), shape)
+}
+
+pub(crate) fn shape(tensor: &FlexTensor) -> Shape {
+    tensor.layout().shape().clone()
+}
+
+/// The size of the last dimension, at least 1.
+pub(crate) fn width(tensor: &FlexTensor) -> usize {
+    tensor.layout().shape().last().copied().expect("at least one dimension").max(1)
+}
+
+/// The shape with another last dimension.
+pub(crate) fn shape_with_width(tensor: &FlexTensor, width: usize) -> Shape {
+    let mut shape = shape(tensor);
+    let last = shape.num_dims() - 1;
+    shape[last] = width;
+    shape
+}

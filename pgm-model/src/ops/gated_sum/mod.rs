@@ -1,0 +1,46 @@
+//! The residual sum with a gate for each channel.
+
+#[cfg(feature = "fused")]
+pub(crate) mod autodiff;
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+#[cfg(feature = "flex")]
+pub(crate) mod flex;
+
+#[cfg(feature = "fused")]
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+#[cfg(feature = "fused")]
+use super::device::fused;
+#[cfg(feature = "fused")]
+use super::extension::fused_ops::FusedOps;
+
+/// `x + gate * branch`.
+///
+/// # Shapes
+/// x and branch `[B, S, H]`, gate `[H] -> [B, S, H]`
+pub fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<1>) -> Tensor<3> {
+    #[cfg(feature = "fused")]
+    if fused!(x, branch, gate) {
+        let (x, branch, gate) = (x.into_dispatch(), branch.into_dispatch(), gate.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::gated_sum(x, branch, gate));
+    }
+    x + branch * gate.unsqueeze::<3>()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Case, SHAPES, flat};
+
+    #[test]
+    fn the_fused_form_equals_the_composed_one() {
+        for shape in SHAPES {
+            let [b, s, h] = shape;
+            Case::new(3, &[&shape, &shape, &[h]], b * s * h).check("gated sum", &|_, x| {
+                flat(gated_sum(x[0].clone().reshape(shape), x[1].clone().reshape(shape), x[2].clone()))
+            });
+        }
+    }
+}

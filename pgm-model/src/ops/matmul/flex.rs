@@ -1,0 +1,55 @@
+//! [`matmul`](super::matmul) on the CPU.
+
+use burn::tensor::Shape;
+use burn_flex::{FlexQTensor, FlexTensor};
+
+use super::low_precision;
+use crate::ops::flex::gemm::{self, Matrix};
+use crate::ops::flex::memory::written;
+use crate::ops::flex::tensor::{shape_with_width, tensor, values, width};
+
+pub(crate) fn matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    check_inner(&x, &weight);
+    let [inputs, outputs] = weight.layout().shape().dims();
+    let n_rows = values(&x).len() / inputs;
+    let (lhs, rhs) = (Matrix::rows(values(&x), inputs), Matrix::rows(values(&weight), outputs));
+    let out = written(n_rows * outputs, |out| gemm::assign(out, lhs, rhs, [n_rows, inputs, outputs]));
+    tensor(out, shape_with_width(&x, outputs))
+}
+
+pub(crate) fn matmul_x_backward(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
+    let [inputs, outputs] = weight.layout().shape().dims();
+    let n_rows = values(&grad).len() / outputs;
+    let (lhs, rhs) = (Matrix::rows(values(&grad), outputs), Matrix::rows(values(&weight), outputs).transposed());
+    let out = written(n_rows * inputs, |out| gemm::assign(out, lhs, rhs, [n_rows, outputs, inputs]));
+    tensor(out, shape_with_width(&grad, inputs))
+}
+
+pub(crate) fn matmul_weight_backward(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
+    let (inputs, outputs) = (width(&x), width(&grad));
+    let n_rows = values(&x).len() / inputs;
+    let (lhs, rhs) = (Matrix::rows(values(&x), inputs).transposed(), Matrix::rows(values(&grad), outputs));
+    let out = written(inputs * outputs, |out| gemm::assign(out, lhs, rhs, [inputs, n_rows, outputs]));
+    tensor(out, Shape::new([inputs, outputs]))
+}
+
+pub(crate) fn matmul_half(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    check_inner(&x, &weight);
+    let out = low_precision::half(values(&x), &weight);
+    tensor(out, shape_with_width(&x, weight.layout().shape()[1]))
+}
+
+pub(crate) fn matmul_quantised(x: FlexTensor, weight: FlexQTensor, block: usize) -> FlexTensor {
+    let x = x.to_contiguous();
+    check_inner(&x, weight.tensor());
+    let out = low_precision::quantised(values(&x), &weight, block);
+    tensor(out, shape_with_width(&x, weight.tensor().layout().shape()[1]))
+}
+
+fn check_inner(x: &FlexTensor, weight: &FlexTensor) {
+    assert_eq!(width(x), weight.layout().shape()[0], "the width of x and the rows of the weight");
+}

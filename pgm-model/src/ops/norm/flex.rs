@@ -1,0 +1,91 @@
+//! [`layer_norm`](super::layer_norm) on the CPU.
+
+use burn::tensor::Shape;
+use burn_flex::FlexTensor;
+
+use crate::ops::constants::EPSILON;
+use crate::ops::flex::memory::{Uninit, total, write_each, write_rows};
+use crate::ops::flex::simd::{fma, for_each_instruction_set, sum_of};
+use crate::ops::flex::tensor::{shape, tensor, values, width};
+
+pub(crate) fn affine_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> (FlexTensor, FlexTensor) {
+    let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
+    let (width, numbers) = (width(&x), values(&x));
+    let n_rows = numbers.len() / width;
+    let (out, moments) = write_rows(n_rows, width, Vec::new, |moments: &mut Vec<f32>, row, out| {
+        let x = &numbers[row * width..][..width];
+        let (out, of_row) = norm(x, values(&weight), values(&bias), out);
+        moments.extend(of_row);
+        out
+    });
+    (tensor(out, shape(&x)), tensor(moments.concat(), Shape::new([n_rows, 2])))
+}
+
+pub(crate) fn affine_norm_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    moments: FlexTensor,
+    grad: FlexTensor,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    let [x, weight, moments, grad] = [x, weight, moments, grad].map(|tensor| tensor.to_contiguous());
+    let (width, numbers, grads, weights) = (width(&x), values(&x), values(&grad), values(&weight));
+    let moments = values(&moments).as_chunks::<2>().0;
+    let new_sums = || vec![0.0; 2 * width];
+    let (out, sums) = write_rows(numbers.len() / width, width, new_sums, |sums, row, out| {
+        let [x, grad] = [numbers, grads].map(|all| &all[row * width..][..width]);
+        let (weight_grad, bias_grad) = sums.split_at_mut(width);
+        norm_grad(x, weights, moments[row], grad, out, weight_grad, bias_grad)
+    });
+    let mut weight_grad = total(&sums, 2 * width);
+    let bias_grad = weight_grad.split_off(width);
+    let vector = shape(&weight);
+    (tensor(out, shape(&x)), tensor(weight_grad, vector.clone()), tensor(bias_grad, vector))
+}
+
+for_each_instruction_set! {
+    /// `normalised x * weight + bias`, one row; its mean and its reciprocal standard deviation.
+    fn norm<'a>(x: &[f32], weight: &[f32], bias: &[f32], out: &'a mut Uninit) -> (&'a mut [f32], [f32; 2]) = norm_body;
+    /// The gradient of one row, and additions to those of weight and bias.
+    fn norm_grad<'a>(
+        x: &[f32], weight: &[f32], moments: [f32; 2], grad: &[f32], out: &'a mut Uninit,
+        weight_grad: &mut [f32], bias_grad: &mut [f32]
+    ) -> &'a mut [f32] = norm_grad_body;
+}
+
+#[inline(always)]
+fn norm_body<'a, const FMA: bool>(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    out: &'a mut Uninit,
+) -> (&'a mut [f32], [f32; 2]) {
+    let n = out.len();
+    let (x, weight, bias) = (&x[..n], &weight[..n], &bias[..n]);
+    let mean = sum_of(n, |i| x[i]) / n as f32;
+    let variance = sum_of(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+    let rate = 1.0 / (variance + EPSILON).sqrt();
+    (write_each(out, |i| fma::<FMA>((x[i] - mean) * rate, weight[i], bias[i])), [mean, rate])
+}
+
+#[inline(always)]
+fn norm_grad_body<'a, const FMA: bool>(
+    x: &[f32],
+    weight: &[f32],
+    [mean, rate]: [f32; 2],
+    grad: &[f32],
+    out: &'a mut Uninit,
+    weight_grad: &mut [f32],
+    bias_grad: &mut [f32],
+) -> &'a mut [f32] {
+    let n = out.len();
+    let (x, weight, grad) = (&x[..n], &weight[..n], &grad[..n]);
+    let (weight_grad, bias_grad) = (&mut weight_grad[..n], &mut bias_grad[..n]);
+    let average = sum_of(n, |i| grad[i] * weight[i]) / n as f32;
+    let projection = sum_of(n, |i| grad[i] * weight[i] * ((x[i] - mean) * rate)) / n as f32;
+    write_each(out, |i| {
+        let normalised = (x[i] - mean) * rate;
+        weight_grad[i] = fma::<FMA>(grad[i], normalised, weight_grad[i]);
+        bias_grad[i] += grad[i];
+        rate * (grad[i] * weight[i] - average - normalised * projection)
+    })
+}

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use pgm_infer::denoise::NetworkHandle;
 use pgm_infer::engine::{Engine, EngineOptions, Task, TaskInput};
-use pgm_infer::text::NetworkHandle;
 use pgm_infer::{DrawSettings, SampleRequest, SampleSettings, SampledRow, SamplingPath, StepView};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,

@@ -426,7 +426,7 @@ fn a_failing_device_is_an_error_and_the_engine_goes_on() {
     let engine = Engine::new(failing_model(), &EngineOptions::default()).unwrap();
     let failure = engine.generate(Task { n: 2, ..task("w30", 3, 0) }, &mut quiet).unwrap_err();
     assert!(matches!(*failure.error, InferError::Device(_)), "{failure}");
-    assert_eq!(failure.partial.unwrap().tokens[1], 30, "what was given");
+    assert_eq!(failure.partial.unwrap().tokens[1], 30, "the given token");
     assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
 }
 
@@ -490,7 +490,7 @@ fn a_panic_of_the_tokenizer_is_an_error_of_its_task_and_the_engine_goes_on() {
     // The tokenizer panics when it decodes token 7.
     let with_token = |token| {
         let mut task = Task::new(TaskInput::Tokens { given: vec![(0, 38), (1, token)], length: 4 });
-        (task.settings.draw.top_k, task.settings.steps) = (1, 2);
+        task.settings.steps = 2;
         task
     };
     for stop in [Vec::new(), vec!["w1 w2 w3".to_string()]] {
@@ -512,7 +512,7 @@ fn a_task_knows_its_deadline_and_its_listener_is_dropped_by_then() {
     let engine = engine(1);
     let mut long = task("w1", 1 << 20, 1);
     long.timeout = Some(Duration::from_millis(200));
-    // Stands for a place in a server's queue; nobody reads the events.
+    // Stands for a place in the queue of a server. The events are not read.
     let (place, (sender, events)) = (Arc::new(()), std::sync::mpsc::channel());
     let held = Arc::clone(&place);
     let listener = move |event| {

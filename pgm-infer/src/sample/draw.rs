@@ -50,7 +50,8 @@ pub struct DrawnToken {
     /// Its log-probability before temperature, top-k and top-p, in nats.
     pub log_probability: f64,
     /// Distance of the uniform from the nearest boundary of the class in the cumulative distribution; at temperature 0
-    /// one minus the ratio of the second-best probability to the best. Below 1e-5 rounding may decide.
+    /// one minus the ratio of the second-best probability to the best. Below 1e-5 rounding may decide. The margin does not
+    /// show how close a class is to the edge of what top-k or top-p keeps.
     pub margin: f64,
 }
 

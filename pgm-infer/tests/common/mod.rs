@@ -9,15 +9,15 @@ use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projectio
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-/// Tokens, the mask included.
+/// Size of the vocabulary, the mask included.
 pub const VOCAB: usize = 40;
 
-/// Sizes.
+/// The sizes that all test models share.
 pub fn backbone() -> BackboneConfig {
     BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
 }
 
-/// A partition model's sizes.
+/// The configuration of a partition model.
 pub fn partition_config() -> PartitionConfig {
     PartitionConfig {
         backbone: backbone(),
@@ -28,7 +28,7 @@ pub fn partition_config() -> PartitionConfig {
     }
 }
 
-/// The same of a model.
+/// The same as the configuration of any model.
 pub fn partition() -> ModelConfig {
     ModelConfig::Partition(partition_config())
 }

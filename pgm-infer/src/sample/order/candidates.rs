@@ -3,7 +3,7 @@
 use rand::{Rng, seq::index};
 use serde::{Deserialize, Serialize};
 
-use crate::sample::order::order_trait::{Candidate, OrderContext};
+use super::order_trait::{Candidate, OrderContext};
 
 /// How many open positions an order considers that decides by what it sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

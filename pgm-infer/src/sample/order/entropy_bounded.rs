@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
-use crate::sample::order::candidates::{CandidateLimit, rank};
-use crate::sample::order::order_trait::{Candidate, Order, OrderContext};
+use super::candidates::{CandidateLimit, rank};
+use super::order_trait::{Candidate, Order, OrderContext};
 
 /// Decodes the smallest entropies that add up to no more than a bound, the largest of them not counted.
 pub(super) struct EntropyBounded {
@@ -43,8 +43,8 @@ impl Order for EntropyBounded {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{candidates, context};
     use super::*;
-    use crate::sample::order::tests::{candidates, context};
 
     #[test]
     fn an_entropy_bound_counts_all_but_the_largest() {

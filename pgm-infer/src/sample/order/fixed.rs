@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
-use crate::sample::order::order_trait::{Order, OrderContext};
+use super::order_trait::{Order, OrderContext};
 
 /// A queue of positions, taken from its end.
 pub(super) struct FixedOrder(Vec<usize>);

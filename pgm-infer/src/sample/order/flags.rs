@@ -1,7 +1,7 @@
 //! An order by its name and settings, as a command or a request gives them.
 
-use crate::sample::order::OrderKind;
-use crate::sample::order::candidates::CandidateLimit;
+use super::candidates::CandidateLimit;
+use super::kind::OrderKind;
 
 /// The name of an order and its settings: flags of a command, fields of a request.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::sample::order::order_trait::{Order, OrderContext};
+use super::order_trait::{Order, OrderContext};
 
 /// Decodes the first open position, one a step.
 pub(crate) struct LeftToRight;

@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
-use crate::sample::order::candidates::{CandidateLimit, rank};
-use crate::sample::order::order_trait::{Candidate, Order, OrderContext};
+use super::candidates::{CandidateLimit, rank};
+use super::order_trait::{Candidate, Order, OrderContext};
 
 /// What a [`RankedOrder`] sorts its candidates by.
 #[derive(Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use rand::{Rng, RngExt};
 
-use crate::sample::order::candidates::draw_positions;
-use crate::sample::order::order_trait::{Order, OrderContext};
+use super::candidates::draw_positions;
+use super::order_trait::{Order, OrderContext};
 
 /// Decodes random positions and reopens each decoded one before a step with probability `rate` at most.
 pub(super) struct Remask {
@@ -29,9 +29,9 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
+    use super::super::order_trait::Progress;
+    use super::super::tests::context;
     use super::*;
-    use crate::sample::order::order_trait::Progress;
-    use crate::sample::order::tests::context;
 
     #[test]
     fn positions_are_reopened_at_the_rate_and_not_at_the_end() {

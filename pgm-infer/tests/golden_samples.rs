@@ -14,18 +14,6 @@ use pgm_infer::{
 use pgm_model::{AutoregressiveConfig, ModelConfig, Network};
 use tokenizers::Tokenizer;
 
-const ORDERS: [&str; 9] = [
-    "uniform",
-    "sequential",
-    "low-discrepancy",
-    "dilated",
-    "confidence",
-    "margin",
-    "entropy",
-    "entropy-bounded",
-    "remask",
-];
-
 fn draws() -> [(&'static str, DrawSettings); 3] {
     let plain = DrawSettings::default();
     [
@@ -68,12 +56,12 @@ fn lines() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
     let partition = TextModel::load(&folder, &device).unwrap();
     let mut lines = String::new();
-    for order in ORDERS {
+    for order in OrderKind::NAMES {
         for (schedule, schedule_name) in [(Schedule::Uniform, "uniform"), (Schedule::Binomial, "binomial")] {
             for (draw_name, draw) in draws() {
                 let order = order.parse::<OrderKind>().unwrap();
                 let settings = SampleSettings { steps: 7, schedule, order, draw, ..SampleSettings::default() };
-                let name = format!("partition,{order:?},{schedule_name},{draw_name}").replace(' ', "");
+                let name = format!("partition,{},{schedule_name},{draw_name}", order.name());
                 lines += &line(&name, &partition, &requests(&partition, false), &settings, SamplingPath::Clean);
             }
         }
@@ -85,10 +73,10 @@ fn lines() -> String {
         .map(|(length, seed)| SampleRequest { length, given: vec![(0, 256)], seed })
         .to_vec();
     for (order, steps) in [("uniform", 1), ("confidence", 6), ("margin", 3)] {
-        let order = order.parse().unwrap();
+        let order = order.parse::<OrderKind>().unwrap();
         for (draw_name, draw) in draws() {
             let settings = SampleSettings { steps, order, draw, ..SampleSettings::default() };
-            let name = format!("long,{order:?},{draw_name}");
+            let name = format!("long,{},{draw_name}", order.name());
             lines += &line(&name, &partition, &long, &settings, SamplingPath::Clean);
             lines += &line(&format!("{name},alike"), &partition, &long[2..], &settings, SamplingPath::Clean);
         }

@@ -107,7 +107,7 @@ fn every_place_that_lists_the_orders_lists_all_of_them() {
         (order_module, "//! | `", "`"),
         ("docs/orders.md", "| `", "` |"),
         ("pgm-infer/src/serve/page/app.js", "", ":"),
-        ("pgm-infer/tests/golden_samples.rs", "\"", "\""),
+        ("pgm-infer/tests/golden/samples.txt", "partition,", ",uniform,plain"),
     ];
     for (file, before, after) in places {
         let text = std::fs::read_to_string(root.join(file)).unwrap();

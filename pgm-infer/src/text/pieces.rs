@@ -3,10 +3,12 @@
 //! A token's text depends on the tokens before it: its space, and the character that several tokens make together. The
 //! few tokens before it decide; so each token is decoded behind a short window instead of the whole sequence.
 
-/// Tokens that are decoded before the window is cut.
+/// Tokens that the window holds before it is cut at the end of a character.
 const WINDOW: usize = 12;
-/// Tokens that a cut leaves: no character has more bytes.
+/// Tokens that such a cut leaves: no character has more bytes.
 const KEPT: usize = 6;
+/// Tokens that the window holds before it is cut within bytes that are no text.
+const LONGEST_WINDOW: usize = 36;
 
 /// The text that each token adds to the text of those before it. A token that begins a character adds nothing; the
 /// character is the text of the token that ends it. Together the pieces are the text of the sequence.
@@ -29,8 +31,14 @@ pub(super) fn pieces(tokens: &[u32], mut decode: impl FnMut(&[u32]) -> String) -
         let common = common_prefix(&text[..n_settled], settled);
         pieces.push(settled[common..].to_string());
         (n_settled, text) = (settled.len(), longer);
-        if window.len() > WINDOW {
-            window.drain(..window.len() - KEPT);
+        let ends_a_character = n_settled == text.len();
+        let n_kept = match window.len() {
+            n if n > WINDOW && ends_a_character => KEPT,
+            n if n > LONGEST_WINDOW => WINDOW,
+            n => n,
+        };
+        if n_kept < window.len() {
+            window.drain(..window.len() - n_kept);
             text = decode(&window);
             n_settled = self::settled(&text).len();
         }
@@ -149,7 +157,7 @@ mod tests {
             tokenizer.decode(tokens, true).unwrap()
         };
         assert_eq!(pieces(&invalid, decode).concat(), tokenizer.decode(&invalid, true).unwrap());
-        assert!(n_decoded.get() < 20 * invalid.len(), "{}", n_decoded.get());
+        assert!(n_decoded.get() < 40 * invalid.len(), "{}", n_decoded.get());
     }
 
     proptest! {

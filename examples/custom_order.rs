@@ -1,4 +1,4 @@
-//! An order of one's own: from both ends towards the middle.
+//! A custom order: from both ends towards the middle.
 //!
 //! ```text
 //! cargo run --release --example custom_order -- run/model 'Once upon a time' 3
@@ -11,20 +11,20 @@ use std::path::Path;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use pgm_infer::order::OrderContext;
-use pgm_infer::sampler::{SampleRow, advance};
-use pgm_infer::template::Part;
+use pgm_infer::sample::order::OrderContext;
+use pgm_infer::sample::{SampleRow, advance};
+use pgm_infer::text::template::Part;
 use pgm_infer::{Order, SampleSettings, SamplingPath, TextModel};
 use rand::Rng;
 
-/// Takes the outermost open positions, half of them from either end.
+/// Decodes the outermost open positions, half of them from either end.
 struct Inwards;
 
 impl Order for Inwards {
-    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
-        let from_the_left = view.n_to_decode.div_ceil(2);
-        let (left, rest) = view.open.split_at(from_the_left);
-        let right = &rest[rest.len() - (view.n_to_decode - from_the_left)..];
+    fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
+        let n_left = context.n_to_decode.div_ceil(2);
+        let (left, rest) = context.open.split_at(n_left);
+        let right = &rest[rest.len() - (context.n_to_decode - n_left)..];
         [left, right].concat()
     }
 }
@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     let model = TextModel::load(Path::new(&folder), &Device::flex())?;
     let parts = if prompt.is_empty() { Vec::new() } else { vec![Part::Text(prompt)] };
     let request = model.request(&parts, None, seed)?;
-    let settings = SampleSettings { steps: 64, ..SampleSettings::default() };
+    let settings = SampleSettings { steps: 64, ..SampleSettings::for_model(&model) };
     let mut row = SampleRow::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
     let denoiser = model.denoiser(SamplingPath::Clean);
     while !row.is_done() {

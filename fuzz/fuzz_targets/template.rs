@@ -1,14 +1,15 @@
-//! Any text through the template parser; what it reads, written out again, reads the same.
+//! Any text through the template parser: spans cover it, and its parts, written out again, are read alike.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../pgm-infer/src/template.rs"]
+#[allow(dead_code)]
+#[path = "../../pgm-infer/src/text/template.rs"]
 mod template;
 
 use template::Part;
 
-// What the parser names of its crate.
+// The error type that the parser uses.
 #[derive(Debug)]
 enum InferError {
     Request(String),
@@ -16,6 +17,9 @@ enum InferError {
 
 fuzz_target!(|data: (&str, u8)| {
     let (text, blank) = (data.0, usize::from(data.1));
+    let ranges: Vec<_> = template::spans(text).into_iter().map(|span| span.range).collect();
+    assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+    assert_eq!(ranges.iter().map(|range| text[range.clone()].len()).sum::<usize>(), text.len());
     let parts = match template::parse(text, blank) {
         Ok(parts) => parts,
         Err(InferError::Request(message)) => return assert!(message.contains("at least one token")),

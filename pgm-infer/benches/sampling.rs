@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgm_infer::denoiser::{CleanRow, Denoiser, PartitionDenoiser};
-use pgm_infer::logits::PositionDraw;
+use pgm_infer::denoise::{CleanRow, Denoiser, PartitionDenoiser};
+use pgm_infer::sample::logits::PositionDraw;
 use pgm_infer::{DrawSettings, Logits, SampleRequest, SampleSettings, StepView, sample};
 use pgm_model::{AutoregressiveConfig, Cache, ModelConfig, Network, model_folder, presets};
 
@@ -44,7 +44,7 @@ fn sampling(c: &mut Criterion) {
     }
 
     let Network::Partition(model) = &network.folded() else { unreachable!("a partition model") };
-    let denoiser = PartitionDenoiser { model, device: &device, mask_index: config.backbone().mask_index };
+    let denoiser = PartitionDenoiser::new(model, &device, config.backbone().mask_index);
     for steps in [8, 64] {
         let request = SampleRequest { length: 256, given: vec![(0, config.backbone().bos_index as u32)], seed: 1 };
         let settings = SampleSettings { steps, ..SampleSettings::default() };
@@ -56,7 +56,7 @@ fn sampling(c: &mut Criterion) {
         });
     }
 
-    // A step of 16 rows that have decoded 128 tokens on average and decode 4 each; rows that differ are joined.
+    // A step of 16 rows that have decoded 128 tokens on average and decode 4 each; rows that differ are packed.
     let state = |n: usize| CleanRow { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
     let (alike, differing) = ([128; 16], std::array::from_fn(|row| 8 + 16 * row));
     let nearly = std::array::from_fn(|row| 128 + row % 2);
@@ -79,7 +79,7 @@ fn sampling(c: &mut Criterion) {
         ("draw 32 tokens of 50258, top-p 0.9", DrawSettings { top_p: 0.9, ..DrawSettings::default() }),
     ] {
         c.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(logits.draw(&picks, n_classes - 1, &settings).expect("it draws")));
+            bencher.iter(|| black_box(logits.draw(&picks, &[n_classes - 1], &settings).expect("it draws")));
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Sampling speed, several models in alternation in one process.
+//! Sampling speed of several models, measured in alternation in one process.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use burn::tensor::Device;
 use pgm_model::{ModelConfig, Network};
 
-use crate::denoiser::{HeadPositions, MaskedDenoiser};
-use crate::sampler::{SampleRequest, SampleSettings, StepView, sample};
-use crate::text::{NetworkHandle, SamplingPath};
-use crate::{InferError, Schedule, flops};
+use crate::denoise::{HeadPositions, MaskedDenoiser, NetworkHandle, SamplingPath};
+use crate::sample::{SampleRequest, SampleSettings, StepView, sample};
+use crate::settings::default_schedule;
+use crate::{InferError, flops};
 
-/// What every model samples.
+/// The work that every model is measured on.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// Tokens of a row.
@@ -28,7 +28,7 @@ pub struct Workload {
     pub head_at: HeadPositions,
 }
 
-/// What one model did.
+/// The measurements of one model.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Seconds of each timed run.
@@ -41,15 +41,15 @@ pub struct Measured {
     pub step_seconds: Vec<Vec<f64>>,
 }
 
-/// A line through the steps' times: what a step costs whatever it computes, and what each operation costs.
+/// A line fitted to the times of the steps: the fixed cost of a step and the cost of each operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepCost {
-    /// Seconds of a step without a floating-point operation, by least squares; below 0 where small steps are the more
-    /// efficient ones.
+    /// Seconds of a step without a floating-point operation, by least squares; negative if small steps are more
+    /// efficient than large ones.
     pub fixed_seconds: f64,
-    /// The same as a share of the mean step.
+    /// The fixed cost as a share of the mean step.
     pub fixed_share: f64,
-    /// Floating-point operations a second, of what is not fixed.
+    /// Floating-point operations per second, the fixed cost left out.
     pub flops_per_second: f64,
 }
 
@@ -74,7 +74,7 @@ impl Measured {
         self.step_flops.iter().enumerate().map(|(step, &flops)| (flops, seconds(step))).collect()
     }
 
-    /// The line through the steps; none where all steps are alike.
+    /// The line through the steps; none if all steps have as many operations.
     pub fn step_cost(&self) -> Option<StepCost> {
         let steps = self.steps();
         let n = steps.len() as f64;
@@ -98,7 +98,7 @@ pub fn median(values: &[f64]) -> f64 {
     if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
-/// Samples with each model in turn, `runs` times, each by its own default sampler: `uniform` for a partition model,
+/// Samples with each model in turn, `runs` times, each with its default schedule: `uniform` for a partition model,
 /// MDLM's ancestral one for the masked baseline, token by token for the autoregressive one.
 ///
 /// # Errors
@@ -141,7 +141,7 @@ pub fn alternate(
             let outcome = match network {
                 Network::Masked(model) => {
                     let (mask_index, head_at) = (config.backbone().mask_index, workload.head_at);
-                    let denoiser = MaskedDenoiser { model, device, mask_index, head_at };
+                    let denoiser = MaskedDenoiser::new(model, device, mask_index, head_at);
                     sample(&denoiser, &requests, &settings, observe)?
                 }
                 _ => NetworkHandle { network, config, device }.generate(
@@ -161,20 +161,12 @@ pub fn alternate(
     Ok(measured)
 }
 
-/// The schedule a model is sampled with unless another is asked for.
-pub fn default_schedule(config: &ModelConfig) -> Schedule {
-    match config {
-        ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => Schedule::Uniform,
-        ModelConfig::Masked(_) => Schedule::Binomial,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_cost_of_a_step_is_told_from_what_it_computes() {
+    fn the_fixed_cost_of_a_step_is_separated_from_the_cost_of_its_operations() {
         let step_flops = vec![1e9, 2e9, 4e9];
         let run = |noise: f64| step_flops.iter().map(|flops| 0.5 + flops / 1e10 + noise).collect();
         let measured = Measured {

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use crate::device::DeviceName;
 use crate::engine::{EngineOptions, Task, TaskEvent, TaskHandle, TaskInput, TaskOutput};
-use crate::order::OrderKind;
-use crate::template::Part;
-use crate::{Engine, InferError, ModelBytes};
+use crate::sample::order::OrderKind;
+use crate::text::template::Part;
+use crate::{Engine, InferError, ModelBytes, SampleSettings};
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -324,10 +324,8 @@ unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String>
         (None, Some(prompt)) => TaskInput::Prompt(prompt.to_string()),
         (None, None) => TaskInput::Parts(vec![Part::Free]),
     };
-    let defaults = engine.model().generation();
     let mut task = Task::new(what);
-    task.settings.draw = defaults.draw();
-    task.settings.steps = defaults.steps.unwrap_or(task.settings.steps);
+    task.settings = SampleSettings::for_model(engine.model());
     if request.steps > 0 {
         task.settings.steps = request.steps;
     }
@@ -350,7 +348,6 @@ unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String>
         // SAFETY: `stops` is followed by as many pointers.
         task.stop.push(unsafe { text(*request.stops.add(index), "a stop text")? }.to_string());
     }
-    task.settings.schedule = crate::bench::default_schedule(engine.model().config());
     (task.length, task.seed) = ((request.length > 0).then_some(request.length), request.seed);
     task.n = request.n.max(1);
     task.timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));

@@ -29,12 +29,12 @@ pub enum InferError {
         /// The model's vocabulary.
         vocab_size: usize,
     },
-    /// The tokenizer refused a text or an id.
+    /// The tokenizer refused a text or an id, or panicked.
     #[error("the tokenizer cannot {action}: {problem}")]
     Tokenizer {
         /// "encode" or "decode".
         action: &'static str,
-        /// What it says.
+        /// The tokenizer's message.
         problem: String,
     },
     /// A setting that makes no sense.
@@ -42,7 +42,7 @@ pub enum InferError {
     Setting {
         /// The setting, named as the command's flag.
         name: &'static str,
-        /// What was given.
+        /// Its value.
         value: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -50,13 +50,16 @@ pub enum InferError {
     /// A request that leaves nothing to decode or does not fit.
     #[error("{0}")]
     Request(String),
+    /// The model computed logits from which no token can be drawn: one is NaN or +inf, or all are -inf.
+    #[error(
+        "the logits at position {position} are not finite numbers; the weights are damaged or overflow their dtype, \
+         try another copy of the model or f32 weights"
+    )]
+    NotFinite {
+        /// The position in the row.
+        position: usize,
+    },
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
-}
-
-/// What a panic said.
-pub(crate) fn said_by(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }

@@ -1,9 +1,9 @@
-//! Floating-point operations of one network evaluation, counted from the shapes: two for each multiply-add of a matrix
-//! product. Norms, activations and the draw are left out.
+//! Floating-point operations of one network evaluation, counted from the shapes: two for each multiply-add of a matmul.
+//! Norms, activations and the draw are left out.
 
 use pgm_model::{BackboneConfig, ModelConfig};
 
-use crate::denoiser::HeadPositions;
+use crate::denoise::HeadPositions;
 
 fn linear(tokens: usize, inputs: usize, outputs: usize) -> f64 {
     2.0 * tokens as f64 * inputs as f64 * outputs as f64
@@ -22,8 +22,8 @@ fn encoder_block(tokens: usize, backbone: &BackboneConfig) -> f64 {
     linear(tokens, width, 4 * width) + attention(tokens, tokens, width) + feed_forward(tokens, backbone)
 }
 
-/// One row: `n_clean` tokens decoded so far, the head at `n_head` positions, `length` tokens in all (which only the
-/// masked baseline pays for).
+/// One evaluation of one row: `n_clean` known tokens, the head at `n_head` positions, `length` tokens in all (which only
+/// the masked baseline computes).
 pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: usize) -> f64 {
     let backbone = config.backbone();
     let width = backbone.hidden_size;
@@ -49,8 +49,8 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
     }
 }
 
-/// One row sampled in `steps` equal shares, BOS given. `head_at` matters to the masked baseline only, `steps` not to the
-/// autoregressive one.
+/// One row sampled in `steps` equal shares, BOS given. `head_at` concerns the masked baseline alone; the autoregressive
+/// baseline ignores `steps`.
 pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> f64 {
     uniform_steps(config, length, steps, head_at).into_iter().sum()
 }
@@ -59,10 +59,10 @@ pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_
 pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> Vec<f64> {
     let n_open = length - 1;
     let steps = if matches!(config, ModelConfig::Autoregressive(_)) { n_open } else { steps };
-    let due = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
+    let n_decoded = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
     let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadPositions::Masked;
     (0..steps)
-        .map(|step| (due(step), due(step + 1)))
+        .map(|step| (n_decoded(step), n_decoded(step + 1)))
         .filter(|(decoded, next)| next > decoded)
         .map(|(decoded, next)| {
             let n_head = if everywhere { n_open - decoded } else { next - decoded };

@@ -1,40 +1,37 @@
 //! Sampling from Partition Generative Models: any order, any number of steps, any tokens given.
 //!
-//! A sampler is one loop, [`sample`]: how many positions a step decodes ([`Schedule`]), which ones ([`Order`]),
-//! what stands there (the categorical draw of [`draw`]), from the logits of a [`Denoiser`]. It works on token ids
-//! alone; [`TextModel`] puts a tokenizer around it.
+//! | module | what |
+//! |---|---|
+//! | [`sample`] | the sampling loop, on token ids alone: schedules, orders, the categorical draw |
+//! | [`denoise`] | the networks as what the loop asks for logits |
+//! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
+//! | [`settings`] | the defaults of a model, and what a caller overrides |
+//! | [`engine`] | a model on its own thread that batches overlapping requests |
 
 pub mod bench;
-pub mod canvas;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
 pub mod capi;
-pub mod causal;
-pub mod denoiser;
+pub mod denoise;
 pub mod device;
-pub mod draw;
 pub mod engine;
 mod error;
 pub mod flops;
-pub mod logits;
-pub mod order;
-pub mod sampler;
-pub mod schedule;
+pub mod sample;
 #[cfg(feature = "server")]
 pub mod serve;
-pub mod template;
+pub mod settings;
 pub mod text;
+mod unwind;
 
-pub use causal::CausalDenoiser;
-pub use denoiser::{Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser};
-pub use draw::DrawSettings;
+pub use denoise::{CausalDenoiser, Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser, SamplingPath};
 pub use engine::Engine;
 pub use error::InferError;
-pub use logits::Logits;
-pub use order::{Order, OrderKind};
-pub use sampler::{SampleRequest, SampleSettings, SampledRow, StepView, sample};
-pub use schedule::Schedule;
-pub use text::{GenerationConfig, ModelBytes, SamplingPath, TextModel};
+pub use sample::draw::DrawSettings;
+pub use sample::logits::Logits;
+pub use sample::order::{Order, OrderKind};
+pub use sample::{SampleRequest, SampleSettings, SampledRow, Schedule, StepView, sample};
+pub use text::{GenerationConfig, ModelBytes, TextModel};
 
 /// Compiles the README's example.
 #[cfg(all(doctest, feature = "flex"))]

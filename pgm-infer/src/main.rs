@@ -14,14 +14,14 @@ use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pgm_infer::bench::{Workload, alternate, default_schedule};
-use pgm_infer::canvas::{Canvas, Segment};
-use pgm_infer::denoiser::HeadPositions;
+use pgm_infer::bench::{Workload, alternate};
+use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::order::OrderFlags;
-use pgm_infer::sampler::{SampleRequest, SampleSettings, StepView};
-use pgm_infer::template::{self, Part};
-use pgm_infer::{DrawSettings, SamplingPath, Schedule, TextModel};
+use pgm_infer::sample::order::OrderFlags;
+use pgm_infer::settings::Overrides;
+use pgm_infer::text::canvas::{Canvas, Segment};
+use pgm_infer::text::template::{self, Part};
+use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
 use pgm_model::{ModelConfig, Network, model_folder, presets};
 use serde_json::{Value, json};
 
@@ -215,17 +215,10 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         (None, Some(template)) => template::parse(template, args.blank)?,
         (None, None) => Vec::new(),
     };
-    let defaults = model.generation();
-    let draw = DrawSettings {
-        temperature: args.temp.unwrap_or(defaults.draw().temperature),
-        top_k: args.top_k.unwrap_or(defaults.draw().top_k),
-        top_p: args.top_p.unwrap_or(defaults.draw().top_p),
-    };
-    let schedule = match args.sampler {
-        Some(Sampler::Uniform | Sampler::Full) => Schedule::Uniform,
-        Some(Sampler::Binomial | Sampler::Ancestral) => Schedule::Binomial,
-        None => default_schedule(model.config()),
-    };
+    let schedule = args.sampler.map(|sampler| match sampler {
+        Sampler::Uniform | Sampler::Full => Schedule::Uniform,
+        Sampler::Binomial | Sampler::Ancestral => Schedule::Binomial,
+    });
     let route = if matches!(args.sampler, Some(Sampler::Full)) { SamplingPath::Full } else { SamplingPath::Clean };
     match (args.sampler, model.config()) {
         (Some(Sampler::Full), ModelConfig::Masked(_)) => {
@@ -243,8 +236,17 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         _ => {}
     }
     let order = args.order.kind().map_err(|message| anyhow!(message))?;
-    let settings =
-        SampleSettings { steps: args.steps.or(defaults.steps).unwrap_or(128), schedule, order, draw, alternatives: 0 };
+    let overrides = Overrides {
+        steps: args.steps,
+        schedule,
+        order: Some(order),
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        alternatives: None,
+    };
+    let settings = overrides.apply(SampleSettings::for_model(&model));
+    let draw = settings.draw;
     // An autoregressive model takes a step for each token.
     let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(clock_seed);

@@ -1,4 +1,4 @@
-//! The engine: batches that change between steps, and everything a caller can do to it.
+//! The engine: batches that change between steps, and everything that a caller can do to it.
 #![cfg(feature = "flex")]
 
 use std::collections::HashMap;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgm_infer::engine::{Engine, EngineOptions, Finish, Task, TaskEvent, TaskInput};
-use pgm_infer::order::{Candidate, CandidateLimit, Order, OrderContext};
+use pgm_infer::sample::order::{Candidate, CandidateLimit, Order, OrderContext};
 use pgm_infer::{DrawSettings, InferError, OrderKind, SampleSettings, SampledRow, Schedule};
 use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 mod common;
-use common::{VOCAB, backbone, failing_model, model, partition};
+use common::{VOCAB, backbone, failing_model, model, model_whose_tokenizer_panics, partition};
 
 fn engine(max_batch: usize) -> Engine {
     Engine::new(model(&partition()), &EngineOptions { max_batch, ..EngineOptions::default() }).unwrap()
@@ -150,7 +150,7 @@ fn mixtures(n: usize, config: &ModelConfig, random_task: impl Fn(&mut StdRng) ->
                 let found = found.expect("every sample ends");
                 n_rows += 1;
                 if found.tokens != expected.tokens || found.order != expected.order {
-                    // Only where rounding could choose: a boundary of the draw, or two positions equally sure.
+                    // Only if rounding could decide: at a boundary of the draw, or between two equally sure positions.
                     let chooses = !matches!(
                         task.settings.order,
                         OrderKind::Uniform | OrderKind::Sequential | OrderKind::LowDiscrepancy | OrderKind::Dilated
@@ -197,7 +197,7 @@ fn events_tell_every_step_and_then_the_answer() {
 }
 
 #[test]
-fn who_stops_listening_cancels_and_others_go_on() {
+fn a_listener_that_leaves_cancels_its_task_and_others_go_on() {
     let engine = engine(2);
     let mut events = engine.events(task("w1", 20, 1)).unwrap();
     let other = engine.events(task("w2", 20, 2)).unwrap();
@@ -205,7 +205,7 @@ fn who_stops_listening_cancels_and_others_go_on() {
     drop(events);
     let last = other.last();
     assert!(matches!(last, Some(TaskEvent::Done(answer)) if answer.finish == Finish::Complete));
-    // By a listener's word, with what there is by then.
+    // A listener that breaks gets the row as far as it came.
     let (sender, answers) = std::sync::mpsc::channel();
     let mut n = 0;
     let listener = move |event| match event {
@@ -297,7 +297,7 @@ fn free_blanks_share_the_room_and_given_text_stays() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_at_once() {
+fn a_task_that_cannot_be_done_is_refused_at_once() {
     let engine = engine(1);
     let refuse = |task: Task| engine.generate(task, &mut quiet).unwrap_err().to_string();
     assert!(refuse(task("w1", 0, 0)).contains("--steps 0"));
@@ -335,15 +335,15 @@ impl Broken {
 }
 
 impl Order for Broken {
-    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
-        if view.open.len() < 20 {
-            self.at("look");
+    fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        if context.open.len() < 20 {
+            self.at("candidates");
         }
-        view.open[..view.n_to_decode].to_vec()
+        context.open[..context.n_to_decode].to_vec()
     }
 
-    fn keep(&mut self, _view: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
-        self.at("keep");
+    fn select(&mut self, _context: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
+        self.at("select");
         (0..drawn.len()).collect()
     }
 
@@ -357,8 +357,8 @@ impl Order for Broken {
         false
     }
 
-    fn forget(&mut self, _: &[usize], _: [f64; 2], _rng: &mut dyn rand::Rng) -> Vec<usize> {
-        self.at("forget");
+    fn remask(&mut self, _: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        self.at("remask");
         Vec::new()
     }
 }
@@ -370,7 +370,7 @@ impl Drop for Broken {
 }
 
 #[test]
-fn what_is_foreign_may_panic_and_the_others_go_on() {
+fn an_order_or_a_listener_may_panic_and_the_others_go_on() {
     let engine = engine(4);
     // The second of three rows breaks.
     let in_order = |place: &'static str| {
@@ -383,7 +383,7 @@ fn what_is_foreign_may_panic_and_the_others_go_on() {
         Task { n: 3, order: Some(Arc::new(start)), ..task("w1", 11, 0) }
     };
     let whole = engine.generate(in_order("nowhere"), &mut quiet).unwrap();
-    for place in ["start", "needs_stats", "chooses_count", "forget", "look", "keep"] {
+    for place in ["start", "needs_stats", "chooses_count", "remask", "candidates", "select"] {
         let failure = engine.generate(in_order(place), &mut quiet).unwrap_err();
         assert!(failure.to_string().contains(&format!("broken at {place}")), "{failure}");
         assert!(matches!(*failure.error, InferError::Request(_)), "no fault of the device");
@@ -393,15 +393,15 @@ fn what_is_foreign_may_panic_and_the_others_go_on() {
         assert_eq!(
             decoded,
             match place {
-                "look" => Some(4),
-                "forget" | "keep" => Some(0),
+                "candidates" => Some(4),
+                "remask" | "select" => Some(0),
                 _ => None,
             },
             "{place}"
         );
     }
     assert_eq!(engine.generate(in_order("drop"), &mut quiet).unwrap().len(), 3);
-    // In a listener, and as a listener goes.
+    // In a listener, and when a listener is dropped.
     let listener = Box::new(|_| panic!("a listener"));
     engine.submit(task("w1", 3, 0), listener).unwrap();
     let bomb = Bomb;
@@ -426,7 +426,7 @@ fn a_failing_device_is_an_error_and_the_engine_goes_on() {
     let engine = Engine::new(failing_model(), &EngineOptions::default()).unwrap();
     let failure = engine.generate(Task { n: 2, ..task("w30", 3, 0) }, &mut quiet).unwrap_err();
     assert!(matches!(*failure.error, InferError::Device(_)), "{failure}");
-    assert_eq!(failure.partial.unwrap().tokens[1], 30, "what was given");
+    assert_eq!(failure.partial.unwrap().tokens[1], 30, "the given token");
     assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
 }
 
@@ -482,4 +482,50 @@ fn the_baselines_are_served_too() {
     assert!(events.next().is_some());
     drop(engine);
     assert!(matches!(events.last(), Some(TaskEvent::Done(answer)) if answer.finish == Finish::Cancelled));
+}
+
+#[test]
+fn a_panic_of_the_tokenizer_is_an_error_of_its_task_and_the_engine_goes_on() {
+    let engine = Engine::new(model_whose_tokenizer_panics(), &EngineOptions::default()).unwrap();
+    // The tokenizer panics when it decodes token 7.
+    let with_token = |token| {
+        let mut task = Task::new(TaskInput::Tokens { given: vec![(0, 38), (1, token)], length: 4 });
+        task.settings.steps = 2;
+        task
+    };
+    for stop in [Vec::new(), vec!["w1 w2 w3".to_string()]] {
+        let failure = engine.generate(Task { stop, ..with_token(7) }, &mut quiet).unwrap_err();
+        assert!(matches!(*failure.error, InferError::Tokenizer { .. }), "{failure}");
+        assert!(engine.is_alive());
+    }
+    assert!(engine.model().decode(&[7]).is_err());
+    // A task without that token is not affected, if it does not draw it.
+    let mut answered = 0;
+    for seed in 0..20 {
+        answered += usize::from(engine.generate(Task { seed, ..with_token(1) }, &mut quiet).is_ok());
+    }
+    assert!(answered > 0 && engine.is_alive());
+}
+
+#[test]
+fn a_task_knows_its_deadline_and_its_listener_is_dropped_by_then() {
+    let engine = engine(1);
+    let mut long = task("w1", 1 << 20, 1);
+    long.timeout = Some(Duration::from_millis(200));
+    // Stands for a place in the queue of a server. The events are not read.
+    let (place, (sender, events)) = (Arc::new(()), std::sync::mpsc::channel());
+    let held = Arc::clone(&place);
+    let listener = move |event| {
+        let _ = &held;
+        let _ = sender.send(event);
+        ControlFlow::Continue(())
+    };
+    let began = std::time::Instant::now();
+    let handle = engine.submit(long, Box::new(listener)).unwrap();
+    assert!(handle.deadline().is_some_and(|deadline| deadline > began));
+    // The next task starts when the first has ended.
+    assert!(engine.generate(task("w2", 1, 1), &mut quiet).is_ok());
+    assert_eq!(Arc::strong_count(&place), 1, "the listener is gone before its events are read");
+    assert!(matches!(events.iter().last(), Some(TaskEvent::Done(answer)) if answer.finish == Finish::Timeout));
+    assert!(engine.submit(task("w1", 1, 1), Box::new(|_| ControlFlow::Continue(()))).unwrap().deadline().is_none());
 }

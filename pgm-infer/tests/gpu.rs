@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use pgm_infer::denoise::NetworkHandle;
 use pgm_infer::engine::{Engine, EngineOptions, Task, TaskInput};
-use pgm_infer::text::NetworkHandle;
 use pgm_infer::{DrawSettings, SampleRequest, SampleSettings, SampledRow, SamplingPath, StepView};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
@@ -61,7 +61,7 @@ fn assert_same(what: &str, a: &[SampledRow], b: &[SampledRow], tie: f64, roundin
     }
 }
 
-// The device, and what counts as a near-tie and as rounding there: products of float32 are tf32 on CUDA.
+// The device, and what counts as a near-tie and as rounding there: float32 matmuls use tf32 on CUDA.
 fn gpu() -> (Device, f64, f64) {
     #[cfg(feature = "cuda")]
     return (Device::cuda(0), 5e-2, 5e-2);
@@ -106,7 +106,7 @@ fn a_gpu_writes_what_the_cpu_writes() {
     }
     if gpu.supports_dtype(DType::F16) {
         let [a, b] = [&cpu, &gpu].map(|device| run(&configs()[0], WeightDtype::F16, plain, device));
-        // A product of half-precision inputs is rounded to half precision on the GPU, not on Flex.
+        // A matmul of half-precision inputs is rounded to half precision on the GPU, not on Flex.
         assert_same("f16", &a, &b, 5e-2, 5e-2);
     }
 }

@@ -1,4 +1,4 @@
-//! An engine that is dropped gives back what it held. Alone in its program, where nobody else allocates.
+//! A dropped engine has freed its memory. The only test of its program, so that no other test allocates.
 #![cfg(feature = "flex")]
 
 use std::alloc::System;
@@ -23,13 +23,13 @@ fn held() -> usize {
 fn a_dropped_engine_has_given_its_memory_back() {
     let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 128, 2, 24) };
     let config = ModelConfig::Partition(pgm_model::PartitionConfig { backbone, ..partition_config() });
-    // What stays after the first is the process's: thread pools, tables made once.
+    // The first round also allocates what the process keeps: thread pools and tables.
     let rounds: Vec<[usize; 3]> = (0..6)
         .map(|_| {
             let before = held();
             let engine = Engine::new(model(&config), &EngineOptions::default()).unwrap();
             let task = Task { n: 5, ..Task::new(TaskInput::Prompt("w1 w2".into())) };
-            // More samples than there are seats, without end.
+            // More samples than the batch has places, without end.
             let mut endless = Task { n: 20, ..task.clone() };
             endless.settings.steps = 1 << 20;
             assert_eq!(engine.generate(task, &mut |_| ControlFlow::Continue(())).unwrap().len(), 5);

@@ -1,15 +1,14 @@
-//! The sampling loop on real networks: routes agree, company does not matter, given tokens stay.
+//! The sampling loop on real networks: both paths agree, a row does not depend on its batch, given tokens stay.
 
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_infer::denoiser::{FullDenoiser, HeadPositions, MaskedDenoiser, PartitionDenoiser};
-use pgm_infer::sampler::{SampleRequest, SampleSettings};
-use pgm_infer::text::NetworkHandle;
-use pgm_infer::{Denoiser, DrawSettings, SampledRow, SamplingPath, Schedule, sample};
-use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, Cache, ModelConfig, Network, PartitionConfig, Projection, Queries,
+use pgm_infer::denoise::{
+    CleanRow, FullDenoiser, HeadPositions, MaskedDenoiser, NetworkHandle, PartitionDenoiser, hidden_at, logit_chunks,
+    logits_at,
 };
+use pgm_infer::{Denoiser, DrawSettings, SampleRequest, SampleSettings, SampledRow, SamplingPath, Schedule, sample};
+use pgm_model::{AutoregressiveConfig, BackboneConfig, Cache, ModelConfig, Network, PartitionConfig, Projection, Queries};
 
 const VOCAB: usize = 29;
 const MASK: usize = VOCAB - 1;
@@ -61,7 +60,7 @@ fn assert_same(what: &str, a: &[SampledRow], b: &[SampledRow]) -> usize {
 fn near_ties_are_as_rare_as_their_margin_says() {
     let device = &Device::flex();
     let Network::Partition(model) = &network(&config()) else { unreachable!() };
-    let clean = PartitionDenoiser { model, device, mask_index: MASK };
+    let clean = PartitionDenoiser::new(model, device, MASK);
     let settings = SampleSettings { steps: 6, ..SampleSettings::default() };
     let (mut n_ties, mut n_close, mut n_draws) = (0, 0, 0);
     for seed in 0..60 {
@@ -89,17 +88,17 @@ fn every_settings() -> [SampleSettings; 3] {
 }
 
 #[test]
-fn the_clean_route_writes_what_the_full_route_writes_alone_and_together() {
+fn the_sampling_path_writes_what_the_training_path_writes_alone_and_together() {
     let device = &Device::flex();
     let Network::Partition(model) = &network(&config()) else { unreachable!() };
-    let clean = PartitionDenoiser { model, device, mask_index: MASK };
-    let full = FullDenoiser { model, device, mask_index: MASK };
+    let clean = PartitionDenoiser::new(model, device, MASK);
+    let full = FullDenoiser::new(model, device, MASK);
     for settings in every_settings() {
         let together = run(&clean, &requests(), &settings);
         assert!(together.iter().all(|row| row.complete));
         let alone: Vec<SampledRow> = requests().chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
         assert_same("alone", &together, &alone);
-        assert_same("full route", &together, &run(&full, &requests(), &settings));
+        assert_same("training path", &together, &run(&full, &requests(), &settings));
         for (request, row) in requests().iter().zip(&together) {
             assert!(request.given.iter().all(|&(position, token)| row.tokens[position] == token));
         }
@@ -111,7 +110,7 @@ fn the_masked_baseline_writes_the_same_wherever_its_head_runs() {
     let device = &Device::flex();
     let config = ModelConfig::Masked(config().masked_baseline());
     let Network::Masked(model) = &network(&config) else { unreachable!() };
-    let denoiser = |head_at| MaskedDenoiser { model, device, mask_index: MASK, head_at };
+    let denoiser = |head_at| MaskedDenoiser::new(model, device, MASK, head_at);
     let requests = requests();
     for settings in every_settings() {
         let lean = run(&denoiser(HeadPositions::Decoded), &requests, &settings);
@@ -171,7 +170,7 @@ fn rows_of_a_cache_join_and_leave_without_changing_each_other() {
             assert!(difference < 2e-5, "{ids:?}: {difference:e}");
         }
     };
-    // One that has read nothing among them.
+    // A row without tokens is among them.
     let mut cache = Cache::joined(&[read(&[1, 2, 3]), Cache::default(), read(&[4]), Cache::new(1)]);
     assert_eq!(cache.lengths(), [3, 1, 0]);
     let logits = model.forward_cached(tokens(&[5, 6, 7], 3), &mut cache);
@@ -181,7 +180,7 @@ fn rows_of_a_cache_join_and_leave_without_changing_each_other() {
     assert_eq!(cache.lengths(), [1, 2, 2, 4]);
     let logits = model.forward_cached(tokens(&[2, 3, 4, 5], 4), &mut cache);
     same(logits, &[&[7, 2], &[4, 6, 3], &[4, 6, 4], &[8, 9, 3, 2, 5]]);
-    // Where none is shorter than another, several tokens at once.
+    // Rows of equal length take several tokens at once.
     let mut cache = cache.rows(&[1, 2]);
     let logits = model.forward_cached(tokens(&[1, 2, 3, 4], 2), &mut cache);
     same(logits, &[&[4, 6, 3, 1, 2], &[4, 6, 4, 3, 4]]);
@@ -230,4 +229,27 @@ fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together(
     let settings = SampleSettings::default();
     let refused = source.generate(&[blank], &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()));
     assert!(refused.unwrap_err().to_string().contains("only continues a text"));
+}
+
+#[test]
+fn chunks_of_logits_are_the_logits_at_all_positions() {
+    let device = Device::flex();
+    let network = network(&config());
+    let (few, many): (Vec<usize>, Vec<usize>) = ((1..9).collect(), (1..200).collect());
+    for positions in [few, many] {
+        let row = CleanRow { length: 210, positions: vec![0, 205], tokens: vec![27, 3] };
+        let (rows, asked) = ([&row; 2], [positions.as_slice(); 2]);
+        let whole = logits_at(&network, MASK, &rows, &asked, &device);
+        let whole = whole.reshape([2 * positions.len(), VOCAB]);
+        let mut next = 0;
+        for (range, logits) in
+            logit_chunks(hidden_at(&network, MASK, &rows, &asked, &device), |hidden| network.logits(hidden))
+        {
+            assert_eq!(range.start, next);
+            let difference: f32 = (logits - whole.clone().narrow(0, next, range.len())).abs().max().into_scalar();
+            assert!(difference < 1e-5 && (positions.len() > 100 || difference == 0.0), "{difference:e}");
+            next = range.end;
+        }
+        assert_eq!(next, 2 * positions.len());
+    }
 }

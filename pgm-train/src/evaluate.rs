@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::order::OrderFlags;
+use pgm_infer::sample::order::OrderFlags;
 use pgm_model::model_folder::TOKENIZER_FILE;
 use pgm_model::{ModelConfig, WeightDtype};
 use pgm_train::TrainError;

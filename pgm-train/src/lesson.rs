@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-use pgm_infer::denoiser::{CleanRow, logits_at};
-use pgm_infer::logits::PositionDraw;
+use pgm_infer::denoise::{CleanRow, logits_at};
+use pgm_infer::sample::logits::PositionDraw;
 use pgm_infer::{DrawSettings, Logits};
 use pgm_model::{Network, Partition};
 use rand::{Rng, RngExt};
@@ -163,7 +163,7 @@ impl Teacher {
             picks.extend((0..decided[view].len()).map(|index| PositionDraw { row, index, uniform: rng.random() }));
         }
         let drawn = Logits::new(logits.clone())
-            .and_then(|logits| logits.draw(&picks, self.mask_index, &DrawSettings::default()))
+            .and_then(|logits| logits.draw(&picks, &[self.mask_index], &DrawSettings::default()))
             .expect("the device computes");
         for (pick, drawn) in picks.iter().zip(drawn) {
             let view = active[pick.row];

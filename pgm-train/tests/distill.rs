@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
-use pgm_infer::sampler::SampleSettings;
-use pgm_infer::{SamplingPath, TextModel};
+use pgm_infer::{SampleSettings, SamplingPath, TextModel};
 use pgm_model::{Network, model_folder};
 use pgm_train::{Distill, DistillConfig, DistillResult, TrainConfig, TrainError, TrainEvent, distill};
 

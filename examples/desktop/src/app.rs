@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use pgm_infer::bench::default_schedule;
-use pgm_infer::canvas::{Canvas, Segment};
 use pgm_infer::engine::{Finish, TaskEvent, TaskHandle};
-use pgm_infer::sampler::RowChange;
-use pgm_infer::template;
+use pgm_infer::sample::RowChange;
+use pgm_infer::settings::default_schedule;
+use pgm_infer::text::canvas::{Canvas, Segment};
+use pgm_infer::text::template;
 use serde::{Deserialize, Serialize};
 
 use crate::history::{self, Entry, History};

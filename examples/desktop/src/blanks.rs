@@ -1,36 +1,13 @@
-//! Where the blanks of a text are, for the editor: to shade them, and to put one in at the cursor.
-//!
-//! [`pgm_infer::template`] splits a text into parts; an editor needs to know where in the text they stand.
+//! Where the blanks of a text are, for the editor: to shade them, and to insert one at the cursor.
 
 use std::ops::Range;
 
-/// The byte ranges of the blanks, by the rules of [`pgm_infer::template::parse`].
+use pgm_infer::text::template::{SpanContent, spans};
+
+/// The byte ranges of the blanks.
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(first) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let blank = match first {
-            '{' if rest.starts_with("{*}") => Some(3),
-            '{' => {
-                let digits = rest[1..].bytes().take_while(u8::is_ascii_digit).count();
-                (digits > 0 && rest[1 + digits..].starts_with('}')).then_some(digits + 2)
-            }
-            '_' if rest.starts_with("___") => Some(rest.len() - rest.trim_start_matches('_').len()),
-            _ => None,
-        };
-        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        let step = match (blank, escaped) {
-            (Some(length), _) => {
-                found.push(at..at + length);
-                length
-            }
-            (None, Some(next)) if ['{', '_', '\\'].contains(&next) => 1 + next.len_utf8(),
-            _ => first.len_utf8(),
-        };
-        at += step;
-    }
-    found
+    let blanks = spans(text).into_iter().filter(|span| !matches!(span.content, SpanContent::Text(_)));
+    blanks.map(|span| span.range).collect()
 }
 
 /// Puts a blank in the place of the selected characters; the cursor stands behind it then.
@@ -44,7 +21,7 @@ pub fn insert(text: &mut String, selected: Range<usize>, blank: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use pgm_infer::template::{Part, parse};
+    use pgm_infer::text::template::{Part, parse};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pgm_infer::canvas::Segment;
+use pgm_infer::text::canvas::Segment;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;

@@ -4,7 +4,7 @@
 
 use eframe::egui::text::{LayoutJob, TextFormat};
 use eframe::egui::{Align, Color32, FontId, IconData, Visuals};
-use pgm_infer::canvas::Segment;
+use pgm_infer::text::canvas::Segment;
 
 use crate::blanks;
 

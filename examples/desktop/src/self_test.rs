@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use eframe::egui::{ColorImage, Context, ViewportCommand};
-use pgm_infer::canvas::Segment;
+use pgm_infer::text::canvas::Segment;
 
 use crate::app::{App, Kept, Model, Phase};
 use crate::settings::Settings;

@@ -6,8 +6,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgm_infer::engine::{Task, TaskInput};
-use pgm_infer::template::Part;
-use pgm_infer::{DrawSettings, OrderKind, sampler};
+use pgm_infer::text::template::Part;
+use pgm_infer::{DrawSettings, OrderKind, SampleSettings};
 use serde::{Deserialize, Serialize};
 
 /// The settings of the side panel.
@@ -39,7 +39,7 @@ impl Default for Settings {
             temperature: 0.8,
             top_p: 0.95,
             top_k: 0,
-            order: OrderKind::NAMES[0].to_string(),
+            order: OrderKind::default().name().to_string(),
             seed: String::new(),
             device: "auto".to_string(),
             blank: 12,
@@ -71,11 +71,11 @@ impl Settings {
     pub fn task(&self, parts: Vec<Part>, seed: u64) -> Result<Task, String> {
         let mut task = Task::new(TaskInput::Parts(parts));
         task.seed = seed;
-        task.settings = sampler::SampleSettings {
+        task.settings = SampleSettings {
             steps: self.steps,
             order: self.order.parse::<OrderKind>().map_err(|error| sentence(&error))?,
             draw: DrawSettings { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p },
-            ..sampler::SampleSettings::default()
+            ..SampleSettings::default()
         };
         task.settings.validate().map_err(|error| sentence(&error.to_string()))?;
         Ok(task)

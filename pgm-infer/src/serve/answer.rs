@@ -15,10 +15,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::ask::ResolvedRequest;
 use super::body::{CompletionBody, InfillBody};
 use super::{ApiError, QueuePermit, Served, Server, ServerPhase, now};
-use crate::canvas::Canvas;
 use crate::engine::{Finish, Task, TaskEvent, TaskHandle, TaskInput, TaskOutput};
-use crate::order::OrderKind;
-use crate::sampler::RowChange;
+use crate::sample::RowChange;
+use crate::sample::order::OrderKind;
+use crate::text::canvas::Canvas;
 use crate::{Engine, TextModel};
 
 /// Frames of a stream that wait for its reader.

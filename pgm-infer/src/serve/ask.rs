@@ -3,9 +3,10 @@
 use super::body::{BodyError, Common, CompletionBody, InfillBody, MAX_SEED, Prompt};
 use super::{ApiError, Limits};
 use crate::engine::{Task, TaskInput};
-use crate::order::{OrderFlags, OrderKind};
-use crate::template::{self, Part};
-use crate::{Engine, SampleSettings, TextModel, bench};
+use crate::sample::order::{OrderFlags, OrderKind};
+use crate::settings::Overrides;
+use crate::text::template::{self, Part};
+use crate::{Engine, SampleSettings, TextModel};
 
 /// Tasks to hand over, one for each prompt, and how their answers are to be shown.
 #[derive(Debug)]
@@ -26,11 +27,6 @@ pub struct ResolvedRequest {
     pub usage: bool,
 }
 
-/// Steps of a request that does not say.
-pub fn default_steps(model: &TextModel) -> usize {
-    model.generation().steps.unwrap_or(128)
-}
-
 impl From<BodyError> for ApiError {
     fn from(BodyError { field, message }: BodyError) -> Self {
         Self { param: field, ..Self::invalid(message) }
@@ -39,11 +35,8 @@ impl From<BodyError> for ApiError {
 
 impl Common {
     fn settings(&self, model: &TextModel, limits: &Limits) -> Result<SampleSettings, ApiError> {
-        let mut draw = model.generation().draw();
-        draw.temperature = self.temperature.unwrap_or(draw.temperature);
-        draw.top_p = self.top_p.unwrap_or(draw.top_p);
-        draw.top_k = self.top_k.unwrap_or(draw.top_k);
-        let steps = self.steps.unwrap_or_else(|| default_steps(model).min(limits.max_steps));
+        let defaults = SampleSettings::for_model(model);
+        let steps = self.steps.unwrap_or_else(|| defaults.steps.min(limits.max_steps));
         if steps == 0 || steps > limits.max_steps {
             let message = format!("steps must lie between 1 and {}", limits.max_steps);
             return Err(ApiError::field("steps", message));
@@ -57,7 +50,15 @@ impl Common {
             remask_rate: self.remask_rate,
         };
         let order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
-        Ok(SampleSettings { steps, schedule: bench::default_schedule(model.config()), order, draw, alternatives: 0 })
+        let overrides = Overrides {
+            steps: Some(steps),
+            order: Some(order),
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            ..Overrides::default()
+        };
+        Ok(overrides.apply(defaults))
     }
 
     fn seed_or_any(&self) -> u64 {

@@ -35,7 +35,7 @@ use tokio::sync::watch;
 pub use error::ApiError;
 pub use metrics::Metrics;
 
-use crate::{Engine, TextModel};
+use crate::{Engine, SampleSettings, TextModel};
 
 /// What one request may ask for, and how many may wait.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ impl Server {
 
     // What is told of a model.
     fn told(&self, name: &str, model: &TextModel) -> Value {
-        let (draw, steps) = (model.generation().draw(), ask::default_steps(model));
+        let SampleSettings { steps, draw, .. } = SampleSettings::for_model(model);
         let kind = match model.config() {
             ModelConfig::Partition(_) => "partition",
             ModelConfig::Masked(_) => "masked",

@@ -6,17 +6,18 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 use pgm_infer::{GenerationConfig, TextModel};
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-/// Tokens, the mask included.
+/// Size of the vocabulary, the mask included.
 pub const VOCAB: usize = 40;
 
-/// Sizes.
+/// The sizes that all test models share.
 pub fn backbone() -> BackboneConfig {
     BackboneConfig { cond_dim: 8, ..BackboneConfig::new(VOCAB, 32, 2, 24) }
 }
 
-/// A partition model's sizes.
+/// The configuration of a partition model.
 pub fn partition_config() -> PartitionConfig {
     PartitionConfig {
         backbone: backbone(),
@@ -27,31 +28,37 @@ pub fn partition_config() -> PartitionConfig {
     }
 }
 
-/// The same of a model.
+/// The same as the configuration of any model.
 pub fn partition() -> ModelConfig {
     ModelConfig::Partition(partition_config())
 }
 
 /// A model whose tokens are the words w0, w1, ... with spaces between them.
 pub fn model(config: &ModelConfig) -> TextModel {
-    model_of(config, config)
+    model_of(config, config, Value::Null)
 }
 
-/// A model whose network knows half of its tokens: over the others a backend panics, as over a device that is lost.
+/// A model whose tokenizer panics when it decodes token 7: its decoder cuts a w from either end of that token's one letter.
+pub fn model_whose_tokenizer_panics() -> TextModel {
+    model_of(&partition(), &partition(), json!({"type": "Strip", "content": "w", "start": 1, "stop": 1}))
+}
+
+/// A model whose network knows half of its tokens: for the others a backend panics, as it does when a device is lost.
 pub fn failing_model() -> TextModel {
     let config = |vocab_size: usize| {
         let backbone = BackboneConfig { bos_index: 0, eos_index: 0, vocab_size, ..backbone() };
         let backbone = BackboneConfig { mask_index: vocab_size - 1, ..backbone };
         ModelConfig::Partition(PartitionConfig { backbone, ..partition_config() })
     };
-    model_of(&config(VOCAB), &config(VOCAB / 2))
+    model_of(&config(VOCAB), &config(VOCAB / 2), Value::Null)
 }
 
-fn model_of(config: &ModelConfig, network: &ModelConfig) -> TextModel {
-    let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
-    let json = serde_json::json!({
+fn model_of(config: &ModelConfig, network: &ModelConfig, decoder: Value) -> TextModel {
+    let word = |id: usize| if id == 7 && !decoder.is_null() { "w".to_string() } else { format!("w{id}") };
+    let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (word(id), id)).collect();
+    let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": decoder,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();

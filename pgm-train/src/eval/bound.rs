@@ -1,7 +1,7 @@
 //! The likelihood bound of rows, one draw at a time, and the exact likelihood of an autoregressive model.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_infer::denoiser::{CleanRow, logits_at};
+use pgm_infer::denoise::{CleanRow, logits_at};
 use pgm_model::Network;
 use pgm_model::loss::{EPS, masked_probability, masked_weight, token_cross_entropy};
 use rand::RngExt;

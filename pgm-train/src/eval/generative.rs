@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use pgm_infer::bench::default_schedule;
-use pgm_infer::sampler::{SampleRequest, SampleSettings};
-use pgm_infer::{DrawSettings, OrderKind, SamplingPath};
+use pgm_infer::settings::{DEFAULT_STEPS, default_schedule};
+use pgm_infer::{DrawSettings, OrderKind, SampleRequest, SampleSettings, SamplingPath};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -44,7 +43,7 @@ impl Default for GenerativeSettings {
         Self {
             samples: 1024,
             length: 0,
-            steps: 128,
+            steps: DEFAULT_STEPS,
             order: OrderKind::Uniform,
             temperature: 1.0,
             top_k: 0,

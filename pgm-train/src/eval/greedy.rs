@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_infer::denoiser::{CleanRow, logits_at};
+use pgm_infer::denoise::{CleanRow, logits_at};
 use pgm_model::Network;
 use pgm_model::loss::token_cross_entropy;
 use serde::{Deserialize, Serialize};

@@ -1,44 +1,44 @@
-//! An autoregressive network as a [`Denoiser`]: it gives the logits of the token behind a row's beginning.
+//! An autoregressive network: it gives the logits of the token after a row's beginning.
 //!
-//! Keys and values of earlier tokens are kept. They depend on a row's tokens only, so a row finds its own by them: rows join
-//! and leave between steps, and rows that begin alike are read once.
+//! Keys and values of earlier tokens are cached. They depend on a row's tokens only, so a row finds its cache by its
+//! tokens: rows join and leave between steps, and rows with the same beginning share its evaluation.
 
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{AutoregressiveTransformer, Cache};
-use rand::Rng;
 
-use crate::denoiser::{CleanRow, Denoiser};
-use crate::order::{Order, OrderContext, OrderKind};
-use crate::sampler::{SampleRequest, SampleRow, SampleSettings};
-use crate::{InferError, Logits};
+use crate::InferError;
+use crate::sample::logits::Logits;
+use crate::sample::order::{LeftToRight, OrderKind};
+use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
 
-/// The autoregressive network, left to right with a cache. Of the settings of a row it heeds the draw and the
-/// alternatives.
+/// The autoregressive network, left to right with a cache. Of a row's settings only the draw and the alternatives have an
+/// effect.
 #[derive(Debug)]
 pub struct CausalDenoiser<'a> {
     model: &'a AutoregressiveTransformer,
     device: &'a Device,
     mask_index: usize,
-    known: RefCell<Known>,
+    excluded: Vec<usize>,
+    cached: RefCell<CachedRows>,
 }
 
-// Rows that were read up to these tokens.
+// Tokens that were computed, and their cache.
 #[derive(Debug, Default)]
-struct Known {
+struct CachedRows {
     tokens: Vec<Vec<u32>>,
     cache: Cache,
 }
 
 impl<'a> CausalDenoiser<'a> {
-    /// The network on its device; `mask_index` is the class that is never drawn.
+    /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a AutoregressiveTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, known: RefCell::default() }
+        Self { model, device, mask_index, excluded: vec![mask_index], cached: RefCell::default() }
     }
 
-    // Reads beginnings of one length.
-    fn read(&self, rows: &[&[u32]]) -> Cache {
+    // The cache of beginnings of one length.
+    fn compute(&self, rows: &[&[u32]]) -> Cache {
         let mut cache = Cache::new(rows.len());
         if !rows[0].is_empty() {
             self.model.forward_cached(self.on_device(rows), &mut cache);
@@ -53,47 +53,47 @@ impl<'a> CausalDenoiser<'a> {
     }
 
     // The cache of these beginnings, in this order.
-    fn cache_of(&self, rows: &[&[u32]], known: Known) -> Cache {
-        // Most often a row stands where it stood, one token further.
+    fn cache_of(&self, rows: &[&[u32]], cached: CachedRows) -> Cache {
+        // Most often a row has the place it had, with one token more.
         let place = |index: usize, row: &[u32]| {
-            let same = |&at: &usize| known.tokens.get(at).is_some_and(|tokens| tokens == row);
-            Some(index).filter(same).or_else(|| (0..known.tokens.len()).find(same))
+            let same = |&at: &usize| cached.tokens.get(at).is_some_and(|tokens| tokens == row);
+            Some(index).filter(same).or_else(|| (0..cached.tokens.len()).find(same))
         };
         let mut places: Vec<Option<usize>> = rows.iter().enumerate().map(|(index, row)| place(index, row)).collect();
-        let mut unread: Vec<&[u32]> =
+        let mut missing: Vec<&[u32]> =
             rows.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(row, _)| *row).collect();
-        if unread.is_empty() {
-            let stays = places.iter().copied().eq((0..known.tokens.len()).map(Some));
-            return if stays {
-                known.cache
+        if missing.is_empty() {
+            let unchanged = places.iter().copied().eq((0..cached.tokens.len()).map(Some));
+            return if unchanged {
+                cached.cache
             } else {
-                known.cache.rows(&places.into_iter().flatten().collect::<Vec<_>>())
+                cached.cache.rows(&places.into_iter().flatten().collect::<Vec<_>>())
             };
         }
-        unread.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
-        unread.dedup();
+        missing.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+        missing.dedup();
         for (row, place) in rows.iter().zip(&mut places).filter(|(_, place)| place.is_none()) {
-            *place = unread.iter().position(|other| other == row).map(|index| known.tokens.len() + index);
+            *place = missing.iter().position(|other| other == row).map(|index| cached.tokens.len() + index);
         }
-        let new = unread.chunk_by(|a, b| a.len() == b.len()).map(|rows| self.read(rows));
-        let parts: Vec<Cache> = std::iter::once(known.cache).chain(new).collect();
+        let new = missing.chunk_by(|a, b| a.len() == b.len()).map(|rows| self.compute(rows));
+        let parts: Vec<Cache> = std::iter::once(cached.cache).chain(new).collect();
         let places: Vec<usize> = places.into_iter().flatten().collect();
         Cache::joined(&parts).rows(&places)
     }
 }
 
 impl Denoiser for CausalDenoiser<'_> {
-    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits, InferError> {
+    fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits<'_>, InferError> {
         let tokens = rows.iter().map(|row| beginning(&row.positions, &row.tokens)).collect::<Result<Vec<_>, _>>()?;
         if tokens.iter().zip(positions).any(|(tokens, positions)| *positions != [tokens.len()]) {
             return Err(InferError::Request("an autoregressive model predicts the next token only".into()));
         }
         let before: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
         let last: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[tokens.len() - 1..]).collect();
-        // Taken, so that nothing is known should the device fail.
-        let mut cache = self.cache_of(&before, self.known.take());
+        // Taken, so that nothing is cached if the device fails.
+        let mut cache = self.cache_of(&before, self.cached.take());
         let logits = Logits::new(self.model.forward_cached(self.on_device(&last), &mut cache))?;
-        self.known.replace(Known { tokens, cache });
+        self.cached.replace(CachedRows { tokens, cache });
         Ok(logits)
     }
 
@@ -101,24 +101,28 @@ impl Denoiser for CausalDenoiser<'_> {
         self.mask_index
     }
 
+    fn excluded_classes(&self) -> &[usize] {
+        &self.excluded
+    }
+
     fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         beginning(&positions, &tokens)?;
         if !matches!(settings.order, OrderKind::Uniform | OrderKind::Sequential) {
-            return Err(only_order());
+            return Err(wrong_order());
         }
-        // However many steps there are to be, each decodes one token.
+        // A step decodes one token, whatever the number of steps in the settings.
         let settings = SampleSettings { steps: 1, ..*settings };
         SampleRow::with_order(request, &settings, |_, _| Box::new(LeftToRight))
     }
 }
 
-/// What an order of one's own is told.
-pub(crate) fn only_order() -> InferError {
+/// The error of a request for another order than left to right.
+pub(crate) fn wrong_order() -> InferError {
     InferError::Request("an autoregressive model writes from left to right and in no other order".into())
 }
 
-// Tokens by position, if they are a beginning.
+// Tokens by position, if they stand at positions 0, 1, 2, ...
 fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError> {
     let mut given: Vec<(usize, u32)> = positions.iter().copied().zip(tokens.iter().copied()).collect();
     given.sort_unstable();
@@ -128,17 +132,4 @@ fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError
         return Err(InferError::Request(message.to_string()));
     }
     Ok(given.into_iter().map(|(_, token)| token).collect())
-}
-
-// One token a step.
-struct LeftToRight;
-
-impl Order for LeftToRight {
-    fn look(&mut self, view: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
-        view.open.first().copied().into_iter().collect()
-    }
-
-    fn chooses_count(&self) -> bool {
-        true
-    }
 }

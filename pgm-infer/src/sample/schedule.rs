@@ -3,23 +3,23 @@
 use rand::Rng;
 use rand_distr::{Binomial, Distribution};
 
-/// The law of the number of positions a step decodes in a row.
+/// How many positions each step decodes in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Schedule {
-    /// Equal shares: after step i of n, `round(open * i / n)` positions are decoded (the paper's Algorithm 2). Any
-    /// length, any number of steps.
+    /// Equal shares: after step i of n, `round(open * i / n)` positions are decoded (the paper's Algorithm 2). It takes any
+    /// length and any number of steps.
     #[default]
     Uniform,
     /// Each open position is decoded in the step from time t to s with probability `(t - s) / t`, as in MDLM's
-    /// ancestral sampler (the paper's Algorithms 3-5). What is left at the end takes one more evaluation.
+    /// ancestral sampler (the paper's Algorithms 3-5). Positions that are left at the end take one more evaluation.
     Binomial,
 }
 
-/// Time at which the binomial schedule stops; what is open then is decoded at once.
+/// Time at which the binomial schedule stops; positions that are open then are decoded at once.
 const LAST_TIME: f64 = 1e-5;
 
 impl Schedule {
-    /// Steps that may decode something, when `steps` are asked for.
+    /// Steps in all for a setting of `steps`.
     pub fn n_steps(self, steps: usize) -> usize {
         match self {
             Self::Uniform => steps,
@@ -27,21 +27,22 @@ impl Schedule {
         }
     }
 
-    /// Positions that step `step` (from 0) of `steps` decodes, of `n_left` left of `n_open` at the start.
+    /// Positions that step `step` (from 0) of `steps` decodes: all that are left from the last step on. `n_open` positions
+    /// were open at the start, `n_left` are open now.
     pub fn count(self, step: usize, steps: usize, n_open: usize, n_left: usize, rng: &mut impl Rng) -> usize {
         match self {
             Self::Uniform => {
                 let decoded = n_open - n_left;
-                let due = (n_open as f64 * (step + 1) as f64 / steps as f64).round() as usize;
-                // An order of one's own may be ahead.
-                due.min(n_open).saturating_sub(decoded)
+                let wanted = (n_open as f64 * (step + 1) as f64 / steps as f64).round() as usize;
+                // A custom order may be ahead of the schedule.
+                wanted.min(n_open).saturating_sub(decoded)
             }
-            Self::Binomial if step == steps => n_left,
+            Self::Binomial if step >= steps => n_left,
             Self::Binomial => {
                 let time = |step: usize| 1.0 - (1.0 - LAST_TIME) * step as f64 / steps as f64;
                 let probability = (time(step) - time(step + 1)) / time(step);
                 // A probability in (0, 1) is always accepted.
-                Binomial::new(n_left as u64, probability).map_or(0, |law| law.sample(rng) as usize)
+                Binomial::new(n_left as u64, probability).map_or(0, |count| count.sample(rng) as usize)
             }
         }
     }
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn binomial_counts_have_the_laws_mean_and_variance() {
+    fn binomial_counts_have_the_expected_mean_and_variance() {
         let mut rng = StdRng::seed_from_u64(1);
         let (steps, n_open, n) = (4, 60, 4000);
         let mut sums = vec![(0.0, 0.0); steps + 1];

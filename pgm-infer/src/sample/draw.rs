@@ -2,8 +2,8 @@
 //!
 //! Gumbel noise in float32 cannot reach the tail of a distribution and so lowers the entropy of samples
 //! (arXiv 2409.02908). Here the inverse of the cumulative distribution is taken in float64 with a uniform of 53 bits,
-//! which costs one exponential a class and one random number a token. [`Logits`](crate::Logits) says what of it happens
-//! on the device.
+//! which costs one exponential for each class and one random number for each token. [`Logits`](crate::Logits) documents
+//! which part runs on the device.
 
 use crate::InferError;
 
@@ -42,19 +42,20 @@ impl DrawSettings {
     }
 }
 
-/// What was drawn.
+/// A drawn token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DrawnToken {
     /// The class.
     pub class: usize,
-    /// Its log-probability under the untempered, uncut distribution, in nats.
+    /// Its log-probability before temperature, top-k and top-p, in nats.
     pub log_probability: f64,
     /// Distance of the uniform from the nearest boundary of the class in the cumulative distribution; at temperature 0
-    /// one minus the ratio of the second-best probability to the best. Where it is below 1e-5, rounding may choose.
+    /// one minus the ratio of the second-best probability to the best. Below 1e-5 rounding may decide. The margin does not
+    /// show how close a class is to the edge of what top-k or top-p keeps.
     pub margin: f64,
 }
 
-/// Draws a class from logits; class `excluded` (the mask) has probability 0. Scratch space is reused between calls.
+/// Draws classes from logits. It keeps scratch memory between calls.
 #[derive(Debug, Default)]
 pub struct Categorical {
     weights: Vec<f64>,
@@ -62,30 +63,42 @@ pub struct Categorical {
 }
 
 impl Categorical {
-    /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution.
-    pub fn draw(&mut self, logits: &[f32], excluded: usize, settings: &DrawSettings, uniform: f64) -> DrawnToken {
+    /// The class at `uniform` (in `[0, 1)`) of the cumulative distribution, without the classes `excluded`. Temperature 0
+    /// takes the most probable class; of equal logits the lowest class wins, there and where top-k and top-p cut.
+    ///
+    /// None if no token can be drawn: a logit is NaN or +inf, or every class is excluded or -inf.
+    pub fn draw(
+        &mut self,
+        logits: &[f32],
+        excluded: &[usize],
+        settings: &DrawSettings,
+        uniform: f64,
+    ) -> Option<DrawnToken> {
         self.draw_among(logits, excluded, settings, uniform, None)
     }
 
-    /// As [`draw`](Self::draw) where the logits are only those of the most probable classes: `total` is the tempered
-    /// probability of all classes beside that of the best, which top-p is a share of.
+    /// As [`draw`](Self::draw) from the logits of the most probable classes alone. `total` is the tempered probability of
+    /// all classes, relative to the best class; top-p keeps a share of it.
     pub(crate) fn draw_among(
         &mut self,
         logits: &[f32],
-        excluded: usize,
+        excluded: &[usize],
         settings: &DrawSettings,
         uniform: f64,
         total: Option<f64>,
-    ) -> DrawnToken {
-        let allowed = |class: &usize| *class != excluded;
-        let best = (0..logits.len()).filter(allowed).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
+    ) -> Option<DrawnToken> {
+        let best = most_probable(logits, excluded)?;
         let largest = f64::from(logits[best]);
         self.weights.clear();
         self.weights.extend(logits.iter().map(|&logit| (f64::from(logit) - largest).exp()));
-        if let Some(weight) = self.weights.get_mut(excluded) {
-            *weight = 0.0;
+        for &class in excluded.iter().filter(|&&class| class < logits.len()) {
+            self.weights[class] = 0.0;
         }
-        let log_total = self.weights.iter().sum::<f64>().ln();
+        let sum = self.weights.iter().sum::<f64>();
+        if !sum.is_finite() {
+            return None;
+        }
+        let log_total = sum.ln();
         let (class, margin) = if settings.temperature == 0.0 {
             let others = self.weights.iter().enumerate().filter(|(class, _)| *class != best);
             (best, 1.0 - others.map(|(_, weight)| *weight).fold(0.0, f64::max))
@@ -97,10 +110,10 @@ impl Categorical {
             self.cut(settings, total);
             self.invert(uniform, best)
         };
-        DrawnToken { class, log_probability: f64::from(logits[class]) - largest - log_total, margin }
+        Some(DrawnToken { class, log_probability: f64::from(logits[class]) - largest - log_total, margin })
     }
 
-    // Zeroes the weights that top-k and top-p leave out. Of equal weights the lower class stays.
+    // Sets the weights that top-k and top-p leave out to zero. Of equal weights the lower class stays.
     fn cut(&mut self, settings: &DrawSettings, total: Option<f64>) {
         let n_classes = self.weights.len();
         let by_k = settings.top_k > 0 && settings.top_k < n_classes;
@@ -131,7 +144,7 @@ impl Categorical {
         }
     }
 
-    // The class, and how far from its ends the uniform lies.
+    // The class, and the distance of the uniform from the nearer end of its interval.
     fn invert(&self, uniform: f64, fallback: usize) -> (usize, f64) {
         let total = self.weights.iter().sum::<f64>();
         let target = uniform * total;
@@ -148,6 +161,17 @@ impl Categorical {
     }
 }
 
+/// The class of the largest logit, the lowest of several; NaN is never larger.
+fn most_probable(logits: &[f32], excluded: &[usize]) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for (class, logit) in logits.iter().enumerate() {
+        if best.is_none_or(|best| *logit > logits[best]) && !excluded.contains(&class) {
+            best = Some(class);
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +182,7 @@ mod tests {
         let (mut drawer, mut rng) = (Categorical::default(), StdRng::seed_from_u64(5));
         let mut counts = vec![0; logits.len()];
         for _ in 0..n {
-            counts[drawer.draw(logits, logits.len() - 1, &settings, rng.random()).class] += 1;
+            counts[drawer.draw(logits, &[logits.len() - 1], &settings, rng.random()).unwrap().class] += 1;
         }
         counts
     }
@@ -190,7 +214,7 @@ mod tests {
     fn the_uniform_reaches_classes_below_the_resolution_of_float32() {
         let logits = [0.0, -24.0, -30.0, 9.0];
         let mut drawer = Categorical::default();
-        let mut class = |uniform| drawer.draw(&logits, 3, &DrawSettings::default(), uniform).class;
+        let mut class = |uniform| drawer.draw(&logits, &[3], &DrawSettings::default(), uniform).unwrap().class;
         assert_eq!(class(0.0), 0);
         assert_eq!(class(1.0 - 2.0_f64.powi(-53)), 2, "the last class has probability 9e-14");
         assert_eq!(class(1.0 - 1e-11), 1, "the middle one 4e-11");
@@ -219,11 +243,52 @@ mod tests {
     fn the_log_probability_is_the_models_own() {
         let logits = [0.25_f32.ln(), 0.75_f32.ln(), 5.0];
         let settings = DrawSettings { temperature: 0.0, ..DrawSettings::default() };
-        let drawn = Categorical::default().draw(&logits, 2, &settings, 0.9);
+        let drawn = Categorical::default().draw(&logits, &[2], &settings, 0.9).unwrap();
         assert_eq!(drawn.class, 1);
         assert!((drawn.log_probability - 0.75_f64.ln()).abs() < 1e-7);
         assert!((drawn.margin - 2.0 / 3.0).abs() < 1e-6);
-        let drawn = Categorical::default().draw(&logits, 2, &DrawSettings::default(), 0.9);
+        let drawn = Categorical::default().draw(&logits, &[2], &DrawSettings::default(), 0.9).unwrap();
         assert!(drawn.class == 1 && (drawn.margin - 0.1).abs() < 1e-6, "{drawn:?}");
+    }
+
+    #[test]
+    fn of_equal_logits_the_lowest_class_wins_whatever_picks_the_most_probable() {
+        let logits = [1.0, 2.0, 2.0, 7.0, 2.0];
+        let plain = DrawSettings::default();
+        for settings in [DrawSettings { temperature: 0.0, ..plain }, DrawSettings { top_k: 1, ..plain }] {
+            let drawn = Categorical::default().draw(&logits, &[3], &settings, 0.99).unwrap();
+            assert_eq!(drawn.class, 1, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn several_classes_can_be_excluded() {
+        let logits = [5.0, 1.0, 9.0, 0.0];
+        let mut drawer = Categorical::default();
+        for settings in [DrawSettings::default(), DrawSettings { temperature: 0.0, ..DrawSettings::default() }] {
+            for uniform in [0.0, 0.4, 0.999] {
+                let drawn = drawer.draw(&logits, &[2, 0], &settings, uniform).unwrap();
+                assert!(drawn.class == 1 || drawn.class == 3, "{drawn:?}");
+                let total = (1.0_f64.exp() + 1.0).ln();
+                assert!((drawn.log_probability - (f64::from(logits[drawn.class]) - total)).abs() < 1e-7);
+            }
+        }
+        assert_eq!(drawer.draw(&logits, &[0, 1, 2, 3], &DrawSettings::default(), 0.5), None);
+    }
+
+    #[test]
+    fn nothing_is_drawn_from_logits_that_are_not_numbers() {
+        let draw = |logits: &[f32], settings: DrawSettings| Categorical::default().draw(logits, &[3], &settings, 0.5);
+        let (nan, infinity) = (f32::NAN, f32::INFINITY);
+        let plain = DrawSettings::default();
+        for settings in
+            [plain, DrawSettings { temperature: 0.0, ..plain }, DrawSettings { top_k: 1, top_p: 0.5, ..plain }]
+        {
+            for logits in [[nan, 1.0, 2.0, 0.0], [1.0, nan, 2.0, 0.0], [1.0, infinity, 2.0, 0.0], [-infinity; 4]] {
+                assert_eq!(draw(&logits, settings), None, "{logits:?} {settings:?}");
+            }
+            // A class of probability 0 is fine, and an excluded class may hold anything.
+            assert!(draw(&[-infinity, 1.0, 2.0, nan], settings).is_some());
+        }
     }
 }

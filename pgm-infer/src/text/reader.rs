@@ -1,38 +1,47 @@
-//! What the tokens of a row read as: the whole text, the text of each blank, and where a blank ends early.
+//! The text of a row: as a whole, of each blank, and where a blank ends early.
 
 use std::ops::Range;
 
-use super::Finish;
-use crate::sampler::SampleRequest;
-use crate::{InferError, TextModel};
+use super::model::TextModel;
+use crate::InferError;
+use crate::sample::SampleRequest;
 
-/// A stretch that was open.
+/// A stretch of open positions and the text written into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilledBlank {
     /// Its positions.
     pub positions: Range<usize>,
-    /// What was written there as it reads in the text, up to what ended it.
+    /// Its text, up to the stop string or EOS that ended it.
     pub text: String,
 }
 
-/// How the rows of a task are read.
-pub(super) struct Reading {
+/// Why a blank ends before its last position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BlankEnd {
+    /// At this stop string.
+    Stop(String),
+    /// At an EOS.
+    Eos,
+}
+
+/// Reads rows that have their blanks at the same positions.
+pub(crate) struct RowReader {
     blanks: Vec<Range<usize>>,
     stop: Vec<String>,
     ends_at_eos: bool,
 }
 
 /// A row as text.
-pub(super) struct Read {
+pub(crate) struct RowText {
     pub text: String,
     pub blanks: Vec<FilledBlank>,
-    /// Why the first blank that ends before its last position does.
-    pub ended: Option<Finish>,
+    /// Why the first blank that ends early does.
+    pub ended: Option<BlankEnd>,
 }
 
-impl Reading {
-    /// Of rows like that one.
-    pub(super) fn new(request: &SampleRequest, stop: Vec<String>, ends_at_eos: bool) -> Self {
+impl RowReader {
+    /// A reader of rows with the given positions of `request`.
+    pub(crate) fn new(request: &SampleRequest, stop: Vec<String>, ends_at_eos: bool) -> Self {
         let mut given: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
         given.sort_unstable();
         given.push(request.length);
@@ -47,8 +56,8 @@ impl Reading {
         Self { blanks, stop, ends_at_eos }
     }
 
-    /// Why the first blank that ends early does, once every blank is decoded up to where it ends.
-    pub(super) fn ended(&self, model: &TextModel, tokens: impl FnOnce() -> Vec<u32>) -> Option<Finish> {
+    /// Why the row's first blank that ends early does, if every blank is decoded up to its end.
+    pub(crate) fn ended(&self, model: &TextModel, tokens: impl FnOnce() -> Vec<u32>) -> Option<BlankEnd> {
         if self.stop.is_empty() && !self.ends_at_eos {
             return None;
         }
@@ -56,8 +65,8 @@ impl Reading {
         let mask = model.config().backbone().mask_index as u32;
         let mut why = None;
         for index in 0..self.blanks.len() {
-            match self.cut(model, tokens, index) {
-                Some((_, finish)) => why = why.or(Some(finish)),
+            match self.early_end(model, tokens, index) {
+                Some((_, end)) => why = why.or(Some(end)),
                 None if tokens[self.blanks[index].clone()].contains(&mask) => return None,
                 None => {}
             }
@@ -65,9 +74,9 @@ impl Reading {
         why
     }
 
-    // A blank's text and why it ends there, if it ends before its last position. Only what is decoded without a gap from
-    // its start is looked at.
-    fn cut(&self, model: &TextModel, tokens: &[u32], index: usize) -> Option<(String, Finish)> {
+    // A blank's text and why it ends there, if it ends early. Only tokens that are decoded without a gap from the blank's
+    // start count.
+    fn early_end(&self, model: &TextModel, tokens: &[u32], index: usize) -> Option<(String, BlankEnd)> {
         let backbone = model.config().backbone();
         let written = &tokens[self.blanks[index].clone()];
         let until = |written: &[u32], token: usize| written.iter().position(|&other| other as usize == token);
@@ -77,64 +86,64 @@ impl Reading {
             return None;
         }
         let mut text =
-            behind(model, self.before(model, tokens, index), &written[..eos.unwrap_or(written.len())]).ok()?;
+            text_after(model, self.before(model, tokens, index), &written[..eos.unwrap_or(written.len())]).ok()?;
         let found = self.stop.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at, stop)));
         match found.min_by_key(|(at, _)| *at) {
             Some((at, stop)) => {
                 text.truncate(at);
-                Some((text, Finish::Stop(stop.clone())))
+                Some((text, BlankEnd::Stop(stop.clone())))
             }
-            None => eos.map(|_| (text, Finish::Eos)),
+            None => eos.map(|_| (text, BlankEnd::Eos)),
         }
     }
 
-    // The given tokens between a blank and the one before it. BOS is no text, even where the tokenizer does not know it
-    // for a special token.
+    // The given tokens between a blank and the one before it. BOS is no text, even if the tokenizer does not list it as a
+    // special token.
     fn before<'a>(&self, model: &TextModel, tokens: &'a [u32], index: usize) -> &'a [u32] {
         let start = index.checked_sub(1).map_or(first(model, tokens), |last| self.blanks[last].end);
         let end = self.blanks.get(index).map_or(tokens.len(), |blank| blank.start);
         &tokens[start.min(end)..end]
     }
 
-    /// The text of a row; what is open is left out. Unless it is `whole`, a blank may end early only where it was cut.
+    /// The text of a row without its open positions. Blanks end early only in a row that is `finished`.
     ///
     /// # Errors
     /// [`InferError::Tokenizer`].
-    pub(super) fn read(&self, model: &TextModel, tokens: &[u32], whole: bool) -> Result<Read, InferError> {
+    pub(crate) fn read(&self, model: &TextModel, tokens: &[u32], finished: bool) -> Result<RowText, InferError> {
         let mask = model.config().backbone().mask_index as u32;
         let written = |tokens: &[u32]| -> Vec<u32> { tokens.iter().copied().filter(|&token| token != mask).collect() };
         let (mut text, mut last, mut blanks, mut ended) = (String::new(), Vec::new(), Vec::new(), None);
         for (index, positions) in self.blanks.iter().enumerate() {
             let (before, now) = (self.before(model, tokens, index), written(&tokens[positions.clone()]));
-            text += &behind(model, &last, before)?;
-            let cut = if whole { self.cut(model, tokens, index) } else { None };
-            let of_blank = match cut {
+            text += &text_after(model, &last, before)?;
+            let end = if finished { self.early_end(model, tokens, index) } else { None };
+            let of_blank = match end {
                 Some((of_blank, why)) => {
                     ended = ended.or(Some(why));
                     of_blank
                 }
-                None => behind(model, before, &now)?,
+                None => text_after(model, before, &now)?,
             };
             text += &of_blank;
             blanks.push(FilledBlank { positions: positions.clone(), text: of_blank });
             last = now;
         }
         if ended.is_none() {
-            // In one piece: a character may begin in one stretch and end in the next.
+            // In one piece, because a character may begin in one stretch and end in the next.
             text = model.decode(&written(&tokens[first(model, tokens)..]))?;
         } else {
-            text += &behind(model, &last, self.before(model, tokens, self.blanks.len()))?;
+            text += &text_after(model, &last, self.before(model, tokens, self.blanks.len()))?;
         }
-        Ok(Read { text, blanks, ended })
+        Ok(RowText { text, blanks, ended })
     }
 }
 
-// Where text begins.
+// The index of the first token after BOS.
 fn first(model: &TextModel, tokens: &[u32]) -> usize {
     usize::from(tokens.first().is_some_and(|&token| token as usize == model.config().backbone().bos_index))
 }
 
-// Tokens as they read behind others.
-fn behind(model: &TextModel, before: &[u32], tokens: &[u32]) -> Result<String, InferError> {
+// The text that tokens add to the text of those before them.
+fn text_after(model: &TextModel, before: &[u32], tokens: &[u32]) -> Result<String, InferError> {
     model.decode_after(&[before, tokens].concat(), before.len())
 }

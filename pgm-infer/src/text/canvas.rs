@@ -1,9 +1,9 @@
-//! A row of tokens as it fills, for whoever shows it: a terminal, a page, a window.
+//! A row of tokens as it fills, for a terminal, a page or a window to show.
 
 use serde::Serialize;
 
-use crate::TextModel;
-use crate::sampler::RowChange;
+use super::model::TextModel;
+use crate::sample::RowChange;
 
 /// A stretch of the text, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,14 +52,14 @@ impl Cell {
     }
 }
 
-/// The row.
+/// The tokens of a row, and which of them the last step decoded.
 #[derive(Clone, Debug)]
 pub struct Canvas {
     cells: Vec<Cell>,
 }
 
 impl Canvas {
-    /// A row of `length` tokens with these positions and tokens given; positions beyond the row are left out.
+    /// A row of `length` tokens, of which some are given as positions and tokens; positions beyond the row are ignored.
     pub fn new(given: &[(usize, u32)], length: usize) -> Self {
         let mut cells = vec![Cell::Open; length];
         for &(position, token) in given.iter().filter(|(position, _)| *position < length) {
@@ -68,7 +68,7 @@ impl Canvas {
         Self { cells }
     }
 
-    /// Takes in what a step did.
+    /// Applies the change of a step.
     pub fn apply(&mut self, change: &RowChange) {
         for cell in &mut self.cells {
             if let Cell::New(token) = *cell {
@@ -88,7 +88,7 @@ impl Canvas {
         self.cells[positions].iter().map_while(|cell| cell.token()).collect()
     }
 
-    /// The text in stretches. Special tokens have no text; a stretch of nothing else is left out.
+    /// The text in stretches. Special tokens have no text; a stretch of special tokens alone is left out.
     pub fn segments(&self, model: &TextModel) -> Vec<Segment> {
         let mut segments = Vec::new();
         for run in self.cells.chunk_by(|a, b| (*a == Cell::Open) == (*b == Cell::Open)) {

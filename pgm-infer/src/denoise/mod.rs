@@ -1,0 +1,16 @@
+//! The networks as [`Denoiser`]s: what the sampling loop asks for logits.
+
+mod causal;
+mod masked;
+mod network;
+mod partition;
+mod rows;
+
+pub use causal::CausalDenoiser;
+pub(crate) use causal::wrong_order;
+pub use masked::{HeadPositions, MaskedDenoiser};
+pub use network::{NetworkHandle, SamplingPath, hidden_at, logits_at};
+pub use partition::{FullDenoiser, PartitionDenoiser};
+
+pub use crate::sample::logits::logit_chunks;
+pub use crate::sample::{CleanRow, Denoiser};

@@ -1,0 +1,48 @@
+//! How an engine runs, and what it reports of its steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgm_model::WeightDtype;
+
+/// How an engine runs.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// The dtype of the weights.
+    pub weights: WeightDtype,
+    /// Rows that share a network evaluation, at most.
+    pub max_batch: usize,
+    /// Called after each step on the engine's thread, for measurements.
+    pub watch: Option<StepObserver>,
+}
+
+/// See [`EngineOptions::watch`].
+pub type StepObserver = Arc<dyn Fn(&StepMetrics) + Send + Sync>;
+
+/// One step of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct StepMetrics {
+    /// Rows of the batch; 0 if every waiting sample has ended.
+    pub n_rows: usize,
+    /// Samples that wait for a place in the batch.
+    pub n_waiting: usize,
+    /// Decoded tokens.
+    pub n_decoded: usize,
+    /// Duration of the step.
+    pub duration: Duration,
+    /// Whether the device failed.
+    pub failed: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { weights: WeightDtype::F32, max_batch: 16, watch: None }
+    }
+}
+
+impl std::fmt::Debug for EngineOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { weights, max_batch, .. } = self;
+        f.debug_struct("EngineOptions").field("weights", weights).field("max_batch", max_batch).finish_non_exhaustive()
+    }
+}

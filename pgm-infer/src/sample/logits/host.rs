@@ -1,0 +1,63 @@
+//! Reading logits in host memory.
+
+use rayon::prelude::*;
+
+use super::reading::{Alternatives, LogitStats, PositionQuery, PositionReading};
+use crate::sample::draw::Categorical;
+
+/// Reads each query at its row of `values`; rows have `n_classes` logits.
+pub(super) fn read(
+    values: &[f32],
+    n_classes: usize,
+    queries: &[(usize, PositionQuery)],
+    excluded: &[usize],
+) -> Vec<PositionReading> {
+    let read = |drawer: &mut Categorical, (row, query): &(usize, PositionQuery)| {
+        let logits = &values[row * n_classes..][..n_classes];
+        PositionReading {
+            token: drawer.draw(logits, excluded, &query.settings, query.draw.uniform),
+            stats: if query.stats { stats(logits, excluded) } else { LogitStats::default() },
+            alternatives: alternatives(logits, query.n_alternatives, excluded),
+        }
+    };
+    queries.par_iter().map_init(Categorical::default, read).collect()
+}
+
+/// The `n` most probable classes; of equal logits the lower class comes first.
+pub(super) fn alternatives(logits: &[f32], n: usize, excluded: &[usize]) -> Alternatives {
+    if n == 0 {
+        return Vec::new();
+    }
+    let mut classes: Vec<usize> = (0..logits.len()).filter(|class| !excluded.contains(class)).collect();
+    let better = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+    let largest = classes.iter().map(|&class| f64::from(logits[class])).fold(f64::NEG_INFINITY, f64::max);
+    let total = classes.iter().map(|&class| (f64::from(logits[class]) - largest).exp()).sum::<f64>().ln();
+    if n < classes.len() {
+        classes.select_nth_unstable_by(n, better);
+        classes.truncate(n);
+    }
+    classes.sort_unstable_by(better);
+    classes.into_iter().map(|class| (class as u32, f64::from(logits[class]) - largest - total)).collect()
+}
+
+fn stats(logits: &[f32], excluded: &[usize]) -> LogitStats {
+    let allowed = || {
+        let logits = logits.iter().enumerate().filter(|(class, _)| !excluded.contains(class));
+        logits.map(|(_, &logit)| f64::from(logit))
+    };
+    let (mut best, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+    for logit in allowed() {
+        if logit > best {
+            (best, second) = (logit, best);
+        } else if logit > second {
+            second = logit;
+        }
+    }
+    let (mut total, mut weighted) = (0.0, 0.0);
+    for logit in allowed() {
+        let weight = (logit - best).exp();
+        total += weight;
+        weighted += weight * (logit - best);
+    }
+    LogitStats { margin: (1.0 - (second - best).exp()) / total, entropy: total.ln() - weighted / total }
+}

@@ -1,0 +1,39 @@
+//! The sampling loop, on token ids alone: no thread, no clock, no tokenizer.
+//!
+//! A step asks each row for positions ([`SampleRow::begin`]), runs the network once for all rows ([`Denoiser`]), reads the
+//! logits and draws tokens ([`Logits`]), and hands them back to the rows ([`SampleRow::end`]). Reading logits is the only
+//! part that waits for a device; [`advance`] blocks there, [`advance_async`] awaits.
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `request.rs` | what is sampled, with which settings |
+//! | `row.rs` | the state of one row |
+//! | `step.rs` | one step of several rows |
+//! | `run.rs` | all steps |
+//! | `schedule.rs` | how many positions a step decodes |
+//! | `order/` | which positions a step decodes |
+//! | `draw.rs` | which token is drawn |
+//! | `logits/` | how logits are read from host or device |
+
+mod clean_row;
+mod denoiser;
+pub mod draw;
+pub mod logits;
+pub mod order;
+mod request;
+mod row;
+mod run;
+mod schedule;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use clean_row::CleanRow;
+pub use denoiser::Denoiser;
+pub use draw::DrawSettings;
+pub use logits::Logits;
+pub use request::{SampleRequest, SampleSettings};
+pub use row::{RowChange, RowStep, SampleRow, SampledRow};
+pub use run::{SampleOutput, StepView, sample};
+pub use schedule::Schedule;
+pub use step::{StepResult, advance, advance_async};

@@ -1,0 +1,53 @@
+//! What to sample, and how.
+
+use crate::InferError;
+use crate::sample::draw::DrawSettings;
+use crate::sample::order::OrderKind;
+use crate::sample::schedule::Schedule;
+
+/// One row to sample: its length, its given tokens, its seed.
+#[derive(Clone, Debug)]
+pub struct SampleRequest {
+    /// Tokens of the row, given ones included.
+    pub length: usize,
+    /// Positions and tokens that are clean from the start, BOS at position 0 among them.
+    pub given: Vec<(usize, u32)>,
+    /// Seed of the row's random stream.
+    pub seed: u64,
+}
+
+/// How to sample. The defaults stand in [`settings`](crate::settings).
+#[derive(Clone, Copy, Debug)]
+pub struct SampleSettings {
+    /// Steps. With fewer steps than open positions a step decodes several of them, with more some steps are empty.
+    pub steps: usize,
+    /// How many positions a step decodes.
+    pub schedule: Schedule,
+    /// Which positions a step decodes.
+    pub order: OrderKind,
+    /// How a token is drawn.
+    pub draw: DrawSettings,
+    /// How many of the most probable tokens are reported beside each drawn one.
+    pub alternatives: usize,
+}
+
+impl SampleSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] naming the flag.
+    pub fn validate(&self) -> Result<(), InferError> {
+        self.draw.validate()?;
+        let wrong = |name, value: String, problem| Err(InferError::Setting { name, value, problem });
+        match self.order {
+            _ if self.steps == 0 => wrong("--steps", "0".into(), "must be at least 1"),
+            OrderKind::EntropyBounded { bound, .. } if bound.is_nan() || bound < 0.0 => {
+                wrong("--entropy-bound", bound.to_string(), "must be 0 or more")
+            }
+            OrderKind::Remask { rate } if !(0.0..=1.0).contains(&rate) => {
+                wrong("--remask-rate", rate.to_string(), "must lie between 0 and 1")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The state of one row between steps.
+//!
+//! A row owns its random stream, seeded by the row's seed alone. It draws from it in a fixed sequence: first what the
+//! order needs, then for each step what the order and the schedule need and one uniform for each candidate position. So
+//! the stream does not depend on which rows share a batch.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::InferError;
+use crate::sample::clean_row::CleanRow;
+use crate::sample::draw::DrawSettings;
+use crate::sample::logits::{Alternatives, PositionReading};
+use crate::sample::order::{Candidate, Order, OrderContext, Progress};
+use crate::sample::request::{SampleRequest, SampleSettings};
+use crate::sample::schedule::Schedule;
+use crate::unwind::{catch, drop_caught};
+
+/// One sampled row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledRow {
+    /// All tokens, by position. Open positions of a run that was stopped hold the mask.
+    pub tokens: Vec<u32>,
+    /// Decoded positions in the order in which they came.
+    pub order: Vec<usize>,
+    /// Log-probability of each decoded token when it was drawn, in nats, in that order.
+    pub log_probabilities: Vec<f64>,
+    /// Distance of each draw's uniform from the nearest boundary of its token's share of the cumulative distribution (at
+    /// temperature 0: one minus the ratio of the second-best probability to the best). Below 1e-5 rounding may decide.
+    pub margins: Vec<f64>,
+    /// The most probable tokens at each of these positions with their log-probabilities, best first. Empty unless
+    /// [`SampleSettings::alternatives`] asks for them.
+    pub alternatives: Vec<Alternatives>,
+    /// Whether every position is decoded.
+    pub complete: bool,
+}
+
+/// What a step did to one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowChange {
+    /// Decoded positions and their tokens.
+    pub decoded: Vec<(usize, u32)>,
+    /// Log-probabilities of these tokens, in nats.
+    pub log_probabilities: Vec<f64>,
+    /// The most probable tokens at these positions, best first, if the settings ask for them.
+    pub alternatives: Vec<Alternatives>,
+    /// Positions that were opened again before the step.
+    pub forgotten: Vec<usize>,
+}
+
+/// The beginning of a row's step: where its network evaluation needs logits.
+#[derive(Clone, Debug)]
+pub struct RowStep {
+    /// Candidate positions; empty when the step decodes nothing, which needs no evaluation.
+    pub positions: Vec<usize>,
+    /// For each candidate, the uniform number in `[0, 1)` that decides its token.
+    pub uniforms: Vec<f64>,
+    /// Positions that were opened again.
+    pub forgotten: Vec<usize>,
+    n_to_decode: usize,
+    progress: Progress,
+}
+
+/// A row while it is sampled.
+pub struct SampleRow {
+    clean: CleanRow,
+    n_given: usize,
+    // Open positions, ascending.
+    open: Vec<usize>,
+    // Open positions at the start.
+    n_open: usize,
+    order: GuardedOrder,
+    schedule: Schedule,
+    draw: DrawSettings,
+    steps: usize,
+    step: usize,
+    log_probabilities: Vec<f64>,
+    margins: Vec<f64>,
+    n_alternatives: usize,
+    alternatives: Vec<Alternatives>,
+    failed: bool,
+    rng: ChaCha8Rng,
+}
+
+// An order may be the caller's own code: a panic in it becomes an error of its row.
+struct GuardedOrder {
+    // Taken only on drop.
+    order: Option<Box<dyn Order>>,
+    needs_stats: bool,
+    chooses_count: bool,
+}
+
+impl GuardedOrder {
+    fn new(start: impl FnOnce() -> Box<dyn Order>) -> Result<Self, InferError> {
+        let new = || {
+            let order = start();
+            let (needs_stats, chooses_count) = (order.needs_stats(), order.chooses_count());
+            Self { order: Some(order), needs_stats, chooses_count }
+        };
+        catch(new).map_err(order_panicked)
+    }
+
+    fn call<T>(&mut self, method: impl FnOnce(&mut dyn Order) -> T) -> Result<T, InferError> {
+        let Some(order) = &mut self.order else { unreachable!("the order is taken on drop only") };
+        catch(|| method(order.as_mut())).map_err(order_panicked)
+    }
+}
+
+impl Drop for GuardedOrder {
+    fn drop(&mut self) {
+        drop_caught(self.order.take());
+    }
+}
+
+fn order_panicked(message: String) -> InferError {
+    InferError::Request(format!("the order of decoding panicked: {message}"))
+}
+
+impl std::fmt::Debug for SampleRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SampleRow").field("step", &self.step).field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl SampleRow {
+    /// A new row in the order of `settings`.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] and [`InferError::Request`] for requests that cannot be sampled.
+    pub fn new(request: &SampleRequest, settings: &SampleSettings) -> Result<Self, InferError> {
+        Self::with_order(request, settings, |open, rng| settings.order.start(open, rng))
+    }
+
+    /// A new row in a custom order; `start` makes it from the open positions and the row's random stream.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_order(
+        request: &SampleRequest,
+        settings: &SampleSettings,
+        start: impl FnOnce(&[usize], &mut ChaCha8Rng) -> Box<dyn Order>,
+    ) -> Result<Self, InferError> {
+        settings.validate()?;
+        let open = open_positions(request)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
+        let order = GuardedOrder::new(|| start(&open, &mut rng))?;
+        let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
+        Ok(Self {
+            n_given: positions.len(),
+            n_open: open.len(),
+            clean: CleanRow { length: request.length, positions, tokens },
+            open,
+            order,
+            schedule: settings.schedule,
+            draw: settings.draw,
+            steps: settings.steps,
+            step: 0,
+            log_probabilities: Vec::new(),
+            margins: Vec::new(),
+            n_alternatives: settings.alternatives,
+            alternatives: Vec::new(),
+            failed: false,
+            rng,
+        })
+    }
+
+    /// Steps done so far.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Steps in all. An order that [chooses its own count](Order::chooses_count) may need fewer; an order that selects
+    /// fewer positions than it should may need more, and then this grows with [`step`](Self::step).
+    pub fn n_steps(&self) -> usize {
+        self.planned_steps().max(self.step)
+    }
+
+    fn planned_steps(&self) -> usize {
+        if self.order.chooses_count { self.n_open } else { self.schedule.n_steps(self.steps) }
+    }
+
+    /// Whether the row needs no further step: every position is decoded, or a step failed.
+    pub fn is_done(&self) -> bool {
+        self.failed || self.open.is_empty()
+    }
+
+    /// The tokens that are known so far.
+    pub fn clean(&self) -> &CleanRow {
+        &self.clean
+    }
+
+    /// How this row's tokens are drawn.
+    pub fn draw(&self) -> &DrawSettings {
+        &self.draw
+    }
+
+    /// Whether the row's order reads [`LogitStats`](crate::sample::logits::LogitStats).
+    pub fn needs_stats(&self) -> bool {
+        self.order.needs_stats
+    }
+
+    /// How many of the most probable tokens are reported beside each drawn one.
+    pub fn n_alternatives(&self) -> usize {
+        self.n_alternatives
+    }
+
+    /// The row as it is now; open positions hold the mask.
+    pub fn sampled(&self, mask_index: usize) -> SampledRow {
+        let mut tokens = vec![mask_index as u32; self.clean.length];
+        for (&position, &token) in self.clean.positions.iter().zip(&self.clean.tokens) {
+            tokens[position] = token;
+        }
+        SampledRow {
+            tokens,
+            order: self.clean.positions[self.n_given..].to_vec(),
+            log_probabilities: self.log_probabilities.clone(),
+            margins: self.margins.clone(),
+            alternatives: self.alternatives.clone(),
+            complete: self.open.is_empty(),
+        }
+    }
+
+    /// Begins a step: reopens positions, chooses candidates, draws their uniforms.
+    ///
+    /// After the planned steps every position that is still open is a candidate to decode, until none is left.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the row's order breaks its contract or panics; the row is then done.
+    pub fn begin(&mut self) -> Result<RowStep, InferError> {
+        let begun = self.begin_step();
+        self.failed |= begun.is_err();
+        begun
+    }
+
+    fn begin_step(&mut self) -> Result<RowStep, InferError> {
+        let planned = self.planned_steps();
+        let share = |step: usize| (step as f64 / planned as f64).min(1.0);
+        let progress = Progress { from: share(self.step), to: share(self.step + 1) };
+        let mut forgotten = Vec::new();
+        // After the planned steps nothing is reopened, so that the row ends.
+        if self.step < planned {
+            let context = context(&self.clean, self.n_given, &self.open, 0, progress);
+            forgotten = self.order.call(|order| order.remask(&context, &mut self.rng))?;
+        }
+        self.reopen(&forgotten)?;
+        let n_to_decode = if self.order.chooses_count {
+            1
+        } else {
+            self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
+        };
+        self.step += 1;
+        if n_to_decode == 0 {
+            return Ok(RowStep { positions: Vec::new(), uniforms: Vec::new(), forgotten, n_to_decode, progress });
+        }
+        let context = context(&self.clean, self.n_given, &self.open, n_to_decode, progress);
+        let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
+        let mut sorted = positions.clone();
+        sorted.sort_unstable();
+        let are_open = sorted.iter().all(|position| self.open.binary_search(position).is_ok());
+        if positions.is_empty() || !are_open || sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            let message = format!("an order must name open positions, each once, at least one; it named {positions:?}");
+            return Err(InferError::Request(message));
+        }
+        let uniforms = positions.iter().map(|_| self.rng.random()).collect();
+        Ok(RowStep { positions, uniforms, forgotten, n_to_decode, progress })
+    }
+
+    fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
+        for position in positions {
+            let index = self.clean.positions[self.n_given..].iter().position(|decoded| decoded == position);
+            let Some(index) = index else {
+                let message = format!("an order reopened position {position}, which it had not decoded");
+                return Err(InferError::Request(message));
+            };
+            self.clean.positions.remove(self.n_given + index);
+            self.clean.tokens.remove(self.n_given + index);
+            self.log_probabilities.remove(index);
+            self.margins.remove(index);
+            if self.n_alternatives > 0 {
+                self.alternatives.remove(index);
+            }
+            let place = self.open.partition_point(|open| open < position);
+            self.open.insert(place, *position);
+        }
+        Ok(())
+    }
+
+    /// Ends a step with one reading for each of its positions: the order selects which of the drawn tokens stay.
+    ///
+    /// # Errors
+    /// [`InferError::NotFinite`] for logits that no token can be drawn from, [`InferError::Request`] when the row's order
+    /// breaks its contract or panics; the row is then done.
+    pub fn end(&mut self, step: RowStep, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
+        let ended = self.end_step(step, readings);
+        self.failed |= ended.is_err();
+        ended
+    }
+
+    fn end_step(&mut self, step: RowStep, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
+        let mut change = RowChange { forgotten: step.forgotten, ..RowChange::default() };
+        if step.positions.is_empty() {
+            return Ok(change);
+        }
+        let candidate = |(&position, reading): (&usize, &PositionReading)| {
+            let token = reading.token.ok_or(InferError::NotFinite { position })?;
+            let (class, log_probability) = (token.class as u32, token.log_probability);
+            Ok((Candidate { position, token: class, log_probability, stats: reading.stats }, token.margin))
+        };
+        let drawn = step.positions.iter().zip(&readings).map(candidate).collect::<Result<Vec<_>, InferError>>()?;
+        let (candidates, margins): (Vec<Candidate>, Vec<f64>) = drawn.into_iter().unzip();
+        let context = context(&self.clean, self.n_given, &self.open, step.n_to_decode, step.progress);
+        let mut selected = self.order.call(|order| order.select(&context, &candidates))?;
+        selected.dedup();
+        if selected.is_empty() || selected.iter().any(|&index| index >= candidates.len()) {
+            let n = candidates.len();
+            let message = format!("an order must select some of its {n} candidates; it selected {selected:?}");
+            return Err(InferError::Request(message));
+        }
+        for index in selected {
+            let Candidate { position, token, log_probability, .. } = candidates[index];
+            let Ok(place) = self.open.binary_search(&position) else {
+                return Err(InferError::Request(format!("an order selected position {position} twice")));
+            };
+            self.open.remove(place);
+            self.clean.positions.push(position);
+            self.clean.tokens.push(token);
+            self.log_probabilities.push(log_probability);
+            self.margins.push(margins[index]);
+            change.decoded.push((position, token));
+            change.log_probabilities.push(log_probability);
+            if self.n_alternatives > 0 {
+                self.alternatives.push(readings[index].alternatives.clone());
+                change.alternatives.push(readings[index].alternatives.clone());
+            }
+        }
+        Ok(change)
+    }
+}
+
+fn context<'a>(
+    clean: &'a CleanRow,
+    n_given: usize,
+    open: &'a [usize],
+    n_to_decode: usize,
+    progress: Progress,
+) -> OrderContext<'a> {
+    OrderContext { length: clean.length, open, decoded: &clean.positions[n_given..], n_to_decode, progress }
+}
+
+fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
+    let mut is_open = vec![true; request.length];
+    for &(position, _) in &request.given {
+        match is_open.get_mut(position) {
+            Some(open) if *open => *open = false,
+            Some(_) => return Err(InferError::Request(format!("position {position} is given twice"))),
+            None => {
+                let message = format!("position {position} is given, but the row has {} tokens", request.length);
+                return Err(InferError::Request(message));
+            }
+        }
+    }
+    Ok((0..request.length).filter(|&position| is_open[position]).collect())
+}

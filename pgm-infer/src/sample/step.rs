@@ -1,0 +1,69 @@
+//! One step of several rows, in one network evaluation.
+
+use crate::InferError;
+use crate::sample::clean_row::CleanRow;
+use crate::sample::denoiser::Denoiser;
+use crate::sample::logits::{PositionDraw, PositionQuery, Wait, finish};
+use crate::sample::row::{RowChange, RowStep, SampleRow};
+
+/// What a step did.
+#[derive(Debug)]
+pub struct StepResult {
+    /// What it did to each row.
+    pub changes: Vec<Result<RowChange, InferError>>,
+    /// Whether it took a network evaluation.
+    pub evaluated: bool,
+}
+
+/// One step of each row, in one network evaluation (in none, if no row decodes anything in this step).
+///
+/// Rows that are done stay as they are. Rows may differ in length, settings and progress. A mistake or a panic of a custom
+/// [`Order`](crate::Order) is an error of its row alone, which is then done.
+///
+/// # Errors
+/// [`InferError::Device`] when the device fails, [`InferError::Request`] for a row that the denoiser cannot sample.
+pub fn advance(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow]) -> Result<StepResult, InferError> {
+    finish(step(denoiser, rows, Wait::Blocking))
+}
+
+/// As [`advance`], awaiting the device where that blocks: for a browser, whose only thread must not block.
+///
+/// # Errors
+/// As [`advance`].
+pub async fn advance_async(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow]) -> Result<StepResult, InferError> {
+    step(denoiser, rows, Wait::Async).await
+}
+
+async fn step(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow], wait: Wait) -> Result<StepResult, InferError> {
+    let mut changes: Vec<Result<RowChange, InferError>> = rows.iter().map(|_| Ok(RowChange::default())).collect();
+    let mut active: Vec<(usize, RowStep)> = Vec::new();
+    for (index, row) in rows.iter_mut().enumerate().filter(|(_, row)| !row.is_done()) {
+        match row.begin() {
+            Ok(begun) if begun.positions.is_empty() => changes[index] = row.end(begun, Vec::new()),
+            Ok(begun) => active.push((index, begun)),
+            Err(error) => changes[index] = Err(error),
+        }
+    }
+    if active.is_empty() {
+        return Ok(StepResult { changes, evaluated: false });
+    }
+    let clean: Vec<&CleanRow> = active.iter().map(|(index, _)| rows[*index].clean()).collect();
+    let positions: Vec<&[usize]> = active.iter().map(|(_, begun)| begun.positions.as_slice()).collect();
+    let logits = denoiser.logits(&clean, &positions)?;
+    let mut queries = Vec::new();
+    for (place, (index, begun)) in active.iter().enumerate() {
+        let row = &rows[*index];
+        queries.extend(begun.uniforms.iter().enumerate().map(|(index, &uniform)| PositionQuery {
+            draw: PositionDraw { row: place, index, uniform },
+            settings: *row.draw(),
+            stats: row.needs_stats(),
+            n_alternatives: row.n_alternatives(),
+        }));
+    }
+    let mut readings = logits.read(&queries, denoiser.excluded_classes(), wait).await?.into_iter();
+    for (index, begun) in active {
+        let of_row = readings.by_ref().take(begun.positions.len()).collect();
+        changes[index] = rows[index].end(begun, of_row);
+    }
+    Ok(StepResult { changes, evaluated: true })
+}

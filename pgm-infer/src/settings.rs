@@ -1,0 +1,107 @@
+//! How a model is sampled unless a caller says otherwise: the one home of the defaults of command, server, C interface,
+//! desktop and evaluation.
+//!
+//! A value comes from the caller's [`Overrides`], else from the folder's `generation_config.json`, else from here.
+
+use pgm_model::ModelConfig;
+
+use crate::sample::draw::DrawSettings;
+use crate::sample::order::OrderKind;
+use crate::sample::{SampleSettings, Schedule};
+use crate::text::TextModel;
+
+/// Steps, unless the model's folder or the caller says otherwise.
+pub const DEFAULT_STEPS: usize = 128;
+
+impl Default for SampleSettings {
+    fn default() -> Self {
+        Self {
+            steps: DEFAULT_STEPS,
+            schedule: Schedule::default(),
+            order: OrderKind::default(),
+            draw: DrawSettings::default(),
+            alternatives: 0,
+        }
+    }
+}
+
+impl SampleSettings {
+    /// The settings of a model: its folder's, completed by the defaults.
+    pub fn for_model(model: &TextModel) -> Self {
+        let (generation, plain) = (model.generation(), Self::default());
+        let draw = DrawSettings {
+            temperature: generation.temperature.unwrap_or(plain.draw.temperature),
+            top_k: generation.top_k.unwrap_or(plain.draw.top_k),
+            top_p: generation.top_p.unwrap_or(plain.draw.top_p),
+        };
+        let steps = generation.steps.unwrap_or(plain.steps);
+        Self { steps, draw, schedule: default_schedule(model.config()), ..plain }
+    }
+}
+
+/// The schedule of a kind of model: equal shares, but binomial counts for the masked baseline, as its authors sample it.
+pub fn default_schedule(config: &ModelConfig) -> Schedule {
+    match config {
+        ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => Schedule::Uniform,
+        ModelConfig::Masked(_) => Schedule::Binomial,
+    }
+}
+
+/// What a caller sets; everything else stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// See [`SampleSettings::steps`].
+    pub steps: Option<usize>,
+    /// See [`SampleSettings::schedule`].
+    pub schedule: Option<Schedule>,
+    /// See [`SampleSettings::order`].
+    pub order: Option<OrderKind>,
+    /// See [`DrawSettings::temperature`].
+    pub temperature: Option<f64>,
+    /// See [`DrawSettings::top_k`].
+    pub top_k: Option<usize>,
+    /// See [`DrawSettings::top_p`].
+    pub top_p: Option<f64>,
+    /// See [`SampleSettings::alternatives`].
+    pub alternatives: Option<usize>,
+}
+
+impl Overrides {
+    /// `settings` with what is set here. The ranges are not checked, see [`SampleSettings::validate`].
+    #[must_use]
+    pub fn apply(&self, settings: SampleSettings) -> SampleSettings {
+        SampleSettings {
+            steps: self.steps.unwrap_or(settings.steps),
+            schedule: self.schedule.unwrap_or(settings.schedule),
+            order: self.order.unwrap_or(settings.order),
+            draw: DrawSettings {
+                temperature: self.temperature.unwrap_or(settings.draw.temperature),
+                top_k: self.top_k.unwrap_or(settings.draw.top_k),
+                top_p: self.top_p.unwrap_or(settings.draw.top_p),
+            },
+            alternatives: self.alternatives.unwrap_or(settings.alternatives),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_change_what_they_set_and_nothing_else() {
+        let settings = SampleSettings { steps: 7, alternatives: 2, ..SampleSettings::default() };
+        let same = Overrides::default().apply(settings);
+        assert_eq!((same.steps, same.order, same.draw, same.alternatives), (7, settings.order, settings.draw, 2));
+        let overrides = Overrides {
+            steps: Some(3),
+            schedule: Some(Schedule::Binomial),
+            order: Some(OrderKind::Dilated),
+            top_p: Some(0.5),
+            ..Overrides::default()
+        };
+        let changed = overrides.apply(settings);
+        assert_eq!((changed.steps, changed.schedule, changed.order), (3, Schedule::Binomial, OrderKind::Dilated));
+        assert_eq!(changed.draw, DrawSettings { top_p: 0.5, ..settings.draw });
+    }
+}

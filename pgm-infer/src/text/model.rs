@@ -1,0 +1,224 @@
+//! A model folder that writes text: the network, its configuration and its tokenizer.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::{ModelConfig, Network, WeightDtype};
+use tokenizers::Tokenizer;
+
+use super::generation::GenerationConfig;
+use super::pieces::pieces;
+use crate::InferError;
+use crate::denoise::{NetworkHandle, SamplingPath};
+use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, StepView};
+use crate::unwind::catch;
+
+/// The contents of a model folder's files, for a program that embeds its model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelBytes<'a> {
+    /// `config.json`.
+    pub config: &'a [u8],
+    /// `model.safetensors`.
+    pub weights: &'a [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// `generation_config.json`, if there is one.
+    pub generation: Option<&'a [u8]>,
+}
+
+/// A network with its tokenizer.
+#[derive(Debug)]
+pub struct TextModel {
+    config: ModelConfig,
+    network: Network,
+    n_parameters: usize,
+    tokenizer: Tokenizer,
+    generation: GenerationConfig,
+    device: Device,
+}
+
+impl TextModel {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// Says which file cannot be used, and if the tokenizer belongs to another model.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
+        Self::load_with_progress(folder, device, &|_| ())
+    }
+
+    /// As [`load`](Self::load); `watch` is called repeatedly with the share of the weights that is read, from 0 to 1.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let (config, network) = model_folder::load_with_progress(folder, device, watch)?;
+        let path = folder.join(TOKENIZER_FILE);
+        let unreadable = |problem: String| InferError::File { path: path.clone(), problem };
+        let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| unreadable(error.to_string()))?;
+        let generation_path = folder.join(GENERATION_FILE);
+        let generation = match std::fs::read(&generation_path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .map_err(|error| InferError::File { path: generation_path, problem: error.to_string() })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => GenerationConfig::default(),
+            Err(error) => return Err(InferError::File { path: generation_path, problem: error.to_string() }),
+        };
+        Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
+    }
+
+    /// A model from the contents of a folder's files; `watch` as in [`load_with_progress`](Self::load_with_progress).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_bytes(files: &ModelBytes<'_>, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let (config, network) = model_folder::load_bytes(files.config, files.weights, device, watch)?;
+        let unreadable = |name: &str, problem: String| InferError::File { path: name.into(), problem };
+        let tokenizer = Tokenizer::from_bytes(files.tokenizer)
+            .map_err(|error| unreadable("the tokenizer's bytes", error.to_string()))?;
+        let generation = match files.generation {
+            Some(json) => serde_json::from_slice(json)
+                .map_err(|error| unreadable("the sampler defaults' bytes", error.to_string()))?,
+            None => GenerationConfig::default(),
+        };
+        Self::new(config, network, tokenizer, generation, device, "the tokenizer")
+    }
+
+    /// Puts the parts together; `origin` names the tokenizer in errors.
+    ///
+    /// # Errors
+    /// [`InferError::WrongTokenizer`] when the tokenizer has ids that the model lacks.
+    pub fn new(
+        config: ModelConfig,
+        network: Network,
+        mut tokenizer: Tokenizer,
+        generation: GenerationConfig,
+        device: &Device,
+        origin: &str,
+    ) -> Result<Self, InferError> {
+        check_tokenizer(&tokenizer, &config, origin)?;
+        // Names of special tokens in a prompt are text like any other, as they were in training.
+        tokenizer.set_encode_special_tokens(true);
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        let n_parameters = network.n_parameters();
+        Ok(Self { config, network: network.folded(), n_parameters, tokenizer, generation, device: device.clone() })
+    }
+
+    /// The model with its weights in another dtype, see [`Network::with_weight_dtype`].
+    ///
+    /// # Errors
+    /// [`InferError::Model`] when the device or the model cannot do it.
+    pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, InferError> {
+        Ok(Self { network: self.network.with_weight_dtype(weights)?, ..self })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The network, [folded](Network::folded) for inference.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Trainable parameters of the stored network.
+    pub fn n_parameters(&self) -> usize {
+        self.n_parameters
+    }
+
+    /// Sampler defaults of the folder.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Token ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, InferError> {
+        caught("encode", || Ok(self.tokenizer.encode_fast(text, false)?.get_ids().to_vec()))
+    }
+
+    /// The text of token ids, special tokens left out.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, InferError> {
+        caught("decode", || self.tokenizer.decode(tokens, true))
+    }
+
+    /// The text that `tokens[from..]` add to the text of the tokens before them: with their space, and with the character
+    /// that they end. It decodes all tokens; see [`pieces`](Self::pieces) for each token of a long sequence.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode_after(&self, tokens: &[u32], from: usize) -> Result<String, InferError> {
+        let (whole, before) = (self.decode(tokens)?, self.decode(&tokens[..from])?);
+        // An unfinished character shows as a replacement character.
+        match whole.strip_prefix(before.trim_end_matches(char::REPLACEMENT_CHARACTER)) {
+            Some(rest) => Ok(rest.to_string()),
+            None => self.decode(&tokens[from..]),
+        }
+    }
+
+    /// The text that each token adds to the text of those before it, in time linear in their number. Special tokens and
+    /// ids that the tokenizer refuses add nothing. A character that several tokens make together is the text of the last.
+    pub fn pieces(&self, tokens: &[u32]) -> Vec<String> {
+        pieces(tokens, |tokens| self.decode(tokens).unwrap_or_default())
+    }
+
+    /// The text of token ids, special tokens by their names.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn decode_with_special(&self, tokens: &[u32]) -> Result<String, InferError> {
+        caught("decode", || self.tokenizer.decode(tokens, false))
+    }
+
+    /// Samples requests together; see [`sample`](crate::sample::sample).
+    ///
+    /// # Errors
+    /// As [`sample`](crate::sample::sample).
+    pub fn generate(
+        &self,
+        requests: &[SampleRequest],
+        settings: &SampleSettings,
+        path: SamplingPath,
+        observe: &mut dyn FnMut(&StepView) -> ControlFlow<()>,
+    ) -> Result<SampleOutput, InferError> {
+        self.handle().generate(requests, settings, path, observe)
+    }
+
+    /// The network's denoiser, for a custom loop around [`advance`](crate::sample::advance). Only partition models have two
+    /// paths.
+    pub fn denoiser(&self, path: SamplingPath) -> Box<dyn Denoiser + '_> {
+        self.handle().denoiser(path)
+    }
+
+    fn handle(&self) -> NetworkHandle<'_> {
+        NetworkHandle { network: &self.network, config: &self.config, device: &self.device }
+    }
+}
+
+// Runs the tokenizer, whose errors and panics become errors of this crate.
+fn caught<T>(action: &'static str, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, InferError> {
+    let result = catch(work).and_then(|result| result.map_err(|error| error.to_string()));
+    result.map_err(|problem| InferError::Tokenizer { action, problem })
+}
+
+/// Whether a tokenizer can belong to a model; `origin` names it in the error.
+///
+/// # Errors
+/// [`InferError::WrongTokenizer`] when it has ids that the model lacks, or lacks more ids than the mask's.
+pub fn check_tokenizer(tokenizer: &Tokenizer, config: &ModelConfig, origin: &str) -> Result<(), InferError> {
+    let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+    let vocab_size = config.backbone().vocab_size;
+    // The mask may be the one id that the tokenizer does not know.
+    if largest >= vocab_size || largest + 2 < vocab_size {
+        return Err(InferError::WrongTokenizer { origin: origin.to_string(), largest, vocab_size });
+    }
+    Ok(())
+}

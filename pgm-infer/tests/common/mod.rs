@@ -1,6 +1,9 @@
 //! A tiny model with random weights.
 #![allow(dead_code)] // each test program uses its part
 
+#[cfg(feature = "server")]
+pub mod http;
+
 use std::collections::HashMap;
 
 use burn::tensor::Device;
@@ -47,11 +50,20 @@ pub fn failing_model() -> TextModel {
     model_of(&config(VOCAB), &config(VOCAB / 2))
 }
 
+/// A model whose tokenizer panics on every text but the empty one.
+pub fn panicking_model() -> TextModel {
+    with_pre_tokenizer(&partition(), &partition(), serde_json::json!({"type": "FixedLength", "length": 0}))
+}
+
 fn model_of(config: &ModelConfig, network: &ModelConfig) -> TextModel {
+    with_pre_tokenizer(config, network, serde_json::json!({"type": "WhitespaceSplit"}))
+}
+
+fn with_pre_tokenizer(config: &ModelConfig, network: &ModelConfig, pre_tokenizer: serde_json::Value) -> TextModel {
     let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (format!("w{id}"), id)).collect();
     let json = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();

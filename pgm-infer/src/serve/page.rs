@@ -12,12 +12,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// The routes of the page.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let file = |kind: &'static str, text: &'static str| get(move || async move { file(kind, text) });
+    let of = |kind: &'static str, text: &'static str| get(move || async move { file(kind, text) });
     Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
-        .route("/style.css", file("text/css; charset=utf-8", include_str!("page/style.css")))
-        .route("/app.js", file("text/javascript; charset=utf-8", include_str!("page/app.js")))
-        .route("/icon.svg", file("image/svg+xml", include_str!("page/icon.svg")))
+        .route("/", of("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/style.css", of("text/css; charset=utf-8", include_str!("page/style.css")))
+        .route("/app.js", of("text/javascript; charset=utf-8", include_str!("page/app.js")))
+        .route("/icon.svg", of("image/svg+xml", include_str!("page/icon.svg")))
 }
 
 /// A response with a file that is part of the program.

@@ -1,7 +1,10 @@
 //! The routes, and what every request passes through.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -10,7 +13,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
@@ -43,7 +45,7 @@ pub fn router(server: &Arc<Server>) -> Router {
             let message = "this address does not take this method";
             ApiError::with(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
         })
-        .layer(CatchPanicLayer::custom(|_| ApiError::panicked().into_response()))
+        .layer(from_fn(catch_panic))
         .layer(from_fn_with_state(Arc::clone(server), count_response))
         .layer(
             TraceLayer::new_for_http()
@@ -85,6 +87,16 @@ async fn check_key(State(server): State<Arc<Server>>, request: Request, next: Ne
     }
 }
 
+// A panic is an error of its request: the connection and the server go on.
+async fn catch_panic(request: Request, next: Next) -> Response {
+    let mut response = pin!(next.run(request));
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(ApiError::panicked().into_response()))
+    })
+    .await
+}
+
 async fn count_response(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_string();
     let response = next.run(request).await;
@@ -108,4 +120,24 @@ fn request_span<B>(request: &axum::http::Request<B>) -> tracing::Span {
 
 fn log_response<B>(response: &axum::http::Response<B>, latency: std::time::Duration, _span: &tracing::Span) {
     tracing::debug!(status = response.status().as_u16(), ?latency, "answered");
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_an_error_of_its_request() {
+        async fn fails() -> &'static str {
+            panic!("on purpose")
+        }
+        let app: Router = Router::new().route("/", get(fails)).layer(from_fn(catch_panic));
+        for _ in 0..2 {
+            let response = app.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    }
 }

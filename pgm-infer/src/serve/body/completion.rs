@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ArrayItems, ObjectBuilder, Schema, SchemaType, Type};
 
 use super::common::Common;
 use super::parse::{BodyError, RequestBody};
@@ -72,17 +72,18 @@ pub enum Prompt {
 }
 
 fn prompt_schema() -> Schema {
-    let object = |kind: Type| ObjectBuilder::new().schema_type(SchemaType::Type(kind));
-    let list = |items: Schema| Schema::from(ArrayBuilder::new().items(items).min_items(Some(1)));
-    let tokens = || {
-        let id = object(Type::Integer).minimum(Some(0)).maximum(Some(u64::from(u32::MAX)));
-        list(id.into())
-    };
+    fn object(kind: Type) -> ObjectBuilder {
+        ObjectBuilder::new().schema_type(kind)
+    }
+    fn list(items: impl Into<ArrayItems>) -> ArrayBuilder {
+        ArrayBuilder::new().items(items).min_items(Some(1))
+    }
+    let tokens = || list(object(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX)));
     AnyOfBuilder::new()
         .item(object(Type::Null))
         .item(object(Type::String))
         .item(tokens())
-        .item(list(object(Type::String).into()))
+        .item(list(object(Type::String)))
         .item(list(tokens()))
         .description(Some("A text, its tokens, or a list of either. The server puts BOS before it."))
         .into()

@@ -1,2 +1,3 @@
-//! The C interface as `libpgm`, built with whatever else the workspace builds; docs/server.md has the command for a smaller one.
+//! The C interface as the library `libpgm`, with the features of the workspace's build. docs/server.md has the command for a
+//! smaller library.
 pub use pgm_infer::capi::*;

@@ -1,23 +1,41 @@
 /* Fills in blanks from C: infill MODEL_FOLDER 'Text with {12} blanks' [SEED]. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pgm.h"
 
-static int told(const PgmStep *step, void *user) {
-    size_t *decoded = user;
-    *decoded += step->n_decoded;
-    fprintf(stderr, "step %zu of %zu: %zu tokens\n", step->step, step->n_steps, *decoded);
-    return 0; /* anything else cancels */
+/* Counts of a task's tokens. */
+typedef struct Counts {
+    size_t decoded;
+    size_t forgotten;
+} Counts;
+
+static int count(const PgmStep *step, void *user) {
+    Counts *counts = user;
+    counts->decoded += step->n_decoded;
+    counts->forgotten += step->n_forgotten;
+    for (size_t i = 0; i < step->n_forgotten; i++) {
+        if (step->forgotten[i] == 0) {
+            return 1; /* BOS is given and stays */
+        }
+    }
+    fprintf(stderr, "step %zu of %zu: %zu tokens\n", step->step, step->n_steps, counts->decoded - counts->forgotten);
+    return 0; /* any other value cancels */
 }
 
-static int cancels(const PgmStep *step, void *user) {
+static int cancel_after_two(const PgmStep *step, void *user) {
     (void)user;
     return step->step >= 2;
 }
 
-static void read_so_far(double share, void *user) {
+static void *cancel_task(void *task) {
+    pgm_cancel(task);
+    return NULL;
+}
+
+static void save_share(double share, void *user) {
     *(double *)user = share;
 }
 
@@ -26,7 +44,7 @@ static int fail(const char *what) {
     return EXIT_FAILURE;
 }
 
-/* The contents of a file of a folder, or nothing. */
+/* The contents of a file in a folder, or NULL. */
 static uint8_t *contents(const char *folder, const char *name, size_t *length) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -46,7 +64,7 @@ static uint8_t *contents(const char *folder, const char *name, size_t *length) {
     return bytes;
 }
 
-/* As an application opens a model that it carries within itself. */
+/* Opens a model from memory, as an application does that has its model built in. */
 static PgmEngine *open_bytes(const char *folder, double *share) {
     const char *names[] = {"config.json", "model.safetensors", "tokenizer.json"};
     uint8_t *files[3];
@@ -55,7 +73,7 @@ static PgmEngine *open_bytes(const char *folder, double *share) {
         files[i] = contents(folder, names[i], &lengths[i]);
     }
     PgmEngine *engine = pgm_open_bytes(files[0], lengths[0], files[1], lengths[1], files[2], lengths[2], "auto", 4,
-                                       read_so_far, share);
+                                       save_share, share);
     for (int i = 0; i < 3; i++) {
         free(files[i]);
     }
@@ -68,9 +86,9 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     }
     if (pgm_open("/no/such/folder", "flex", 4, NULL, NULL) != NULL) {
-        return fail("a folder that is not there was opened");
+        return fail("a folder that does not exist was opened");
     }
-    fprintf(stderr, "as it should: %s\n", pgm_last_error());
+    fprintf(stderr, "an expected error: %s\n", pgm_last_error());
 
     double share = 0;
     PgmEngine *engine = open_bytes(argv[1], &share);
@@ -78,13 +96,16 @@ int main(int argc, char **argv) {
         return fail("cannot open the model");
     }
     printf("read: %.0f %%\n", 100 * share);
-    PgmRequest request = pgm_request_default();
+    PgmRequest request;
+    if (pgm_request_init(&request, sizeof request) != 0) {
+        return fail("the header and the library do not fit");
+    }
     request.template_ = argv[2];
     request.seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     request.steps = 8;
     request.n = 2;
-    size_t decoded = 0;
-    PgmTask *task = pgm_start(engine, &request, told, &decoded);
+    Counts counts = {0, 0};
+    PgmTask *task = pgm_start(engine, &request, count, &counts);
     if (task == NULL || pgm_wait(task) != 0) {
         return fail("cannot fill the text");
     }
@@ -93,8 +114,39 @@ int main(int argc, char **argv) {
     }
     pgm_task_free(task);
 
-    /* A space or a line's end ends each blank; the first comes soon. */
+    /* A request of another size was made for another version. */
+    request.size -= 1;
+    int refused = pgm_start(engine, &request, NULL, NULL) == NULL;
+    request.size += 1;
+    printf("another version refused: %s\n", refused ? "yes" : "no");
+
+    /* This order masks decoded tokens again. In the end as many are decoded as without it. */
+    Counts remasked = {0, 0};
+    request.order = "remask";
+    request.steps = 64;
+    task = pgm_start(engine, &request, count, &remasked);
+    if (task == NULL || pgm_wait(task) != 0) {
+        return fail("cannot fill the text in the order remask");
+    }
+    int forgot = remasked.forgotten > 0 && remasked.decoded - remasked.forgotten == counts.decoded;
+    printf("masked again: %s\n", forgot ? "yes" : "no");
+    pgm_task_free(task);
+
+    /* One thread waits, another cancels. */
+    request.steps = 1000000;
+    task = pgm_start(engine, &request, NULL, NULL);
+    pthread_t thread;
+    if (task == NULL || pthread_create(&thread, NULL, cancel_task, task) != 0) {
+        return fail("cannot start a thread");
+    }
+    int cancelled = pgm_wait(task) == 0 && pgm_finish(task, 1) == PGM_FINISH_CANCELLED;
+    pthread_join(thread, NULL);
+    pgm_task_free(task);
+
+    /* A space or a line break ends the text; one comes soon. */
     const char *stops[] = {" ", "\n"};
+    request.order = NULL;
+    request.steps = 8;
     request.prompt = "To be";
     request.template_ = NULL;
     request.length = 64;
@@ -110,13 +162,13 @@ int main(int argc, char **argv) {
     pgm_task_free(task);
 
     request.n_stops = 0;
-    task = pgm_start(engine, &request, cancels, NULL);
+    task = pgm_start(engine, &request, cancel_after_two, NULL);
     if (task == NULL || pgm_wait(task) != 0) {
         return fail("cannot cancel");
     }
-    int cancelled = pgm_finish(task, 0) == PGM_FINISH_CANCELLED;
+    cancelled = cancelled && pgm_finish(task, 0) == PGM_FINISH_CANCELLED;
     printf("cancelled: %s\n", cancelled ? "yes" : "no");
     pgm_task_free(task);
     pgm_close(engine);
-    return stopped && cancelled && share == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return refused && forgot && stopped && cancelled && share == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -74,7 +74,11 @@ ema = 0.99
 
 #[allow(clippy::print_stdout)]
 fn main() -> anyhow::Result<()> {
-    device::restore_through_the_cpu();
+    // SAFETY: no other thread runs yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        device::restore_through_the_cpu();
+    }
     let args = Args::parse();
     let start = Instant::now();
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;

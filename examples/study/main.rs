@@ -83,7 +83,11 @@ pub struct Study {
 
 #[allow(clippy::print_stdout)]
 fn main() -> anyhow::Result<()> {
-    device::restore_through_the_cpu();
+    // SAFETY: no other thread runs yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        device::restore_through_the_cpu();
+    }
     let args = Args::parse();
     let start = Instant::now();
     let (size, name) = match (args.quick, args.full, args.smoke) {

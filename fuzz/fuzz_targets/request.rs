@@ -3,41 +3,43 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code)]
-#[path = "../../pgm-infer/src/serve/body.rs"]
+#[allow(dead_code, unused_imports)]
+#[path = "../../pgm-infer/src/serve/body/mod.rs"]
 mod body;
 
-use body::{CompletionBody, InfillBody, BodyError};
+use body::{BodyError, CompletionBody, InfillBody, RequestBody};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
     match choice % 2 {
-        0 => match body::read::<CompletionBody>(rest) {
+        0 => match checked::<CompletionBody>(rest) {
             Ok(body) => {
                 assert!(!body.prompts().unwrap().is_empty() && body.max_tokens != Some(0));
-                check(&body.common);
+                assert_eq!(body.prompts().unwrap().len(), body.n_prompts());
+                check_common(&body.common);
             }
-            Err(wrong) => told(&wrong),
+            Err(error) => assert!(!error.message.is_empty()),
         },
-        _ => match body::read::<InfillBody>(rest) {
+        _ => match checked::<InfillBody>(rest) {
             Ok(body) => {
-                let in_two = body.input_prefix.is_some() || body.input_suffix.is_some() || body.prompt.is_some();
-                assert!(body.template.is_some() != in_two);
-                check(&body.common);
+                let has_sides = body.input_prefix.is_some() || body.input_suffix.is_some() || body.prompt.is_some();
+                assert!(body.template.is_some() != has_sides);
+                check_common(&body.common);
             }
-            Err(wrong) => told(&wrong),
+            Err(error) => assert!(!error.message.is_empty()),
         },
     }
 });
 
-// What is taken is within its bounds.
-fn check(common: &body::Common) {
+fn checked<B: RequestBody>(bytes: &[u8]) -> Result<B, BodyError> {
+    let body: B = body::parse(bytes)?;
+    body.check()?;
+    Ok(body)
+}
+
+// An accepted body is within its bounds.
+fn check_common(common: &body::Common) {
     assert!(common.stops().unwrap().iter().all(|stop| !stop.is_empty()));
     assert!(common.seed().is_none_or(|seed| seed <= body::MAX_SEED));
     assert!(common.temperature.is_none_or(|temperature| (0.0..=2.0).contains(&temperature)));
-}
-
-// What is refused is refused in words.
-fn told(wrong: &BodyError) {
-    assert!(!wrong.message.is_empty());
 }

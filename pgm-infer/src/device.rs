@@ -1,4 +1,4 @@
-//! `--device`: which of the compiled backends to run on, and whether it is really there.
+//! `--device`: the backend to run on, out of those that are compiled in and have a device on this machine.
 
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -7,11 +7,11 @@ use burn::tensor::Device;
 #[cfg(feature = "cli")]
 use pgm_model::WeightDtype;
 
-/// `--dtype` and `--quantize`: what the weights of a loaded model are held in.
+/// `--dtype` and `--quantize`: the dtype of a loaded model's weights.
 #[cfg(feature = "cli")]
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct WeightArgs {
-    /// Type of the weights; half precision where the device has it [default: f32]
+    /// Dtype of the weights; half precision if the device has it [default: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Quantise the weights: less memory, some loss
@@ -19,7 +19,7 @@ pub struct WeightArgs {
     quantize: Option<Quantize>,
 }
 
-/// Types of values that are not quantised.
+/// Dtypes without quantisation.
 #[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Dtype {
@@ -33,7 +33,7 @@ pub enum Dtype {
 
 #[cfg(feature = "cli")]
 impl Dtype {
-    /// The same for weights.
+    /// The dtype as the model knows it.
     pub fn weights(self) -> WeightDtype {
         match self {
             Self::F32 => WeightDtype::F32,
@@ -54,7 +54,7 @@ enum Quantize {
 
 #[cfg(feature = "cli")]
 impl WeightArgs {
-    /// What was asked for.
+    /// The dtype that the flags choose.
     pub fn weights(&self) -> WeightDtype {
         match (self.dtype, self.quantize) {
             (_, Some(Quantize::Q8)) => WeightDtype::Q8,
@@ -107,7 +107,7 @@ impl Backend {
         }
     }
 
-    /// The devices that are really there. A driver that panics when asked counts as absent.
+    /// The devices on this machine. A driver that panics when it is asked counts as absent.
     fn devices(self) -> Vec<Device> {
         #[allow(unused_imports)]
         use burn::tensor::DeviceType;
@@ -129,7 +129,7 @@ impl Backend {
                 _ => Vec::new(),
             }
         };
-        // The hook is the process's: two threads at once could leave the silent one behind.
+        // The process has one panic hook. With two threads here, the silent hook could be the one that is put back.
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let hook = std::panic::take_hook();
@@ -140,8 +140,7 @@ impl Backend {
     }
 }
 
-/// Whether the part of the CUDA toolkit is there without which exponentials do not compile: a driver alone is not enough. These
-/// are the places where CubeCL looks.
+/// Whether the CUDA toolkit is installed where CubeCL looks for it. A driver alone does not compile kernels with exponentials.
 #[cfg(feature = "cuda")]
 fn has_cuda_toolkit() -> bool {
     let roots = match std::env::var("CUDA_PATH") {
@@ -157,7 +156,8 @@ impl FromStr for DeviceName {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, index) = match text.split_once(':') {
             Some((name, index)) => {
-                let index = index.parse().map_err(|_| format!("{index:?} is no device number, as in {name}:0"))?;
+                let index =
+                    index.parse().map_err(|_| format!("{index:?} is no device number; write {name}:0, for example"))?;
                 (name, Some(index))
             }
             None => (text, None),
@@ -167,7 +167,7 @@ impl FromStr for DeviceName {
         }
         match ALL.iter().find(|(_, known)| *known == name) {
             Some((backend, _)) => Ok(Self { backend: Some(*backend), index }),
-            None => Err(format!("{name:?} is none of auto, {}", ALL.map(|(_, name)| name).join(", "))),
+            None => Err(format!("{name:?} is no device; choose one of auto, {}", ALL.map(|(_, name)| name).join(", "))),
         }
     }
 }
@@ -176,7 +176,7 @@ impl DeviceName {
     /// The device and its name.
     ///
     /// # Errors
-    /// One sentence naming what is compiled in and present, when the asked-for device is not.
+    /// When the device is not compiled in or not present; the message lists the devices that are.
     pub fn open(&self) -> Result<(Device, String), String> {
         let first = self.index.unwrap_or(0);
         let found = match self.backend {
@@ -206,11 +206,11 @@ impl DeviceName {
                 ),
                 #[cfg(feature = "cuda")]
                 Some(Backend::Cuda) if !has_cuda_toolkit() => format!(
-                    "--device cuda needs an NVIDIA driver and the CUDA toolkit, whose nvvm/libdevice/libdevice.10.bc is not there; \
-                     install it or set CUDA_PATH to its folder; present: {present}"
+                    "--device cuda needs an NVIDIA driver and the CUDA toolkit, but there is no nvvm/libdevice/libdevice.10.bc; \
+                     install the toolkit or set CUDA_PATH to its folder; present: {present}"
                 ),
                 Some(backend) => format!(
-                    "--device {} {first} is compiled in, but no such device or driver is on this machine; present: {present}",
+                    "--device {} {first} is compiled in, but this machine has no such device or driver; present: {present}",
                     backend.name()
                 ),
                 None => "no backend is compiled in; build with --features flex, wgpu or cuda".to_string(),
@@ -219,17 +219,18 @@ impl DeviceName {
     }
 }
 
-/// Makes the CPU Burn's own default device, where it is compiled in.
+/// Makes the CPU the default device of Burn, if Flex is compiled in: sets the environment variable `BURN_DEVICE`.
 ///
-/// Restoring an optimiser goes through that default before each tensor moves to its parameter's device; it would
-/// otherwise be the best *compiled* backend, present or not. Call it first thing in `main`.
-pub fn restore_through_the_cpu() {
+/// Restoring an optimiser loads each tensor on the default device first. Without this call that is the best *compiled*
+/// backend, whether or not the machine has such a device.
+///
+/// # Safety
+/// No other thread may read or write the environment meanwhile: call it first thing in `main`.
+#[allow(unsafe_code)]
+pub unsafe fn restore_through_the_cpu() {
     if cfg!(feature = "flex") {
-        // SAFETY: called at the start of main, before any thread exists that could read the environment.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::env::set_var("BURN_DEVICE", "flex");
-        }
+        // SAFETY: the caller keeps what `# Safety` asks for.
+        unsafe { std::env::set_var("BURN_DEVICE", "flex") };
     }
 }
 
@@ -238,10 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_parse_and_absent_devices_get_a_sentence() {
+    fn names_parse_and_an_absent_device_is_an_error_that_lists_the_present_ones() {
         assert!("auto".parse::<DeviceName>().unwrap().open().is_ok());
         assert!("flex".parse::<DeviceName>().unwrap().open().is_ok());
-        for (text, says) in [("tpu", "none of auto"), ("wgpu:x", "no device number"), ("auto:1", "none of auto")] {
+        for (text, says) in [("tpu", "one of auto"), ("wgpu:x", "no device number"), ("auto:1", "one of auto")] {
             let message = text.parse::<DeviceName>().unwrap_err();
             assert!(message.contains(says), "{message}");
         }

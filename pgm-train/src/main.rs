@@ -164,7 +164,11 @@ enum ModelArg {
 }
 
 fn main() -> ExitCode {
-    device::restore_through_the_cpu();
+    // SAFETY: no other thread runs yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        device::restore_through_the_cpu();
+    }
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(&args),
         Command::Distill(args) => run_distill(&args),

@@ -1,13 +1,15 @@
-//! Errors as clients of the OpenAI protocol read them.
+//! Errors in the form of the OpenAI protocol.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::body::BodyError;
 use crate::InferError;
 
-/// What a request is refused with.
+/// Why a request is refused or has failed.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     /// The HTTP status.
@@ -16,69 +18,105 @@ pub struct ApiError {
     pub message: String,
     /// A word for programs.
     pub code: &'static str,
-    /// The field it is about.
+    /// The field of the body, if the error is about one.
     pub param: Option<&'static str>,
 }
 
+/// The body of every response that is an error.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorBody {
+    #[schema(inline)]
+    error: ErrorDetail,
+}
+
+/// The error in it.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// What is wrong, in one sentence.
+    message: String,
+    /// OpenAI's kind of error.
+    r#type: &'static str,
+    /// A word for programs.
+    code: &'static str,
+    /// The field of the body, if the error is about one.
+    #[schema(required = true)]
+    param: Option<&'static str>,
+}
+
 impl ApiError {
-    /// The request cannot be done as it is.
+    /// 400: the request cannot be met as it is.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message: message.into(), code: "invalid_request", param: None }
     }
 
-    /// The same, about one field.
+    /// 400, about one field.
     pub fn field(param: &'static str, message: impl Into<String>) -> Self {
         Self { param: Some(param), ..Self::invalid(message) }
     }
 
-    /// Another status.
+    /// An error with another status.
     pub fn with(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, ..Self::invalid(message) }
     }
 
-    /// No place is free.
-    pub fn full() -> Self {
+    /// 429: the model's queue has too few free places.
+    pub fn queue_full() -> Self {
         let message = "all places of the queue are taken; try again in a moment";
         Self::with(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
     }
 
-    /// The server ends.
+    /// 503: the server is stopping.
     pub fn stopping() -> Self {
         Self::with(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping")
     }
 
-    /// The model's thread is gone.
-    pub fn ended() -> Self {
-        let message = "the model's thread has ended; the server must be started again";
+    /// 500: the engine's thread has ended.
+    pub fn engine_ended() -> Self {
+        let message = "the model's thread has ended; restart the server";
         Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message)
     }
 
-    /// A model is not loaded yet.
+    /// 500: code panicked while it handled the request.
+    pub fn panicked() -> Self {
+        let message = "the server failed on this request and goes on; its log has the details";
+        Self::with(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
+    /// 503: the model is still being loaded.
     pub fn loading() -> Self {
         Self::with(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again in a moment")
     }
 
-    /// The time is over.
+    /// 504: the request took longer than the server allows.
     pub fn timeout(seconds: u64) -> Self {
-        let message = format!("the server's limit of {seconds} s for a request is over; ask for fewer tokens or steps");
+        let message =
+            format!("the request took longer than the server's limit of {seconds} s; ask for fewer tokens or steps");
         Self::with(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
-    /// As it stands in a body or a stream.
-    pub fn body(&self) -> Value {
+    /// The error as it stands in a response or in a stream.
+    pub fn body(&self) -> ErrorBody {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",
             429 => "rate_limit_error",
             500.. => "server_error",
             _ => "invalid_request_error",
         };
-        json!({"error": {"message": self.message, "type": kind, "code": self.code, "param": self.param}})
+        let (message, code, param) = (self.message.clone(), self.code, self.param);
+        ErrorBody { error: ErrorDetail { message, r#type: kind, code, param } }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(BodyError { field, message }: BodyError) -> Self {
+        Self { param: field, ..Self::invalid(message) }
     }
 }
 
 impl From<InferError> for ApiError {
     fn from(error: InferError) -> Self {
-        // Messages name the command's flags; here they are fields.
+        // The library's messages name the command's flags; a client knows them as fields.
         let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
             InferError::Setting { .. } | InferError::Request(_) | InferError::Tokenizer { .. } => {
@@ -91,14 +129,17 @@ impl From<InferError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code = self.code, "{}", self.message);
+        }
         let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         match self.code {
             "queue_full" | "loading" => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            // Clients try again by themselves what would only time out again.
-            "timeout" | "device_error" => {
+            // OpenAI's clients retry by themselves; these would fail again.
+            "timeout" | "device_error" | "internal_error" => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             "wrong_key" => {

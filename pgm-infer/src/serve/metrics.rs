@@ -1,7 +1,8 @@
-//! What `/metrics` shows, in Prometheus' text form.
+//! Counters for `/metrics`, in OpenMetrics' text form.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -12,38 +13,40 @@ use prometheus_client::registry::Registry;
 
 use crate::engine::{StepMetrics, StepObserver};
 
-/// A model's name.
+/// How long a model counts as failing after a failed step, in seconds. Later `/health` says ok again: a server that gets no
+/// requests because it is unhealthy could not recover otherwise.
+const FAILING_SECONDS: i64 = 60;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfModel {
+struct ModelLabel {
     model: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfAnswer {
+struct ResponseLabel {
     route: String,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfSample {
+struct SampleLabel {
     model: String,
     finish: &'static str,
 }
 
-type Histograms = Family<OfModel, Histogram, fn() -> Histogram>;
+type Histograms = Family<ModelLabel, Histogram, fn() -> Histogram>;
 
 /// Counters of a server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<OfAnswer, Counter>,
-    samples: Family<OfSample, Counter>,
-    /// Samples that were admitted and have not ended, by model.
-    pub in_flight: Family<OfModel, Gauge>,
-    waiting: Family<OfModel, Gauge>,
-    tokens: Family<OfModel, Counter<u64, AtomicU64>>,
-    device_errors: Family<OfModel, Counter>,
-    device_failed_at: Family<OfModel, Gauge>,
+    requests: Family<ResponseLabel, Counter>,
+    samples: Family<SampleLabel, Counter>,
+    in_flight: Family<ModelLabel, Gauge>,
+    waiting: Family<ModelLabel, Gauge>,
+    tokens: Family<ModelLabel, Counter<u64, AtomicU64>>,
+    device_errors: Family<ModelLabel, Counter>,
+    device_failed_at: Family<ModelLabel, Gauge>,
     batch_rows: Histograms,
     step_seconds: Histograms,
 }
@@ -69,66 +72,82 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
         };
         let registry = &mut metrics.registry;
-        registry.register("pgm_http_requests", "Requests by route and status", metrics.requests.clone());
-        registry.register("pgm_samples", "Samples that ended, by how", metrics.samples.clone());
-        registry.register("pgm_samples_in_flight", "Samples admitted and not ended", metrics.in_flight.clone());
-        registry.register("pgm_samples_waiting", "Samples waiting for a seat in the batch", metrics.waiting.clone());
-        registry.register("pgm_tokens", "Tokens decoded", metrics.tokens.clone());
-        registry.register("pgm_device_errors", "Steps that failed on the device", metrics.device_errors.clone());
-        let help = "When the last step failed, in seconds since 1970; 0 if it did not";
+        registry.register("pgm_http_requests", "Responses by route and status", metrics.requests.clone());
+        registry.register("pgm_samples", "Finished samples by the reason for their end", metrics.samples.clone());
+        registry.register("pgm_samples_in_flight", "Samples that hold a place of the queue", metrics.in_flight.clone());
+        registry.register(
+            "pgm_samples_waiting",
+            "Samples that wait for a free row of the batch",
+            metrics.waiting.clone(),
+        );
+        registry.register("pgm_tokens", "Decoded tokens", metrics.tokens.clone());
+        registry.register(
+            "pgm_device_errors",
+            "Sampling steps that failed on the device",
+            metrics.device_errors.clone(),
+        );
+        let help = "Time of the last step if it failed on the device, in seconds since 1970; 0 if it succeeded";
         registry.register("pgm_device_failed_at_seconds", help, metrics.device_failed_at.clone());
-        registry.register("pgm_batch_rows", "Rows that shared a step", metrics.batch_rows.clone());
-        registry.register("pgm_step_seconds", "Time of a step", metrics.step_seconds.clone());
+        registry.register("pgm_batch_rows", "Rows of a sampling step", metrics.batch_rows.clone());
+        registry.register("pgm_step_seconds", "Duration of a sampling step", metrics.step_seconds.clone());
         metrics
     }
 }
 
-/// The label of a model.
-pub fn of(model: &str) -> OfModel {
-    OfModel { model: model.to_string() }
-}
-
 impl Metrics {
-    /// Counts an answered request.
-    pub fn answered(&self, route: &str, status: u16) {
-        self.requests.get_or_create(&OfAnswer { route: route.to_string(), status }).inc();
+    /// Counts a response.
+    pub fn count_response(&self, route: &str, status: u16) {
+        self.requests.get_or_create(&ResponseLabel { route: route.to_string(), status }).inc();
     }
 
-    /// Counts a sample that ended.
-    pub fn ended(&self, model: &str, finish: &'static str) {
-        self.samples.get_or_create(&OfSample { model: model.to_string(), finish }).inc();
+    /// Counts a finished sample.
+    pub fn count_sample(&self, model: &str, finish: &'static str) {
+        self.samples.get_or_create(&SampleLabel { model: model.to_string(), finish }).inc();
     }
 
-    /// What an engine is to be opened with, so that its steps are counted.
+    /// Adds to the samples that hold a place of the queue.
+    pub fn change_in_flight(&self, model: &str, n: i64) {
+        self.in_flight.get_or_create(&label(model)).inc_by(n);
+    }
+
+    /// Counts the steps of a model's engine; goes into its [`EngineOptions`](crate::engine::EngineOptions).
     pub fn watch(self: &Arc<Self>, model: &str) -> StepObserver {
-        let (metrics, label) = (Arc::clone(self), of(model));
-        Arc::new(move |tick: &StepMetrics| {
-            metrics.waiting.get_or_create(&label).set(tick.n_waiting as i64);
-            if tick.n_rows == 0 {
+        let (metrics, label) = (Arc::clone(self), label(model));
+        Arc::new(move |step: &StepMetrics| {
+            metrics.waiting.get_or_create(&label).set(step.n_waiting as i64);
+            if step.n_rows == 0 {
                 return;
             }
-            metrics.tokens.get_or_create(&label).inc_by(tick.n_decoded as u64);
-            metrics.batch_rows.get_or_create(&label).observe(tick.n_rows as f64);
-            metrics.step_seconds.get_or_create(&label).observe(tick.duration.as_secs_f64());
-            let failed_at = if tick.failed { super::now() as i64 } else { 0 };
+            metrics.tokens.get_or_create(&label).inc_by(step.n_decoded as u64);
+            metrics.batch_rows.get_or_create(&label).observe(step.n_rows as f64);
+            metrics.step_seconds.get_or_create(&label).observe(step.duration.as_secs_f64());
+            let failed_at = if step.failed { unix_seconds() as i64 } else { 0 };
             metrics.device_failed_at.get_or_create(&label).set(failed_at);
-            if tick.failed {
+            if step.failed {
                 metrics.device_errors.get_or_create(&label).inc();
             }
         })
     }
 
-    /// Whether the last step of a model failed on its device, within the last minute: a server that gets no requests for
-    /// being unwell is then asked again.
+    /// Whether the last step of a model failed on the device within the last minute.
     pub fn is_failing(&self, model: &str) -> bool {
-        super::now() as i64 - self.device_failed_at.get_or_create(&of(model)).get() < 60
+        unix_seconds() as i64 - self.device_failed_at.get_or_create(&label(model)).get() < FAILING_SECONDS
     }
 
-    /// All of them as text.
+    /// All counters as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+}
+
+fn label(model: &str) -> ModelLabel {
+    ModelLabel { model: model.to_string() }
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

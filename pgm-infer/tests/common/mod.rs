@@ -1,6 +1,9 @@
 //! A tiny model with random weights.
 #![allow(dead_code)] // each test program uses its part
 
+#[cfg(feature = "server")]
+pub mod http;
+
 use std::collections::HashMap;
 
 use burn::tensor::Device;
@@ -53,12 +56,22 @@ pub fn failing_model() -> TextModel {
     model_of(&config(VOCAB), &config(VOCAB / 2), Value::Null)
 }
 
+/// A model whose tokenizer panics on every text but the empty one.
+pub fn model_whose_tokenizer_panics_on_text() -> TextModel {
+    let pre_tokenizer = json!({"type": "FixedLength", "length": 0});
+    with_tokenizer(&partition(), &partition(), pre_tokenizer, Value::Null)
+}
+
 fn model_of(config: &ModelConfig, network: &ModelConfig, decoder: Value) -> TextModel {
+    with_tokenizer(config, network, json!({"type": "WhitespaceSplit"}), decoder)
+}
+
+fn with_tokenizer(config: &ModelConfig, network: &ModelConfig, pre_tokenizer: Value, decoder: Value) -> TextModel {
     let word = |id: usize| if id == 7 && !decoder.is_null() { "w".to_string() } else { format!("w{id}") };
     let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (word(id), id)).collect();
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": decoder,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();

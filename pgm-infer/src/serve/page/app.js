@@ -1,21 +1,21 @@
-// The page of `pgm-infer serve`: sends a text with blanks to `infill` and shows every step of its filling.
-// Addresses are relative, so that the page also works under a prefix of a proxy.
+// The page of `pgm-infer serve`: it sends a text with blanks to `infill` and shows every sampling step.
+// Addresses are relative, so that the page also works behind a proxy that adds a prefix.
 
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["steps", "temperature", "top-p", "top-k"];
 const FIELDS = ["model", "order", "seed", ...NUMBERS];
-const FADE = 1200; // ms; style.css has the same
+const FADE = 1200; // ms, as in style.css
 
 const ORDERS = {
-  uniform: "At random: what the model was trained for.",
+  uniform: "In random order, as in training.",
   sequential: "From left to right.",
-  "low-discrepancy": "Evenly spread at every moment.",
-  dilated: "Every 2^k-th token, then those between.",
+  "low-discrepancy": "Evenly spread over the text at every step.",
+  dilated: "Every 2^k-th token, then the tokens between them.",
   confidence: "The most probable of the drawn tokens first.",
-  margin: "First where the best token is furthest ahead.",
-  entropy: "First where the model is least in doubt.",
-  "entropy-bounded": "As many a step as a bound on doubt allows.",
-  remask: "At random; some tokens are forgotten and drawn again.",
+  margin: "First where the best token is far more probable than the second.",
+  entropy: "First where the model is most certain.",
+  "entropy-bounded": "The most certain ones, as many in a step as a bound on entropy allows.",
+  remask: "In random order; some decoded tokens are masked and drawn again.",
 };
 
 const EXAMPLES = {
@@ -26,7 +26,7 @@ const EXAMPLES = {
   nothing: "{*}",
 };
 
-// Storage may be forbidden or full; the page works without it.
+// The browser may forbid storage, or it may be full; the page works without it.
 const storage = (kind) => ({
   get(name) {
     try { return JSON.parse(window[kind].getItem(`pgm-${name}`)); } catch { return null; }
@@ -38,13 +38,13 @@ const storage = (kind) => ({
 const kept = storage("localStorage");
 const session = storage("sessionStorage");
 
-let key = session.get("key"); // never in localStorage
+let key = session.get("key"); // kept until the tab is closed
 let models = [];
-let current = null; // the run under way
-let shown = null; // what the result shows: { segments, seed, letters }
+let current = null; // the running request
+let shown = null; // the displayed result: { segments, seed, letters }
 let past = session.get("history") ?? [];
 
-// What is said
+// Messages
 
 const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; };
 const say = (text) => put("status", text);
@@ -59,10 +59,10 @@ function element(tag, className, text = "") {
   return made;
 }
 
-// Talking to the server
+// Requests
 
-// An answer that says why not, made a sentence.
-class Refusal extends Error {
+// An error response; its message as a sentence.
+class ServerError extends Error {
   constructor(message, status) {
     super(`${message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
     this.status = status;
@@ -77,10 +77,10 @@ async function call(path, options = {}) {
   const message = body?.error?.message ?? `the server answered with status ${response.status}`;
   const wait = response.headers.get("Retry-After");
   const later = /^\d+$/.test(wait) ? `; try again in ${count(Number(wait), "second")}` : "";
-  throw new Refusal(message.replace(/\.$/, "") + later, response.status);
+  throw new ServerError(message.replace(/\.$/, "") + later, response.status);
 }
 
-// Server-Sent Events: a chunk may end anywhere, within a character too.
+// Server-sent events. A chunk may end anywhere, also within a character.
 async function* events(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -91,7 +91,7 @@ async function* events(body) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      // A carriage return at the end of a chunk may be half a line's end.
+      // A carriage return at the end of a chunk may be the first half of a line break.
       const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?=[^])/);
       rest = lines.pop();
       for (const line of lines) {
@@ -126,7 +126,7 @@ async function connect() {
     models = (await (await call("v1/models")).json()).data;
   } catch (error) {
     say("");
-    return refuse(error, connect);
+    return showError(error, connect);
   }
   $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
   const { model } = kept.get("settings") ?? {};
@@ -137,9 +137,9 @@ async function connect() {
   say("Ready.");
 }
 
-// An error in one sentence; a missing key is asked for, after which `again` is done again.
-function refuse(error, again) {
-  if (error.status !== 401) return complain(error instanceof Refusal ? error.message : "The server cannot be reached.");
+// Shows an error. If a key is missing, the page asks for one and then calls `again`.
+function showError(error, again) {
+  if (error.status !== 401) return complain(error instanceof ServerError ? error.message : "The server cannot be reached.");
   if (key) complain("The server does not accept this key.");
   key = null;
   session.set("key", null);
@@ -156,7 +156,7 @@ function refuse(error, again) {
   };
 }
 
-// What is asked for
+// Settings
 
 const readFields = () => Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
 
@@ -169,11 +169,11 @@ function writeFields(values) {
   }
 }
 
-// The server continues a text when it ends in a blank; one without any gets that.
+// A text without a blank gets one at its end, so that the server continues it.
 function withBlank(text) {
   const found = text.match(/\\[{_\\]|\{\*\}|\{\d+\}|___/g) ?? [];
   if (found.some((part) => part[0] !== "\\")) return text;
-  const lone = /\\*$/.exec(text)[0].length % 2; // else the last backslash would escape the brace
+  const lone = /\\*$/.exec(text)[0].length % 2; // otherwise a last backslash would escape the brace
   return `${text}${lone ? "\\" : ""}{*}`;
 }
 
@@ -203,10 +203,10 @@ function fieldsChanged() {
   showModel();
 }
 
-// What is seen
+// The result
 
-// When each generated character came. A step only adds some and takes some away, so the old ones are walked along with
-// the new; tokens can't be, for several may share a character.
+// The time when each generated character was decoded. A step adds and removes characters, so the old list is matched with
+// the new one from left to right. Tokens cannot be matched: several may share a character.
 function aged(old, segments, now) {
   const letters = [];
   let at = 0;
@@ -215,7 +215,7 @@ function aged(old, segments, now) {
     for (const letter of text) {
       let born = now;
       if (kind === "decoded") {
-        while (at < old.length && old[at].letter !== letter) at += 1; // forgotten
+        while (at < old.length && old[at].letter !== letter) at += 1; // masked again
         born = old[at]?.born ?? -Infinity;
         at += 1;
       }
@@ -236,11 +236,11 @@ function cells(n) {
 function made(text, age) {
   const fresh = age < FADE;
   const span = element("span", fresh ? "made fresh" : "made", text);
-  if (fresh) span.style.animationDelay = `${-age}ms`; // the fading goes on where it was
+  if (fresh) span.style.animationDelay = `${-age}ms`; // the fading continues
   return span;
 }
 
-// Made anew each time: a text is short, and steps are shown at most once a frame. Letters without an age are old.
+// Rebuilds the result each time: a text is short, and there is at most one update per frame. Letters without a time are old.
 function show(segments, seed, letters = []) {
   shown = { segments, seed, letters };
   const now = performance.now();
@@ -250,7 +250,7 @@ function show(segments, seed, letters = []) {
     if (kind === "open") nodes.push(cells(n));
     else if (kind === "given") nodes.push(element("span", "given", text));
     else {
-      const runs = []; // of letters that came together
+      const runs = []; // letters that were decoded together
       for (const letter of text) {
         const born = letters[at]?.born ?? -Infinity;
         at += 1;
@@ -267,8 +267,8 @@ function show(segments, seed, letters = []) {
 
 const joined = (segments) => segments.map(({ kind, text, n }) => (kind === "open" ? `{${n}}` : text)).join("");
 
-// Plays steps as they come, of those that wait a part in each frame, so that a fast model's order can be seen too and a
-// long run is not played long after. Resolves when the run is over and all of it was shown.
+// Shows steps as they arrive. Each frame shows a share of the steps that wait, so that the order of a fast model can be seen
+// and a long run does not lag behind. Resolves when the run has ended and all steps were shown.
 function play(run) {
   let before = performance.now();
   return new Promise((resolve) => {
@@ -291,20 +291,20 @@ function play(run) {
       }
       if (run.last) {
         const { step, n_steps, at } = run.last;
-        const time = at - run.first.at; // too short a time gives no rate
+        const time = at - run.first.at; // a rate needs some time
         const rate = time > 50 ? ` · ${Math.round((1000 * run.tokens) / time)} tokens/s` : "";
         put("progress", `Step ${step} of ${n_steps}${rate} · ${duration(run)}`);
       }
       if (run.ended && !run.queue.length) return resolve();
-      if (document.hidden) setTimeout(frame, 200); // no frames come then
+      if (document.hidden) setTimeout(frame, 200); // a hidden page gets no frames
       else requestAnimationFrame(frame);
     };
     frame();
   });
 }
 
-// The finished text, given and generated told apart. A step may have cut within a character of several tokens, so the
-// answer's blanks come first, then the last step; whatever does not make up exactly the text is not shown.
+// The finished text in given and generated parts: from the answer's blanks, or from the last step, whichever joins to exactly
+// the text. A step may end within a character of several tokens.
 function finished({ answer, first, last }) {
   const blanks = [...(answer.blanks ?? [])];
   const filled = first?.segments.map((part) =>
@@ -314,9 +314,9 @@ function finished({ answer, first, last }) {
     ?? [{ kind: "decoded", text: answer.text }];
 }
 
-// A run
+// Running
 
-// `aria-disabled` rather than `disabled`, so that the keyboard's focus stays where it is.
+// `aria-disabled` and not `disabled`, so that a button keeps the keyboard focus.
 function ready() {
   for (const id of ["generate", "again"]) $(id).setAttribute("aria-disabled", String(!!current || !models.length));
   $("stop").setAttribute("aria-disabled", String(!current));
@@ -347,7 +347,7 @@ async function generate(wantedSeed) {
       signal: run.abort.signal,
     });
     for await (const { name, data } of events(response.body)) {
-      if (data.error) throw new Refusal(data.error.message);
+      if (data.error) throw new ServerError(data.error.message);
       if (name === "denoise") {
         const step = { ...data, at: performance.now() };
         run.first ??= step;
@@ -362,7 +362,7 @@ async function generate(wantedSeed) {
   }
   run.ended = performance.now();
   await played;
-  if (current !== run) return; // something else is shown by now
+  if (current !== run) return; // another result is displayed by now
   current = null;
   ready();
 
@@ -381,11 +381,11 @@ async function generate(wantedSeed) {
     say(`Stopped ${where}.`);
   } else {
     say("");
-    if (error instanceof Refusal) refuse(error, () => generate(wantedSeed));
-    else if (run.first) complain(`The stream broke off ${where}; what had come is kept.`);
+    if (error instanceof ServerError) showError(error, () => generate(wantedSeed));
+    else if (run.first) complain(`The stream broke off ${where}; the text so far is kept.`);
     else complain("The server cannot be reached.");
   }
-  // Without animations nothing else would take the newest tokens' colour away.
+  // Where animations are off, this removes the colour of the newest tokens.
   const settled = shown;
   setTimeout(() => {
     if (shown && shown === settled) show(shown.segments, shown.seed);
@@ -430,13 +430,13 @@ function showHistory() {
   }));
 }
 
-// Wiring
+// Events
 
 async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Pages that came over plain http from another machine have no clipboard of their own.
+    // Over plain http from another machine a page has no clipboard API.
     const field = element("textarea", "");
     field.value = text;
     document.body.append(field);
@@ -445,12 +445,12 @@ async function copy(text, what) {
     const copied = document.execCommand("copy");
     field.remove();
     before?.focus();
-    if (!copied) return complain(`The browser did not let the ${what} be copied.`);
+    if (!copied) return complain(`The browser does not allow copying the ${what}.`);
   }
   say(`The ${what} was copied.`);
 }
 
-// Through the editing command, so that it can be undone.
+// As an editing command, so that it can be undone.
 function insert(text, all = false) {
   $("text").focus();
   if (all) $("text").select();

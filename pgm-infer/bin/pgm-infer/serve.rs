@@ -1,6 +1,5 @@
 //! `pgm-infer serve`: the models, the socket and the signals around [`pgm_infer::serve`].
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::net::TcpListener;
 
 #[derive(Args)]
 pub struct ServeArgs {
-    /// A model folder, and the name it is asked for by [default: the folder's]; the first is the default model
+    /// A model folder, and the model's name for clients [default: the folder's]; the first is the default model
     #[arg(long, value_name = "DIR[=NAME]", required = true)]
     model: Vec<String>,
     /// Address to listen at
@@ -32,19 +31,19 @@ pub struct ServeArgs {
     /// Samples of a model that are computed together
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_batch: usize,
-    /// Samples of a model that may wait; one more is refused with 429
+    /// Samples of a model that may wait; more are refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
-    /// Keys that clients may send, one a line
+    /// A file of API keys, one a line; clients must send one of them
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Seconds that a request may take, the queue included
+    /// Seconds that a request may take: waiting, sampling, and sending a stream
     #[arg(long, value_name = "S", default_value_t = 300)]
     timeout: u64,
-    /// Seconds that requests in work may still take when the server is stopped
+    /// Seconds that running requests have left when the server is stopped
     #[arg(long, value_name = "S", default_value_t = 30)]
     grace: u64,
-    /// Tokens of a text at most, BOS included [default: the model's trained length]
+    /// The most tokens of a text, BOS included [default: the model's trained length]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
 }
@@ -54,10 +53,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     if args.max_batch == 0 || args.timeout == 0 {
         bail!("--max-batch and --timeout must be at least 1");
     }
-    let models = args.model.iter().map(|text| named(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let models = args.model.iter().map(|text| model_and_name(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<String> = models.iter().map(|(_, name)| name.clone()).collect();
     if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
-        bail!("two models are called {name}; give one another name with --model DIR=NAME");
+        bail!("two models have the name {name}; give one another name with --model DIR=NAME");
     }
     let keys = args.api_key_file.as_deref().map(read_keys).transpose()?.unwrap_or_default();
     let limits = Limits {
@@ -68,19 +67,21 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         ..Limits::default()
     };
     let server = Server::new(&names, limits, &keys);
-    let runtime = tokio::runtime::Runtime::new().context("no threads for the server")?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
     let result = runtime.block_on(run(args, &server, models, keys.is_empty()));
-    // Loading that is under way when a signal comes is not waited for.
+    // A signal does not wait for a model that is being loaded.
     runtime.shutdown_background();
     result
 }
 
 async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, String)>, open: bool) -> anyhow::Result<()> {
     let (host, port) = (args.host.as_str(), args.port);
-    let listener = TcpListener::bind((host, port)).await.with_context(|| format!("cannot listen at {host}:{port}"))?;
+    let listener = TcpListener::bind((host, port))
+        .await
+        .with_context(|| format!("cannot listen at --host {host} --port {port}"))?;
     let address = listener.local_addr()?;
     if open && !address.ip().is_loopback() {
-        say("warning: whoever reaches this address can use the models; --api-key-file F asks for a key");
+        tracing::warn!("anyone who reaches this address can use the models; --api-key-file F asks for a key");
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let app = router(server);
@@ -90,7 +91,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
         let _ = until.wait_for(|stop| *stop).await;
     });
     let mut serving = tokio::spawn(async move { serving.await });
-    say(&format!("listening at http://{address}"));
+    tracing::info!("listening at http://{address}");
     let loading = tokio::task::spawn_blocking({
         let (server, device, options) = (
             Arc::clone(server),
@@ -102,7 +103,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
     let mut signals = Signals::new()?;
     tokio::select! {
         loaded = loading => {
-            let loaded = loaded.unwrap_or_else(|_| Err(anyhow!("loading a model panicked")));
+            let loaded = loaded.unwrap_or_else(|_| Err(anyhow!("a model cannot be loaded: the library panicked, see the lines above")));
             if let Err(error) = loaded {
                 cut(server, &stop, serving).await;
                 return Err(error);
@@ -114,12 +115,12 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
         }
         ended = &mut serving => return ended?.context("the server ended"),
     }
-    say("ready");
+    tracing::info!("ready");
     tokio::select! {
         () = signals.next() => {}
         ended = &mut serving => return ended?.context("the server ended"),
     }
-    say(&format!("stopping: requests in work have {} s; a second signal ends them at once", args.grace));
+    tracing::info!("stopping: running requests have {} s; a second signal ends them at once", args.grace);
     server.set_phase(ServerPhase::Draining);
     let _ = stop.send(true);
     tokio::select! {
@@ -131,7 +132,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
     Ok(())
 }
 
-// What is left is answered with an error by name; who does not read it is not waited for.
+// Running requests are answered with an error. A client that does not read it is not waited for.
 async fn cut(
     server: &Server,
     stop: &tokio::sync::watch::Sender<bool>,
@@ -154,13 +155,13 @@ fn load(
         let size = model.n_parameters();
         let options = EngineOptions { watch: Some(server.metrics().watch(name)), ..options.clone() };
         server.add(name, Engine::new(model, &options)?);
-        say(&format!("model {name}: {size} parameters on {device_name}"));
+        tracing::info!("model {name}: {size} parameters on {device_name}");
     }
     Ok(())
 }
 
-// A folder and a name of `DIR[=NAME]`; a folder whose own name has an equals sign is taken as it is.
-fn named(text: &str) -> anyhow::Result<(PathBuf, String)> {
+// Splits `DIR[=NAME]`. A folder whose own name has an equals sign is taken as it is.
+fn model_and_name(text: &str) -> anyhow::Result<(PathBuf, String)> {
     let (folder, name) = match text.rsplit_once('=') {
         Some((folder, name)) if !Path::new(text).is_dir() => (folder, Some(name.to_string())),
         _ => (text, None),
@@ -184,11 +185,6 @@ fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
         bail!("--api-key-file {} holds no key; write one a line", path.display());
     }
     Ok(keys)
-}
-
-// A log that cannot be written, on a full disk for one, ends nothing.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "pgm-infer: {text}");
 }
 
 /// Ctrl-C and, on Unix, SIGTERM.

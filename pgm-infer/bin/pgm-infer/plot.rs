@@ -1,4 +1,4 @@
-//! `bench --plot`: the time of each sampling step against what it computes.
+//! `pgm-infer bench --plot`: the time of each sampling step against its floating-point operations.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use pgm_infer::bench::Measured;
 use pgm_model::model_folder::write_file;
 use plotters::prelude::*;
 
-/// Draws a point for each step of each model, and the line through those of the first.
+/// Writes an SVG with a point for each step of each model, and a line through the points of a model.
 pub fn draw(path: &Path, series: &[(&str, &Measured)]) -> anyhow::Result<()> {
     let mut svg = String::new();
     picture(&mut svg, series).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;

@@ -1,4 +1,4 @@
-//! `pgm-infer import` and `pgm-infer export`: published checkpoints to model folders and back.
+//! `pgm-infer import` and `pgm-infer export`: published checkpoints to model folders, and back.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use tokenizers::Tokenizer;
 
 #[derive(Args)]
 pub struct ImportArgs {
-    /// A Lightning .ckpt, a state dict as .pt or .bin, or .safetensors with the published names
+    /// A Lightning .ckpt, a state dict as .pt or .bin, or a .safetensors file with the published names
     #[arg(long)]
     from: PathBuf,
-    /// The tokenizer.json that belongs to it [default: the one in the file, if there is one]
+    /// The model's tokenizer.json [default: the one in the file, if there is one]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
     /// Attention heads [default: the file's, else the width divided by 64]
@@ -27,7 +27,7 @@ pub struct ImportArgs {
     /// Tokens of a training row [default: the file's, else 1024 for GPT-2's vocabulary and 128 for BERT's]
     #[arg(long)]
     length: Option<usize>,
-    /// What the GroupSwap's queries are made of: learn, learn+freqs, learn+freqs+mean or learn+freqs+logsumexp
+    /// Inputs of the GroupSwap's queries: learn, learn+freqs, learn+freqs+mean or learn+freqs+logsumexp
     /// [default: the file's, else learn+freqs]
     #[arg(long, value_parser = parse_queries)]
     queries: Option<Queries>,
@@ -40,10 +40,10 @@ pub struct ImportArgs {
     /// Id of the token between documents [default: the tokenizer's, else the last but one]
     #[arg(long)]
     eos: Option<usize>,
-    /// Which weights [default: the averaged ones if the file has them]
+    /// Which weights to take [default: the averaged ones if the file has them]
     #[arg(long, value_enum)]
     weights: Option<WeightsName>,
-    /// The model folder to make
+    /// The model folder to write; it must not exist or be empty
     #[arg(long)]
     out: PathBuf,
 }
@@ -52,7 +52,7 @@ pub struct ImportArgs {
 enum WeightsName {
     /// The exponential moving average
     Ema,
-    /// Those that the optimiser left
+    /// The weights after the last optimiser step
     Raw,
 }
 
@@ -61,20 +61,20 @@ pub struct ExportArgs {
     /// The model folder
     #[arg(long)]
     model: PathBuf,
-    /// The .safetensors file to write: the published names with their backbone. prefix
+    /// The .safetensors file to write; names are the published ones with the prefix backbone.
     #[arg(long)]
     out: PathBuf,
-    /// Type of the stored values
+    /// Dtype of the stored weights
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
 }
 
 fn parse_queries(name: &str) -> Result<Queries, String> {
     serde_json::from_value(name.into())
-        .map_err(|_| "none of learn, learn+freqs, learn+freqs+mean, learn+freqs+logsumexp".to_string())
+        .map_err(|_| "it must be learn, learn+freqs, learn+freqs+mean or learn+freqs+logsumexp".to_string())
 }
 
-/// Makes a model folder of a published checkpoint and says what it took from where.
+/// Converts a published checkpoint to a model folder and prints where each setting came from.
 pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     refuse_used(&args.out)?;
     let file = MappedFile::open(&args.from)?;
@@ -118,7 +118,7 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
             source: found.origin.clone(),
         });
     }
-    // The configuration is written last: a folder with one is whole.
+    // The configuration is written last: a folder that has one is complete.
     model_folder::save(&args.out, &config, &network)?;
 
     let mut out = std::io::stdout().lock();
@@ -126,12 +126,16 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
         writeln!(out, "{key:<15} {value:<14} from {source}")?;
     }
     if let Some(first) = checkpoint.left_out().first() {
-        writeln!(out, "left out: {} tensors beside the model's, the first is {first}", checkpoint.left_out().len())?;
+        writeln!(
+            out,
+            "left out: {} tensors that the model does not have, the first is {first}",
+            checkpoint.left_out().len()
+        )?;
     }
     if tokenizer.is_none() {
         writeln!(
             out,
-            "the file holds no tokenizer.json: copy the one that belongs to it to {} before generating, and check \
+            "the file holds no tokenizer.json: copy the model's to {} before generating, and check \
              bos_index, eos_index and mask_index in {}",
             args.out.join(TOKENIZER_FILE).display(),
             model_folder::CONFIG_FILE
@@ -160,7 +164,7 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
     writeln!(out, "{} parameters of the {kind} model written to {}", network.n_parameters(), args.out.display())?;
     if args.model.join(TOKENIZER_FILE).exists() {
         let tokenizer = args.model.join(TOKENIZER_FILE);
-        writeln!(out, "to import it again, give --tokenizer {} with it", tokenizer.display())?;
+        writeln!(out, "to import the file again, add --tokenizer {}", tokenizer.display())?;
     }
     Ok(())
 }

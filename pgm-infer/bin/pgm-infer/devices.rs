@@ -1,0 +1,16 @@
+//! `--device`.
+
+use anyhow::anyhow;
+use burn::tensor::Device;
+use pgm_infer::device::DeviceName;
+
+/// The device of `--device` and its name.
+pub fn open_device(name: &DeviceName) -> anyhow::Result<(Device, String)> {
+    name.open().map_err(|message| anyhow!(message))
+}
+
+/// The best device that is there, for a command without `--device`.
+pub fn any_device() -> anyhow::Result<Device> {
+    let name = "auto".parse().map_err(|message: String| anyhow!(message))?;
+    Ok(open_device(&name)?.0)
+}

@@ -1,0 +1,245 @@
+//! `pgm-infer generate`.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{anyhow, bail};
+use clap::{Args, ValueEnum};
+use pgm_infer::bench::default_schedule;
+use pgm_infer::canvas::{Canvas, Segment};
+use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::order::OrderFlags;
+use pgm_infer::template::{self, Part};
+use pgm_infer::{DrawSettings, SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
+use pgm_model::ModelConfig;
+use serde_json::json;
+
+use crate::devices::open_device;
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// The model folder
+    #[arg(long)]
+    model: PathBuf,
+    /// Text to continue
+    #[arg(long, conflicts_with = "template")]
+    prompt: Option<String>,
+    /// Text with blanks: {N} is N tokens, ___ is --blank tokens
+    #[arg(long)]
+    template: Option<String>,
+    /// Tokens of a ___ blank
+    #[arg(long, default_value_t = 8)]
+    blank: usize,
+    /// Number of samples; sample i uses --seed + i
+    #[arg(short, default_value_t = 1)]
+    n: usize,
+    /// Samples computed together
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Tokens of the text, BOS included [default: the template's, else the model's]
+    #[arg(long)]
+    length: Option<usize>,
+    /// Sampling steps [default: the model's, else 128]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// How many positions a step decodes, and how the network is run [default: uniform; ancestral for a masked model]
+    #[arg(long, value_enum)]
+    sampler: Option<Sampler>,
+    #[command(flatten)]
+    order: OrderFlags,
+    /// Temperature; 0 takes the most probable token [default: the model's, else 1]
+    #[arg(long)]
+    temp: Option<f64>,
+    /// Keep the k most probable tokens; 0 keeps all
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Keep the fewest most probable tokens whose probabilities add up to this
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Seed of the first sample [default: from the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    #[command(flatten)]
+    weights: WeightArgs,
+    /// Print one JSON object for each sample
+    #[arg(long)]
+    json: bool,
+    /// Show the text on the terminal while it is sampled
+    #[arg(long)]
+    visual: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Sampler {
+    /// The same number in each step; the network sees clean tokens only
+    Uniform,
+    /// Random numbers from a binomial distribution, as in MDLM; the network sees clean tokens only
+    Binomial,
+    /// The same number in each step; the network sees the full length, as in training (slow)
+    Full,
+    /// MDLM's ancestral sampler, the default of a masked model
+    Ancestral,
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether Ctrl-C ended the sampling.
+pub fn was_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Samples texts and prints them.
+pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
+    if args.n == 0 || args.batch == 0 {
+        bail!("-n and --batch must be at least 1");
+    }
+    let (device, device_name) = open_device(&args.device)?;
+    let model = TextModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
+    let parts = match (&args.prompt, &args.template) {
+        (Some(prompt), _) => vec![Part::Text(prompt.clone())],
+        (None, Some(template)) => template::parse(template, args.blank)?,
+        (None, None) => Vec::new(),
+    };
+    check_flags(args, model.config())?;
+    let settings = settings(&model, args)?;
+    let path = if matches!(args.sampler, Some(Sampler::Full)) { SamplingPath::Full } else { SamplingPath::Clean };
+    // An autoregressive model takes a step for each token.
+    let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
+    let seed = args.seed.unwrap_or_else(seed_from_clock);
+    let requests = (0..args.n as u64)
+        .map(|index| model.request(&parts, args.length, seed.wrapping_add(index)))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Without a handler Ctrl-C ends the program at once, and the current batch is not printed.
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+
+    let mut out = std::io::stdout().lock();
+    for batch in requests.chunks(args.batch) {
+        let mut screen = Screen::new(&model, batch, args.visual);
+        let start = Instant::now();
+        let outcome = model.generate(batch, &settings, path, &mut |view| {
+            screen.update(view);
+            if was_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let seconds = start.elapsed().as_secs_f64();
+        screen.clear();
+        for (request, row) in batch.iter().zip(&outcome.rows) {
+            let text = model.decode(&row.tokens[1..])?;
+            if args.json {
+                let object = json!({
+                    "text": text, "tokens": row.tokens, "order": row.order,
+                    "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
+                    "steps": steps, "decoding_order": settings.order, "temperature": settings.draw.temperature,
+                    "top_k": settings.draw.top_k, "top_p": settings.draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
+                    "seconds": seconds, "device": device_name, "weights": args.weights.weights().name(),
+                });
+                writeln!(out, "{object}")?;
+            } else {
+                if args.n > 1 {
+                    writeln!(out, "=== seed {} ===", request.seed)?;
+                }
+                writeln!(out, "{text}")?;
+            }
+        }
+        if was_interrupted() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+// The model's settings, overridden by the flags.
+fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSettings> {
+    let defaults = model.generation();
+    Ok(SampleSettings {
+        steps: args.steps.or(defaults.steps).unwrap_or(128),
+        schedule: match args.sampler {
+            Some(Sampler::Uniform | Sampler::Full) => Schedule::Uniform,
+            Some(Sampler::Binomial | Sampler::Ancestral) => Schedule::Binomial,
+            None => default_schedule(model.config()),
+        },
+        order: args.order.kind().map_err(|message| anyhow!(message))?,
+        draw: DrawSettings {
+            temperature: args.temp.unwrap_or(defaults.draw().temperature),
+            top_k: args.top_k.unwrap_or(defaults.draw().top_k),
+            top_p: args.top_p.unwrap_or(defaults.draw().top_p),
+        },
+        alternatives: 0,
+    })
+}
+
+// Refuses flags that this kind of model cannot follow.
+fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> {
+    match (args.sampler, config) {
+        (Some(Sampler::Full), ModelConfig::Masked(_)) => {
+            bail!("--sampler full is the partition model's training path; this model is masked")
+        }
+        (Some(_), ModelConfig::Autoregressive(_)) => {
+            bail!("--sampler does not apply: this model is autoregressive and decodes from left to right")
+        }
+        (_, ModelConfig::Autoregressive(_)) if args.order.order.is_some() => {
+            bail!("--order does not apply: this model is autoregressive and decodes from left to right")
+        }
+        (_, ModelConfig::Autoregressive(_)) if args.steps.is_some() => {
+            bail!("--steps does not apply: this model is autoregressive and decodes one token a step")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn seed_from_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Shows the first row of a batch while it is sampled: its text, or the number of steps. Without a terminal it shows nothing.
+struct Screen<'a> {
+    model: &'a TextModel,
+    canvas: Canvas,
+    visual: bool,
+    terminal: bool,
+}
+
+impl<'a> Screen<'a> {
+    fn new(model: &'a TextModel, requests: &[SampleRequest], visual: bool) -> Self {
+        let canvas = Canvas::new(&requests[0].given, requests[0].length);
+        Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn update(&mut self, view: &StepView) {
+        if !self.terminal {
+            return;
+        }
+        self.canvas.apply(&view.changes[0]);
+        if self.visual {
+            self.show(&format!("\x1b[2J\x1b[Hstep {} of {}\n\n{}\n", view.step, view.n_steps, self.text()));
+        } else {
+            self.show(&format!("\rstep {} of {}", view.step, view.n_steps));
+        }
+    }
+
+    // The text so far, with a shaded block for each open token.
+    fn text(&self) -> String {
+        let show = |segment| match segment {
+            Segment::Given { text } | Segment::Decoded { text } | Segment::New { text } => text,
+            Segment::Open { n } => "░".repeat(n),
+        };
+        self.canvas.segments(self.model).into_iter().map(show).collect()
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            self.show(if self.visual { "\x1b[2J\x1b[H" } else { "\r\x1b[K" });
+        }
+    }
+
+    // A closed terminal does not end the sampling.
+    fn show(&self, text: &str) {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}

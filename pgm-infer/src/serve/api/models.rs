@@ -1,0 +1,177 @@
+//! `GET /v1/models`, `/health`, `/version` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pgm_model::ModelConfig;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::responses::{KeyError, ModelErrors};
+use crate::serve::error::ApiError;
+use crate::serve::resolve::{default_settings, max_length};
+use crate::serve::state::{Health, LoadedModel, Server};
+
+/// The models that are loaded.
+#[derive(Serialize, ToSchema)]
+pub struct Models {
+    object: ListKind,
+    data: Vec<Model>,
+}
+
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub struct Model {
+    /// Its name.
+    id: String,
+    object: ModelObject,
+    /// When the server started, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    kind: ModelKind,
+    /// The most tokens of a text, BOS included.
+    context_length: usize,
+    parameters: usize,
+    /// The settings of a request that gives none.
+    defaults: Defaults,
+}
+
+/// The settings of a request that gives none.
+#[derive(Serialize, ToSchema)]
+pub struct Defaults {
+    steps: usize,
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ListKind {
+    List,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ModelObject {
+    Model,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ModelKind {
+    Partition,
+    Masked,
+    Autoregressive,
+}
+
+impl Model {
+    fn new(server: &Server, loaded: &LoadedModel) -> Self {
+        let model = loaded.engine.model();
+        let settings = default_settings(model);
+        Self {
+            id: loaded.name.clone(),
+            object: ModelObject::Model,
+            created: server.started(),
+            owned_by: "pgm",
+            kind: match model.config() {
+                ModelConfig::Partition(_) => ModelKind::Partition,
+                ModelConfig::Masked(_) => ModelKind::Masked,
+                ModelConfig::Autoregressive(_) => ModelKind::Autoregressive,
+            },
+            context_length: max_length(model, server.limits()),
+            parameters: model.n_parameters(),
+            defaults: Defaults {
+                steps: settings.steps,
+                temperature: settings.draw.temperature,
+                top_k: settings.draw.top_k,
+                top_p: settings.draw.top_p,
+            },
+        }
+    }
+}
+
+/// The models that are loaded, the default first
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    operation_id = "models",
+    responses((status = 200, description = "The models.", body = Models), KeyError),
+)]
+pub async fn models(State(server): State<Arc<Server>>) -> Json<Models> {
+    let data = server.loaded().map(|model| Model::new(&server, model)).collect();
+    Json(Models { object: ListKind::List, data })
+}
+
+/// One model
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}",
+    operation_id = "model",
+    params(("id" = String, Path, description = "The model's name.")),
+    responses((status = 200, description = "The model.", body = Model), ModelErrors),
+)]
+pub async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
+    Ok(Json(Model::new(&server, server.model(Some(&id))?)))
+}
+
+/// The health of the server.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
+pub struct HealthAnswer {
+    #[schema(inline)]
+    status: Health,
+}
+
+/// Whether the server takes requests
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    security(()),
+    responses(
+        (status = 200, description = "It does.", body = HealthAnswer),
+        (status = 503, description = "It is loading or stopping, or a model's last step failed.", body = HealthAnswer),
+    ),
+)]
+pub async fn health(State(server): State<Arc<Server>>) -> Response {
+    let status = server.health();
+    let code = if status == Health::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(HealthAnswer { status })).into_response()
+}
+
+/// The version of the server.
+#[derive(Serialize, ToSchema)]
+pub struct Version {
+    version: &'static str,
+}
+
+/// The version of the server
+#[utoipa::path(
+    get,
+    path = "/version",
+    operation_id = "version",
+    security(()),
+    responses((status = 200, description = "The version.", body = Version)),
+)]
+pub async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Counters for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    responses(
+        (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"),
+        KeyError,
+    ),
+)]
+pub async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], server.metrics().text()).into_response()
+}

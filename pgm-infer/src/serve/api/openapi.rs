@@ -1,0 +1,72 @@
+//! `GET /openapi.json`: made from the types of the bodies and answers.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{completions, infill, models};
+use crate::order::OrderKind;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "pgm-infer",
+        description = "Partition Generative Models: completions, infilling anywhere in a text, and streams that show the \
+                       order of decoding. Limits are the server's defaults; its flags change some of them.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        completions::completions,
+        infill::infill,
+        models::models,
+        models::model,
+        models::health,
+        models::metrics,
+        models::version,
+    ),
+    modifiers(&KeyScheme),
+    security((), ("key" = [])),
+)]
+struct Api;
+
+struct KeyScheme;
+
+impl Modify for KeyScheme {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        api.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The description of the server, as JSON.
+pub fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
+        for body in ["CompletionRequest", "InfillRequest"] {
+            let schema = &mut api["components"]["schemas"][body];
+            join_fields(schema);
+            // The one list of orders.
+            let names = OrderKind::NAMES.iter().map(|name| json!(name));
+            schema["properties"]["order"]["enum"] = names.chain([Value::Null]).collect();
+        }
+        api.to_string()
+    });
+    &DOCUMENT
+}
+
+// One object instead of `allOf` over the common and the own fields: only then can it say that there are no others.
+fn join_fields(schema: &mut Value) {
+    let Value::Array(parts) = schema["allOf"].take() else { return };
+    let mut properties = Map::new();
+    for part in parts {
+        if let Value::Object(fields) = &part["properties"] {
+            properties.extend(fields.clone());
+        }
+    }
+    let description = schema["description"].take();
+    *schema = json!({
+        "type": "object", "description": description, "additionalProperties": false, "properties": properties,
+    });
+}

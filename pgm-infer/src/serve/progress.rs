@@ -1,0 +1,195 @@
+//! A sample while it is decoded: the text so far, and the part of it that cannot change any more.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::TextModel;
+use crate::canvas::{Canvas, Segment};
+use crate::engine::{Task, TaskInput};
+use crate::order::OrderKind;
+use crate::sampler::RowChange;
+
+/// A sample of a stream.
+pub struct SampleProgress {
+    seed: u64,
+    n_steps: usize,
+    stop: Vec<String>,
+    eos: Option<u32>,
+    // Whether decoded tokens may be masked again, so that no text is final before the end.
+    remasks: bool,
+    canvas: Canvas,
+    // The tokens before the first blank, and the positions of that blank.
+    before: Vec<u32>,
+    blank: Range<usize>,
+    // Tokens from the start of the blank that were decoded without a gap when they were last read.
+    n_read: usize,
+    sent: String,
+}
+
+impl SampleProgress {
+    /// The samples of `tasks`, in the order of the answer.
+    ///
+    /// # Panics
+    /// If a task is not given as tokens.
+    pub fn of_tasks(tasks: &[Task], model: &TextModel) -> Vec<Self> {
+        let eos = model.config().backbone().eos_index as u32;
+        let sample = |task: &Task, index: usize| {
+            let TaskInput::Tokens { given, length } = &task.text else { panic!("a server's task is given as tokens") };
+            let is_open = |position: &usize| given.iter().all(|(known, _)| known != position);
+            let start = (0..*length).find(is_open).unwrap_or(*length);
+            let end = (start..*length).find(|position| !is_open(position)).unwrap_or(*length);
+            let canvas = Canvas::new(given, *length);
+            Self {
+                seed: task.seed.wrapping_add(index as u64),
+                n_steps: task.settings.steps,
+                stop: task.stop.clone(),
+                eos: task.ends_at_eos.then_some(eos),
+                remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
+                before: canvas.prefix(0..start),
+                canvas,
+                blank: start..end,
+                n_read: 0,
+                sent: String::new(),
+            }
+        };
+        tasks.iter().flat_map(|task| (0..task.n).map(move |index| sample(task, index))).collect()
+    }
+
+    /// The sample's seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The state before the first step.
+    pub fn start(&self, index: usize, model: &TextModel) -> DenoiseStep {
+        self.denoise_step(index, (0, self.n_steps), &RowChange::default(), model)
+    }
+
+    /// Applies a step, and describes it.
+    pub fn apply(&mut self, index: usize, steps: (usize, usize), change: &RowChange, model: &TextModel) -> DenoiseStep {
+        self.canvas.apply(change);
+        self.denoise_step(index, steps, change, model)
+    }
+
+    fn denoise_step(
+        &self,
+        index: usize,
+        (step, n_steps): (usize, usize),
+        change: &RowChange,
+        model: &TextModel,
+    ) -> DenoiseStep {
+        let decoded = change.decoded.iter().zip(&change.log_probabilities);
+        let decoded = decoded.map(|(&(position, token), &logprob)| {
+            let text = model.decode_with_special(&[token]).unwrap_or_default();
+            DecodedToken { position, token, text, logprob }
+        });
+        DenoiseStep {
+            index,
+            step,
+            n_steps,
+            seed: self.seed,
+            decoded: decoded.collect(),
+            forgotten: change.forgotten.clone(),
+            segments: self.canvas.segments(model),
+        }
+    }
+
+    /// The final text that was not returned yet: decoded without a gap from the start of the first blank, and certain to
+    /// stay.
+    pub fn new_text(&mut self, model: &TextModel) -> Option<String> {
+        if self.remasks {
+            return None;
+        }
+        let mut prefix = self.canvas.prefix(self.blank.clone());
+        if prefix.len() == self.n_read {
+            return None;
+        }
+        self.n_read = prefix.len();
+        if let Some(end) = prefix.iter().position(|&token| Some(token) == self.eos) {
+            prefix.truncate(end);
+        }
+        let mut tokens = self.before.clone();
+        tokens.append(&mut prefix);
+        let text = model.decode_after(&tokens, self.before.len()).ok()?;
+        let text = settled(&text, &self.stop);
+        let new = text.strip_prefix(self.sent.as_str()).filter(|new| !new.is_empty())?.to_string();
+        self.sent.push_str(&new);
+        Some(new)
+    }
+
+    /// The end of the finished text, without what [`new_text`](Self::new_text) returned.
+    pub fn rest<'a>(&self, text: &'a str) -> &'a str {
+        // A decoder may have changed earlier text; both are compared as far as they agree.
+        let common = self.sent.char_indices().zip(text.chars()).take_while(|((_, a), b)| a == b);
+        &text[common.last().map_or(0, |((at, a), _)| at + a.len_utf8())..]
+    }
+}
+
+/// One step of one sample, as the event `denoise` tells it.
+#[derive(Debug, Serialize)]
+pub struct DenoiseStep {
+    index: usize,
+    step: usize,
+    n_steps: usize,
+    seed: u64,
+    decoded: Vec<DecodedToken>,
+    // Positions that the step masked again.
+    forgotten: Vec<usize>,
+    segments: Vec<Segment>,
+}
+
+impl DenoiseStep {
+    /// Which sample of the request it is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The sample's seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct DecodedToken {
+    position: usize,
+    token: u32,
+    text: String,
+    logprob: f64,
+}
+
+// The part of a text that stays whatever follows. It ends before an incomplete character, before a stop string, and before
+// the beginning of what may become a stop string.
+fn settled<'a>(text: &'a str, stop: &[String]) -> &'a str {
+    let text = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    if let Some(at) = stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+        return &text[..at];
+    }
+    let begins_stop = |at: &usize| stop.iter().any(|stop| stop.starts_with(&text[*at..]));
+    let at = text.char_indices().map(|(at, _)| at).find(begins_stop);
+    &text[..at.unwrap_or(text.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settled;
+
+    #[test]
+    fn only_text_that_cannot_change_is_settled() {
+        let stop = ["END".to_string(), "\n\n".to_string()];
+        let cases = [
+            ("abc", "abc"),
+            ("abE", "ab"),
+            ("abEN", "ab"),
+            ("abEND x", "ab"),
+            ("a\n", "a"),
+            ("a\nb", "a\nb"),
+            ("é\u{fffd}", "é"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(settled(text, &stop), expected, "{text:?}");
+        }
+        assert_eq!(settled("abE", &[]), "abE");
+    }
+}

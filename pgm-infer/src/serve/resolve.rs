@@ -1,0 +1,109 @@
+//! From a checked body to the engine's tasks: what both routes share.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::{Common, MAX_SEED};
+use super::error::ApiError;
+use super::state::Limits;
+use crate::engine::{Finish, Task};
+use crate::order::{OrderFlags, OrderKind};
+use crate::{SampleSettings, TextModel, bench};
+
+/// What a request asks of the engine.
+#[derive(Debug)]
+pub struct ResolvedRequest {
+    /// One task for each prompt, all with the same number of samples.
+    pub tasks: Vec<Task>,
+    /// Given tokens over all tasks, BOS left out.
+    pub n_prompt_tokens: usize,
+}
+
+/// Why a text ends where it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// It has all its tokens.
+    #[default]
+    Length,
+    /// A stop string or an EOS ends it.
+    Stop,
+}
+
+impl FinishReason {
+    /// The reason of a finished sample.
+    pub fn of(finish: &Finish) -> Self {
+        if *finish == Finish::Complete { Self::Length } else { Self::Stop }
+    }
+}
+
+/// The settings of a request that sets nothing itself.
+pub fn default_settings(model: &TextModel) -> SampleSettings {
+    SampleSettings {
+        steps: model.generation().steps.unwrap_or(128),
+        schedule: bench::default_schedule(model.config()),
+        draw: model.generation().draw(),
+        ..SampleSettings::default()
+    }
+}
+
+/// The settings of a request: the model's, overridden by the body's.
+///
+/// # Errors
+/// Names the field that cannot be met.
+pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<SampleSettings, ApiError> {
+    let mut settings = default_settings(model);
+    settings.draw.temperature = body.temperature.unwrap_or(settings.draw.temperature);
+    settings.draw.top_p = body.top_p.unwrap_or(settings.draw.top_p);
+    settings.draw.top_k = body.top_k.unwrap_or(settings.draw.top_k);
+    settings.steps = body.steps.unwrap_or(settings.steps.min(limits.max_steps));
+    if settings.steps == 0 || settings.steps > limits.max_steps {
+        return Err(ApiError::field("steps", format!("steps must lie between 1 and {}", limits.max_steps)));
+    }
+    let order = body.order.as_deref().map(str::parse::<OrderKind>).transpose();
+    let flags = OrderFlags {
+        order: order.map_err(|message| ApiError::field("order", message))?,
+        candidates: body.candidates,
+        entropy_bound: body.entropy_bound,
+        remask_rate: body.remask_rate,
+    };
+    // The message names the command's flags.
+    settings.order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
+    Ok(settings)
+}
+
+/// The seed of a request, drawn where it names none.
+pub fn seed(body: &Common) -> u64 {
+    body.seed().unwrap_or_else(|| rand::random::<u64>() & MAX_SEED)
+}
+
+/// The most tokens of a row.
+pub fn max_length(model: &TextModel, limits: &Limits) -> usize {
+    limits.max_length.unwrap_or(model.config().backbone().length)
+}
+
+/// The samples of a request over all its prompts.
+///
+/// # Errors
+/// When there are none or too many.
+pub fn n_samples(n: usize, n_prompts: usize, limits: &Limits) -> Result<usize, ApiError> {
+    let most = limits.max_samples.min(limits.max_batch + limits.queue);
+    let samples = n.saturating_mul(n_prompts);
+    if n == 0 || samples > most {
+        let message = format!("a request may ask for 1 to {most} samples over all its prompts");
+        return Err(ApiError::field("n", message));
+    }
+    Ok(samples)
+}
+
+/// Checks the length of a row.
+///
+/// # Errors
+/// When it is above `most`; the error is about `field`.
+pub fn check_length(length: usize, most: usize, field: &'static str) -> Result<(), ApiError> {
+    if length > most {
+        let message = format!("the text would have {length} tokens with BOS; the server takes at most {most}");
+        return Err(ApiError::field(field, message));
+    }
+    Ok(())
+}

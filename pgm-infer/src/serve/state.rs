@@ -1,0 +1,230 @@
+//! What all routes share: the models, the limits, the keys and the phase of the server.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+
+use super::error::ApiError;
+use super::metrics::{Metrics, unix_seconds};
+use super::queue::{Queue, QueuePermit};
+use crate::Engine;
+
+/// The most that one request may ask for, and the most requests that may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Samples of a model that are computed together.
+    pub max_batch: usize,
+    /// Samples of a model that may wait beside those.
+    pub queue: usize,
+    /// Tokens of a row; none is the model's trained length.
+    pub max_length: Option<usize>,
+    /// Sampling steps of a request.
+    pub max_steps: usize,
+    /// Samples of a request.
+    pub max_samples: usize,
+    /// Bytes of a request's body.
+    pub max_body: usize,
+    /// How long a request may take: waiting, sampling, and sending the events of a stream.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_batch: 16,
+            queue: 256,
+            max_length: None,
+            max_steps: 4096,
+            max_samples: 64,
+            max_body: 1 << 20,
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Whether a server takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerPhase {
+    /// It takes requests.
+    Open,
+    /// It finishes the requests that it has and refuses new ones.
+    Draining,
+    /// It ends the requests that it has with an error.
+    Cut,
+}
+
+/// A model that answers requests.
+#[derive(Debug)]
+pub(super) struct LoadedModel {
+    pub name: String,
+    pub engine: Engine,
+    pub queue: Arc<Queue>,
+}
+
+/// A request that holds its places of the queue.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub permit: QueuePermit,
+    /// When the request must be over; none for a timeout beyond what the clock can say.
+    pub deadline: Option<Instant>,
+}
+
+impl LoadedModel {
+    /// Admits a request for `n_samples`, before any work is done for it.
+    ///
+    /// # Errors
+    /// [`ApiError::queue_full`].
+    pub fn admit(&self, n_samples: usize, limits: &Limits) -> Result<Admission, ApiError> {
+        let permit = self.queue.take(n_samples)?;
+        Ok(Admission { permit, deadline: Instant::now().checked_add(limits.timeout) })
+    }
+
+    /// Whether the engine still takes tasks.
+    pub fn is_alive(&self) -> bool {
+        is_alive(&self.engine)
+    }
+}
+
+// Where `Engine::is_alive` belongs.
+fn is_alive(_engine: &Engine) -> bool {
+    true
+}
+
+/// The state that the routes share.
+#[derive(Debug)]
+pub struct Server {
+    // In the order of the command line; the first is the default. Each is filled when its model is loaded.
+    models: Vec<(String, OnceLock<Arc<LoadedModel>>)>,
+    limits: Limits,
+    // Digests, so that a comparison takes the same time for keys of any length.
+    keys: Vec<[u8; 32]>,
+    metrics: Arc<Metrics>,
+    phase: watch::Sender<ServerPhase>,
+    started: u64,
+}
+
+impl Server {
+    /// A server for models of these names, which are loaded later; the first is the default. Without keys it asks for none.
+    pub fn new(names: &[String], limits: Limits, keys: &[String]) -> Arc<Self> {
+        Arc::new(Self {
+            models: names.iter().map(|name| (name.clone(), OnceLock::new())).collect(),
+            limits,
+            keys: keys.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
+            metrics: Arc::new(Metrics::default()),
+            phase: watch::Sender::new(ServerPhase::Open),
+            started: unix_seconds(),
+        })
+    }
+
+    /// The server's counters. [`Metrics::watch`] connects an engine to them.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Adds a loaded model; requests for it are taken from now on. A name that [`new`](Self::new) was not given is ignored.
+    pub fn add(&self, name: &str, engine: Engine) {
+        if let Some((_, place)) = self.models.iter().find(|(known, _)| known == name) {
+            let queue = Queue::new(self.limits.max_batch + self.limits.queue, &self.metrics, name);
+            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue }));
+        }
+    }
+
+    /// Moves the server to a phase.
+    pub fn set_phase(&self, phase: ServerPhase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// When the server started, in seconds since 1970.
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<ServerPhase> {
+        self.phase.subscribe()
+    }
+
+    /// The models that are loaded, the default first.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &Arc<LoadedModel>> {
+        self.models.iter().filter_map(|(_, model)| model.get())
+    }
+
+    /// The model of a request; without a name, the default.
+    ///
+    /// # Errors
+    /// 404 when there is none of that name, 503 while it is loading.
+    pub(super) fn model(&self, name: Option<&str>) -> Result<&Arc<LoadedModel>, ApiError> {
+        let found = match name {
+            None => self.models.first(),
+            Some(name) => self.models.iter().find(|(known, _)| known == name),
+        };
+        let (_, model) = found.ok_or_else(|| {
+            let known: Vec<&str> = self.models.iter().map(|(name, _)| name.as_str()).collect();
+            let message = format!("there is no model {:?}; there is {}", name.unwrap_or(""), known.join(", "));
+            ApiError { param: Some("model"), ..ApiError::with(StatusCode::NOT_FOUND, "model_not_found", message) }
+        })?;
+        model.get().ok_or_else(ApiError::loading)
+    }
+
+    /// Refuses what could not be admitted, before its body is read.
+    ///
+    /// # Errors
+    /// 503 while the server stops, 429 when no model has a free place.
+    pub(super) fn check_open(&self) -> Result<(), ApiError> {
+        if *self.phase.borrow() != ServerPhase::Open {
+            return Err(ApiError::stopping());
+        }
+        let mut loaded = self.loaded().peekable();
+        if loaded.peek().is_some() && loaded.all(|model| model.queue.is_full()) {
+            return Err(ApiError::queue_full());
+        }
+        Ok(())
+    }
+
+    /// Checks the key of a request.
+    ///
+    /// # Errors
+    /// 401 when the server has keys and the request has none of them.
+    pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = Sha256::digest(given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("").trim());
+        // Every key is compared, so that the time does not tell which one fits.
+        let fits = self.keys.iter().fold(0, |fits, key| fits | key.ct_eq(&given[..]).unwrap_u8());
+        if self.keys.is_empty() || fits == 1 {
+            return Ok(());
+        }
+        let message = "this server asks for a key: Authorization: Bearer KEY";
+        Err(ApiError::with(StatusCode::UNAUTHORIZED, "wrong_key", message))
+    }
+
+    /// The server's health: loading, failing, ok or stopping.
+    pub(super) fn health(&self) -> Health {
+        match *self.phase.borrow() {
+            ServerPhase::Draining | ServerPhase::Cut => Health::Stopping,
+            ServerPhase::Open if self.loaded().count() < self.models.len() => Health::Loading,
+            ServerPhase::Open if self.loaded().all(|model| self.is_healthy(model)) => Health::Ok,
+            ServerPhase::Open => Health::Failing,
+        }
+    }
+
+    fn is_healthy(&self, model: &LoadedModel) -> bool {
+        model.is_alive() && !self.metrics.is_failing(&model.name)
+    }
+}
+
+/// What `/health` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Health {
+    Ok,
+    Loading,
+    Failing,
+    Stopping,
+}

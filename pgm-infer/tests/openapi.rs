@@ -1,0 +1,205 @@
+//! `/openapi.json` names every route, field, limit and status.
+#![cfg(all(feature = "flex", feature = "server"))]
+
+use std::collections::BTreeSet;
+
+use pgm_infer::OrderKind;
+use pgm_infer::serve::Limits;
+use serde_json::{Value, json};
+
+mod common;
+use common::http::{app, done, get, send};
+
+const GENERATE: &[&str] = &["200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504"];
+
+async fn document() -> Value {
+    send(&app(), get("/openapi.json")).await.1
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn texts(value: &Value) -> BTreeSet<&str> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+// The schema that a value refers to.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(path) => document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} is missing")),
+        None => schema,
+    }
+}
+
+#[tokio::test]
+async fn every_route_has_its_statuses() {
+    let routes: [(&str, &str, &[&str]); 7] = [
+        ("/v1/completions", "post", GENERATE),
+        ("/infill", "post", GENERATE),
+        ("/v1/models", "get", &["200", "401"]),
+        ("/v1/models/{id}", "get", &["200", "401", "404", "503"]),
+        ("/health", "get", &["200", "503"]),
+        ("/metrics", "get", &["200", "401"]),
+        ("/version", "get", &["200"]),
+    ];
+    let document = document().await;
+    assert_eq!(keys(&document["paths"]), routes.iter().map(|(route, ..)| *route).collect());
+    for (route, method, statuses) in routes {
+        let operation = &document["paths"][route][method];
+        assert_eq!(keys(&operation["responses"]), statuses.iter().copied().collect(), "{route}");
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            assert!(!response["description"].as_str().unwrap().is_empty(), "{route} {status}");
+            let json = &response["content"]["application/json"]["schema"];
+            let is_error = status != "200" && route != "/health";
+            assert!(!is_error || json["$ref"] == "#/components/schemas/Error", "{route} {status}: {json}");
+        }
+        assert!(operation["summary"].is_string() && operation["operationId"].is_string(), "{route}");
+    }
+    assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    assert_eq!(
+        keys(&document["paths"]["/infill"]["post"]["responses"]["200"]["content"]),
+        ["application/json", "text/event-stream"].into()
+    );
+}
+
+#[tokio::test]
+async fn bodies_have_their_fields_and_limits() {
+    let document = document().await;
+    let common = [
+        "candidates",
+        "entropy_bound",
+        "model",
+        "order",
+        "remask_rate",
+        "seed",
+        "steps",
+        "stop",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+    ];
+    let completion = [
+        "best_of",
+        "echo",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "n",
+        "presence_penalty",
+        "prompt",
+        "stream_options",
+        "suffix",
+        "user",
+    ];
+    let infill = [
+        "blank",
+        "cache_prompt",
+        "input_extra",
+        "input_prefix",
+        "input_suffix",
+        "length",
+        "n_indent",
+        "n_predict",
+        "prompt",
+        "response_fields",
+        "samplers",
+        "t_max_predict_ms",
+        "t_max_prompt_ms",
+        "template",
+    ];
+    let limits = Limits::default();
+    for (name, route, own) in
+        [("CompletionRequest", "/v1/completions", &completion[..]), ("InfillRequest", "/infill", &infill[..])]
+    {
+        let schema = &document["components"]["schemas"][name];
+        let body = &document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(resolved(&document, body), schema);
+        assert_eq!(keys(&schema["properties"]), common.iter().chain(own).copied().collect(), "{name}");
+        assert_eq!((&schema["additionalProperties"], &schema["required"]), (&json!(false), &Value::Null), "{name}");
+        let field = |name: &str| &schema["properties"][name];
+        for name in keys(&schema["properties"]) {
+            let described = resolved(&document, field(name)).get("description").or(field(name).get("oneOf"));
+            assert!(described.is_some(), "{name}: {}", field(name));
+        }
+        let range = |name: &str| (field(name)["minimum"].as_f64(), field(name)["maximum"].as_f64());
+        assert_eq!(range("steps"), (Some(1.0), Some(limits.max_steps as f64)));
+        assert_eq!(range("temperature"), (Some(0.0), Some(2.0)));
+        assert_eq!(range("top_k"), (Some(0.0), Some(1e6)));
+        assert_eq!(range("seed"), (Some(-1.0), Some(((1_u64 << 53) - 1) as f64)));
+        assert_eq!(range("candidates"), (Some(1.0), Some(1e6)));
+        assert_eq!(range("remask_rate"), (Some(0.0), Some(1.0)));
+        assert_eq!(range("entropy_bound").0, Some(0.0));
+        assert_eq!((field("top_p")["exclusiveMinimum"].as_f64(), range("top_p").1), (Some(0.0), Some(1.0)));
+        let stop = field("stop").to_string();
+        assert!(
+            stop.contains("\"maxItems\":16") && stop.contains("\"minLength\":1") && stop.contains("null"),
+            "{stop}"
+        );
+        let orders: Vec<&str> = field("order")["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(orders, OrderKind::NAMES);
+    }
+    let field = |body: &str, name: &str| document["components"]["schemas"][body]["properties"][name].clone();
+    for (body, name, minimum, maximum) in [
+        ("CompletionRequest", "n", 1, limits.max_samples as u64),
+        ("CompletionRequest", "best_of", 1, limits.max_samples as u64),
+        ("CompletionRequest", "logprobs", 0, 5),
+        ("CompletionRequest", "max_tokens", 1, 1 << 24),
+        ("CompletionRequest", "presence_penalty", 0, 0),
+        ("CompletionRequest", "frequency_penalty", 0, 0),
+        ("InfillRequest", "blank", 1, 1 << 24),
+        ("InfillRequest", "length", 1, 1 << 24),
+    ] {
+        let field = field(body, name);
+        let range = (field["minimum"].as_f64(), field["maximum"].as_f64());
+        assert_eq!(range, (Some(minimum as f64), Some(maximum as f64)), "{name}: {field}");
+    }
+    let n_predict = field("InfillRequest", "n_predict");
+    assert_eq!((n_predict["minimum"].as_f64(), n_predict["maximum"].as_f64()), (Some(-1.0), Some(f64::from(1 << 24))));
+    assert_eq!(field("CompletionRequest", "logit_bias")["maxProperties"], 0);
+    let prompt = field("CompletionRequest", "prompt");
+    assert_eq!(prompt["anyOf"].as_array().unwrap().len(), 5, "{prompt}");
+    let options = &document["components"]["schemas"]["StreamOptions"];
+    assert_eq!(keys(&options["properties"]), ["include_obfuscation", "include_usage"].into());
+    assert_eq!(options["additionalProperties"], false);
+}
+
+// A value has the fields that its schema requires, and no others.
+fn check(document: &Value, schema: &Value, value: &Value, path: &str) {
+    let schema = resolved(document, schema);
+    match value {
+        Value::Object(fields) if schema["properties"].is_object() => {
+            assert_eq!(keys(value), texts(&schema["required"]), "{path}");
+            assert_eq!(keys(value), keys(&schema["properties"]), "{path}");
+            for (name, value) in fields {
+                check(document, &schema["properties"][name], value, &format!("{path}.{name}"));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| check(document, &schema["items"], item, path)),
+        Value::String(text) if schema["enum"].is_array() => {
+            assert!(texts(&schema["enum"]).contains(text.as_str()), "{path}: {text}");
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn answers_have_exactly_the_required_fields() {
+    let (app, document) = (app(), document().await);
+    let completion = done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 3, "logprobs": 2})).await;
+    let infill = done(&app, "/infill", &json!({"template": "w1 {3}", "steps": 2})).await;
+    let error = send(&app, get("/v1/models/other")).await.1;
+    for (name, answer) in [
+        ("Completion", completion),
+        ("Infill", infill),
+        ("Models", send(&app, get("/v1/models")).await.1),
+        ("Model", send(&app, get("/v1/models/tiny")).await.1),
+        ("Health", send(&app, get("/health")).await.1),
+        ("Version", send(&app, get("/version")).await.1),
+        ("Error", error),
+    ] {
+        check(&document, &document["components"]["schemas"][name], &answer, name);
+    }
+}

@@ -1,0 +1,184 @@
+//! A server that is full, slow, stopping or failing, in this process.
+#![cfg(all(feature = "flex", feature = "server"))]
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use pgm_infer::Engine;
+use pgm_infer::engine::EngineOptions;
+use pgm_infer::serve::{Limits, Server, ServerPhase, router};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+mod common;
+use common::http::{done, endless, events, get, post, send, server, text};
+use common::{failing_model, model, model_whose_tokenizer_panics_on_text, partition};
+
+async fn metrics(app: &Router) -> String {
+    text(app.clone().oneshot(get("/metrics")).await.unwrap()).await
+}
+
+// Waits until a line is among the metrics.
+async fn until(app: &Router, line: &str) {
+    let mut seen = String::new();
+    for _ in 0..500 {
+        seen = metrics(app).await;
+        if seen.lines().any(|seen| seen == line) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{line} never appears in\n{seen}");
+}
+
+fn streamed(mut body: Value) -> Value {
+    body["stream"] = json!(true);
+    body
+}
+
+// Clients whose requests do not end by themselves. Aborting a client is leaving.
+fn clients(app: &Router, n: usize, body: &Value) -> Vec<tokio::task::JoinHandle<()>> {
+    let client = |_| {
+        let (app, request) = (app.clone(), post("/v1/completions", body));
+        tokio::spawn(async move {
+            let response = app.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            text(response).await;
+        })
+    };
+    (0..n).map(client).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_and_a_client_that_leaves_frees_its_place() {
+    for body in [endless(), streamed(endless())] {
+        let app = router(&server(Limits { max_batch: 1, queue: 1, ..Limits::default() }, &[]));
+        let clients = clients(&app, 2, &body);
+        until(&app, "pgm_samples_waiting{model=\"tiny\"} 1").await;
+        let response = app.clone().oneshot(post("/v1/completions", &json!({"prompt": "w1"}))).await.unwrap();
+        assert_eq!(
+            (response.status(), &response.headers()[header::RETRY_AFTER]),
+            (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
+        );
+        // A server drops the response of a connection that is closed.
+        clients.iter().for_each(tokio::task::JoinHandle::abort);
+        until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+        until(&app, "pgm_samples_total{model=\"tiny\",finish=\"cancelled\"} 2").await;
+        done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_refuses_before_it_checks_or_tokenises_a_body() {
+    let app = router(&server(Limits { max_batch: 1, queue: 2, ..Limits::default() }, &[]));
+    let clients = clients(&app, 2, &endless());
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 2").await;
+    // The model refuses both bodies, but they do not get that far.
+    let two = json!({"prompt": ["w1", "w2"], "temperature": -1});
+    assert_eq!(send(&app, post("/v1/completions", &two)).await.0, StatusCode::TOO_MANY_REQUESTS);
+    let (status, answer) = send(&app, post("/v1/completions", &json!({"prompt": "w1", "max_tokens": 9999}))).await;
+    assert!(status == StatusCode::BAD_REQUEST, "one place is free: {answer}");
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_loses_its_place_when_its_time_is_over() {
+    let limits = Limits { max_batch: 1, queue: 0, timeout: Duration::from_secs(1), ..Limits::default() };
+    let app = router(&server(limits, &[]));
+    // The response is kept, so the client has not left; but nothing reads it.
+    let response = app.clone().oneshot(post("/v1/completions", &streamed(endless()))).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 1").await;
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+    done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+    // A client that wakes up finds the beginning and the error.
+    let text = text(response).await;
+    assert!(text.contains("event: denoise") && text.contains("\"timeout\""), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_tokenizer_fails_its_request_and_no_other() {
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    server.add("tiny", Engine::new(model_whose_tokenizer_panics_on_text(), &EngineOptions::default()).unwrap());
+    let app = router(&server);
+    for (route, body) in [("/v1/completions", json!({"prompt": "w1"})), ("/infill", json!({"template": "w1 {3}"}))] {
+        for body in [body.clone(), streamed(body)] {
+            let (status, answer) = send(&app, post(route, &body)).await;
+            assert!(status == 500 && answer["error"]["code"] == "internal_error", "{answer}");
+        }
+    }
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+    // Tokens need no tokenizer.
+    done(&app, "/v1/completions", &json!({"prompt": [1, 2], "max_tokens": 3})).await;
+    assert_eq!(send(&app, get("/health")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_ends_with_the_error_timeout() {
+    let limits = Limits { timeout: Duration::from_millis(50), ..Limits::default() };
+    let app = router(&server(limits, &[]));
+    let (status, answer) = send(&app, post("/v1/completions", &endless())).await;
+    assert!(status == 504 && answer["error"]["code"] == "timeout", "{answer}");
+    let events = events(&app, "/v1/completions", &streamed(endless())).await;
+    assert!(events.last().unwrap().1.contains("\"timeout\""), "{:?}", events.last());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_finishes_a_request_or_ends_it_with_an_error() {
+    let server = server(Limits::default(), &[]);
+    let app = router(&server);
+    let in_work = {
+        let app = app.clone();
+        tokio::spawn(async move { send(&app, post("/v1/completions", &endless())).await })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.set_phase(ServerPhase::Draining);
+    assert_eq!(send(&app, get("/health")).await, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "stopping"})));
+    let (status, answer) = send(&app, post("/v1/completions", &json!({"prompt": "w1"}))).await;
+    assert!(status == 503 && answer["error"]["code"] == "stopping", "{answer}");
+    assert!(!in_work.is_finished());
+    server.set_phase(ServerPhase::Cut);
+    let (status, answer) = in_work.await.unwrap();
+    assert!(status == 503 && answer["error"]["code"] == "stopping", "{answer}");
+}
+
+#[tokio::test]
+async fn a_failing_device_is_an_error_and_frees_its_places() {
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    let options = EngineOptions { watch: Some(server.metrics().watch("tiny")), ..EngineOptions::default() };
+    server.add("tiny", Engine::new(failing_model(), &options).unwrap());
+    let app = router(&server);
+    let lost = json!({"template": "w30 {3}", "steps": 2, "seed": 1});
+    for stream in [false, true] {
+        let mut body = lost.clone();
+        body["stream"] = json!(stream);
+        if stream {
+            let events = events(&app, "/infill", &body).await;
+            assert!(events.last().unwrap().1.contains("\"device_error\""), "{:?}", events.last());
+        } else {
+            let (status, answer) = send(&app, post("/infill", &body)).await;
+            assert!(status == 500 && answer["error"]["code"] == "device_error", "{answer}");
+        }
+        let health = send(&app, get("/health")).await;
+        assert_eq!(health, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "failing"})));
+    }
+    // The engine drops a listener a moment after it has reported the failure.
+    until(&app, "pgm_device_errors_total{model=\"tiny\"} 2").await;
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+    // Other requests are served as before.
+    done(&app, "/infill", &json!({"template": "w3 {3}", "steps": 2})).await;
+    assert_eq!(send(&app, get("/health")).await, (StatusCode::OK, json!({"status": "ok"})));
+}
+
+#[tokio::test]
+async fn requests_are_refused_until_the_model_is_loaded() {
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    let app = router(&server);
+    assert_eq!(send(&app, get("/health")).await, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "loading"})));
+    let (status, answer) = send(&app, post("/infill", &json!({"template": "{3}"}))).await;
+    assert!(status == 503 && answer["error"]["code"] == "loading", "{answer}");
+    server.add("tiny", Engine::new(model(&partition()), &EngineOptions::default()).unwrap());
+    assert_eq!(send(&app, get("/health")).await, (StatusCode::OK, json!({"status": "ok"})));
+}

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::error::{guard, text};
 use crate::engine::{Task, TaskInput};
-use crate::order::OrderKind;
-use crate::template::Part;
+use crate::sample::order::OrderKind;
+use crate::settings::Overrides;
+use crate::text::template::Part;
 use crate::{Engine, SampleSettings, TextModel};
 
 /// What to generate. `pgm_request_init` fills in the defaults.
@@ -147,26 +148,15 @@ pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Ta
 
 // The model's settings, overridden by the request.
 fn settings(model: &TextModel, request: &PgmRequest, order: Option<OrderKind>) -> SampleSettings {
-    let mut settings = SampleSettings {
-        steps: model.generation().steps.unwrap_or(128),
-        schedule: crate::bench::default_schedule(model.config()),
-        order: order.unwrap_or_default(),
-        draw: model.generation().draw(),
-        alternatives: 0,
+    let overrides = Overrides {
+        steps: (request.steps > 0).then_some(request.steps),
+        order,
+        temperature: (request.temperature >= 0.0).then_some(request.temperature),
+        top_k: (request.top_k > 0).then_some(request.top_k),
+        top_p: (request.top_p > 0.0).then_some(request.top_p),
+        ..Overrides::default()
     };
-    if request.steps > 0 {
-        settings.steps = request.steps;
-    }
-    if request.temperature >= 0.0 {
-        settings.draw.temperature = request.temperature;
-    }
-    if request.top_p > 0.0 {
-        settings.draw.top_p = request.top_p;
-    }
-    if request.top_k > 0 {
-        settings.draw.top_k = request.top_k;
-    }
-    settings
+    overrides.apply(SampleSettings::for_model(model))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn file(kind: &'static str, text: &'static str) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use crate::order::OrderKind;
+    use crate::sample::order::OrderKind;
 
     #[test]
     fn the_page_offers_every_order() {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::TextModel;
-use crate::canvas::{Canvas, Segment};
+use crate::text::canvas::{Canvas, Segment};
 use crate::engine::{Task, TaskInput};
-use crate::order::OrderKind;
-use crate::sampler::RowChange;
+use crate::sample::order::OrderKind;
+use crate::sample::RowChange;
 
 /// A sample of a stream.
 pub struct SampleProgress {

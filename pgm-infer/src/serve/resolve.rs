@@ -7,8 +7,9 @@ use super::body::{Common, MAX_SEED};
 use super::error::ApiError;
 use super::state::Limits;
 use crate::engine::{Finish, Task};
-use crate::order::{OrderFlags, OrderKind};
-use crate::{SampleSettings, TextModel, bench};
+use crate::sample::order::{OrderFlags, OrderKind};
+use crate::settings::Overrides;
+use crate::{SampleSettings, TextModel};
 
 /// What a request asks of the engine.
 #[derive(Debug)]
@@ -37,27 +38,14 @@ impl FinishReason {
     }
 }
 
-/// The settings of a request that sets nothing itself.
-pub fn default_settings(model: &TextModel) -> SampleSettings {
-    SampleSettings {
-        steps: model.generation().steps.unwrap_or(128),
-        schedule: bench::default_schedule(model.config()),
-        draw: model.generation().draw(),
-        ..SampleSettings::default()
-    }
-}
-
 /// The settings of a request: the model's, overridden by the body's.
 ///
 /// # Errors
 /// Names the field that cannot be met.
 pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<SampleSettings, ApiError> {
-    let mut settings = default_settings(model);
-    settings.draw.temperature = body.temperature.unwrap_or(settings.draw.temperature);
-    settings.draw.top_p = body.top_p.unwrap_or(settings.draw.top_p);
-    settings.draw.top_k = body.top_k.unwrap_or(settings.draw.top_k);
-    settings.steps = body.steps.unwrap_or(settings.steps.min(limits.max_steps));
-    if settings.steps == 0 || settings.steps > limits.max_steps {
+    let defaults = SampleSettings::for_model(model);
+    let steps = body.steps.unwrap_or(defaults.steps.min(limits.max_steps));
+    if steps == 0 || steps > limits.max_steps {
         return Err(ApiError::field("steps", format!("steps must lie between 1 and {}", limits.max_steps)));
     }
     let order = body.order.as_deref().map(str::parse::<OrderKind>).transpose();
@@ -68,8 +56,16 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         remask_rate: body.remask_rate,
     };
     // The message names the command's flags.
-    settings.order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
-    Ok(settings)
+    let order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
+    let overrides = Overrides {
+        steps: Some(steps),
+        order: Some(order),
+        temperature: body.temperature,
+        top_k: body.top_k,
+        top_p: body.top_p,
+        ..Overrides::default()
+    };
+    Ok(overrides.apply(defaults))
 }
 
 /// The seed of a request, drawn where it names none.

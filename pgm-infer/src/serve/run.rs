@@ -19,7 +19,7 @@ use super::queue::QueuePermit;
 use super::state::{Admission, LoadedModel, Server, ServerPhase};
 use crate::TextModel;
 use crate::engine::{Finish, Task, TaskEvent, TaskHandle, TaskOutput};
-use crate::sampler::RowChange;
+use crate::sample::RowChange;
 
 /// Events of a stream that wait for the client to read them.
 const BUFFERED_EVENTS: usize = 64;

@@ -18,7 +18,7 @@ use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
 use crate::serve::run::{Run, StreamFormat, event, in_background};
 use crate::serve::state::{Limits, Server};
-use crate::template::{self, Part};
+use crate::text::template::{self, Part};
 
 /// Tokens of a `___` blank of a body that does not say.
 const DEFAULT_BLANK: usize = 8;

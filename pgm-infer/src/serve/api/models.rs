@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::responses::{KeyError, ModelErrors};
 use crate::serve::error::ApiError;
-use crate::serve::resolve::{default_settings, max_length};
+use crate::serve::resolve::max_length;
 use crate::serve::state::{Health, LoadedModel, Server};
 
 /// The models that are loaded.
@@ -71,7 +71,7 @@ enum ModelKind {
 impl Model {
     fn new(server: &Server, loaded: &LoadedModel) -> Self {
         let model = loaded.engine.model();
-        let settings = default_settings(model);
+        let settings = SampleSettings::for_model(model);
         Self {
             id: loaded.name.clone(),
             object: ModelObject::Model,

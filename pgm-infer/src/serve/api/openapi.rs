@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{completions, infill, models};
-use crate::order::OrderKind;
+use crate::sample::order::OrderKind;
 
 #[derive(OpenApi)]
 #[openapi(

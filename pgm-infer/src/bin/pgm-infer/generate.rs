@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
-use pgm_infer::bench::default_schedule;
-use pgm_infer::canvas::{Canvas, Segment};
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::order::OrderFlags;
-use pgm_infer::template::{self, Part};
-use pgm_infer::{DrawSettings, SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
+use pgm_infer::sample::order::OrderFlags;
+use pgm_infer::settings::Overrides;
+use pgm_infer::text::canvas::{Canvas, Segment};
+use pgm_infer::text::template::{self, Part};
+use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
 use pgm_model::ModelConfig;
 use serde_json::json;
 
@@ -155,22 +155,20 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
 
 // The model's settings, overridden by the flags.
 fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSettings> {
-    let defaults = model.generation();
-    Ok(SampleSettings {
-        steps: args.steps.or(defaults.steps).unwrap_or(128),
-        schedule: match args.sampler {
-            Some(Sampler::Uniform | Sampler::Full) => Schedule::Uniform,
-            Some(Sampler::Binomial | Sampler::Ancestral) => Schedule::Binomial,
-            None => default_schedule(model.config()),
-        },
-        order: args.order.kind().map_err(|message| anyhow!(message))?,
-        draw: DrawSettings {
-            temperature: args.temp.unwrap_or(defaults.draw().temperature),
-            top_k: args.top_k.unwrap_or(defaults.draw().top_k),
-            top_p: args.top_p.unwrap_or(defaults.draw().top_p),
-        },
-        alternatives: 0,
-    })
+    let schedule = args.sampler.map(|sampler| match sampler {
+        Sampler::Uniform | Sampler::Full => Schedule::Uniform,
+        Sampler::Binomial | Sampler::Ancestral => Schedule::Binomial,
+    });
+    let overrides = Overrides {
+        steps: args.steps,
+        schedule,
+        order: Some(args.order.kind().map_err(|message| anyhow!(message))?),
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        alternatives: None,
+    };
+    Ok(overrides.apply(SampleSettings::for_model(model)))
 }
 
 // Refuses flags that this kind of model cannot follow.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
-use pgm_infer::denoiser::HeadPositions;
+use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_model::{ModelConfig, Network, model_folder, presets};
 use serde_json::{Value, json};

@@ -113,15 +113,47 @@ pub fn logits_at(
     }
 }
 
+/// As [`logits_at`], before the head: `[B, K, H]`.
+///
+/// # Panics
+/// As [`logits_at`].
+pub fn hidden_at(
+    network: &Network,
+    mask_index: usize,
+    rows: &[&CleanRow],
+    positions: &[&[usize]],
+    device: &Device,
+) -> Tensor<3> {
+    match network {
+        Network::Partition(model) => {
+            let (clean, queries) = clean_and_queries(rows, positions, device);
+            let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
+            let hidden = model.decode_hidden(&model.encode(&clean), &queries);
+            if hidden.dims()[1] == n_positions { hidden } else { hidden.narrow(1, 0, n_positions) }
+        }
+        Network::Masked(model) => {
+            model.hidden_at(dense(rows, mask_index as u32, device), &Positions::new(&to_vecs(positions), device))
+        }
+        Network::Autoregressive(_) => panic!("an autoregressive network predicts only from what comes before"),
+    }
+}
+
 fn from_clean(model: &PartitionTransformer, rows: &[&CleanRow], positions: &[&[usize]], device: &Device) -> Tensor<3> {
+    let (clean, queries) = clean_and_queries(rows, positions, device);
+    let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
+    let logits = model.forward_clean(&clean, &queries);
+    if logits.dims()[1] == n_positions { logits } else { logits.narrow(1, 0, n_positions) }
+}
+
+// Clean tokens and positions, padded to a common width.
+fn clean_and_queries(rows: &[&CleanRow], positions: &[&[usize]], device: &Device) -> (CleanTokens, Positions) {
     let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     let clean: Vec<Vec<usize>> = rows.iter().map(|row| row.positions.clone()).collect();
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
     let n_clean = width_for(longest(&mut clean.iter().map(Vec::len)), device);
     let n_positions = longest(&mut positions.iter().map(|row| row.len()));
     let queries = Positions::padded(&to_vecs(positions), width_for(n_positions, device), device);
-    let logits = model.forward_clean(&CleanTokens::padded(&tokens, &clean, n_clean, device), &queries);
-    if logits.dims()[1] == n_positions { logits } else { logits.narrow(1, 0, n_positions) }
+    (CleanTokens::padded(&tokens, &clean, n_clean, device), queries)
 }
 
 // How wide to make a row of `n` tokens. On the CPU just as wide; elsewhere kernels are compiled and tuned for each shape,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig, Projection, Queries};
+use pgm_train::StepOptions;
 use pgm_train::bench::{BenchPhase, measure};
-use pgm_train::learner::StepOptions;
 
 // As in the commands.
 #[global_allocator]

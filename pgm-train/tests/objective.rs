@@ -8,9 +8,8 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, TokenRows, Validation, prepare};
 use pgm_model::Network;
-use pgm_train::TrainConfig;
-use pgm_train::batch::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
-use pgm_train::learner::TrainModel;
+use pgm_train::batches::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
+use pgm_train::{TrainConfig, TrainModel};
 
 const MASK: u32 = 257;
 
@@ -39,8 +38,8 @@ fn config(settings: &[&str]) -> Arc<TrainConfig> {
     Arc::new(TrainConfig::parse(toml, "test", &settings).unwrap())
 }
 
-fn supervised(work: Batch) -> ObjectiveBatch {
-    let Batch::Supervised(batch) = work else { panic!("not a supervised batch") };
+fn objective_batch(batch: Batch) -> ObjectiveBatch {
+    let Batch::Objective(batch) = batch else { panic!("a batch of a distillation") };
     *batch
 }
 
@@ -56,7 +55,7 @@ fn a_step_is_a_function_of_seed_and_step_however_it_is_cut_and_wherever_it_start
     let all = |settings: &[&str], first| -> Vec<(Vec<i32>, Vec<f32>)> {
         let loader = TrainLoader::new(rows.clone(), config(settings), MASK, Device::flex(), first);
         assert_eq!(loader.iter().count(), loader.num_items());
-        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
+        loader.iter().map(|batch| numbers(&objective_batch(batch.unwrap()))).collect()
     };
     let whole = all(&[], 0);
     assert_eq!(whole.len(), 9);
@@ -81,7 +80,7 @@ fn padding_weighs_nothing_and_the_loss_is_a_mean_over_valid_tokens() {
         let config = config(&[&format!("objective={objective}")]);
         let batch = TrainLoader::new(rows.clone(), config.clone(), MASK, Device::flex(), 0).step(3).unwrap().remove(0);
         let (_, weights) = numbers(&batch);
-        let order = pgm_data::RowOrder::new(config.seed, rows.len());
+        let order = pgm_data::RowOrder::new(config.run.seed, rows.len());
         let valid: Vec<usize> = order.step(3, 6).into_iter().map(|row| rows.row(row).unwrap().valid).collect();
         assert_eq!(batch.n_valid, valid.iter().sum::<usize>());
         assert!(valid.iter().any(|&valid| valid < 10), "some rows are padded");
@@ -104,8 +103,9 @@ fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
     let all = |settings: &[&str]| -> Vec<(Vec<i32>, Vec<f32>)> {
-        let loader = ValidationLoader::new(rows.clone(), &config(settings), MASK, Device::flex());
-        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
+        let config = config(settings);
+        let loader = ValidationLoader::new(rows.clone(), config.objective, &config.run, MASK, Device::flex());
+        loader.iter().map(|batch| numbers(&batch.unwrap())).collect()
     };
     let batches = all(&["validate_rows=10"]);
     assert_eq!(batches, all(&["validate_rows=10", "seed=9"]));

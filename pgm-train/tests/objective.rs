@@ -1,4 +1,4 @@
-//! The batches that training and validation are made of.
+//! The batches of training and validation, and the losses of the objectives.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn numbers(batch: &ObjectiveBatch) -> (Vec<i32>, Vec<f32>) {
 }
 
 #[test]
-fn a_step_is_a_function_of_seed_and_step_however_it_is_cut_and_wherever_it_starts() {
+fn a_step_is_a_function_of_seed_and_step_for_any_accumulation_and_any_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
     let all = |settings: &[&str], first| -> Vec<(Vec<i32>, Vec<f32>)> {
@@ -60,15 +60,15 @@ fn a_step_is_a_function_of_seed_and_step_however_it_is_cut_and_wherever_it_start
     let whole = all(&[], 0);
     assert_eq!(whole.len(), 9);
     assert_eq!(all(&[], 4), whole[4..]);
-    // Cut into three micro-batches: the same rows and weights in the same order.
-    let joined: Vec<(Vec<i32>, Vec<f32>)> = all(&["accumulate=3"], 0)
+    // In three micro-batches: the same rows and weights in the same order.
+    let concatenated: Vec<(Vec<i32>, Vec<f32>)> = all(&["accumulate=3"], 0)
         .chunks(3)
         .map(|parts| {
             let tokens = parts.iter().flat_map(|(tokens, _)| tokens.clone()).collect();
             (tokens, parts.iter().flat_map(|(_, weights)| weights.clone()).collect())
         })
         .collect();
-    assert_eq!(joined, whole);
+    assert_eq!(concatenated, whole);
     assert_ne!(all(&["seed=1"], 0), whole);
 }
 
@@ -158,7 +158,7 @@ fn the_complementary_loss_is_the_mean_of_two_masked_losses() {
         let (mut other_hidden, mut other_weights) = (Vec::new(), Vec::new());
         for (row, &valid) in valid.iter().enumerate() {
             let range = row * 10..(row + 1) * 10;
-            // Rows without a masked token that counts say nothing about t; their second loss is read off the batch.
+            // A row without a counted masked token does not show t; its weight is read from the batch.
             let weight = one_weights[range.clone()].iter().copied().find(|&weight| weight > 0.0);
             for (index, position) in range.enumerate() {
                 let is_hidden = hidden[position] == MASK as i32;
@@ -197,7 +197,7 @@ fn the_autoregressive_loss_is_the_mean_surprise_of_each_next_token() {
     let (mut sum, mut n) = (0.0, 0);
     for row in order.into_iter().map(|row| rows.row(row).unwrap()) {
         for next in 1..row.valid {
-            // One evaluation a token, of nothing but what comes before it.
+            // One evaluation a token, of the tokens before it.
             let before: Vec<i32> = row.tokens[..next].iter().map(|&token| token as i32).collect();
             let logits = model.forward(Tensor::from_data(TensorData::new(before, [1, next]), &Device::flex()));
             let logits = logits.narrow(1, next - 1, 1).try_into_vec_as::<f32>().unwrap();

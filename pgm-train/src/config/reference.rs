@@ -57,7 +57,7 @@ pub fn markdown() -> String {
             let (type_name, choices) = (type_words(&key.type_name), choices(&key.type_name));
             let default = match required.contains_key(&key.name) {
                 true => "required".to_string(),
-                false => format!("`{}`", defaults[&key.name]),
+                false => format!("`{}`", value_text(&defaults[&key.name])),
             };
             let choices: Vec<String> = choices.iter().map(|(name, doc)| format!("`{name}`: {doc}")).collect();
             let separator = if choices.is_empty() { "" } else { "<br>" };
@@ -111,7 +111,15 @@ fn write_key(text: &mut String, key: &Key, values: &Table) {
     for (name, doc) in choices(&key.type_name) {
         wrapped(text, &format!("  \"{name}\": {doc}"));
     }
-    let _ = writeln!(text, "{} = {value}", key.name);
+    let _ = writeln!(text, "{} = {}", key.name, value_text(value));
+}
+
+// A value as a person writes it: 1e-8, where TOML's own form is 0.00000001.
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
+        value => value.to_string(),
+    }
 }
 
 // A comment in lines of at most 100 characters.
@@ -166,17 +174,17 @@ fn documented(head: &str) -> Vec<(String, String)> {
 fn choices(type_name: &str) -> Vec<(String, String)> {
     match type_name {
         "Queries" => vec![
-            (word(Queries::Learn), "a learned vector, the same at every position.".to_string()),
-            (word(Queries::LearnFreqs), "a learned vector plus sinusoidal positions.".to_string()),
+            (word(Queries::Learn), "A learned vector, the same at every position.".to_string()),
+            (word(Queries::LearnFreqs), "A learned vector plus sinusoidal positions.".to_string()),
             (
                 word(Queries::LearnFreqsMean),
-                "as `learn+freqs`, plus the mean of the other group's encoder output.".to_string(),
+                "As `learn+freqs`, plus the mean of the other group's encoder output.".to_string(),
             ),
-            (word(Queries::LearnFreqsLogSumExp), "as `learn+freqs`, plus the log-sum-exp of that output.".to_string()),
+            (word(Queries::LearnFreqsLogSumExp), "As `learn+freqs`, plus the log-sum-exp of that output.".to_string()),
         ],
         "Projection" => vec![
-            (word(Projection::Linear), "one linear layer.".to_string()),
-            (word(Projection::Mlp4), "linear to four times the width, SiLU, linear.".to_string()),
+            (word(Projection::Linear), "One linear layer.".to_string()),
+            (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
         ],
         "Objective" | "Precision" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
             let variants = documented(&format!("pub enum {type_name} {{"));
@@ -209,7 +217,7 @@ fn type_words(type_name: &str) -> &'static str {
         "usize" | "u64" => "integer",
         "f64" => "number",
         "bool" => "true or false",
-        _ => "one of",
+        _ => "string, one of",
     }
 }
 

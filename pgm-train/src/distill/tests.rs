@@ -1,6 +1,6 @@
 //! The loss of a student against what a few lines by hand compute.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use pgm_infer::denoiser::hidden_at;
@@ -59,7 +59,14 @@ fn loss(teacher: &Network, n_steps: usize, divergence: Divergence, targets: Targ
 }
 
 fn student(network: &Network) -> TrainModel {
-    TrainModel::new(network.clone(), VOCAB - 1).train().fork(&Device::flex().autodiff())
+    struct RequireGrad;
+    impl ModuleMapper for RequireGrad {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.set_require_grad(true)
+        }
+    }
+    let model = TrainModel::new(network.clone(), VOCAB - 1).train().fork(&Device::flex().autodiff());
+    model.map(&mut RequireGrad)
 }
 
 fn value(loss: &DistillLoss, batch: &DistillBatch, network: &Network) -> f32 {
@@ -69,8 +76,8 @@ fn value(loss: &DistillLoss, batch: &DistillBatch, network: &Network) -> f32 {
 // Every parameter's gradient, in the order of the parameters.
 fn gradients(model: &TrainModel, gradients: &GradientsParams) -> Vec<Vec<f32>> {
     struct Read<'a>(&'a GradientsParams, Vec<Vec<f32>>);
-    impl burn::module::ModuleVisitor for Read<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+    impl ModuleVisitor for Read<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let gradient = self.0.get::<D>(param.id).expect("every parameter has a gradient");
             self.1.push(gradient.try_into_vec_as::<f32>().unwrap());
         }

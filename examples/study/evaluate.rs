@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use pgm_data::{DataFolder, RowOrder, Split};
 use pgm_infer::bench::median;
+use pgm_train::StepOptions;
 use pgm_train::eval::{
     self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question, ResultLog,
     RowNats,
@@ -13,7 +14,6 @@ use pgm_train::eval::{
 use pgm_train::history::{self, Line};
 use pgm_train::judge::metrics::{Estimate, interval};
 use pgm_train::judge::{JudgeReport, JudgeSettings, OwnJudge, Sample, judge_samples};
-use pgm_train::learner::StepOptions;
 use pgm_train::{Objective, TrainError, bench};
 use serde_json::{Value, json};
 

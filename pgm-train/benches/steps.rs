@@ -1,6 +1,6 @@
 //! Whole training steps: `cargo bench -p pgm-train --bench steps`.
 //!
-//! `pgm-train bench` does the same at any size.
+//! `pgm-train bench` measures the same at any size.
 #![allow(missing_docs)] // what criterion's macros make
 
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgm_model::{BackboneConfig, ModelConfig, PartitionConfig, Projection, Queries};
+use pgm_train::StepOptions;
 use pgm_train::bench::{BenchPhase, measure};
-use pgm_train::learner::StepOptions;
 
 // As in the commands.
 #[global_allocator]
@@ -26,11 +26,11 @@ fn steps(c: &mut Criterion) {
     });
     let masked = ModelConfig::Masked(model.masked_baseline());
     for (name, config) in [("partition", &model), ("masked", &masked)] {
-        for (what, word) in [(BenchPhase::Forward, "forward"), (BenchPhase::Train, "train")] {
+        for (phase, word) in [(BenchPhase::Forward, "forward"), (BenchPhase::Train, "train")] {
             c.bench_function(&format!("{name}, {word}: H 128, 2 + 2 blocks, L 128, V 1024, batch 8"), |bencher| {
                 bencher.iter_custom(|n| {
                     let seconds =
-                        measure(config, 8, what, StepOptions::default(), n as usize, &device).expect("it runs");
+                        measure(config, 8, phase, StepOptions::default(), n as usize, &device).expect("it runs");
                     Duration::from_secs_f64(seconds.iter().sum())
                 });
             });

@@ -1,5 +1,5 @@
-//! Speed of one step: the yardstick's, with random groups at p = 0.5, plain cross-entropy, clipping and AdamW, without
-//! dropout or averaging.
+//! The time of one step with random groups at p = 0.5, unweighted cross-entropy, clipping and AdamW; without dropout and
+//! without an average.
 
 use std::time::Instant;
 
@@ -10,13 +10,12 @@ use pgm_model::{ModelConfig, Network, Partition};
 use rand::RngExt;
 
 use crate::TrainError;
-use crate::adamw::AdamW;
-use crate::batch::{NetworkInputs, ObjectiveBatch, stream};
-use crate::config::OptimSection;
-use crate::gradients::clip_global_norm;
-use crate::learner::{StepOptions, TrainModel};
+use crate::batches::random::stream;
+use crate::batches::{NetworkInputs, ObjectiveBatch};
+use crate::config::{OptimSection, StepOptions};
+use crate::run::{AdamW, TrainModel, clip_global_norm};
 
-/// What a run does.
+/// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BenchPhase {
     /// The network alone, without gradients.
@@ -25,15 +24,15 @@ pub enum BenchPhase {
     Train,
 }
 
-/// Seconds of each of `runs` runs, after one that is not timed.
+/// Seconds of each of `runs` steps, after one that is not timed.
 ///
 /// # Errors
 /// [`TrainError::Device`] when the device fails.
 pub fn measure(
     config: &ModelConfig,
     batch: usize,
-    what: BenchPhase,
-    how: StepOptions,
+    phase: BenchPhase,
+    options: StepOptions,
     runs: usize,
     device: &Device,
 ) -> Result<Vec<f64>, TrainError> {
@@ -41,8 +40,8 @@ pub fn measure(
     let shape = [batch, backbone.length];
     let mut rng = stream(0, 0, 0);
     let plain = device.clone().without_autodiff();
-    let autodiff = how.training_device(&plain)?;
-    let on = if what == BenchPhase::Train { &autodiff } else { &plain };
+    let autodiff = options.training_device(&plain)?;
+    let on = if phase == BenchPhase::Train { &autodiff } else { &plain };
     let n = shape[0] * shape[1];
     let ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..backbone.vocab_size as i32 - 1)).collect();
     let groups: Vec<i32> = (0..n).map(|_| i32::from(rng.random::<bool>())).collect();
@@ -56,34 +55,34 @@ pub fn measure(
     let weights = Tensor::full(shape, 1.0 / n as f64, on);
     let batch = ObjectiveBatch { inputs, tokens, weights, n_valid: n, seed: 0 };
 
-    let mut trainee = TrainModel::new(Network::new(config, &plain), backbone.mask_index).computed(how);
-    if what == BenchPhase::Train {
-        trainee = trainee.train().fork(&autodiff);
+    let mut model = TrainModel::new(Network::new(config, &plain), backbone.mask_index).with_options(options);
+    if phase == BenchPhase::Train {
+        model = model.train().fork(&autodiff);
     }
-    let mut optimiser = AdamW::of(&OptimSection { weight_decay: 0.01, ..OptimSection::default() });
+    let mut optimiser = AdamW::from_config(&OptimSection { weight_decay: 0.01, ..OptimSection::default() });
     let mut seconds = Vec::with_capacity(runs);
     let failed = |error: &dyn ToString| TrainError::Device(error.to_string());
     for run in 0..=runs {
         let start = Instant::now();
-        match what {
+        match phase {
             BenchPhase::Forward => {
-                let logits = match (&trainee.network, &batch.inputs) {
-                    (Network::Partition(model), NetworkInputs::Partition(partition)) => {
-                        model.forward_partition(batch.tokens.clone(), partition)
+                let logits = match (&model.network, &batch.inputs) {
+                    (Network::Partition(network), NetworkInputs::Partition(partition)) => {
+                        network.forward_partition(batch.tokens.clone(), partition)
                     }
-                    (Network::Masked(model), _) => model.forward(batch.tokens.clone()),
-                    (Network::Autoregressive(model), _) => model.forward(batch.tokens.clone()),
-                    (Network::Partition(_), _) => unreachable!("inputs were made for the network"),
+                    (Network::Masked(network), _) => network.forward(batch.tokens.clone()),
+                    (Network::Autoregressive(network), _) => network.forward(batch.tokens.clone()),
+                    (Network::Partition(_), _) => unreachable!("the inputs are those of the network"),
                 };
-                // One number, so that a device that works in the background has finished.
+                // Reading one number waits for a device that computes asynchronously.
                 logits.slice([0..1, 0..1, 0..1]).try_into_data().map_err(|error| failed(&error))?;
             }
             BenchPhase::Train => {
-                let loss = trainee.for_step().loss(batch.clone());
+                let loss = model.for_step().loss(batch.clone());
                 let value = loss.clone().inner();
-                let mut gradients = GradientsParams::from_grads(loss.backward(), &trainee);
-                clip_global_norm(&mut gradients, &trainee, 1.0);
-                trainee = optimiser.step(3e-4, trainee, gradients);
+                let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
+                clip_global_norm(&mut gradients, &model, 1.0);
+                model = optimiser.step(3e-4, model, gradients);
                 value.try_into_data().map_err(|error| failed(&error))?;
                 plain.sync().map_err(|error| failed(&error))?;
             }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A configuration that cannot be trained.
+    /// A configuration that cannot be used.
     #[error("{origin}: {problem}")]
     Config {
         /// The file or flag.
@@ -17,7 +17,7 @@ pub enum TrainError {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] pgm_data::DataError),
-    /// The model cannot be made or written.
+    /// The model cannot be built or written.
     #[error(transparent)]
     Model(#[from] pgm_model::ModelError),
     /// Sampling failed or was refused.
@@ -26,14 +26,14 @@ pub enum TrainError {
     /// A file could not be read or written.
     #[error("cannot {action} {}: {problem}", path.display())]
     File {
-        /// "read" or "write".
+        /// "read", "write" or "remove".
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's message.
         problem: String,
     },
-    /// The output folder holds a run already.
+    /// The output folder already holds a run.
     #[error("{} holds a run already; continue it with --resume, or choose another --out", path.display())]
     Exists {
         /// The folder.
@@ -51,20 +51,22 @@ pub enum TrainError {
         /// Its value now.
         now: String,
     },
-    /// No checkpoint of the run can be read.
-    #[error("{} has checkpoints, but none can be read: {problem}", path.display())]
+    /// No checkpoint of the run can be used.
+    #[error("no checkpoint in {} can be used: {problem}", path.display())]
     NoCheckpoint {
         /// The folder of checkpoints.
         path: PathBuf,
-        /// What is wrong with the newest.
+        /// What is wrong with the newest one.
         problem: String,
     },
     /// The loss or the gradient is no longer a number.
-    #[error("the {what} is not finite at step {step}; lower optim.lr or optim.clip; the checkpoint before is kept")]
+    #[error(
+        "the {what} is not finite at step {step}; lower optim.lr or optim.clip and resume from the last checkpoint"
+    )]
     NotFinite {
         /// "training loss", "gradient norm" or "validation loss".
         what: &'static str,
-        /// The step at which it was seen.
+        /// The step at which it was found.
         step: usize,
     },
     /// A judge's folder cannot be used, or the judge cannot judge these samples.
@@ -75,7 +77,7 @@ pub enum TrainError {
         /// What is wrong and what to do, as the end of the sentence.
         problem: String,
     },
-    /// A file of samples that holds something else.
+    /// A line of a file of samples or of a task that is not one.
     #[error("{} line {line}: {problem}", path.display())]
     Samples {
         /// The file.

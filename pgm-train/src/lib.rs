@@ -1,33 +1,24 @@
-//! Training of Partition Generative Models and their masked baseline on burn-train's learner.
+//! Training, distillation and evaluation of Partition Generative Models and their baselines, on burn-train's learner.
 //!
-//! [`fit()`] runs a whole training: a [`TrainConfig`], a prepared data folder and an output folder in, checkpoints,
-//! `metrics.jsonl`, `loss.svg` and a model folder out. It is resumable to the digit: the rows, times, groups and
-//! dropout of a step are functions of (seed, step) alone.
+//! [`fit()`] runs a whole training: a [`TrainConfig`], a prepared data folder and an output folder in; checkpoints,
+//! `metrics.jsonl`, `loss.svg` and a model folder out. The rows, times, groups and dropout of a step are functions of
+//! (seed, step), so a resumed run equals the unbroken one to the last bit.
 //!
-//! [`distill()`] is the second learner. [`eval`] measures what came of either; [`judge`] measures samples: their
-//! perplexity under another model, their entropy and their diversity.
+//! [`distill()`] is a sequence of such runs, one a round: the same learner and loop, with batches and a loss of its own.
+//! [`eval`] measures the models of either; [`judge`] measures samples: their perplexity under another model, their
+//! entropy and their diversity.
 
-mod adamw;
-pub mod batch;
+pub mod batches;
 pub mod bench;
-mod capture;
-mod checkpoint;
 pub mod config;
-mod dashboard;
-pub mod distill;
+mod distill;
 mod error;
 pub mod eval;
-pub mod fit;
-mod gradients;
-pub mod history;
+mod files;
 pub mod judge;
-pub mod learner;
-pub mod lesson;
-mod plot;
-mod schedule;
-mod strategy;
+mod run;
 
-pub use config::{Objective, Precision, TrainConfig};
-pub use distill::{Distill, DistillConfig, DistillResult, distill};
+pub use config::{DistillConfig, Objective, Precision, StepOptions, TrainConfig};
+pub use distill::{Distill, DistillResult, distill};
 pub use error::TrainError;
-pub use fit::{Fit, FitResult, TrainEvent, fit};
+pub use run::{Fit, FitResult, StepOutput, TrainEvent, TrainModel, fit, history};

@@ -1,4 +1,4 @@
-//! Distillation in rounds: resumed it equals the unbroken one, and every round leaves a model that samples.
+//! Distillation in rounds: a resumed one equals the unbroken one, and every round leaves a model that samples.
 //!
 //! One test: dropout draws from the device's generator, which the whole process shares.
 
@@ -70,7 +70,7 @@ fn teacher(folder: &Path, objective: &str) {
     std::fs::write(out.join("tokenizer.json"), data.tokenizer().json()).unwrap();
 }
 
-/// Runs, stopping after `stop_after` reports.
+/// Runs, stopping after `stop_after` lines of training figures.
 fn run(
     folder: &Path,
     teacher: &str,
@@ -81,7 +81,7 @@ fn run(
 ) -> Result<DistillResult, TrainError> {
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
     let interrupter = Interrupter::new();
-    let (stop, n_reports) = (interrupter.clone(), AtomicUsize::new(0));
+    let (stop, n_lines) = (interrupter.clone(), AtomicUsize::new(0));
     distill(Distill {
         config: &DistillConfig::parse(TOML, "test", &settings).unwrap(),
         teacher: &folder.join(teacher),
@@ -92,7 +92,7 @@ fn run(
         interrupter,
         observe: Arc::new(move |event| {
             if matches!(event, TrainEvent::Trained { .. })
-                && Some(n_reports.fetch_add(1, Ordering::Relaxed)) == stop_after
+                && Some(n_lines.fetch_add(1, Ordering::Relaxed)) == stop_after
             {
                 stop.stop(None);
             }
@@ -142,13 +142,13 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
         }
     }
 
-    // What cannot be distilled, or not resumed, is named.
+    // A teacher, a setting or data that do not fit are named.
     let refused = |teacher: &str, out: &str, settings: &[&str], resume: bool| {
         run(folder, teacher, out, settings, resume, None).unwrap_err().to_string()
     };
     assert!(refused("autoregressive", "x", &[], false).contains("is autoregressive"));
     assert!(refused("partition", "whole-partition-0", &[], false).contains("holds a run already"));
-    // It is finished, and still not another distillation.
+    // A complete distillation is checked, too.
     let message = refused("partition", "whole-partition-0", &["optim.lr=0.5"], true);
     assert!(message.contains("distill.optim.lr was 0.001 and is now 0.5"), "{message}");
     let message = refused("masked", "whole-partition-0", &[], true);

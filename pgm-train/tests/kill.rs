@@ -1,4 +1,4 @@
-//! A killed process leaves a run that goes on to the same digits.
+//! A killed process leaves a run that resumes to the same weights.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -40,7 +40,7 @@ fn train(folder: &Path, out: &str, resume: bool) -> Command {
 }
 
 #[test]
-fn a_killed_run_goes_on_to_the_same_digits() {
+fn a_killed_run_resumes_to_the_same_weights() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let text = folder.join("text.txt");
@@ -65,7 +65,7 @@ fn a_killed_run_goes_on_to_the_same_digits() {
     }
     killed.kill().unwrap();
     killed.wait().unwrap();
-    assert!(!folder.join("killed/model").exists(), "it was killed on the way");
+    assert!(!folder.join("killed/model").exists(), "it was killed before its end");
     assert!(train(folder, "killed", true).status().unwrap().success());
 
     let weights = |out: &str| std::fs::read(folder.join(out).join("model/model.safetensors")).unwrap();

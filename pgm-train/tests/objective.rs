@@ -1,4 +1,4 @@
-//! The batches that training and validation are made of.
+//! The batches of training and validation, and the losses of the objectives.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,9 +8,8 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, TokenRows, Validation, prepare};
 use pgm_model::Network;
-use pgm_train::TrainConfig;
-use pgm_train::batch::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
-use pgm_train::learner::TrainModel;
+use pgm_train::batches::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
+use pgm_train::{TrainConfig, TrainModel};
 
 const MASK: u32 = 257;
 
@@ -39,8 +38,8 @@ fn config(settings: &[&str]) -> Arc<TrainConfig> {
     Arc::new(TrainConfig::parse(toml, "test", &settings).unwrap())
 }
 
-fn supervised(work: Batch) -> ObjectiveBatch {
-    let Batch::Supervised(batch) = work else { panic!("not a supervised batch") };
+fn objective_batch(batch: Batch) -> ObjectiveBatch {
+    let Batch::Objective(batch) = batch else { panic!("a batch of a distillation") };
     *batch
 }
 
@@ -50,26 +49,26 @@ fn numbers(batch: &ObjectiveBatch) -> (Vec<i32>, Vec<f32>) {
 }
 
 #[test]
-fn a_step_is_a_function_of_seed_and_step_however_it_is_cut_and_wherever_it_starts() {
+fn a_step_is_a_function_of_seed_and_step_for_any_accumulation_and_any_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
     let all = |settings: &[&str], first| -> Vec<(Vec<i32>, Vec<f32>)> {
         let loader = TrainLoader::new(rows.clone(), config(settings), MASK, Device::flex(), first);
         assert_eq!(loader.iter().count(), loader.num_items());
-        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
+        loader.iter().map(|batch| numbers(&objective_batch(batch.unwrap()))).collect()
     };
     let whole = all(&[], 0);
     assert_eq!(whole.len(), 9);
     assert_eq!(all(&[], 4), whole[4..]);
-    // Cut into three micro-batches: the same rows and weights in the same order.
-    let joined: Vec<(Vec<i32>, Vec<f32>)> = all(&["accumulate=3"], 0)
+    // In three micro-batches: the same rows and weights in the same order.
+    let concatenated: Vec<(Vec<i32>, Vec<f32>)> = all(&["accumulate=3"], 0)
         .chunks(3)
         .map(|parts| {
             let tokens = parts.iter().flat_map(|(tokens, _)| tokens.clone()).collect();
             (tokens, parts.iter().flat_map(|(_, weights)| weights.clone()).collect())
         })
         .collect();
-    assert_eq!(joined, whole);
+    assert_eq!(concatenated, whole);
     assert_ne!(all(&["seed=1"], 0), whole);
 }
 
@@ -81,7 +80,7 @@ fn padding_weighs_nothing_and_the_loss_is_a_mean_over_valid_tokens() {
         let config = config(&[&format!("objective={objective}")]);
         let batch = TrainLoader::new(rows.clone(), config.clone(), MASK, Device::flex(), 0).step(3).unwrap().remove(0);
         let (_, weights) = numbers(&batch);
-        let order = pgm_data::RowOrder::new(config.seed, rows.len());
+        let order = pgm_data::RowOrder::new(config.run.seed, rows.len());
         let valid: Vec<usize> = order.step(3, 6).into_iter().map(|row| rows.row(row).unwrap().valid).collect();
         assert_eq!(batch.n_valid, valid.iter().sum::<usize>());
         assert!(valid.iter().any(|&valid| valid < 10), "some rows are padded");
@@ -104,8 +103,9 @@ fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
     let all = |settings: &[&str]| -> Vec<(Vec<i32>, Vec<f32>)> {
-        let loader = ValidationLoader::new(rows.clone(), &config(settings), MASK, Device::flex());
-        loader.iter().map(|work| numbers(&supervised(work.unwrap()))).collect()
+        let config = config(settings);
+        let loader = ValidationLoader::new(rows.clone(), config.objective, &config.run, MASK, Device::flex());
+        loader.iter().map(|batch| numbers(&batch.unwrap())).collect()
     };
     let batches = all(&["validate_rows=10"]);
     assert_eq!(batches, all(&["validate_rows=10", "seed=9"]));
@@ -158,7 +158,7 @@ fn the_complementary_loss_is_the_mean_of_two_masked_losses() {
         let (mut other_hidden, mut other_weights) = (Vec::new(), Vec::new());
         for (row, &valid) in valid.iter().enumerate() {
             let range = row * 10..(row + 1) * 10;
-            // Rows without a masked token that counts say nothing about t; their second loss is read off the batch.
+            // A row without a counted masked token does not show t; its weight is read from the batch.
             let weight = one_weights[range.clone()].iter().copied().find(|&weight| weight > 0.0);
             for (index, position) in range.enumerate() {
                 let is_hidden = hidden[position] == MASK as i32;
@@ -197,7 +197,7 @@ fn the_autoregressive_loss_is_the_mean_surprise_of_each_next_token() {
     let (mut sum, mut n) = (0.0, 0);
     for row in order.into_iter().map(|row| rows.row(row).unwrap()) {
         for next in 1..row.valid {
-            // One evaluation a token, of nothing but what comes before it.
+            // One evaluation a token, of the tokens before it.
             let before: Vec<i32> = row.tokens[..next].iter().map(|&token| token as i32).collect();
             let logits = model.forward(Tensor::from_data(TensorData::new(before, [1, next]), &Device::flex()));
             let logits = logits.narrow(1, next - 1, 1).try_into_vec_as::<f32>().unwrap();

@@ -1,4 +1,4 @@
-//! Every recipe in `examples/configs/` parses, and builds the model that its head says.
+//! Every recipe in `examples/configs/` parses and builds the model that its comment names.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn recipes() -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-// What `pgm-data prepare` finds out about the recipe's data: GPT-2's or BERT's vocabulary, or bytes.
+// What `pgm-data prepare` writes for the recipe's data: GPT-2's or BERT's vocabulary, or bytes.
 fn manifest(name: &str, length: usize) -> Manifest {
     let (vocab_size, special) = match name.split('-').next().unwrap() {
         "owt" => (50258, json!({ "bos": 50256, "eos": 50256, "mask": 50257 })),
@@ -53,7 +53,7 @@ fn every_recipe_parses_and_builds_its_model() {
             assert_eq!(stated.replace(',', ""), n_parameters.to_string(), "{name}");
             published += 1;
         }
-        // The commands at the head name this file and rows of this length.
+        // The commands in the comment name this file and rows of this length.
         assert!(text.contains(&format!("--config examples/configs/{name}.toml")), "{name}");
         assert!(text.contains(&format!("--length {}", config.model.length)), "{name}");
     }

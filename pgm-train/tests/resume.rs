@@ -35,9 +35,11 @@ warmup = 4
 ema = 0.9
 ";
 
-fn data(folder: &Path) {
+const SENTENCE: &str = "the cat sat on the mat and the dog ate the hat. ";
+
+fn data(folder: &Path, sentence: &str) {
     let text = folder.join("text.txt");
-    std::fs::write(&text, "the cat sat on the mat and the dog ate the hat. ".repeat(40)).unwrap();
+    std::fs::write(&text, sentence.repeat(40)).unwrap();
     let what = Prepare {
         inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
         validation: &Validation::Fraction(0.1),
@@ -50,7 +52,7 @@ fn data(folder: &Path) {
     prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
 }
 
-/// Runs, stopping after `stop_at` steps; hands back what happened and the notices.
+/// Runs, stopping after `stop_at` steps; returns the result and the notices.
 fn run(
     folder: &Path,
     out: &str,
@@ -82,7 +84,7 @@ fn run(
     (finished, notices)
 }
 
-/// The lines of a run without what the clock says.
+/// The lines of a run without times.
 fn lines(folder: &Path, out: &str) -> Vec<String> {
     let exact = |line: Line| match line {
         Line::Train(line) => format!("{} {} {} {}", line.step, line.train_loss, line.lr, line.grad_norm),
@@ -95,14 +97,14 @@ fn lines(folder: &Path, out: &str) -> Vec<String> {
 fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
-    data(folder);
+    data(folder, SENTENCE);
     let weights = |out: &str| std::fs::read(folder.join(out).join("model/model.safetensors")).unwrap();
 
     let (finished, _) = run(folder, "whole", &[], false, None);
     let finished = finished.unwrap();
     assert!(finished.complete && finished.step == 12);
     let whole = lines(folder, "whole");
-    // Reports at 5, 10, 12; validations at 0, 4, 8, 12.
+    // Training figures at 5, 10, 12; validations at 0, 4, 8, 12.
     assert_eq!(whole.len(), 7);
     let checkpoints: Vec<String> = std::fs::read_dir(folder.join("whole/checkpoints"))
         .unwrap()
@@ -120,7 +122,7 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     assert!(resumed.unwrap().complete);
     assert_eq!(weights("stopped"), weights("whole"));
 
-    // Killed between checkpoints: the run stands at step 9 with lines up to 10, as if the process had died there.
+    // Killed between checkpoints: the newest checkpoint is of step 9, metrics.jsonl has lines up to step 10.
     let (cut, _) = run(folder, "killed", &["steps=10"], false, None);
     cut.unwrap();
     std::fs::remove_dir_all(folder.join("killed/checkpoints/step-00000010")).unwrap();
@@ -128,7 +130,7 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     let (resumed, notices) = run(folder, "killed", &[], true, None);
     assert!(resumed.unwrap().complete && notices.is_empty());
     let killed = lines(folder, "killed");
-    // The shorter run reported at its last step, 10, as the whole one did.
+    // The shorter run has a line at its last step, 10, as the whole one has.
     assert_eq!(killed, whole);
     assert_eq!(weights("killed"), weights("whole"));
 
@@ -148,21 +150,21 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     assert_eq!(weights("killed"), weights("whole"));
     assert_eq!(lines(folder, "killed"), whole);
 
-    // What may not change is named, and a second run into the same folder is refused.
+    // A setting that may not change is named, and a second run in the same folder is refused.
     let (refused, _) = run(folder, "whole", &["optim.lr=0.5"], true, None);
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("optim.lr was 0.01 and is now 0.5"), "{message}");
     let (refused, _) = run(folder, "whole", &[], false, None);
     assert!(matches!(refused, Err(TrainError::Exists { .. })));
 
-    // A loss that is no number stops the run; what was saved before stays and is whole.
+    // A loss that is not finite stops the run.
     let (failed, _) =
         run(folder, "wild", &["optim.lr=1e38", "optim.clip=0", "checkpoint_every=1", "log_every=1"], false, None);
     let message = failed.unwrap_err().to_string();
     assert!(message.contains("not finite at step"), "{message}");
     assert!(!folder.join("wild/model").exists());
 
-    // Longer than before is a continuation, on the masked objective too.
+    // A complete run may be continued with more steps.
     let (first, _) = run(folder, "masked", &["objective=masked", "steps=6"], false, None);
     assert!(first.unwrap().complete);
     let (more, _) = run(folder, "masked", &["objective=masked", "steps=8"], true, None);
@@ -171,23 +173,35 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     assert!(at_once.unwrap().complete);
     assert_eq!(weights("masked"), weights("masked-whole"));
 
-    // Checkpointing computes the same numbers, and a run may go on with it.
+    // Gradient checkpointing computes the same numbers, and a resumed run may switch it on.
     let (cut, _) = run(folder, "checkpointed", &["log_every=1"], false, Some(5));
     assert!(!cut.unwrap().complete);
     let (resumed, _) = run(folder, "checkpointed", &["checkpointing=true"], true, None);
     assert!(resumed.unwrap().complete);
     assert_eq!(weights("checkpointed"), weights("whole"));
 
-    // Half-precision products change the numbers, a little.
+    // Matmuls in bfloat16 change the numbers a little.
     let losses = |out: &str, settings: &[&str]| -> Vec<f64> {
         let (finished, _) = run(folder, out, settings, false, None);
         assert!(finished.unwrap().complete);
         let lines = history::read(&folder.join(out)).unwrap().into_iter();
         lines.filter_map(|line| if let Line::Train(line) = line { Some(line.train_loss) } else { None }).collect()
     };
-    let wide = losses("wide", &["optim.lr=1e-3"]);
+    let full = losses("full", &["optim.lr=1e-3"]);
     let half = losses("half", &["optim.lr=1e-3", "precision=bf16"]);
-    for (wide, half) in wide.iter().zip(half) {
-        assert!(half != *wide && (half / wide - 1.0).abs() < 0.01, "{half} for {wide}");
+    for (full, half) in full.iter().zip(half) {
+        assert!(half != *full && (half / full - 1.0).abs() < 0.01, "{half} for {full}");
     }
+
+    // Other data is refused, even with the same tokenizer and number of rows.
+    std::fs::rename(folder.join("data"), folder.join("old-data")).unwrap();
+    data(folder, &SENTENCE.replace("cat", "cow"));
+    let (refused, _) = run(folder, "whole", &[], true, None);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("--data was") && message.contains("checksum"), "{message}");
+    // A copy of the data is the same data.
+    std::fs::rename(folder.join("data"), folder.join("other-data")).unwrap();
+    std::fs::rename(folder.join("old-data"), folder.join("data")).unwrap();
+    let (resumed, _) = run(folder, "whole", &[], true, None);
+    assert!(resumed.unwrap().complete);
 }

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::EvalModel;
 use crate::TrainError;
-use crate::batch::{EVALUATION, EVALUATION_GROUPS, stream};
+use crate::batches::random::{EVALUATION, EVALUATION_GROUPS, stream};
 
 /// A row with some positions masked, at a time: one draw of the bound.
 pub(super) struct Masked<'a> {

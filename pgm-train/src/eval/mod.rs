@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::judge::Observe;
-use crate::{TrainError, checkpoint};
+use crate::{TrainError, files};
 
 pub use choice::{ChoiceReport, ChoiceSettings, Question, choice};
 pub use generative::{GenerativeSettings, sample_texts};
@@ -52,8 +52,7 @@ impl EvalModel {
         let device = device.clone().without_autodiff();
         let model = TextModel::load(folder, &device)?;
         let weights = folder.join(WEIGHTS_FILE);
-        let (_, crc32) =
-            checkpoint::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
+        let (_, crc32) = files::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
         Ok(Self { folder: folder.to_path_buf(), model, device, crc32, weights: WeightDtype::F32 })
     }
 

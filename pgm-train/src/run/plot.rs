@@ -4,8 +4,8 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
+use super::history::{self, Line};
 use crate::TrainError;
-use crate::history::{self, Line};
 
 /// Name of the picture in a run's folder.
 pub(crate) const LOSS_FILE: &str = "loss.svg";

@@ -1,33 +1,34 @@
 //! The training loop, counted in steps, as a strategy of burn-train's learner.
 //!
 //! burn-train's own strategies validate, save and resume by epoch. This one does so by step, clips by the global norm,
-//! keeps the moving average, and writes everything a resumed run needs.
+//! keeps the moving average, and writes everything that a resumed run needs.
 
+use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
-use burn::lr_scheduler::LrSchedulerRecord;
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, OptimizerRecord};
-use burn::store::ModuleRecord;
+use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor, Transaction};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Learner, LearnerEvent, SupervisedLearningStrategy,
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
+use super::capture::Captured;
+use super::checkpoint::{CheckpointRecords, CheckpointState, CheckpointWriter, PendingLoss};
+use super::dashboard::StepFigures;
+use super::event::TrainEvent;
+use super::history::{History, Line, TrainLine, ValidationLine};
+use super::optim::{clip_global_norm, ema_decay, update_average};
+use super::resume::{Counters, RunIdentity};
+use super::train_model::{StepOutput, TrainModel};
 use crate::TrainError;
-use crate::capture::Captured;
-use crate::checkpoint::{self, CheckpointRecords, CheckpointState, PendingLoss};
-use crate::dashboard::StepFigures;
-use crate::fit::TrainEvent;
-use crate::gradients::{clip_global_norm, ema_decay, update_average};
-use crate::history::{History, Line, TrainLine, ValidationLine};
-use crate::learner::{StepOutput, TrainModel};
+use crate::config::RunConfig;
 
-/// How long a run is, and what happens on the way.
+/// How long a run is, and what happens at which step.
 #[derive(Clone, Debug)]
 pub(crate) struct LoopSettings {
     pub(crate) steps: usize,
@@ -38,48 +39,41 @@ pub(crate) struct LoopSettings {
     pub(crate) checkpoint_keep: usize,
     pub(crate) clip: f64,
     pub(crate) ema: f64,
-    /// Updates that the average has behind it when the run begins.
+    /// Updates of the average before the first step.
     pub(crate) ema_updates: usize,
-    /// The settings, kept in checkpoints.
-    pub(crate) settings: serde_json::Value,
 }
 
-/// Where a run begins, unless it does so from nothing.
-pub(crate) struct LoopStart {
-    pub(crate) step: usize,
-    pub(crate) pending: PendingLoss,
-    pub(crate) seconds: f64,
-    pub(crate) model: ModuleRecord,
-    pub(crate) average: Option<ModuleRecord>,
-    /// Absent for a fresh optimiser.
-    pub(crate) optimiser: Option<(OptimizerRecord, LrSchedulerRecord)>,
-}
-
-impl LoopStart {
-    /// Goes on from a checkpoint.
-    pub(crate) fn resumed(state: &CheckpointState, records: CheckpointRecords) -> Self {
+impl LoopSettings {
+    /// The loop of `steps` steps of a configuration.
+    pub(crate) fn new(steps: usize, run: &RunConfig) -> Self {
         Self {
-            step: state.step,
-            pending: state.pending,
-            seconds: state.seconds,
-            model: records.model,
-            average: records.average,
-            optimiser: Some((records.optim, records.scheduler)),
+            steps,
+            accumulate: run.accumulate,
+            log_every: run.log_every,
+            validate_every: run.validate_every,
+            checkpoint_every: run.checkpoint_every,
+            checkpoint_keep: run.checkpoint_keep,
+            clip: run.optim.clip,
+            ema: run.optim.ema,
+            ema_updates: 0,
         }
     }
 }
 
-/// Everything the loop needs beside what the learner brings.
+/// The training loop and what it needs beside the learner.
 pub(crate) struct TrainLoop {
-    pub(crate) pace: LoopSettings,
+    pub(crate) settings: LoopSettings,
     pub(crate) out: PathBuf,
     pub(crate) device: Device,
-    /// Identity of the data, kept in checkpoints.
-    pub(crate) data: (String, u64),
-    pub(crate) start: Mutex<Option<LoopStart>>,
-    pub(crate) captured: Mutex<Captured>,
+    /// Stored in checkpoints.
+    pub(crate) identity: RunIdentity,
+    pub(crate) counters: Counters,
+    /// The average before the first step.
+    pub(crate) average: TrainModel,
+    pub(crate) captured: Captured,
     pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
-    pub(crate) result: Arc<Mutex<Option<Result<LoopEnd, TrainError>>>>,
+    /// How the loop ended; burn-train has no way to return it.
+    pub(crate) end: Cell<Option<Result<LoopEnd, TrainError>>>,
 }
 
 /// How the loop ended.
@@ -87,7 +81,7 @@ pub(crate) struct TrainLoop {
 pub(crate) struct LoopEnd {
     /// Steps done in all.
     pub(crate) step: usize,
-    /// The averaged weights, on the plain device.
+    /// The averaged weights, without autodiff.
     pub(crate) average: TrainModel,
     /// The last validation.
     pub(crate) validation: Option<ValidationLine>,
@@ -102,8 +96,8 @@ impl SupervisedLearningStrategy<TrainModel> for TrainLoop {
         validation: ValidLoader<TrainModel>,
         _starting_epoch: usize,
     ) -> (TrainModel, SupervisedTrainingEventProcessor<TrainModel>) {
-        let result = self.run(&mut components, &mut learner, &train, &validation);
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        let end = self.run(&mut components, &mut learner, &train, &validation);
+        self.end.set(Some(end));
         (learner.model(), components.event_processor)
     }
 }
@@ -113,14 +107,17 @@ struct LoopState {
     step: usize,
     average: TrainModel,
     pending: PendingLoss,
-    // Sum of losses since the last report, still on the device.
+    // Sum of losses since the last line of figures, on the device, [1].
     loss_sum: Tensor<1>,
+    // [1]
     grad_norm: Tensor<1>,
-    seconds_before: f64,
     start: Instant,
+    seconds_before: f64,
+    // Tokens since the last line of figures, and its time.
     tokens: usize,
     since: Instant,
     history: History,
+    checkpoints: CheckpointWriter,
 }
 
 impl LoopState {
@@ -137,11 +134,9 @@ impl TrainLoop {
         train: &TrainLoader<TrainModel>,
         validation: &ValidLoader<TrainModel>,
     ) -> Result<LoopEnd, TrainError> {
-        let pace = &self.pace;
-        let plain = self.device.clone().without_autodiff();
-        let mut state = self.restore(learner)?;
+        let settings = &self.settings;
+        let mut state = self.initial_state()?;
         learner.fork(&self.device);
-        state.average = state.average.fork(&plain).valid();
         self.show_training(components)?;
         let mut batches = train.iter();
         let mut last_validation = None;
@@ -149,10 +144,10 @@ impl TrainLoop {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
         let mut stops = components.interrupter.should_stop();
-        while state.step < pace.steps && !stops {
+        while state.step < settings.steps && !stops {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;
-            for _ in 0..pace.accumulate {
+            for _ in 0..settings.accumulate {
                 let batch = batches.next().ok_or_else(|| TrainError::Learner("the batches ran out".to_string()))?;
                 let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
                 state.tokens += batch.n_valid();
@@ -164,21 +159,22 @@ impl TrainLoop {
                 });
             }
             let mut gradients = accumulator.grads();
-            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), pace.clip);
+            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), settings.clip);
             learner.lr_step();
             learner.optimizer_step(gradients);
             state.step += 1;
             state.pending.steps += 1;
             state.loss_sum = state.loss_sum.clone() + loss.expect("at least one micro-batch");
             let current = learner.model().valid();
-            state.average = if pace.ema > 0.0 {
-                update_average(state.average, &current, ema_decay(pace.ema, pace.ema_updates + state.step))
+            state.average = if settings.ema > 0.0 {
+                let decay = ema_decay(settings.ema, settings.ema_updates + state.step);
+                update_average(state.average, &current, decay)
             } else {
                 current
             };
             let step = state.step;
-            let due = |every: usize| step.is_multiple_of(every) || step == pace.steps;
-            let (logs, validates) = (due(pace.log_every), due(pace.validate_every));
+            let due = |every: usize| step.is_multiple_of(every) || step == settings.steps;
+            let (logs, validates) = (due(settings.log_every), due(settings.validate_every));
             if logs || validates {
                 self.read_loss(&mut state)?;
             }
@@ -188,60 +184,48 @@ impl TrainLoop {
             if validates {
                 last_validation = Some(self.validate(components, validation, &mut state)?);
             }
-            // Asked once, after all that takes time: what ends the loop is also what saves.
+            // Read once, after everything that takes time: a stop is always followed by a checkpoint.
             stops = components.interrupter.should_stop();
-            if due(pace.checkpoint_every) || stops {
+            if due(settings.checkpoint_every) || stops {
                 if !(logs || validates) {
                     self.read_loss(&mut state)?;
                 }
-                self.save(components, learner, &state)?;
+                self.save(components, learner, &mut state)?;
             }
         }
-        report(components.event_processor.process_train(LearnerEvent::EndSplit(1)))?;
+        sent(components.event_processor.process_train(LearnerEvent::EndSplit(1)))?;
         if let Some(error) = components.interrupter.error() {
             return Err(TrainError::Learner(error.to_string()));
         }
         Ok(LoopEnd { step: state.step, average: state.average, validation: last_validation })
     }
 
-    // Tells the dashboard that what it counts from here on is training steps.
+    // Switches the dashboard's progress to training steps.
     fn show_training(&self, components: &mut TrainingComponents<TrainModel>) -> Result<(), TrainError> {
-        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.pace.steps };
-        report(components.event_processor.process_train(start))
+        let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.settings.steps };
+        sent(components.event_processor.process_train(start))
     }
 
-    fn restore(&self, learner: &mut Learner<TrainModel>) -> Result<LoopState, TrainError> {
+    fn initial_state(&self) -> Result<LoopState, TrainError> {
         let plain = self.device.clone().without_autodiff();
-        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (mut step, mut pending, mut seconds_before) = (0, PendingLoss::default(), 0.0);
-        let mut average = None;
-        if let Some(start) = start {
-            (step, pending, seconds_before) = (start.step, start.pending, start.seconds);
-            learner.load_model(start.model);
-            if let Some((optim, scheduler)) = start.optimiser {
-                learner.load_optim(optim);
-                learner.load_scheduler(scheduler);
-            }
-            average = start.average.map(|record| learner.model().valid().load_record(record));
-        }
-        let average = average.unwrap_or_else(|| learner.model().valid());
+        let Counters { step, pending, seconds } = self.counters;
         let now = Instant::now();
-        let state = LoopState {
+        Ok(LoopState {
             step,
-            average,
+            average: self.average.clone().fork(&plain).valid(),
             pending,
             loss_sum: Tensor::from_data([pending.loss_sum], &plain),
             grad_norm: Tensor::zeros([1], &plain),
-            seconds_before,
             start: now,
+            seconds_before: seconds,
             tokens: 0,
             since: now,
             history: History::open(&self.out, step)?,
-        };
-        Ok(state)
+            checkpoints: CheckpointWriter::new(&self.out, self.settings.checkpoint_keep),
+        })
     }
 
-    // Brings loss and norm to the host and refuses to go on with what is not a number, before anything is saved.
+    // Reads loss and gradient norm from the device. A value that is not finite ends the run before it is saved.
     fn read_loss(&self, state: &mut LoopState) -> Result<(), TrainError> {
         let numbers = Transaction::default()
             .register(state.loss_sum.clone())
@@ -280,27 +264,16 @@ impl TrainLoop {
             grad_norm: line.grad_norm,
             tokens_per_second: line.tokens_per_second,
         };
-        let item = self.item(state, state.step, self.pace.steps, figures, Some(learner));
-        report(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
-        (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.pace.steps });
+        let progress = Progress::new(state.step, self.settings.steps, Some("steps".to_string()));
+        let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
+        let item = TrainingItem::new(output, progress, Some(state.step), Some(learner.lr_current()));
+        sent(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
+        (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.settings.steps });
         state.history.push(&Line::Train(line))?;
         state.pending = PendingLoss::default();
         state.loss_sum = state.loss_sum.zeros_like();
         (state.tokens, state.since) = (0, Instant::now());
         Ok(())
-    }
-
-    fn item(
-        &self,
-        state: &LoopState,
-        done: usize,
-        total: usize,
-        report: StepFigures,
-        learner: Option<&Learner<TrainModel>>,
-    ) -> TrainingItem<StepOutput> {
-        let output = StepOutput { loss: state.loss_sum.clone(), report: Some(report) };
-        let progress = Progress::new(done, total, Some("steps".to_string()));
-        TrainingItem::new(output, progress, Some(state.step), learner.map(Learner::lr_current))
     }
 
     fn validate(
@@ -313,10 +286,10 @@ impl TrainLoop {
         let (mut sum, mut n_tokens) = (0.0, 0);
         let n_batches = loader.num_items();
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
-        report(components.event_processor.process_valid(start))?;
+        sent(components.event_processor.process_valid(start))?;
         for batch in loader.iter() {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-            n_tokens += batch.n_valid();
+            n_tokens += batch.n_valid;
             let loss = InferenceStep::step(&state.average, batch).loss;
             sum += loss.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))?;
         }
@@ -324,15 +297,17 @@ impl TrainLoop {
         if !val_nelbo.is_finite() {
             return Err(TrainError::NotFinite { what: "validation loss", step: state.step });
         }
-        let line = ValidationLine { step: state.step, val_nelbo, val_ppl: val_nelbo.exp() };
+        let line = ValidationLine::new(state.step, val_nelbo);
         let figures = StepFigures { loss: val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
-        let item = self.item(state, n_batches, n_batches, figures, None);
-        report(components.event_processor.process_valid(LearnerEvent::ProcessedItem(item)))?;
-        report(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
+        let progress = Progress::new(n_batches, n_batches, Some("steps".to_string()));
+        let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
+        let item = TrainingItem::new(output, progress, Some(state.step), None);
+        sent(components.event_processor.process_valid(LearnerEvent::ProcessedItem(item)))?;
+        sent(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
         (self.observe)(&TrainEvent::Validated(line.clone()));
         state.history.push(&Line::Validation(line.clone()))?;
         self.show_training(components)?;
-        // The time of a validation is none of the training's rate.
+        // The tokens per second of training leave out the time of validations.
         state.since += pause.elapsed();
         Ok(line)
     }
@@ -341,32 +316,26 @@ impl TrainLoop {
         &self,
         components: &mut TrainingComponents<TrainModel>,
         learner: &Learner<TrainModel>,
-        state: &LoopState,
+        state: &mut LoopState,
     ) -> Result<(), TrainError> {
         let lost = || TrainError::Learner("the learner gave no record to save".to_string());
-        let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
         checkpointer.checkpoint(learner, state.step, &components.event_store);
-        let average = (self.pace.ema > 0.0).then(|| state.average.clone().into_record());
+        let average = (self.settings.ema > 0.0).then(|| state.average.clone().into_record());
         let records = CheckpointRecords {
-            model: captured.model.recv().map_err(|_| lost())?,
+            model: self.captured.model.recv().map_err(|_| lost())?,
             average,
-            optim: captured.optim.recv().map_err(|_| lost())?,
-            scheduler: captured.scheduler.recv().map_err(|_| lost())?,
+            optim: self.captured.optim.recv().map_err(|_| lost())?,
+            scheduler: self.captured.scheduler.recv().map_err(|_| lost())?,
         };
-        let saved = CheckpointState::new(
-            state.step,
-            state.seconds(),
-            state.pending,
-            self.pace.settings.clone(),
-            self.data.clone(),
-        );
-        checkpoint::write(&self.out, saved, records, self.pace.checkpoint_keep)?;
+        let RunIdentity { settings, data } = self.identity.clone();
+        let saved = CheckpointState::new(state.step, state.seconds(), state.pending, settings, data);
+        state.checkpoints.write(saved, records)?;
         (self.observe)(&TrainEvent::Saved { step: state.step });
         Ok(())
     }
 }
 
-fn report(result: Result<(), burn::train::EventProcessorError>) -> Result<(), TrainError> {
+fn sent(result: Result<(), burn::train::EventProcessorError>) -> Result<(), TrainError> {
     result.map_err(|error| TrainError::Learner(error.to_string()))
 }

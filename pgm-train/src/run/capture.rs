@@ -1,11 +1,10 @@
-//! A checkpointer that hands records over instead of writing them.
+//! The records of the learner's model, optimiser and schedule, taken out through its checkpointer.
 //!
-//! The learner gives its optimiser away only through a checkpointer, and burn-train's own writes each record on a
-//! thread of its own under its final name. Ours must come together in one folder that is renamed when complete, so
-//! the three records are caught here and written in one place.
+//! The learner shows its optimiser to a checkpointer only, and burn-train's own checkpointer writes each record on a
+//! thread of its own under its final name. A checkpoint of ours is one folder, renamed when it is complete. So the three
+//! records are sent over channels and written in one place.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
@@ -15,13 +14,12 @@ use burn::train::checkpoint::{
 };
 use burn::train::metric::store::EventStoreClient;
 
-/// The sending end for one kind of record.
-pub(crate) struct Capture<R>(Mutex<Sender<R>>);
+/// A checkpointer that sends its record.
+pub(crate) struct Capture<R>(Sender<R>);
 
 impl<R: Checkpoint> Checkpointer<R> for Capture<R> {
     fn save(&self, _epoch: usize, record: R) -> Result<(), CheckpointerError> {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.send(record).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+        self.0.send(record).map_err(|error| CheckpointerError::Unknown(error.to_string()))
     }
 
     fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
@@ -29,7 +27,7 @@ impl<R: Checkpoint> Checkpointer<R> for Capture<R> {
     }
 
     fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
-        Err(CheckpointerError::Unknown("records are restored by the training strategy".to_string()))
+        Err(CheckpointerError::Unknown("records are restored before the learner starts".to_string()))
     }
 }
 
@@ -42,16 +40,16 @@ pub(crate) struct Captured {
 
 type Captures = (Capture<ModuleRecord>, Capture<OptimizerRecord>, Capture<LrSchedulerRecord>);
 
+/// Three checkpointers and where their records arrive.
 pub(crate) fn captures() -> (Captures, Captured) {
     let (model_sender, model) = channel();
     let (optim_sender, optim) = channel();
     let (scheduler_sender, scheduler) = channel();
-    let capture =
-        (Capture(Mutex::new(model_sender)), Capture(Mutex::new(optim_sender)), Capture(Mutex::new(scheduler_sender)));
-    (capture, Captured { model, optim, scheduler })
+    let captures = (Capture(model_sender), Capture(optim_sender), Capture(scheduler_sender));
+    (captures, Captured { model, optim, scheduler })
 }
 
-/// Saves whenever asked: the strategy decides when.
+/// Saves at every call: the training loop decides when to call.
 pub(crate) struct Always;
 
 impl CheckpointingStrategy for Always {

@@ -1,7 +1,7 @@
-//! What burn-train's dashboard shows, and a renderer that shows nothing where there is no terminal.
+//! The figures of burn-train's dashboard, and a renderer for runs without a terminal, which shows nothing.
 //!
-//! The training loop computes its figures once, for `metrics.jsonl`, the dashboard and the plain lines alike; each
-//! [`Gauge`] only picks one of them out of a [`StepFigures`].
+//! The training loop computes its figures once, for `metrics.jsonl`, the dashboard and the plain lines. A [`Gauge`] is a
+//! metric that picks one of them out of [`StepFigures`].
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
 };
 
-/// The figures of one report or validation.
+/// The figures of one line of training or of one validation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StepFigures {
     pub(crate) loss: f64,
@@ -26,7 +26,7 @@ pub(crate) struct StepFigures {
     pub(crate) tokens_per_second: f64,
 }
 
-/// One figure of a report as a metric.
+/// One of the figures as a metric.
 #[derive(Clone)]
 pub(crate) struct Gauge {
     name: Arc<String>,
@@ -58,8 +58,12 @@ impl Metric for Gauge {
         NumericAttributes { unit: None, higher_is_better: self.higher_is_better }.into()
     }
 
-    fn update(&mut self, report: &StepFigures, _metadata: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
-        self.value = (self.pick)(report);
+    fn update(
+        &mut self,
+        figures: &StepFigures,
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.value = (self.pick)(figures);
         Ok(self.entry())
     }
 
@@ -84,7 +88,7 @@ impl Numeric for Gauge {
     }
 }
 
-/// Shows nothing: the caller prints plain lines of its own.
+/// Shows nothing: the caller prints plain lines.
 pub(crate) struct Quiet;
 
 impl MetricsRendererTraining for Quiet {

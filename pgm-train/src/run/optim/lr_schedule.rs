@@ -1,18 +1,18 @@
-//! Learning rate: linear warm-up, then constant or a half cosine.
+//! The learning rate: linear warm-up, then constant or a half cosine.
 
 use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 
 use crate::config::{Decay, OptimSection};
 
-/// The rate of each step in turn.
+/// The learning rate of one step after the other.
 #[derive(Clone, Debug)]
-pub(crate) struct WarmUp {
+pub(crate) struct LrSchedule {
     optim: OptimSection,
     steps: usize,
     next: usize,
 }
 
-impl WarmUp {
+impl LrSchedule {
     pub(crate) fn new(optim: &OptimSection, steps: usize) -> Self {
         Self { optim: optim.clone(), steps, next: 0 }
     }
@@ -32,7 +32,7 @@ impl WarmUp {
     }
 }
 
-impl LrScheduler for WarmUp {
+impl LrScheduler for LrSchedule {
     fn step(&mut self) -> f64 {
         self.next += 1;
         self.rate(self.next - 1)
@@ -55,12 +55,12 @@ mod tests {
 
     fn rates(decay: Decay) -> Vec<f64> {
         let optim = OptimSection { lr: 1.0, warmup: 4, decay, ..OptimSection::default() };
-        let mut schedule = WarmUp::new(&optim, 8);
+        let mut schedule = LrSchedule::new(&optim, 8);
         (0..8).map(|_| schedule.step()).collect()
     }
 
     #[test]
-    fn the_warm_up_is_linear_and_what_follows_is_as_asked() {
+    fn the_warm_up_is_linear_and_then_the_rate_is_constant_or_a_cosine() {
         assert_eq!(rates(Decay::Constant), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]);
         let cosine = rates(Decay::Cosine);
         assert_eq!(cosine[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
@@ -68,11 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_schedule_goes_on_where_it_was() {
-        let mut first = WarmUp::new(&OptimSection::default(), 8);
+    fn a_restored_schedule_continues_at_the_next_step() {
+        let mut first = LrSchedule::new(&OptimSection::default(), 8);
         first.step();
         first.step();
-        let mut second = WarmUp::new(&OptimSection::default(), 8);
+        let mut second = LrSchedule::new(&OptimSection::default(), 8);
         second.load_record(first.to_record());
         assert_eq!(first.step(), second.step());
     }

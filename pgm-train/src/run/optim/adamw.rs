@@ -1,5 +1,5 @@
-//! AdamW in one pass over parameter, gradient and moments, in place of Burn's composition of a dozen. Its state is that
-//! of Burn's, so that their records are each other's.
+//! AdamW in one pass over parameter, gradient and moments, where Burn's AdamW takes a dozen. The state is that of Burn's
+//! AdamW, so each reads the records of the other.
 
 use burn::optim::{AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
@@ -18,7 +18,7 @@ pub(crate) struct AdamW {
 
 impl AdamW {
     /// The optimiser of a configuration.
-    pub(crate) fn of(optim: &OptimSection) -> ModuleOptimizer {
+    pub(crate) fn from_config(optim: &OptimSection) -> ModuleOptimizer {
         ModuleOptimizer::from(Self {
             beta_1: optim.beta1 as f32,
             beta_2: optim.beta2 as f32,
@@ -70,7 +70,7 @@ mod tests {
     use burn::optim::{AdamWConfig, GradientsParams};
 
     #[test]
-    fn it_walks_where_burns_walks() {
+    fn it_takes_the_steps_of_burns_adamw() {
         let device = Device::flex().autodiff();
         let optim = OptimSection { lr: 1e-2, weight_decay: 0.3, ..OptimSection::default() };
         let theirs = AdamWConfig::new()
@@ -80,14 +80,14 @@ mod tests {
             .with_weight_decay(optim.weight_decay as f32)
             .init();
         let start: Linear = LinearConfig::new(70, 33).init(&device);
-        let walk = |mut optimiser: ModuleOptimizer| {
+        let train = |mut optimiser: ModuleOptimizer| {
             let mut layer = start.clone();
             for step in 1..=20 {
                 let x = Tensor::<2>::ones([3, 70], &device) * (step as f32 * 0.1);
                 let loss = layer.forward(x).square().sum();
                 let gradients = GradientsParams::from_grads(loss.backward(), &layer);
                 layer = optimiser.step(optim.lr, layer, gradients);
-                // A record written by one is read by the other.
+                // Each reads the record of the other.
                 let record = optimiser.to_record();
                 optimiser = optimiser.load_record(record);
             }
@@ -101,7 +101,7 @@ mod tests {
             layer.visit(&mut values);
             values.0
         };
-        let (ours, theirs) = (walk(AdamW::of(&optim)), walk(theirs));
+        let (ours, theirs) = (train(AdamW::from_config(&optim)), train(theirs));
         for (ours, theirs) in ours.iter().zip(&theirs) {
             assert!((ours - theirs).abs() < 2e-6, "{ours} against {theirs}");
         }

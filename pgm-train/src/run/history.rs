@@ -1,28 +1,28 @@
-//! `metrics.jsonl`: a line for each report and each validation.
+//! `metrics.jsonl`: one line of JSON for each report of training figures and for each validation.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
 
 /// Name of the file in a run's folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// A report of training.
+/// Figures of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainLine {
     /// Steps done.
     pub step: usize,
-    /// Mean loss of the steps since the last report, nats per token as weighted by the objective.
+    /// Mean loss of the steps since the last line, nats per token as weighted by the objective.
     pub train_loss: f64,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Global gradient norm of the last step, before clipping.
     pub grad_norm: f64,
-    /// Tokens trained on per second since the last report.
+    /// Tokens per second since the last line.
     pub tokens_per_second: f64,
     /// Seconds of training so far, over all resumed parts.
     pub seconds: f64,
@@ -35,15 +35,26 @@ pub struct ValidationLine {
     pub step: usize,
     /// NELBO of the averaged weights, nats per token.
     pub val_nelbo: f64,
-    /// Its exponential.
+    /// Its exponential, the perplexity. Above 709 nats it is infinite, which JSON cannot say: it is `null` in the file.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub val_ppl: f64,
+}
+
+impl ValidationLine {
+    pub(crate) fn new(step: usize, val_nelbo: f64) -> Self {
+        Self { step, val_nelbo, val_ppl: val_nelbo.exp() }
+    }
+}
+
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Line {
-    /// A report of training.
+    /// Figures of training.
     Train(TrainLine),
     /// A validation.
     Validation(ValidationLine),
@@ -58,10 +69,10 @@ impl Line {
     }
 }
 
-/// Reads the lines of a run's folder; a line cut off by a crash is left out.
+/// Reads the lines of a run's folder; a line that a crash has cut off is left out.
 ///
 /// # Errors
-/// [`TrainError::File`] when the file is there but cannot be read.
+/// [`TrainError::File`] when the file exists but cannot be read.
 pub fn read(out: &Path) -> Result<Vec<Line>, TrainError> {
     let path = out.join(METRICS_FILE);
     match std::fs::read_to_string(&path) {
@@ -71,15 +82,15 @@ pub fn read(out: &Path) -> Result<Vec<Line>, TrainError> {
     }
 }
 
-/// Appends lines.
+/// The open file of a run.
 pub(crate) struct History {
     file: File,
     path: PathBuf,
 }
 
 impl History {
-    /// Opens the file of a run that goes on from `step`; lines of later steps, which a crash may have left, go, and all of
-    /// a run that begins again.
+    /// Opens the file of a run that has done `step` steps. Lines of later steps, which a crash may have left, are
+    /// removed; so are all lines of a run that starts again.
     pub(crate) fn open(out: &Path, step: usize) -> Result<Self, TrainError> {
         let path = out.join(METRICS_FILE);
         let mut text = String::new();
@@ -92,6 +103,7 @@ impl History {
         Ok(Self { file, path })
     }
 
+    /// Appends a line.
     pub(crate) fn push(&mut self, line: &Line) -> Result<(), TrainError> {
         self.file.write_all(to_json(line).as_bytes()).map_err(|error| TrainError::file("write", &self.path, error))
     }
@@ -108,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resumed_history_forgets_what_came_after_the_checkpoint() {
+    fn a_resumed_history_forgets_lines_after_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let line = |step| Line::Validation(ValidationLine { step, val_nelbo: 0.1 + step as f64, val_ppl: 2.0 });
         let mut history = History::open(folder.path(), 0).unwrap();
@@ -118,5 +130,28 @@ mod tests {
         let mut history = History::open(folder.path(), 10).unwrap();
         history.push(&line(15)).unwrap();
         assert_eq!(read(folder.path()).unwrap(), [line(5), line(10), line(15)]);
+    }
+
+    #[test]
+    fn a_perplexity_too_large_for_a_float_keeps_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = Line::Validation(ValidationLine::new(3, 800.0));
+        let mut history = History::open(folder.path(), 0).unwrap();
+        history.push(&line).unwrap();
+        drop(history);
+        let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
+        assert_eq!(text, "{\"step\":3,\"val_nelbo\":800.0,\"val_ppl\":null}\n");
+        assert_eq!(read(folder.path()).unwrap(), [line]);
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "{\"step\":0,\"val_nelbo\":5.5,\"val_ppl\":244.69}\n{\"step\":10,\"train_loss\":5.25,\"lr\":0.001,\
+                    \"grad_norm\":1.5,\"tokens_per_second\":1000.0,\"seconds\":2.5}\n";
+        std::fs::write(folder.path().join(METRICS_FILE), text).unwrap();
+        let lines = read(folder.path()).unwrap();
+        assert!(matches!(&lines[0], Line::Validation(line) if line.step == 0 && line.val_ppl == 244.69));
+        assert!(matches!(&lines[1], Line::Train(line) if line.step == 10 && line.seconds == 2.5));
     }
 }

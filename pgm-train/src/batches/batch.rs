@@ -1,0 +1,105 @@
+//! What the loaders make and the train model reads: data only, no network.
+//!
+//! Shapes: B rows of a micro-batch, L length.
+
+use burn::tensor::{Device, Int, Tensor};
+use pgm_infer::denoiser::CleanRow;
+use pgm_model::Partition;
+
+/// What the network reads.
+#[derive(Clone, Debug)]
+pub enum NetworkInputs {
+    /// All tokens, and the split into groups.
+    Partition(Partition),
+    /// Tokens with masks, `[B, L]`.
+    Masked(Tensor<2, Int>),
+    /// All tokens but the last; each predicts the next.
+    Causal,
+}
+
+/// A micro-batch of an objective.
+#[derive(Clone, Debug)]
+pub struct ObjectiveBatch {
+    /// What the network reads.
+    pub inputs: NetworkInputs,
+    /// True tokens, `[B, L]`.
+    pub tokens: Tensor<2, Int>,
+    /// Complete weight of each token's cross-entropy: the objective's, validity and the mean over the step, `[B, L]`.
+    pub weights: Tensor<2>,
+    /// Tokens of this micro-batch that count.
+    pub n_valid: usize,
+    /// Seed of the device's generator for this micro-batch (dropout).
+    pub seed: u64,
+}
+
+/// A row with some of its positions masked, at a time.
+#[derive(Clone, Debug)]
+pub struct MaskedRow {
+    /// All tokens; those at masked positions are never read.
+    pub tokens: Vec<u32>,
+    /// Which positions are masked.
+    pub is_masked: Vec<bool>,
+    /// The time, in (0, 1].
+    pub time: f64,
+    /// Positions from here on are padding and do not count.
+    pub valid: usize,
+}
+
+impl MaskedRow {
+    /// The masked positions.
+    pub fn masked(&self) -> Vec<usize> {
+        (0..self.tokens.len()).filter(|&position| self.is_masked[position]).collect()
+    }
+
+    /// The other positions with their tokens.
+    pub fn clean(&self) -> CleanRow {
+        let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
+        let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
+        CleanRow { length: self.tokens.len(), positions, tokens }
+    }
+
+    /// Masked positions that count.
+    pub fn n_counted(&self) -> usize {
+        self.is_masked[..self.valid].iter().filter(|&&is_masked| is_masked).count()
+    }
+}
+
+/// A micro-batch of a distillation.
+#[derive(Clone, Debug)]
+pub struct DistillBatch {
+    /// The masked rows. Where both groups are predicted, a row's two copies follow each other, the one with group 1
+    /// masked first.
+    pub rows: Vec<MaskedRow>,
+    /// Factor of each position's divergence: one over the masked tokens of the whole step.
+    pub scale: f64,
+    /// The student's device.
+    pub device: Device,
+    /// Seed of the teacher's decoding and of the student's dropout.
+    pub seed: u64,
+}
+
+impl DistillBatch {
+    /// Masked positions that count.
+    pub fn n_valid(&self) -> usize {
+        self.rows.iter().map(MaskedRow::n_counted).sum()
+    }
+}
+
+/// A micro-batch of a training step.
+#[derive(Clone, Debug)]
+pub enum Batch {
+    /// The targets are true tokens.
+    Objective(Box<ObjectiveBatch>),
+    /// The targets are a teacher's predictions.
+    Distill(DistillBatch),
+}
+
+impl Batch {
+    /// Tokens that count.
+    pub fn n_valid(&self) -> usize {
+        match self {
+            Self::Objective(batch) => batch.n_valid,
+            Self::Distill(batch) => batch.n_valid(),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Rows with their times and groups on the host, and their upload as the batch of an objective.
+
+use std::ops::Range;
+
+use burn::data::dataset::DatasetError;
+use burn::tensor::{Device, Tensor, TensorData};
+use pgm_data::{Row, TokenRows};
+use pgm_model::Partition;
+use pgm_model::loss::masked_probability;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::batch::{NetworkInputs, ObjectiveBatch};
+use crate::config::Objective;
+
+/// Rows with their times and groups.
+pub(super) struct HostBatch {
+    pub(super) rows: Vec<Row>,
+    pub(super) times: Vec<f64>,
+    /// Whether each position is in group 1.
+    pub(super) groups: Vec<Vec<bool>>,
+}
+
+impl HostBatch {
+    /// Tokens that count.
+    pub(super) fn n_valid(&self, objective: Objective) -> usize {
+        self.rows.iter().map(|row| n_counted(row, objective)).sum()
+    }
+
+    /// Uploads a range of rows. `weigh` gives the weights of a row from its time and groups, before validity and
+    /// `scale`.
+    pub(super) fn upload(
+        &self,
+        range: Range<usize>,
+        objective: Objective,
+        mask: u32,
+        device: &Device,
+        weigh: impl Fn(f64, &[bool]) -> Vec<f64>,
+        scale: f64,
+    ) -> ObjectiveBatch {
+        let length = self.rows[range.start].tokens.len();
+        let n_valid = self.rows[range.clone()].iter().map(|row| n_counted(row, objective)).sum();
+        // The complementary objective has a second copy of each row, with the other group masked.
+        let copies: &[bool] = if objective == Objective::MaskedComplementary { &[true, false] } else { &[true] };
+        let shape = [range.len() * copies.len(), length];
+        let mut tokens = Vec::with_capacity(shape[0] * length);
+        let mut masked = Vec::with_capacity(shape[0] * length);
+        let mut weights = Vec::with_capacity(shape[0] * length);
+        for index in range.clone() {
+            let (row, groups) = (&self.rows[index], &self.groups[index]);
+            let row_weights = weigh(self.times[index], groups);
+            for &hidden in copies {
+                for (position, (&token, &weight)) in row.tokens.iter().zip(&row_weights).enumerate() {
+                    let is_masked = groups[position] == hidden;
+                    let counts = position < row.valid && (copies.len() == 1 || is_masked);
+                    tokens.push(token as i32);
+                    masked.push(if is_masked { mask as i32 } else { token as i32 });
+                    weights.push(if counts { (weight * scale) as f32 } else { 0.0 });
+                }
+            }
+        }
+        let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, shape), device);
+        let inputs = match objective {
+            Objective::Partition => NetworkInputs::Partition(Partition::from_rows(&self.groups[range], device)),
+            Objective::Masked | Objective::MaskedComplementary => NetworkInputs::Masked(ints(masked)),
+            Objective::Autoregressive => NetworkInputs::Causal,
+        };
+        let weights = Tensor::from_data(TensorData::new(weights, shape), device);
+        ObjectiveBatch { inputs, tokens: ints(tokens), weights, n_valid, seed: 0 }
+    }
+}
+
+// Tokens of a row that count: an autoregressive model predicts all but the first.
+fn n_counted(row: &Row, objective: Objective) -> usize {
+    match objective {
+        Objective::Autoregressive => row.valid.saturating_sub(1),
+        _ => row.valid,
+    }
+}
+
+/// Weights of an autoregressive model: 1 for each token but the first.
+pub(super) fn causal_weights(length: usize) -> Vec<f64> {
+    (0..length).map(|position| if position == 0 { 0.0 } else { 1.0 }).collect()
+}
+
+/// Draws whether each position is in group 1, row after row.
+pub(crate) fn draw_groups(rows: &[Row], times: &[f64], rng: &mut ChaCha8Rng) -> Vec<Vec<bool>> {
+    let groups_of = |(row, &t): (&Row, &f64)| {
+        let p = masked_probability(t);
+        (0..row.tokens.len()).map(|_| rng.random::<f64>() < p).collect()
+    };
+    rows.iter().zip(times).map(groups_of).collect()
+}
+
+/// The rows at some indices.
+pub(crate) fn read_rows(rows: &TokenRows, indices: &[usize]) -> Result<Vec<Row>, DatasetError> {
+    indices.iter().map(|&index| rows.row(index).map_err(DatasetError::new)).collect()
+}

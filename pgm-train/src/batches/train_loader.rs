@@ -1,0 +1,91 @@
+//! The micro-batches of training: rows, times, groups and weights of a step are functions of (seed, step).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+use pgm_data::{RowOrder, TokenRows};
+use pgm_model::loss::{antithetic_times, nelbo_weights, partition_weights};
+use rand::RngExt;
+
+use super::batch::{Batch, ObjectiveBatch};
+use super::host_batch::{HostBatch, causal_weights, draw_groups, read_rows};
+use super::iterator::BatchIterator;
+use super::random::{DROPOUT, TRAINING, stream};
+use crate::config::{Objective, TrainConfig};
+
+/// The micro-batches of training, from a step on.
+#[derive(Clone)]
+pub struct TrainLoader {
+    rows: Arc<TokenRows>,
+    order: RowOrder,
+    config: Arc<TrainConfig>,
+    mask: u32,
+    device: Device,
+    micro_batches: Range<usize>,
+}
+
+impl TrainLoader {
+    /// Micro-batches of steps `first_step..config.steps`, on `device`.
+    pub fn new(rows: Arc<TokenRows>, config: Arc<TrainConfig>, mask: u32, device: Device, first_step: usize) -> Self {
+        let order = RowOrder::new(config.run.seed, rows.len());
+        let micro_batches = first_step * config.run.accumulate..config.steps * config.run.accumulate;
+        Self { rows, order, config, mask, device, micro_batches }
+    }
+
+    /// All micro-batches of a step. Times are antithetic over the whole step, the loss is a mean over its tokens.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn step(&self, step: usize) -> Result<Vec<ObjectiveBatch>, DatasetError> {
+        let TrainConfig { objective, weight_floor, ref run, .. } = *self.config;
+        let rows = read_rows(&self.rows, &self.order.step(step as u64, run.batch))?;
+        let mut rng = stream(run.seed, TRAINING, step as u64);
+        let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
+        let times = antithetic_times(&uniforms);
+        let groups = draw_groups(&rows, &times, &mut rng);
+        let host = HostBatch { rows, times, groups };
+        let scale = 1.0 / host.n_valid(objective).max(1) as f64;
+        let weigh = |t: f64, groups: &[bool]| -> Vec<f64> {
+            match objective {
+                Objective::Partition | Objective::MaskedComplementary => {
+                    partition_weights(t, groups, weight_floor).collect()
+                }
+                Objective::Masked => nelbo_weights(t, groups).collect(),
+                Objective::Autoregressive => causal_weights(groups.len()),
+            }
+        };
+        let mut dropout = stream(run.seed, DROPOUT, step as u64);
+        let n_rows = run.micro_batch();
+        let batches = (0..run.accumulate).map(|part| ObjectiveBatch {
+            seed: dropout.random(),
+            ..host.upload(part * n_rows..(part + 1) * n_rows, objective, self.mask, &self.device, weigh, scale)
+        });
+        Ok(batches.collect())
+    }
+}
+
+impl DataLoader<Batch> for TrainLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        let accumulate = self.config.run.accumulate;
+        Box::new(BatchIterator::new(self.micro_batches.clone(), move |index| {
+            let batches = self.step(index / accumulate)?.split_off(index % accumulate);
+            Ok(batches.into_iter().map(|batch| Batch::Objective(Box::new(batch))).collect())
+        }))
+    }
+
+    fn num_items(&self) -> usize {
+        self.micro_batches.len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self { device: device.clone(), ..self.clone() })
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        let first = self.micro_batches.start;
+        Arc::new(Self { micro_batches: first + start..first + end, ..self.clone() })
+    }
+}

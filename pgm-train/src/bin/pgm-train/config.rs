@@ -1,0 +1,36 @@
+//! `pgm-train config`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use pgm_train::Objective;
+use pgm_train::config::reference::{FileKind, commented_toml};
+
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// What the file is for: a training with this objective, or a distillation
+    #[arg(long, value_enum, default_value = "partition")]
+    objective: ObjectiveArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ObjectiveArg {
+    Partition,
+    Masked,
+    MaskedComplementary,
+    Autoregressive,
+    Distill,
+}
+
+pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let kind = match args.objective {
+        ObjectiveArg::Partition => FileKind::Train(Objective::Partition),
+        ObjectiveArg::Masked => FileKind::Train(Objective::Masked),
+        ObjectiveArg::MaskedComplementary => FileKind::Train(Objective::MaskedComplementary),
+        ObjectiveArg::Autoregressive => FileKind::Train(Objective::Autoregressive),
+        ObjectiveArg::Distill => FileKind::Distill,
+    };
+    std::io::stdout().write_all(commented_toml(kind).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

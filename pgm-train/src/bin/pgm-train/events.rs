@@ -1,0 +1,57 @@
+//! A run's events as lines of text, and Ctrl-C.
+
+use std::io::Write;
+
+use burn::train::Interrupter;
+use pgm_train::TrainEvent;
+
+/// An interrupter that Ctrl-C stops.
+pub fn stopped_by_ctrl_c() -> anyhow::Result<Interrupter> {
+    let interrupter = Interrupter::new();
+    let on_signal = interrupter.clone();
+    ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
+    Ok(interrupter)
+}
+
+/// Prints an event as one line.
+pub fn print_event(event: &TrainEvent) {
+    let line = match event {
+        TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
+            format!("round {round} of {n_rounds}: the student learns to do {teacher_steps} steps in {student_steps}")
+        }
+        TrainEvent::Started { step, parameters, rows } => {
+            format!("{parameters} parameters, {rows} training rows, from step {step}")
+        }
+        TrainEvent::Trained { line, steps } => {
+            let rate = line.step as f64 / line.seconds;
+            let left = (steps - line.step) as f64 / rate;
+            format!(
+                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} tokens/s  {} left",
+                line.step,
+                line.train_loss,
+                line.lr,
+                line.grad_norm,
+                line.tokens_per_second,
+                clock(left)
+            )
+        }
+        TrainEvent::Validated(line) => {
+            format!(
+                "step {}  validation {:.4} nats per token, perplexity {:.3}",
+                line.step, line.val_nelbo, line.val_ppl
+            )
+        }
+        TrainEvent::Saved { step } => format!("step {step}  saved"),
+        TrainEvent::Notice(text) => format!("note: {text}"),
+    };
+    // A closed pipe, as behind `| head`, does not end a training.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}

@@ -1,0 +1,101 @@
+//! `pgm-train fit`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use anyhow::anyhow;
+use burn::train::renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper};
+use clap::Args;
+use pgm_infer::device::DeviceName;
+use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
+
+use crate::events::{print_event, stopped_by_ctrl_c};
+
+#[derive(Args)]
+pub struct FitArgs {
+    /// The configuration, a TOML file; `pgm-train config` prints one
+    #[arg(long)]
+    config: PathBuf,
+    /// A folder made by pgm-data prepare
+    #[arg(long)]
+    data: PathBuf,
+    /// The folder of the run
+    #[arg(long)]
+    out: PathBuf,
+    /// Change a key of the TOML, as in optim.lr=1e-3
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
+    set: Vec<String>,
+    /// Resume from the newest checkpoint in --out
+    #[arg(long)]
+    resume: bool,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+}
+
+pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
+    let config = TrainConfig::load(&args.config, &args.set)?;
+    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
+    let interrupter = stopped_by_ctrl_c()?;
+    let terminal = std::io::stdout().is_terminal();
+    let renderer: Option<Box<dyn MetricsRenderer>> =
+        terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
+    // The dashboard covers the terminal, so notices are printed after it.
+    let (send, notices) = channel();
+    let observe: Arc<dyn Fn(&TrainEvent) + Send + Sync> = if terminal {
+        Arc::new(move |event| {
+            keep_ctrl_c_a_signal();
+            if let TrainEvent::Notice(text) = event {
+                let _ = send.send(text.clone());
+            }
+        })
+    } else {
+        Arc::new(print_event)
+    };
+    let result = fit(Fit {
+        config: &config,
+        data: &args.data,
+        out: &args.out,
+        resume: args.resume,
+        device: &device,
+        interrupter,
+        renderer,
+        observe,
+    });
+    for notice in notices.try_iter() {
+        let _ = writeln!(std::io::stderr(), "note: {notice}");
+    }
+    let result = result?;
+    let mut out = std::io::stdout().lock();
+    let out_folder = args.out.display();
+    if let Some(validation) = &result.validation {
+        writeln!(out, "validation: {:.4} nats per token, perplexity {:.3}", validation.val_nelbo, validation.val_ppl)?;
+    }
+    if result.complete {
+        writeln!(out, "model: {out_folder}/model   curve: {out_folder}/loss.svg")?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        writeln!(out, "stopped after step {} of {}; continue with --resume", result.step, config.steps)?;
+        Ok(ExitCode::from(130))
+    }
+}
+
+/// The dashboard sets the terminal's raw mode, in which Ctrl-C is an ordinary key; this makes it a signal again. The
+/// dashboard does so on a thread of its own, so this is called with every event.
+fn keep_ctrl_c_a_signal() {
+    #[cfg(unix)]
+    {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        if let Ok(mut mode) = tcgetattr(&stdin)
+            && !mode.local_modes.contains(LocalModes::ISIG)
+        {
+            mode.local_modes.insert(LocalModes::ISIG);
+            // If this fails, q in the dashboard still stops the run.
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &mode);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The `pgm-train` command: one file a subcommand.
+
+mod bench;
+mod config;
+mod distill;
+#[path = "../../evaluate.rs"]
+mod eval;
+mod events;
+mod fit;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pgm_infer::device;
+
+// Burn's Flex backend allocates a new tensor for every result. This allocator keeps freed memory, which spares the page
+// faults of new memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains, distils and measures Partition Generative Models and their baselines.
+#[derive(Parser)]
+#[command(name = "pgm-train", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trains a model on a prepared data folder
+    Fit(fit::FitArgs),
+    /// Distils a model in rounds: the student samples as well in fewer steps
+    Distill(distill::DistillArgs),
+    /// Measures a model and prints one JSON object
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
+    /// Times one step and prints one JSON object
+    Bench(bench::BenchArgs),
+    /// Prints a configuration file with every key, its default and its meaning
+    Config(config::ConfigArgs),
+}
+
+fn main() -> ExitCode {
+    device::restore_through_the_cpu();
+    let result = match Cli::parse().command {
+        Command::Fit(args) => fit::run(&args),
+        Command::Distill(args) => distill::run(&args),
+        Command::Eval(command) => eval::run(&command),
+        Command::Bench(args) => bench::run(&args),
+        Command::Config(args) => config::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "pgm-train: {error:#}");
+        ExitCode::FAILURE
+    })
+}

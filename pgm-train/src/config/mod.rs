@@ -1,0 +1,19 @@
+//! Configuration files: strict TOML, with `--set key=value` on top.
+//!
+//! [`TrainConfig`] is the file of `pgm-train fit`, [`DistillConfig`] that of `pgm-train distill`. What they share is
+//! [`RunConfig`] and stands at the top level of both files. `docs/configuration.md` and the output of
+//! `pgm-train config` are made from the doc comments of these structs by [`reference`].
+
+mod distill;
+mod model;
+mod optim;
+pub mod reference;
+mod run;
+mod toml_file;
+mod train;
+
+pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
+pub use model::ModelSection;
+pub use optim::{Decay, OptimSection};
+pub use run::{Precision, RunConfig, StepOptions};
+pub use train::{Objective, TrainConfig};

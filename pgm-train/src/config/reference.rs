@@ -1,0 +1,319 @@
+//! What every key of a configuration file means, made from the doc comments of the structs that are read from it.
+//!
+//! [`markdown`] is `docs/configuration.md`, [`commented_toml`] is what `pgm-train config` prints. The sources of the
+//! structs are part of this library as text; a test compares the keys found there with those that serde knows.
+
+use std::fmt::Write;
+
+use pgm_model::{Projection, Queries};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::distill::DistillConfig;
+use super::toml_file::ConfigFile;
+use super::train::{Objective, TrainConfig};
+
+/// A kind of configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// The file of `pgm-train fit` for an objective.
+    Train(Objective),
+    /// The file of `pgm-train distill`.
+    Distill,
+}
+
+const SOURCES: [&str; 5] = [
+    include_str!("train.rs"),
+    include_str!("distill.rs"),
+    include_str!("run.rs"),
+    include_str!("model.rs"),
+    include_str!("optim.rs"),
+];
+
+/// A key and its documentation.
+struct Key {
+    name: String,
+    type_name: String,
+    doc: String,
+}
+
+/// `docs/configuration.md`.
+pub fn markdown() -> String {
+    let train = Table::try_from(TrainConfig::example()).expect("a configuration always serialises");
+    let distill = Table::try_from(DistillConfig::example()).expect("a configuration always serialises");
+    let section = |table: &Table, name: &str| table[name].as_table().cloned().expect("a section");
+    let required = |text: &str| -> Table { text.parse().expect("the example is TOML") };
+    let (train_required, distill_required) = (required(TrainConfig::EXAMPLE), required(DistillConfig::EXAMPLE));
+    let mut text = String::from(
+        "# Configuration\n\n<!-- Made from the doc comments in pgm-train/src/config. To write it anew:\n\
+         UPDATE_DOCS=1 cargo test -p pgm-train --lib reference -->\n\n\
+         `pgm-train fit` and `pgm-train distill` read a TOML file (`--config FILE`); `--set key=value` changes a key. An\n\
+         unknown key is an error. `pgm-train config --objective NAME` prints a file with every key and its default.\n",
+    );
+    let no_sections = Table::new();
+    let mut part = |title: &str, keys: Vec<Key>, defaults: &Table, required: &Table| {
+        let _ = write!(text, "\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        for key in keys {
+            let (type_name, choices) = (type_words(&key.type_name), choices(&key.type_name));
+            let default = match required.contains_key(&key.name) {
+                true => "required".to_string(),
+                false => format!("`{}`", value_text(&defaults[&key.name])),
+            };
+            let choices: Vec<String> = choices.iter().map(|(name, doc)| format!("`{name}`: {doc}")).collect();
+            let separator = if choices.is_empty() { "" } else { "<br>" };
+            let meaning = format!("{}{separator}{}", key.doc, choices.join("<br>"));
+            let _ = writeln!(text, "| `{}` | {type_name} | {default} | {meaning} |", key.name);
+        }
+    };
+    part("Training and distillation", plain_keys("RunConfig"), &train, &train_required);
+    part("Training only", plain_keys("TrainConfig"), &train, &train_required);
+    part("Distillation only", plain_keys("DistillConfig"), &distill, &distill_required);
+    let required_model = section(&train_required, "model");
+    part("`[model]`, training only", fields("ModelSection"), &section(&train, "model"), &required_model);
+    part("`[optim]`, training and distillation", fields("OptimSection"), &section(&train, "optim"), &no_sections);
+    text
+}
+
+/// A file with every key, its default or (where there is none) an example, and its meaning.
+pub fn commented_toml(kind: FileKind) -> String {
+    let (values, own, head) = match kind {
+        FileKind::Train(objective) => {
+            let config = TrainConfig { objective, ..TrainConfig::example() };
+            let mut values = Table::try_from(config).expect("a configuration always serialises");
+            if !objective.uses_weight_floor() {
+                values.remove("weight_floor");
+            }
+            (values, "TrainConfig", "# pgm-train fit --config THIS_FILE --data DATA --out OUT\n")
+        }
+        FileKind::Distill => {
+            let values = Table::try_from(DistillConfig::example()).expect("a configuration always serialises");
+            let head = "# pgm-train distill --config THIS_FILE --teacher MODEL --data DATA --out OUT\n";
+            (values, "DistillConfig", head)
+        }
+    };
+    let mut text = head.to_string();
+    for key in plain_keys(own).into_iter().chain(plain_keys("RunConfig")) {
+        write_key(&mut text, &key, &values);
+    }
+    for (name, section) in [("model", "ModelSection"), ("optim", "OptimSection")] {
+        if let Some(values) = values.get(name).and_then(Value::as_table) {
+            let _ = write!(text, "\n[{name}]");
+            fields(section).iter().for_each(|key| write_key(&mut text, key, values));
+        }
+    }
+    text
+}
+
+fn write_key(text: &mut String, key: &Key, values: &Table) {
+    let Some(value) = values.get(&key.name) else { return };
+    text.push('\n');
+    wrapped(text, &key.doc);
+    for (name, doc) in choices(&key.type_name) {
+        wrapped(text, &format!("  \"{name}\": {doc}"));
+    }
+    let _ = writeln!(text, "{} = {}", key.name, value_text(value));
+}
+
+// A value as a person writes it: 1e-8, where TOML's own form is 0.00000001.
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
+        value => value.to_string(),
+    }
+}
+
+// A comment in lines of at most 100 characters.
+fn wrapped(text: &mut String, words: &str) {
+    let indent = words.len() - words.trim_start().len();
+    let mut line = format!("# {:indent$}", "");
+    for word in words.split_whitespace() {
+        if line.len() + word.len() > 100 {
+            let _ = writeln!(text, "{}", line.trim_end());
+            line = format!("# {:indent$}", "");
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+// The keys of a struct that are values: no section, and nothing flattened into it.
+fn plain_keys(name: &str) -> Vec<Key> {
+    let is_plain = |key: &Key| key.type_name != "RunConfig" && !key.type_name.ends_with("Section");
+    fields(name).into_iter().filter(is_plain).collect()
+}
+
+// Public fields of a struct with their doc comments.
+fn fields(name: &str) -> Vec<Key> {
+    documented(&format!("pub struct {name} {{"))
+        .into_iter()
+        .filter_map(|(line, doc)| {
+            let (name, type_name) = line.strip_prefix("pub ")?.strip_suffix(',')?.split_once(": ")?;
+            Some(Key { name: name.to_string(), type_name: type_name.to_string(), doc })
+        })
+        .collect()
+}
+
+// The lines of an item's body that have a doc comment, each with it.
+fn documented(head: &str) -> Vec<(String, String)> {
+    let source = SOURCES.iter().find(|source| source.contains(head)).expect("the item is in one of the sources");
+    let body = source.split(head).nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+    let (mut found, mut doc) = (Vec::new(), Vec::new());
+    for line in body.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            doc.push(text.trim());
+        } else if !line.starts_with('#') && !line.is_empty() {
+            found.push((line.to_string(), doc.join(" ")));
+            doc.clear();
+        }
+    }
+    found
+}
+
+// The values of an enum and their meanings; none for other types.
+fn choices(type_name: &str) -> Vec<(String, String)> {
+    match type_name {
+        "Queries" => vec![
+            (word(Queries::Learn), "A learned vector, the same at every position.".to_string()),
+            (word(Queries::LearnFreqs), "A learned vector plus sinusoidal positions.".to_string()),
+            (
+                word(Queries::LearnFreqsMean),
+                "As `learn+freqs`, plus the mean of the other group's encoder output.".to_string(),
+            ),
+            (word(Queries::LearnFreqsLogSumExp), "As `learn+freqs`, plus the log-sum-exp of that output.".to_string()),
+        ],
+        "Projection" => vec![
+            (word(Projection::Linear), "One linear layer.".to_string()),
+            (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
+        ],
+        "Objective" | "Precision" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
+            let variants = documented(&format!("pub enum {type_name} {{"));
+            variants.into_iter().map(|(line, doc)| (kebab(line.trim_end_matches(',')), doc)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+// The word for an enum's value in a file.
+fn word(value: impl Serialize) -> String {
+    let value = Value::try_from(value).ok();
+    value.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
+}
+
+// MaskedComplementary -> masked-complementary
+fn kebab(variant: &str) -> String {
+    let mut name = String::new();
+    for (index, letter) in variant.char_indices() {
+        if letter.is_uppercase() && index > 0 {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+fn type_words(type_name: &str) -> &'static str {
+    match type_name {
+        "usize" | "u64" => "integer",
+        "f64" => "number",
+        "bool" => "true or false",
+        _ => "string, one of",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [(FileKind, &str); 5] = [
+        (FileKind::Train(Objective::Partition), "partition"),
+        (FileKind::Train(Objective::Masked), "masked"),
+        (FileKind::Train(Objective::MaskedComplementary), "masked-complementary"),
+        (FileKind::Train(Objective::Autoregressive), "autoregressive"),
+        (FileKind::Distill, ""),
+    ];
+
+    #[test]
+    fn the_reference_has_every_key_and_no_other() {
+        let names = |keys: Vec<Key>| -> Vec<String> {
+            let mut names: Vec<String> = keys.into_iter().map(|key| key.name).collect();
+            names.sort();
+            names
+        };
+        let known = |table: &Table| -> Vec<String> { table.keys().cloned().collect() };
+        let train = Table::try_from(TrainConfig::example()).unwrap();
+        let distill = Table::try_from(DistillConfig::example()).unwrap();
+        let all = |own: &str, sections: &[&str]| {
+            let mut all = names(plain_keys(own).into_iter().chain(plain_keys("RunConfig")).collect());
+            all.extend(sections.iter().map(|section| section.to_string()));
+            all.sort();
+            all
+        };
+        assert_eq!(all("TrainConfig", &["model", "optim"]), known(&train));
+        assert_eq!(all("DistillConfig", &["optim"]), known(&distill));
+        assert_eq!(names(fields("ModelSection")), known(train["model"].as_table().unwrap()));
+        assert_eq!(names(fields("OptimSection")), known(train["optim"].as_table().unwrap()));
+        for (key, section) in [("RunConfig", ""), ("ModelSection", "model"), ("OptimSection", "optim")] {
+            assert!(fields(key).iter().all(|key| key.doc.ends_with('.')), "every key of {key} {section} is documented");
+        }
+    }
+
+    #[test]
+    fn the_printed_files_are_valid_and_say_the_defaults() {
+        for (kind, objective) in KINDS {
+            let text = commented_toml(kind);
+            match kind {
+                FileKind::Train(expected) => {
+                    let config = TrainConfig::parse(&text, "printed", &[]).unwrap();
+                    assert_eq!(config, TrainConfig { objective: expected, ..TrainConfig::example() });
+                    assert!(text.contains(&format!("objective = \"{objective}\"")), "{text}");
+                }
+                FileKind::Distill => {
+                    assert_eq!(DistillConfig::parse(&text, "printed", &[]).unwrap(), DistillConfig::example());
+                }
+            }
+            assert!(text.lines().all(|line| line.len() <= 101), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_listed_value_is_a_value() {
+        let toml = commented_toml(FileKind::Train(Objective::Partition));
+        let distill = commented_toml(FileKind::Distill);
+        let mut n = 0;
+        for (key, type_name) in [
+            ("model.queries", "Queries"),
+            ("model.projection", "Projection"),
+            ("precision", "Precision"),
+            ("optim.decay", "Decay"),
+            ("objective", "Objective"),
+        ] {
+            for (value, _) in choices(type_name) {
+                let settings = [format!("{key}={value}")];
+                let refused = TrainConfig::parse(&toml, "printed", &settings).err().map(|error| error.to_string());
+                assert!(refused.is_none_or(|message| message.contains("weight_floor")), "{key}={value}");
+                n += 1;
+            }
+        }
+        for (key, type_name) in
+            [("divergence", "Divergence"), ("targets", "TargetGroups"), ("teacher_weights", "TeacherWeights")]
+        {
+            for (value, _) in choices(type_name) {
+                DistillConfig::parse(&distill, "printed", &[format!("{key}={value}")]).unwrap();
+                n += 1;
+            }
+        }
+        assert_eq!(n, 4 + 2 + 2 + 2 + 4 + 4 + 2 + 2);
+    }
+
+    #[test]
+    fn docs_configuration_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let expected = markdown();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == expected, "docs/configuration.md is stale; run this test with UPDATE_DOCS=1 to write it anew");
+    }
+}

@@ -1,0 +1,117 @@
+//! Reading a configuration file: TOML, settings on top, unknown keys refused, one sentence for each mistake.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::TrainError;
+
+/// A configuration that is read from a file.
+///
+/// Shared keys are flattened into a file's top level, where serde's `deny_unknown_fields` does not reach; so the known
+/// keys are those of a serialised example, and every configuration serialises all its keys.
+pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
+    /// A file with the keys that have no default, and only them.
+    const EXAMPLE: &str;
+
+    /// A sentence about a key that stands where an earlier version had it.
+    fn moved_key(table: &Table) -> Option<String>;
+
+    /// A sentence about a known key that has no effect beside the others.
+    fn unused_key(&self, table: &Table) -> Option<String>;
+
+    /// Whether the values fit together; a sentence about the first that does not.
+    fn validate(&self) -> Result<(), String>;
+
+    /// The configuration of [`EXAMPLE`](Self::EXAMPLE).
+    fn example() -> Self {
+        toml::from_str(Self::EXAMPLE).expect("the example is a valid file")
+    }
+}
+
+pub(crate) fn load<T: ConfigFile>(path: &Path, settings: &[String]) -> Result<T, TrainError> {
+    let text = std::fs::read_to_string(path).map_err(|error| TrainError::file("read", path, error))?;
+    parse(&text, &path.display().to_string(), settings)
+}
+
+pub(crate) fn parse<T: ConfigFile>(text: &str, origin: &str, settings: &[String]) -> Result<T, TrainError> {
+    let invalid = |origin: &str, problem: String| TrainError::Config { origin: origin.to_string(), problem };
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
+    // The file is checked before any setting, so that a mistake in it is not blamed on a setting.
+    let mut config: T = from_table(&table).map_err(|error| invalid(origin, error))?;
+    for setting in settings {
+        let flag = format!("--set {setting}");
+        let (key, value) =
+            setting.split_once('=').ok_or_else(|| invalid(&flag, "must have the form key=value".to_string()))?;
+        let value = parse_value(value.trim());
+        insert(&mut table, key.trim(), value).map_err(|problem| invalid(&flag, problem))?;
+        config = from_table(&table).map_err(|error| invalid(&flag, error))?;
+    }
+    // Values are checked together, after all settings: two of them may fit only with each other.
+    let problem = config.unused_key(&table).map_or_else(|| config.validate(), Err);
+    problem.map_err(|problem| invalid(origin, problem))?;
+    Ok(config)
+}
+
+fn from_table<T: ConfigFile>(table: &Table) -> Result<T, String> {
+    if let Some(sentence) = T::moved_key(table) {
+        return Err(sentence);
+    }
+    let known = Table::try_from(T::example()).expect("a configuration always serialises");
+    refuse_unknown(table, &known, None)?;
+    Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| one_line(&error))
+}
+
+fn refuse_unknown(table: &Table, known: &Table, section: Option<&str>) -> Result<(), String> {
+    for (key, value) in table {
+        match known.get(key) {
+            None => {
+                let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                let names = names.join(", ");
+                return Err(match section {
+                    Some(section) => format!("unknown key {section}.{key}; the keys of [{section}] are {names}"),
+                    None => format!("unknown key {key}; the keys are {names}"),
+                });
+            }
+            Some(known) => {
+                if let (Some(inner), Some(known)) = (value.as_table(), known.as_table()) {
+                    refuse_unknown(inner, known, Some(key))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+// The parser's message draws the line over several lines; an error is one sentence.
+fn one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+// A value as TOML reads it, or else a string: `objective=masked` needs no quotes.
+fn parse_value(text: &str) -> Value {
+    let parsed: Result<Table, _> = format!("value = {text}").parse();
+    let value = parsed.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_string()))
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) -> Result<(), String> {
+    match key.split_once('.') {
+        None => {
+            // An integer is a number, too, where the file has one with a point: `optim.lr=1`.
+            let value = match (table.get(key), value) {
+                (Some(Value::Float(_)), Value::Integer(number)) => Value::Float(number as f64),
+                (_, value) => value,
+            };
+            table.insert(key.to_string(), value);
+            Ok(())
+        }
+        Some((section, rest)) => {
+            let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            let inner = entry.as_table_mut().ok_or_else(|| format!("{section} is a value, not a section"))?;
+            insert(inner, rest, value)
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The file of `pgm-train fit`.
+
+use std::path::Path;
+
+use pgm_data::Manifest;
+use pgm_model::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use super::model::ModelSection;
+use super::optim::{Decay, check_number};
+use super::run::{RunConfig, at_least_one};
+use super::toml_file::{self, ConfigFile};
+use crate::TrainError;
+
+/// The loss of a training run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// The partition loss: every position supervised, each group predicted from the other.
+    #[default]
+    Partition,
+    /// MDLM's loss on masked tokens.
+    Masked,
+    /// MDLM with complementary masks: each row twice, once with either group masked, at half weight. Every position is
+    /// supervised, as in the partition loss, at twice the cost of `masked`.
+    MaskedComplementary,
+    /// Each token from those before it.
+    Autoregressive,
+}
+
+impl Objective {
+    /// Whether the loss weighs group 0, whose weight `1 / (1 - t)` needs a floor.
+    pub fn uses_weight_floor(self) -> bool {
+        match self {
+            Self::Partition | Self::MaskedComplementary => true,
+            Self::Masked | Self::Autoregressive => false,
+        }
+    }
+}
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// The loss.
+    pub objective: Objective,
+    /// Floor of 1 - t in the weight `1 / (1 - t)` of group 0; 0 is the unbounded weight of the public code. Only the
+    /// objectives `partition` and `masked-complementary` have it.
+    #[serde(default = "default_weight_floor")]
+    pub weight_floor: f64,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Keys that a distillation has, too.
+    #[serde(flatten)]
+    pub run: RunConfig,
+    /// The network.
+    pub model: ModelSection,
+}
+
+fn default_weight_floor() -> f64 {
+    pgm_model::loss::EPS
+}
+
+impl TrainConfig {
+    /// Reads a TOML file and puts `settings` (`key=value`, dotted keys) on top.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] naming the file or the setting, the key and what is wrong with it.
+    pub fn load(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
+        toml_file::load(path, settings)
+    }
+
+    /// As [`load`](Self::load), from a text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
+        toml_file::parse(text, origin, settings)
+    }
+
+    /// The network for data of that manifest.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when the row lengths differ, [`TrainError::Model`] for sizes that no model can have.
+    pub fn model_config(&self, data: &Manifest) -> Result<ModelConfig, TrainError> {
+        self.model.model_config(self.objective, data)
+    }
+
+    /// Keys that a resumed run may change.
+    pub(crate) fn free_keys(&self) -> Vec<&'static str> {
+        let mut free = RunConfig::FREE_ON_RESUME.to_vec();
+        // With a cosine the number of steps shapes every learning rate.
+        if self.run.optim.decay == Decay::Constant {
+            free.push("steps");
+        }
+        free
+    }
+}
+
+impl ConfigFile for TrainConfig {
+    const EXAMPLE: &str = "objective = \"partition\"\nsteps = 1000\nbatch = 16\n\
+        [model]\nhidden = 128\nheads = 4\nencoder = 2\ndecoder = 2\nlength = 128\n";
+
+    fn moved_key(table: &toml::Table) -> Option<String> {
+        let optim = table.get("optim")?.as_table()?;
+        optim.contains_key("weight_floor").then(|| {
+            "optim.weight_floor is now weight_floor at the top level of the file: it belongs to the objective, not to \
+             the optimiser"
+                .to_string()
+        })
+    }
+
+    fn unused_key(&self, table: &toml::Table) -> Option<String> {
+        let unused = table.contains_key("weight_floor") && !self.objective.uses_weight_floor();
+        unused.then(|| {
+            "weight_floor has no effect with this objective, only with partition and masked-complementary; remove it"
+                .to_string()
+        })
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        at_least_one(&[("steps", self.steps)])?;
+        check_number("weight_floor", self.weight_floor, self.weight_floor >= 0.0, "must be 0 or positive")?;
+        self.run.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgm_model::Queries;
+
+    const TOML: &str = "objective = \"partition\"\nsteps = 10\nbatch = 4\n[model]\nhidden = 32\nheads = 4\n\
+                        encoder = 1\ndecoder = 1\nlength = 16\n[optim]\nlr = 1e-3\n";
+
+    fn parse(settings: &[&str]) -> Result<TrainConfig, TrainError> {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
+        TrainConfig::parse(TOML, "run.toml", &settings)
+    }
+
+    #[test]
+    fn settings_override_the_file_and_defaults_are_the_papers() {
+        let config = parse(&[]).unwrap();
+        let optim = &config.run.optim;
+        assert_eq!((optim.lr, optim.warmup, optim.ema, config.weight_floor), (1e-3, 2500, 0.9999, 1e-3));
+        let config = parse(&["objective=masked", "optim.lr=1", "model.queries=learn+freqs+mean", "seed = 7"]).unwrap();
+        assert_eq!(config.objective, Objective::Masked);
+        assert_eq!((config.run.optim.lr, config.run.seed, config.model.queries), (1.0, 7, Queries::LearnFreqsMean));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (setting, says) in [
+            ("optim.learning_rate=1", "unknown key optim.learning_rate; the keys of [optim] are beta1"),
+            ("model.width=1", "unknown key model.width"),
+            ("steps=0", "steps = 0"),
+            ("accumulate=3", "accumulate = 3"),
+            ("optim.ema=1.0", "optim.ema = 1"),
+            ("steps.more=1", "steps is a value"),
+            ("steps", "key=value"),
+            ("objective=both", "both"),
+            ("batch=many", "batch"),
+            ("weight_floor=-1", "weight_floor = -1"),
+        ] {
+            let message = parse(&[setting]).unwrap_err().to_string();
+            assert!(message.contains(says) && !message.contains('\n'), "{setting}: {message}");
+        }
+        let text = TOML.replace("steps", "step");
+        let message = TrainConfig::parse(&text, "run.toml", &[]).unwrap_err().to_string();
+        assert!(message.starts_with("run.toml: unknown key step; the keys are accumulate, batch, "), "{message}");
+        let text = TOML.replace("steps = 10\n", "");
+        let message = TrainConfig::parse(&text, "run.toml", &[]).unwrap_err().to_string();
+        assert!(message.contains("missing field `steps`"), "{message}");
+    }
+
+    #[test]
+    fn the_weight_floor_belongs_to_the_objectives_that_use_it() {
+        for objective in ["partition", "masked-complementary"] {
+            let config = parse(&[&format!("objective={objective}"), "weight_floor=0.5"]).unwrap();
+            assert_eq!(config.weight_floor, 0.5);
+        }
+        for objective in ["masked", "autoregressive"] {
+            let message = parse(&[&format!("objective={objective}"), "weight_floor=0.5"]).unwrap_err().to_string();
+            assert!(message.contains("weight_floor has no effect"), "{message}");
+        }
+        let old = format!("{TOML}weight_floor = 1e-3\n");
+        let message = TrainConfig::parse(&old, "run.toml", &[]).unwrap_err().to_string();
+        assert!(message.starts_with("run.toml: optim.weight_floor is now weight_floor at the top level"), "{message}");
+    }
+}

@@ -1,0 +1,95 @@
+//! The micro-batches of a round: rows, times, groups and seeds of a step are functions of (seed, round, step).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+use pgm_data::{RowOrder, TokenRows};
+use pgm_model::loss::antithetic_times;
+use rand::RngExt;
+
+use super::teacher::TIME_FLOOR;
+use crate::batches::random::{DISTILLATION, DROPOUT, stream};
+use crate::batches::{Batch, BatchIterator, DistillBatch, MaskedRow, draw_groups, read_rows};
+use crate::config::{DistillConfig, TargetGroups};
+
+/// The micro-batches of a round, from a step on.
+#[derive(Clone)]
+pub(crate) struct DistillLoader {
+    rows: Arc<TokenRows>,
+    order: RowOrder,
+    config: Arc<DistillConfig>,
+    // Steps of the rounds before: a round continues the order of the rows.
+    steps_before: usize,
+    device: Device,
+    micro_batches: Range<usize>,
+}
+
+impl DistillLoader {
+    /// Micro-batches of steps `first_step..` of a round (from 0), on the student's device.
+    pub(crate) fn new(
+        rows: Arc<TokenRows>,
+        config: Arc<DistillConfig>,
+        round: usize,
+        first_step: usize,
+        device: Device,
+    ) -> Self {
+        let order = RowOrder::new(config.run.seed, rows.len());
+        let micro_batches = first_step * config.run.accumulate..config.round_steps * config.run.accumulate;
+        Self { rows, order, steps_before: round * config.round_steps, config, device, micro_batches }
+    }
+
+    fn step(&self, step: usize) -> Result<Vec<Batch>, DatasetError> {
+        let DistillConfig { targets, ref run, .. } = *self.config;
+        let step = (self.steps_before + step) as u64;
+        let rows = read_rows(&self.rows, &self.order.step(step, run.batch))?;
+        let mut rng = stream(run.seed, DISTILLATION, step);
+        let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
+        let times = antithetic_times(&uniforms);
+        let groups = draw_groups(&rows, &times, &mut rng);
+        let n_copies = if targets == TargetGroups::Both { 2 } else { 1 };
+        let mut masked_rows = Vec::with_capacity(run.batch * n_copies);
+        for ((row, is_masked), time) in rows.into_iter().zip(groups).zip(times) {
+            let row = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid };
+            let other = (targets == TargetGroups::Both).then(|| MaskedRow {
+                is_masked: row.is_masked.iter().map(|is_masked| !is_masked).collect(),
+                time: (1.0 - time).max(TIME_FLOOR),
+                ..row.clone()
+            });
+            masked_rows.push(row);
+            masked_rows.extend(other);
+        }
+        let n_counted: usize = masked_rows.iter().map(MaskedRow::n_counted).sum();
+        let scale = 1.0 / n_counted.max(1) as f64;
+        let mut seeds = stream(run.seed, DROPOUT, step);
+        let batches = masked_rows.chunks(run.micro_batch() * n_copies).map(|rows| {
+            let (rows, device) = (rows.to_vec(), self.device.clone());
+            Batch::Distill(DistillBatch { rows, scale, device, seed: seeds.random() })
+        });
+        Ok(batches.collect())
+    }
+}
+
+impl DataLoader<Batch> for DistillLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        let accumulate = self.config.run.accumulate;
+        Box::new(BatchIterator::new(self.micro_batches.clone(), move |index| {
+            Ok(self.step(index / accumulate)?.split_off(index % accumulate))
+        }))
+    }
+
+    fn num_items(&self) -> usize {
+        self.micro_batches.len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self { device: device.clone(), ..self.clone() })
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        let first = self.micro_batches.start;
+        Arc::new(Self { micro_batches: first + start..first + end, ..self.clone() })
+    }
+}

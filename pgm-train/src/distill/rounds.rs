@@ -1,0 +1,267 @@
+//! A whole distillation, round by round.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+use burn::train::Interrupter;
+use pgm_data::{DataFolder, Split, TokenRows};
+use pgm_model::{ModelConfig, Network, model_folder};
+use serde_json::json;
+
+use super::chunks::CHUNK;
+use super::loader::DistillLoader;
+use super::loss::DistillLoss;
+use super::teacher::Teacher;
+use crate::TrainError;
+use crate::batches::ValidationLoader;
+use crate::config::{DistillConfig, Objective, TeacherWeights};
+use crate::eval::check_same_tokens;
+use crate::files::fingerprint;
+use crate::run::checkpoint::{CheckpointRecords, CheckpointState};
+use crate::run::history::ValidationLine;
+use crate::run::{
+    Counters, DataIdentity, FitResult, LoopSettings, LoopStart, RunIdentity, TrainEvent, TrainModel, Training,
+    newest_checkpoint, write_results,
+};
+
+/// The arguments of [`distill()`].
+pub struct Distill<'a> {
+    /// The configuration.
+    pub config: &'a DistillConfig,
+    /// The model folder of the first teacher.
+    pub teacher: &'a Path,
+    /// The prepared data folder.
+    pub data: &'a Path,
+    /// The folder of the distillation.
+    pub out: &'a Path,
+    /// Whether to resume an earlier distillation in `out`.
+    pub resume: bool,
+    /// Where to train.
+    pub device: &'a Device,
+    /// Stops the distillation after the current step, which is then saved.
+    pub interrupter: Interrupter,
+    /// Is called with each event.
+    pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+}
+
+/// How a distillation ended.
+#[derive(Clone, Debug)]
+pub struct DistillResult {
+    /// Model folders of the complete rounds, in order.
+    pub models: Vec<PathBuf>,
+    /// Steps done of the round that was stopped.
+    pub stopped_at: Option<usize>,
+    /// The last validation.
+    pub validation: Option<ValidationLine>,
+}
+
+/// Distils, and writes `round-N/` for each round into `out`.
+///
+/// # Errors
+/// What is wrong with the configuration, the teacher, the data, the checkpoints or the disk. Earlier checkpoints stay.
+pub fn distill(args: Distill) -> Result<DistillResult, TrainError> {
+    let distillation = Distillation::new(&args)?;
+    let (mut models, mut validation) = (Vec::new(), None);
+    for round in 0..distillation.schedule.len() {
+        let model = distillation.folder(round).join("model");
+        if model.join(model_folder::CONFIG_FILE).exists() {
+            distillation.check_complete(round)?;
+        } else {
+            let result = distillation.run_round(round)?;
+            validation = result.validation.or(validation);
+            if !result.complete {
+                return Ok(DistillResult { models, stopped_at: Some(result.step), validation });
+            }
+        }
+        models.push(model);
+    }
+    Ok(DistillResult { models, stopped_at: None, validation })
+}
+
+/// What all rounds share.
+struct Distillation<'a> {
+    args: &'a Distill<'a>,
+    config: Arc<DistillConfig>,
+    // Sampling steps of teacher and student in each round.
+    schedule: Vec<(usize, usize)>,
+    model_config: ModelConfig,
+    first_teacher: Network,
+    // CRC-32 of the first teacher's weights.
+    teacher_crc: u32,
+    tokenizer: Vec<u8>,
+    data: DataIdentity,
+    train_rows: Arc<TokenRows>,
+    validation_rows: Arc<TokenRows>,
+    plain: Device,
+    device: Device,
+}
+
+impl<'a> Distillation<'a> {
+    fn new(args: &'a Distill<'a>) -> Result<Self, TrainError> {
+        let data = DataFolder::open(args.data)?;
+        let plain = args.device.clone().without_autodiff();
+        let device = args.config.run.step_options().training_device(&plain)?;
+        let (model_config, first_teacher) = model_folder::load(args.teacher, &plain)?;
+        check_teacher(args.teacher, &model_config, &data)?;
+        let weights = args.teacher.join(model_folder::WEIGHTS_FILE);
+        let (_, teacher_crc) = fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
+        let distillation = Self {
+            args,
+            config: Arc::new(args.config.clone()),
+            schedule: args.config.schedule(),
+            model_config,
+            first_teacher,
+            teacher_crc,
+            tokenizer: data.tokenizer().json().to_vec(),
+            data: DataIdentity::new(args.data, &data)?,
+            train_rows: Arc::new(data.rows(Split::Train)?),
+            validation_rows: Arc::new(data.rows(Split::Validation)?),
+            plain,
+            device,
+        };
+        if !args.resume && distillation.folder(0).exists() {
+            return Err(TrainError::Exists { path: args.out.to_path_buf() });
+        }
+        Ok(distillation)
+    }
+
+    fn folder(&self, round: usize) -> PathBuf {
+        self.args.out.join(format!("round-{}", round + 1))
+    }
+
+    fn mask_index(&self) -> usize {
+        self.model_config.backbone().mask_index
+    }
+
+    fn identity(&self, round: usize) -> RunIdentity {
+        let settings = json!({ "distill": *self.config, "round": round + 1, "teacher_crc32": self.teacher_crc });
+        RunIdentity { settings, data: self.data.clone() }
+    }
+
+    // The newest checkpoint of a round, if there is one.
+    fn checkpoint(&self, round: usize) -> Result<Option<(CheckpointState, CheckpointRecords)>, TrainError> {
+        let out = self.folder(round);
+        let found = newest_checkpoint(&out, &*self.args.observe)?;
+        if let Some((state, _)) = &found {
+            let free: Vec<String> = self.config.free_keys().into_iter().map(|key| format!("distill.{key}")).collect();
+            self.identity(round).check(&out, state, &free)?;
+        }
+        Ok(found)
+    }
+
+    // A round with a model folder is not trained again, but must be one of this distillation.
+    fn check_complete(&self, round: usize) -> Result<(), TrainError> {
+        self.checkpoint(round).map(drop)
+    }
+
+    // The last records of a complete round.
+    fn records_of(&self, round: usize) -> Result<CheckpointRecords, TrainError> {
+        let missing = |problem: String| TrainError::NoCheckpoint { path: self.folder(round), problem };
+        let found = self.checkpoint(round)?;
+        let (state, records) = found.ok_or_else(|| missing("the round before has none".to_string()))?;
+        if state.step != self.config.round_steps {
+            return Err(missing(format!("its last readable checkpoint is of step {}", state.step)));
+        }
+        Ok(records)
+    }
+
+    fn run_round(&self, round: usize) -> Result<FitResult, TrainError> {
+        let (args, config) = (self.args, &self.config);
+        let out = self.folder(round);
+        std::fs::create_dir_all(&out).map_err(|error| TrainError::file("write", &out, error))?;
+        let before = if round == 0 { None } else { Some(self.records_of(round - 1)?) };
+        let teacher = match &before {
+            None => self.first_teacher.clone(),
+            Some(records) => self.teacher_from(records),
+        };
+        let start = match self.checkpoint(round)? {
+            Some((state, records)) => Some(LoopStart::from_checkpoint(&state, records)),
+            None => before.map(|records| self.start_of_round(records)),
+        };
+        let first_step = start.as_ref().map_or(0, |start| start.counters.step);
+        let (teacher_steps, student_steps) = self.schedule[round];
+        let n_rounds = self.schedule.len();
+        (args.observe)(&TrainEvent::Round { round: round + 1, n_rounds, teacher_steps, student_steps });
+        (args.observe)(&TrainEvent::Started {
+            step: first_step,
+            parameters: self.first_teacher.n_parameters(),
+            rows: self.train_rows.len(),
+        });
+        let teacher = Teacher {
+            network: teacher,
+            mask_index: self.mask_index(),
+            dt: 1.0 / teacher_steps as f64,
+            n_steps: config.steps_at_once,
+            chunk: CHUNK,
+        };
+        let loss = DistillLoss { teacher, divergence: config.divergence, targets: config.targets };
+        let student = TrainModel::new(self.first_teacher.clone(), self.mask_index())
+            .with_options(config.run.step_options())
+            .with_distillation(Arc::new(loss));
+        let train = DistillLoader::new(self.train_rows.clone(), config.clone(), round, first_step, self.device.clone());
+        let average_continues = config.teacher_weights == TeacherWeights::Raw;
+        let training = Training {
+            model: student.train(),
+            settings: LoopSettings {
+                ema_updates: if average_continues { round * config.round_steps } else { 0 },
+                ..LoopSettings::new(config.round_steps, &config.run)
+            },
+            optim: &config.run.optim,
+            schedule_steps: if config.restart_optimiser { config.round_steps } else { n_rounds * config.round_steps },
+            out: &out,
+            device: &self.device,
+            identity: self.identity(round),
+            start,
+            interrupter: args.interrupter.clone(),
+            renderer: None,
+            observe: args.observe.clone(),
+        };
+        let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
+        write_results(&out, &self.model_config, &self.tokenizer, end, config.round_steps)
+    }
+
+    fn validation_loader(&self) -> ValidationLoader {
+        let objective = match self.model_config {
+            ModelConfig::Partition(_) => Objective::Partition,
+            _ => Objective::Masked,
+        };
+        let mask = self.mask_index() as u32;
+        ValidationLoader::new(self.validation_rows.clone(), objective, &self.config.run, mask, self.plain.clone())
+    }
+
+    // The student of the round before, which teaches this one.
+    fn teacher_from(&self, records: &CheckpointRecords) -> Network {
+        let record: ModuleRecord = match (self.config.teacher_weights, &records.average) {
+            (TeacherWeights::Ema, Some(average)) => average.clone(),
+            _ => records.model.clone(),
+        };
+        let model = TrainModel::new(Network::new(&self.model_config, &self.plain), self.mask_index());
+        model.load_record(record).valid().network
+    }
+
+    // A round starts with the student of the round before.
+    fn start_of_round(&self, before: CheckpointRecords) -> LoopStart {
+        LoopStart {
+            counters: Counters::default(),
+            model: before.model,
+            average: before.average.filter(|_| self.config.teacher_weights == TeacherWeights::Raw),
+            optimiser: (!self.config.restart_optimiser).then_some((before.optim, before.scheduler)),
+        }
+    }
+}
+
+fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Result<(), TrainError> {
+    let refuse =
+        |problem: String| Err(TrainError::Config { origin: format!("--teacher {}", folder.display()), problem });
+    if matches!(model, ModelConfig::Autoregressive(_)) {
+        return refuse("is autoregressive; distillation needs a partition or a masked model".to_string());
+    }
+    let (model_length, data_length) = (model.backbone().length, data.manifest().length);
+    if model_length != data_length {
+        return refuse(format!("has {model_length} tokens in a row, the data has {data_length}; prepare such rows"));
+    }
+    check_same_tokens(folder, "--teacher", model, data)
+}

@@ -1,0 +1,44 @@
+//! What a run reports while it works.
+
+use super::history::{TrainLine, ValidationLine};
+
+/// An event of a run, for the caller to show.
+#[derive(Clone, Debug)]
+pub enum TrainEvent {
+    /// The run begins, or resumes from a checkpoint.
+    Started {
+        /// Steps done before.
+        step: usize,
+        /// Parameters of the network.
+        parameters: usize,
+        /// Training rows.
+        rows: usize,
+    },
+    /// A round of a distillation begins.
+    Round {
+        /// The round, from 1.
+        round: usize,
+        /// Rounds in all.
+        n_rounds: usize,
+        /// Sampling steps of the teacher.
+        teacher_steps: usize,
+        /// Sampling steps that the student will need.
+        student_steps: usize,
+    },
+    /// Figures of training.
+    Trained {
+        /// The figures.
+        line: TrainLine,
+        /// Steps in all.
+        steps: usize,
+    },
+    /// A validation.
+    Validated(ValidationLine),
+    /// A checkpoint was written.
+    Saved {
+        /// Steps done.
+        step: usize,
+    },
+    /// Something that the user should know.
+    Notice(String),
+}

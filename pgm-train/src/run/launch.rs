@@ -1,0 +1,98 @@
+//! One training on burn-train's learner: the learner, its metrics and the training loop put together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::data::dataloader::DataLoader;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::Module;
+use burn::tensor::Device;
+use burn::train::renderer::MetricsRenderer;
+use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+
+use super::capture::{Always, captures};
+use super::dashboard::{Gauge, NoLog, Quiet};
+use super::event::TrainEvent;
+use super::optim::{AdamW, LrSchedule};
+use super::resume::{LoopStart, RunIdentity};
+use super::train_loop::{LoopEnd, LoopSettings, TrainLoop};
+use super::train_model::TrainModel;
+use crate::TrainError;
+use crate::batches::{Batch, ObjectiveBatch};
+use crate::config::OptimSection;
+
+/// A training: a whole run of [`fit`](super::fit::fit()), or a round of a distillation.
+pub(crate) struct Training<'a> {
+    pub(crate) model: TrainModel,
+    pub(crate) settings: LoopSettings,
+    pub(crate) optim: &'a OptimSection,
+    /// Steps over which the learning rate decays.
+    pub(crate) schedule_steps: usize,
+    pub(crate) out: &'a Path,
+    pub(crate) device: &'a Device,
+    /// Stored in checkpoints.
+    pub(crate) identity: RunIdentity,
+    /// Absent for a run that starts with `model` as it is.
+    pub(crate) start: Option<LoopStart>,
+    pub(crate) interrupter: Interrupter,
+    pub(crate) renderer: Option<Box<dyn MetricsRenderer>>,
+    pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+}
+
+impl Training<'_> {
+    /// Trains to the last step, or until the interrupter stops it.
+    ///
+    /// # Errors
+    /// Whatever ended the training loop.
+    pub(crate) fn launch(
+        self,
+        train: Arc<dyn DataLoader<Batch>>,
+        validation: Arc<dyn DataLoader<ObjectiveBatch>>,
+    ) -> Result<LoopEnd, TrainError> {
+        let schedule = ModuleLrScheduler::new(LrSchedule::new(self.optim, self.schedule_steps));
+        let mut learner = Learner::new(self.model, AdamW::from_config(self.optim), schedule);
+        let mut counters = Default::default();
+        let mut average = None;
+        if let Some(start) = self.start {
+            counters = start.counters;
+            learner.load_model(start.model);
+            if let Some((optim, scheduler)) = start.optimiser {
+                learner.load_optim(optim);
+                learner.load_scheduler(scheduler);
+            }
+            average = start.average.map(|record| learner.model().valid().load_record(record));
+        }
+        let average = average.unwrap_or_else(|| learner.model().valid());
+        let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
+        // burn-train holds its strategy in an `Arc`, but uses it on this thread only.
+        #[allow(clippy::arc_with_non_send_sync)]
+        let train_loop = Arc::new(TrainLoop {
+            settings: self.settings,
+            out: self.out.to_path_buf(),
+            device: self.device.clone(),
+            identity: self.identity,
+            counters,
+            average,
+            captured,
+            observe: self.observe,
+            end: Default::default(),
+        });
+        SupervisedTraining::new(self.out, train, validation)
+            .with_training_strategy(TrainingStrategy::Custom(train_loop.clone()))
+            .with_interrupter(self.interrupter)
+            .with_application_logger(None)
+            .with_metric_logger(NoLog)
+            .with_custom_checkpointers(model_capture, optim_capture, scheduler_capture)
+            .with_checkpointing_strategy(Always)
+            .renderer(self.renderer.unwrap_or_else(|| Box::new(Quiet)))
+            .metric_train_numeric(Gauge::new("Loss", false, |figures| figures.loss))
+            .metric_train_numeric(Gauge::new("Gradient norm", false, |figures| figures.grad_norm))
+            .metric_train_numeric(Gauge::new("Learning rate", false, |figures| figures.lr))
+            .metric_train_numeric(Gauge::new("Tokens per second", true, |figures| figures.tokens_per_second))
+            .metric_valid_numeric(Gauge::new("NELBO", false, |figures| figures.loss))
+            .metric_valid_numeric(Gauge::new("Perplexity", false, |figures| figures.perplexity))
+            .num_epochs(1)
+            .launch(learner);
+        train_loop.end.take().unwrap_or_else(|| Err(TrainError::Learner("the training loop did not run".to_string())))
+    }
+}

@@ -1,0 +1,27 @@
+//! Runs on burn-train's learner: training loop, checkpoints, resume, metrics.
+
+mod capture;
+pub(crate) mod checkpoint;
+mod dashboard;
+mod event;
+mod fit;
+pub mod history;
+mod identity;
+mod launch;
+mod optim;
+mod plot;
+mod resume;
+mod train_loop;
+mod train_model;
+
+pub use event::TrainEvent;
+pub use fit::{Fit, FitResult, fit};
+pub use train_model::{StepOutput, TrainModel};
+
+pub(crate) use fit::write_results;
+pub(crate) use identity::DataIdentity;
+pub(crate) use launch::Training;
+pub(crate) use optim::{AdamW, clip_global_norm};
+pub(crate) use resume::{Counters, LoopStart, RunIdentity, newest_checkpoint};
+pub(crate) use train_loop::LoopSettings;
+pub(crate) use train_model::DistillObjective;

@@ -1,0 +1,146 @@
+//! The module that burn-train's learner trains: a network with its loss.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{ExecutionError, FloatDType, GradientCheckpointingStrategy, Tensor};
+use burn::train::metric::Adaptor;
+use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
+use pgm_model::{LossTarget, Network};
+
+use super::dashboard::StepFigures;
+use crate::batches::{Batch, DistillBatch, NetworkInputs, ObjectiveBatch};
+use crate::config::{Precision, StepOptions};
+
+/// A loss whose targets are not in the batch: a distillation's, which asks its teacher for them.
+pub(crate) trait DistillObjective: Debug + Send + Sync {
+    /// The loss of the student, `[1]` without gradients, and the gradients of its weights.
+    fn step(&self, student: &TrainModel, batch: &DistillBatch) -> (Tensor<1>, GradientsParams);
+}
+
+/// A network, the class that its loss leaves out, and how a step is computed.
+#[derive(Module, Debug)]
+pub struct TrainModel {
+    /// The network.
+    pub network: Network,
+    mask_index: usize,
+    #[module(skip)]
+    options: StepOptions,
+    #[module(skip)]
+    distillation: Option<Arc<dyn DistillObjective>>,
+}
+
+impl TrainModel {
+    /// A model that trains on true tokens.
+    pub fn new(network: Network, mask_index: usize) -> Self {
+        Self { network, mask_index, options: StepOptions::default(), distillation: None }
+    }
+
+    /// The same model with other step options.
+    pub fn with_options(self, options: StepOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same model, as the student of a distillation.
+    pub(crate) fn with_distillation(self, objective: Arc<dyn DistillObjective>) -> Self {
+        Self { distillation: Some(objective), ..self }
+    }
+
+    /// The model for one backward pass, with its options applied to the weights. Gradients of what it computes are
+    /// gradients of `self`'s weights.
+    pub(crate) fn for_step(&self) -> Self {
+        struct Checkpointed;
+        impl ModuleMapper for Checkpointed {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|weight| weight.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
+            }
+        }
+        let mut network = self.network.clone();
+        if self.options.checkpointing {
+            network = network.map(&mut Checkpointed);
+        }
+        if self.options.precision == Precision::Bf16 {
+            network = network.cast_products(FloatDType::BF16);
+        }
+        Self { network, ..self.clone() }
+    }
+
+    /// Sum of weighted cross-entropies, `[1]`.
+    ///
+    /// # Panics
+    /// When the batch is for another kind of network: a programmer's error.
+    pub fn loss(&self, batch: ObjectiveBatch) -> Tensor<1> {
+        let ObjectiveBatch { inputs, tokens, weights, .. } = batch;
+        let mask_index = self.mask_index;
+        let target = |targets, weights| LossTarget { targets, weights, mask_index };
+        match (&self.network, inputs) {
+            (Network::Partition(model), NetworkInputs::Partition(partition)) => {
+                model.loss_partition(tokens.clone(), &partition, &target(tokens, weights))
+            }
+            (Network::Masked(model), NetworkInputs::Masked(masked)) => model.loss(masked, &target(tokens, weights)),
+            (Network::Autoregressive(model), NetworkInputs::Causal) => {
+                let n_predicted = tokens.dims()[1] - 1;
+                let target = target(tokens.clone().narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted));
+                model.loss(tokens.narrow(1, 0, n_predicted), &target)
+            }
+            _ => panic!("the batch is for another kind of network"),
+        }
+    }
+}
+
+/// The output of a step for the learner's metrics.
+#[derive(Clone, Debug)]
+pub struct StepOutput {
+    /// The loss without gradients, `[1]`.
+    pub loss: Tensor<1>,
+    /// Figures for the dashboard; the training loop adds them to some outputs.
+    pub(crate) figures: Option<StepFigures>,
+}
+
+impl ItemLazy for StepOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
+}
+
+impl Adaptor<StepFigures> for StepOutput {
+    fn adapt(&self) -> StepFigures {
+        self.figures.clone().unwrap_or_default()
+    }
+}
+
+impl TrainStep for TrainModel {
+    type Input = Batch;
+    type Output = StepOutput;
+
+    /// # Panics
+    /// For a batch of a distillation where the model is no student: a programmer's error.
+    fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
+        // Dropout draws from the device's generator. It is seeded here, so a step does not depend on those before it.
+        match batch {
+            Batch::Objective(batch) => {
+                batch.tokens.device().seed(batch.seed);
+                let loss = self.for_step().loss(*batch);
+                let output = StepOutput { loss: loss.clone().inner(), figures: None };
+                TrainOutput::new(self, loss.backward(), output)
+            }
+            Batch::Distill(batch) => {
+                batch.device.seed(batch.seed);
+                let objective = self.distillation.as_ref().expect("only a student is given batches of a distillation");
+                let (loss, grads) = objective.step(self, &batch);
+                TrainOutput { grads, item: StepOutput { loss, figures: None } }
+            }
+        }
+    }
+}
+
+impl InferenceStep for TrainModel {
+    type Input = ObjectiveBatch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: ObjectiveBatch) -> StepOutput {
+        StepOutput { loss: self.loss(batch), figures: None }
+    }
+}

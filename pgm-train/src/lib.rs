@@ -20,12 +20,14 @@ pub mod eval;
 pub mod fit;
 mod gradients;
 pub mod history;
+mod json_lines;
 pub mod judge;
 pub mod learner;
 pub mod lesson;
 mod plot;
 mod schedule;
 mod strategy;
+mod token_nll;
 
 pub use config::{Objective, Precision, TrainConfig};
 pub use distill::{Distill, DistillConfig, DistillResult, distill};

@@ -1,6 +1,6 @@
 //! The `pgm-train` command.
 
-mod evaluate;
+mod eval;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ enum Command {
     Distill(DistillArgs),
     /// Measures a model and prints one JSON object
     #[command(subcommand)]
-    Eval(evaluate::EvalCommand),
+    Eval(eval::EvalCommand),
     /// Measures one step and prints one JSON object
     Bench(BenchArgs),
 }
@@ -168,7 +168,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(&args),
         Command::Distill(args) => run_distill(&args),
-        Command::Eval(command) => evaluate::run(&command),
+        Command::Eval(command) => eval::run(&command),
         Command::Bench(args) => run_bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

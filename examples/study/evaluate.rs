@@ -100,6 +100,15 @@ impl GeneratedSamples {
     }
 }
 
+/// A model, and the numbers of sampling steps with which it samples.
+struct ModelToSample {
+    name: String,
+    folder: PathBuf,
+    rounds: usize,
+    targets: Option<&'static str>,
+    steps: Vec<usize>,
+}
+
 impl Study {
     /// Runs all measurements that have no results yet.
     pub fn evaluate(&self) -> anyhow::Result<Findings> {
@@ -170,20 +179,30 @@ impl Study {
         let all = &self.plan.sampling_steps;
         let mut generated = Vec::new();
         for (kind, masked) in [("pgm", false), ("masked", false), ("complementary", true), ("ar", true)] {
-            let mut models: Vec<(String, PathBuf, usize, Option<&'static str>, Vec<usize>)> = Vec::new();
             let steps = if kind == "ar" { vec![self.plan.length - 1] } else { all.clone() };
-            models.push((kind.to_string(), self.model(kind, seed), 0, None, steps));
+            let trained = ModelToSample {
+                name: kind.to_string(),
+                folder: self.model(kind, seed),
+                rounds: 0,
+                targets: None,
+                steps,
+            };
+            let mut models = vec![trained];
             for targets in ["one", "both"].into_iter().filter(|_| !masked) {
                 for round in 1..=self.plan.rounds {
                     // The last student samples with every number of steps, the others with the number they were distilled for.
                     let own = self.plan.teacher_steps >> round;
-                    let steps = if round == self.plan.rounds { all.clone() } else { vec![own] };
-                    let name = format!("{kind}, {round} rounds, {targets}");
-                    models.push((name, self.student(kind, targets, round), round, Some(targets), steps));
+                    models.push(ModelToSample {
+                        name: format!("{kind}, {round} rounds, {targets}"),
+                        folder: self.student(kind, targets, round),
+                        rounds: round,
+                        targets: Some(targets),
+                        steps: if round == self.plan.rounds { all.clone() } else { vec![own] },
+                    });
                 }
             }
-            for (name, path, rounds, targets, steps) in models {
-                let model = EvalModel::load(&path, &self.device)?;
+            for ModelToSample { name, folder, rounds, targets, steps } in models {
+                let model = EvalModel::load(&folder, &self.device)?;
                 for steps in steps {
                     let (samples, seconds) = self.samples(&model, &name, steps)?;
                     let report = self.judged(judge, &samples)?;

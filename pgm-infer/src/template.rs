@@ -1,5 +1,7 @@
 //! Templates: text with blanks anywhere in it.
 
+use std::ops::Range;
+
 use crate::InferError;
 
 /// A stretch of a template.
@@ -22,47 +24,75 @@ pub fn parse(template: &str, default_blank: usize) -> Result<Vec<Part>, InferErr
     let mut parts = Vec::new();
     let mut text = String::new();
     let mut rest = template;
-    while let Some(first) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("{*}") {
-            if !text.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut text)));
+    while let Some((item, length)) = first_item(rest, default_blank) {
+        let (shown, after) = rest.split_at(length);
+        rest = after;
+        let blank = match item {
+            Item::Letter(letter) => {
+                text.push(letter);
+                continue;
             }
-            parts.push(Part::Free);
-            rest = after;
-            continue;
-        }
-        let blank = match first {
-            '{' => {
-                let (digits, after) = rest[1..].split_at(rest[1..].bytes().take_while(u8::is_ascii_digit).count());
-                after.strip_prefix('}').filter(|_| !digits.is_empty()).map(|after| (digits.parse().ok(), after))
-            }
-            '_' if rest.starts_with("___") => Some((Some(default_blank), rest.trim_start_matches('_'))),
-            _ => None,
-        };
-        if let Some((count, after)) = blank {
-            let count = count.filter(|&count| count > 0).ok_or_else(|| {
-                let shown = &rest[..rest.len() - after.len()];
+            Item::Free => Part::Free,
+            Item::Blank(count) => Part::Blank(count.filter(|&count| count > 0).ok_or_else(|| {
                 InferError::Request(format!(
                     "the blank {shown} must ask for at least one token, and for a number that fits"
                 ))
-            })?;
-            if !text.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut text)));
-            }
-            parts.push(Part::Blank(count));
-            rest = after;
-            continue;
+            })?),
+        };
+        if !text.is_empty() {
+            parts.push(Part::Text(std::mem::take(&mut text)));
         }
-        let after_backslash = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        let escaped = after_backslash.filter(|next| ['{', '_', '\\'].contains(next));
-        let kept = escaped.unwrap_or(first);
-        text.push(kept);
-        rest = &rest[first.len_utf8() + escaped.map_or(0, char::len_utf8)..];
+        parts.push(blank);
     }
     if !text.is_empty() {
         parts.push(Part::Text(text));
     }
     Ok(parts)
+}
+
+/// The byte ranges of a template's blanks, for editors that highlight them. A blank that [`parse`] refuses is included.
+pub fn blank_ranges(template: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    while let Some((item, length)) = first_item(&template[start..], 1) {
+        if !matches!(item, Item::Letter(_)) {
+            ranges.push(start..start + length);
+        }
+        start += length;
+    }
+    ranges
+}
+
+/// The smallest unit of a template.
+enum Item {
+    /// A letter of the text, without its backslash.
+    Letter(char),
+    /// A blank; its length is absent when the number is too large.
+    Blank(Option<usize>),
+    /// `{*}`
+    Free,
+}
+
+// The first item of a template and its length in bytes; absent at the end.
+fn first_item(template: &str, default_blank: usize) -> Option<(Item, usize)> {
+    let first = template.chars().next()?;
+    if template.starts_with("{*}") {
+        return Some((Item::Free, "{*}".len()));
+    }
+    if template.starts_with("___") {
+        return Some((Item::Blank(Some(default_blank)), template.len() - template.trim_start_matches('_').len()));
+    }
+    if let Some(after) = template.strip_prefix('{') {
+        let n_digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        if n_digits > 0 && after[n_digits..].starts_with('}') {
+            return Some((Item::Blank(after[..n_digits].parse().ok()), n_digits + 2));
+        }
+    }
+    let escaped = template.strip_prefix('\\').and_then(|after| after.chars().next());
+    match escaped.filter(|letter| ['{', '_', '\\'].contains(letter)) {
+        Some(letter) => Some((Item::Letter(letter), 2)),
+        None => Some((Item::Letter(first), first.len_utf8())),
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +116,19 @@ mod tests {
         }
         assert!(parse("a {0}", 8).unwrap_err().to_string().contains("{0}"));
         assert!(parse("a {99999999999999999999999}", 8).is_err());
+    }
+
+    #[test]
+    fn the_ranges_of_the_blanks_are_those_that_are_parsed() {
+        let cases =
+            ["no blank", "{3}", "a {12}é____ z", "{x} {} __ {1", r"\{3} \___ \\ \n", "", r"a {*} b\{*}{*}", r"\\{2}é"];
+        for template in cases {
+            let blanks: Vec<&str> = blank_ranges(template).into_iter().map(|range| &template[range]).collect();
+            let parsed = parse(template, 8).unwrap().iter().filter(|part| !matches!(part, Part::Text(_))).count();
+            assert_eq!(blanks.len(), parsed, "{template}: {blanks:?}");
+            assert!(blanks.iter().all(|blank| parse(blank, 8).unwrap().len() == 1), "{template}: {blanks:?}");
+        }
+        assert_eq!(blank_ranges("a {0} {1}"), [2..5, 6..9], "an editor highlights a blank that cannot be filled");
     }
 
     proptest::proptest! {

@@ -57,10 +57,15 @@ fn save_model(folder: &Path, kind: Kind) -> PathBuf {
 }
 
 fn data(folder: &Path, mode: Mode) -> DataFolder {
-    let text: String = (0..40).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
+    data_with(folder, mode, "abcdefgh")
+}
+
+/// A data folder whose text repeats a word.
+fn data_with(folder: &Path, mode: Mode, word: &str) -> DataFolder {
+    let text: String = (0..40).map(|i| format!("line {i} says {}\n", word.repeat(i % 3 + 1))).collect();
     std::fs::write(folder.join("text.txt"), text).unwrap();
     let inputs = TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
-    let out = folder.join(format!("{mode:?}"));
+    let out = folder.join(format!("{mode:?}-{word}"));
     let what = Prepare {
         inputs: &inputs,
         validation: &Validation::Fraction(0.4),
@@ -211,6 +216,36 @@ fn a_stopped_evaluation_continues_and_equals_an_unbroken_one() {
 }
 
 #[test]
+fn a_progress_file_for_other_data_with_equal_row_counts_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["abcdefgh", "hgfedcba"].map(|word| data_with(folder.path(), Mode::Pack, word));
+    assert_eq!(first.manifest(), second.manifest());
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let settings = PplSettings { rows: 2, times: 1, ..PplSettings::default() };
+    let path = folder.path().join("progress.jsonl");
+    let open = |data: &DataFolder| {
+        ResultLog::<RowNats>::open(Some(&path), &eval::ppl::identity(&model, data, &settings).unwrap())
+    };
+    eval::ppl(&model, &first, &settings, open(&first).unwrap(), &mut go_on).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let message = open(&second).unwrap_err().to_string();
+    assert!(message.contains("data_identity was") && !message.contains('\n'), "{message}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(open(&first).unwrap().done().len(), 2);
+}
+
+#[test]
+fn the_identity_of_texts_depends_on_where_one_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let identity = |texts: [&str; 2]| {
+        let texts = texts.map(|text| LastWord { text: text.to_string() });
+        eval::greedy::identity(&model, &texts, &GreedySettings { seed: 0 })
+    };
+    assert_ne!(identity(["a b c", " d"]), identity(["a b", " c d"]));
+}
+
+#[test]
 fn data_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
@@ -315,9 +350,10 @@ fn task_files_are_read_with_the_harness_field_names_and_errors_name_the_line() {
         let message = read_questions(&path).unwrap_err().to_string();
         assert!(message.contains(problem) && !message.contains('\n'), "{message}");
     }
-    std::fs::write(&path, "{\"text\": \"two words\"}\n{\"text\": \"one\"}\n").unwrap();
+    // Blank lines count as lines.
+    std::fs::write(&path, "{\"text\": \"two words\"}\n\n{\"text\": \"one\"}\n").unwrap();
     let message = read_last_words(&path).unwrap_err().to_string();
-    assert!(message.contains("line 2: has no word after a space"), "{message}");
+    assert!(message.contains("line 3: has no word after a space"), "{message}");
 }
 
 #[test]

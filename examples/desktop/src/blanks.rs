@@ -1,39 +1,8 @@
-//! Where the blanks of a text are, for the editor: to shade them, and to put one in at the cursor.
-//!
-//! [`pgm_infer::template`] splits a text into parts; an editor needs to know where in the text they stand.
+//! Inserts a blank into the text of the editor.
 
 use std::ops::Range;
 
-/// The byte ranges of the blanks, by the rules of [`pgm_infer::template::parse`].
-pub fn ranges(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(first) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let blank = match first {
-            '{' if rest.starts_with("{*}") => Some(3),
-            '{' => {
-                let digits = rest[1..].bytes().take_while(u8::is_ascii_digit).count();
-                (digits > 0 && rest[1 + digits..].starts_with('}')).then_some(digits + 2)
-            }
-            '_' if rest.starts_with("___") => Some(rest.len() - rest.trim_start_matches('_').len()),
-            _ => None,
-        };
-        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        let step = match (blank, escaped) {
-            (Some(length), _) => {
-                found.push(at..at + length);
-                length
-            }
-            (None, Some(next)) if ['{', '_', '\\'].contains(&next) => 1 + next.len_utf8(),
-            _ => first.len_utf8(),
-        };
-        at += step;
-    }
-    found
-}
-
-/// Puts a blank in the place of the selected characters; the cursor stands behind it then.
+/// Replaces the selected characters with a blank. Returns the character position after the blank, for the cursor.
 pub fn insert(text: &mut String, selected: Range<usize>, blank: &str) -> usize {
     let byte = |index: usize| text.char_indices().nth(index).map_or(text.len(), |(byte, _)| byte);
     let range = byte(selected.start)..byte(selected.end.max(selected.start));
@@ -44,24 +13,10 @@ pub fn insert(text: &mut String, selected: Range<usize>, blank: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use pgm_infer::template::{Part, parse};
-
     use super::*;
 
     #[test]
-    fn what_is_shaded_is_what_is_filled() {
-        let cases =
-            ["no blank", "{3}", "a {12}é____ z", "{x} {} __ {1", r"\{3} \___ \\ \n", "", r"a {*} b\{*}{*}", r"\\{2}é"];
-        for text in cases {
-            let shaded: Vec<&str> = ranges(text).into_iter().map(|range| &text[range]).collect();
-            let filled = parse(text, 8).unwrap().iter().filter(|part| !matches!(part, Part::Text(_))).count();
-            assert_eq!(shaded.len(), filled, "{text}: {shaded:?}");
-            assert!(shaded.iter().all(|blank| parse(blank, 8).unwrap().len() == 1), "{text}: {shaded:?}");
-        }
-    }
-
-    #[test]
-    fn a_blank_takes_the_place_of_what_is_selected() {
+    fn a_blank_replaces_the_selected_text() {
         let mut text = "né là".to_string();
         assert_eq!(insert(&mut text, 3..5, "{12}"), 7);
         assert_eq!(text, "né {12}");

@@ -55,16 +55,15 @@ impl Question {
 /// a label that is none of them.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, TrainError> {
     let describe = |cause: &str| format!("is not a question with context, choices and label ({cause})");
-    let questions: Vec<Question> = read_json_lines(path, describe)?;
-    for (index, question) in questions.iter().enumerate() {
+    let check = |(line, question): (usize, Question)| {
         if question.choices.len() < 2 || question.right_index().is_none() {
             let problem =
                 "needs at least two choices, and as its label an index counted from 0 or the text of a choice";
-            let problem = problem.to_string();
-            return Err(TrainError::Samples { path: path.to_path_buf(), line: index + 1, problem });
+            return Err(TrainError::Samples { path: path.to_path_buf(), line, problem: problem.to_string() });
         }
-    }
-    Ok(questions)
+        Ok(question)
+    };
+    read_json_lines(path, describe)?.into_iter().map(check).collect()
 }
 
 /// A label of a task file: an index, or a string.
@@ -228,4 +227,24 @@ fn nelbo(model: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSetti
         sum += weighted_nll(model, &batch)?.iter().sum::<f64>();
     }
     Ok(sum / settings.draws as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_an_index_or_the_text_of_a_choice_and_a_numeric_string_is_an_index() {
+        let cases = [
+            (r#"{"context": "", "choices": ["a", "b"], "label": 1}"#, Some(1)),
+            (r#"{"context": "", "choices": ["a", "b"], "label": "1"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["a", "b", "b"], "label": "b"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["1", "0"], "label": "1"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["3", "2"], "label": "2"}"#, None),
+            (r#"{"context": "", "choices": ["a", "b"], "label": "c"}"#, None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(serde_json::from_str::<Question>(line).unwrap().right_index(), expected, "{line}");
+        }
+    }
 }

@@ -33,12 +33,15 @@ pub struct LastWord {
 /// # Errors
 /// Names the file that cannot be read or is empty, or the line without a text of at least two words.
 pub fn read_last_words(path: &Path) -> Result<Vec<LastWord>, TrainError> {
-    let items: Vec<LastWord> = read_json_lines(path, |cause| format!("is not an object with text ({cause})"))?;
-    if let Some(index) = items.iter().position(|item| item.split().is_none()) {
-        let problem = "has no word after a space".to_string();
-        return Err(TrainError::Samples { path: path.to_path_buf(), line: index + 1, problem });
-    }
-    Ok(items)
+    let check = |(line, item): (usize, LastWord)| match item.split() {
+        Some(_) => Ok(item),
+        None => {
+            let problem = "has no word after a space".to_string();
+            Err(TrainError::Samples { path: path.to_path_buf(), line, problem })
+        }
+    };
+    let lines = read_json_lines(path, |cause| format!("is not an object with text ({cause})"))?;
+    lines.into_iter().map(check).collect()
 }
 
 impl LastWord {

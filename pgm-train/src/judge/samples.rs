@@ -23,9 +23,10 @@ pub struct Sample {
 /// # Errors
 /// Names the file that cannot be read or is empty, or the line that is not a sample.
 pub fn read_samples(path: &Path) -> Result<Vec<Sample>, TrainError> {
-    read_json_lines(path, |cause| {
+    let describe = |cause: &str| {
         format!("is not a sample ({cause}); each line is an object with \"text\" and, if known, \"tokens\"")
-    })
+    };
+    Ok(read_json_lines(path, describe)?.into_iter().map(|(_, sample)| sample).collect())
 }
 
 /// Writes a file of samples. It is written under a temporary name and then renamed.

@@ -260,46 +260,12 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     let mut object = json!({
         "eval": "generative", "device": device_name, "judge": args.judge.display().to_string(), "batch": args.batch,
     });
-    let mut same_tokens = args.same_tokens;
-    let samples: Vec<Sample> = match (&args.samples, &args.model) {
+    let (samples, same_tokens) = match (&args.samples, &args.model) {
         (Some(path), _) => {
             object["samples_file"] = path.display().to_string().into();
-            read_samples(path)?
+            (read_samples(path)?, args.same_tokens)
         }
-        (None, Some(folder)) => {
-            let model = EvalModel::load(folder, &device)?.with_weight_dtype(args.common.weights.weights())?;
-            let settings = GenerativeSettings {
-                samples: args.n,
-                length: args.length,
-                steps: args.steps,
-                order: args.order.kind().map_err(|message| anyhow!(message))?,
-                temperature: args.temp,
-                top_k: args.top_k,
-                top_p: args.top_p,
-                seed: args.common.seed,
-                batch: args.batch,
-            };
-            let identity = eval::generative::identity(&model, &settings);
-            let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
-            let mut progress = Progress::new("samples");
-            let batches = eval::sample_texts(&model, &settings, log, &mut |done, all| progress.update(done, all))?;
-            drop(progress);
-            let tokenizer = args.judge.join(TOKENIZER_FILE);
-            let json =
-                std::fs::read(&tokenizer).map_err(|error| anyhow!("cannot read {}: {error}", tokenizer.display()))?;
-            same_tokens = eval::same_tokenizer(folder, &json)?;
-            object["folder"] = folder.display().to_string().into();
-            object["subject"] = model.identity();
-            object["sampling"] = serde_json::to_value(&settings)?;
-            object["sampling"]["sampler"] = match model.text_model().config() {
-                ModelConfig::Partition(_) => "uniform".into(),
-                ModelConfig::Masked(_) => "ancestral".into(),
-                ModelConfig::Autoregressive(_) => "left to right".into(),
-            };
-            let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();
-            object["sampling_seconds"] = seconds.into();
-            batches.into_iter().flat_map(|batch| batch.samples).collect()
-        }
+        (None, Some(folder)) => draw_samples(args, folder, &device, &mut object)?,
         (None, None) => bail!("give --model or --samples"),
     };
     if let Some(path) = &args.save_samples {
@@ -320,6 +286,46 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
         object["mauve_texts"] = path.display().to_string().into();
     }
     Ok(object)
+}
+
+// Samples of a model, and whether their tokens are the judge's. Adds the model and the settings to `object`.
+fn draw_samples(
+    args: &GenerativeArgs,
+    folder: &Path,
+    device: &Device,
+    object: &mut Value,
+) -> anyhow::Result<(Vec<Sample>, bool)> {
+    let model = EvalModel::load(folder, device)?.with_weight_dtype(args.common.weights.weights())?;
+    let settings = GenerativeSettings {
+        samples: args.n,
+        length: args.length,
+        steps: args.steps,
+        order: args.order.kind().map_err(|message| anyhow!(message))?,
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.common.seed,
+        batch: args.batch,
+    };
+    let identity = eval::generative::identity(&model, &settings);
+    let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
+    let mut progress = Progress::new("samples");
+    let batches = eval::sample_texts(&model, &settings, log, &mut |done, all| progress.update(done, all))?;
+    drop(progress);
+    let tokenizer = args.judge.join(TOKENIZER_FILE);
+    let json = std::fs::read(&tokenizer).map_err(|error| anyhow!("cannot read {}: {error}", tokenizer.display()))?;
+    let same_tokens = eval::same_tokenizer(folder, &json)?;
+    object["folder"] = folder.display().to_string().into();
+    object["subject"] = model.identity();
+    object["sampling"] = serde_json::to_value(&settings)?;
+    object["sampling"]["sampler"] = match model.text_model().config() {
+        ModelConfig::Partition(_) => "uniform".into(),
+        ModelConfig::Masked(_) => "ancestral".into(),
+        ModelConfig::Autoregressive(_) => "left to right".into(),
+    };
+    let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();
+    object["sampling_seconds"] = seconds.into();
+    Ok((batches.into_iter().flat_map(|batch| batch.samples).collect(), same_tokens))
 }
 
 fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {

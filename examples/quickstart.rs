@@ -1,11 +1,11 @@
-//! The whole path in a few minutes: prepare real text, train, fill in a blank, write, and measure the speed.
+//! From text to samples in a few minutes: prepare a text, train a model, continue a text, fill blanks, measure the speed.
 //!
 //! ```text
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! The text is what every machine that has just built this project holds: the sources of the dependencies that
-//! `Cargo.lock` pins. `--text PATH` takes another.
+//! The text is on every machine that has built this project: the sources of its dependencies. `--text PATH` takes another
+//! text.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Prepares text, trains a small Partition Generative Model on it, and shows what it can do.
+/// Prepares a text, trains a small Partition Generative Model on it, and samples from it.
 #[derive(Parser)]
 struct Args {
     /// A text file, a folder or a glob pattern instead of the dependencies' sources
@@ -38,7 +38,7 @@ struct Args {
     /// Training steps
     #[arg(long, default_value_t = 600)]
     steps: usize,
-    /// Where to write [default: target/quickstart, or the first free quickstart-N]
+    /// Output folder [default: target/quickstart, or the first free quickstart-N]
     #[arg(long)]
     out: Option<PathBuf>,
     /// auto, flex, wgpu, vulkan, metal or cuda, as compiled in

@@ -1,4 +1,4 @@
-//! What the study measures. Each measurement keeps a progress file in `eval/`, so that reading it again costs nothing.
+//! The study's measurements. Each keeps its results in a file in `eval/`, so that a repeated run does not measure again.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -19,89 +19,98 @@ use serde_json::{Value, json};
 
 use crate::{KINDS, Study};
 
-/// Seed of every measurement.
+/// The seed of every measurement.
 const SEED: u64 = 20;
 
-/// Everything that was measured.
+/// All results.
 pub struct Findings {
-    /// The trained models, kinds first, then seeds.
-    pub trained: Vec<Trained>,
-    /// Difference of the bounds of two kinds on the same rows, times and groups, nats per token, each seed.
+    /// The trained models, ordered by kind, then by seed.
+    pub trained: Vec<TrainedModel>,
+    /// For each seed, the differences between the kinds on the same rows, times and groups, in nats per token.
     pub differences: Vec<Difference>,
-    /// Samples of each kind and of each student at each number of steps.
-    pub generated: Vec<Generated>,
-    /// Held-out rows under the judge, as a sample of perfect quality.
+    /// Samples of each kind and each student, for each number of sampling steps.
+    pub generated: Vec<GeneratedSamples>,
+    /// The judge's report on held-out rows: what perfect samples would get.
     pub real: JudgeReport,
-    /// The judge's perplexity on held-out rows.
+    /// The judge's own perplexity on held-out rows.
     pub judge_perplexity: Option<Estimate>,
 }
 
-/// A model as trained.
-pub struct Trained {
+/// A trained model with its results.
+pub struct TrainedModel {
     /// Its kind.
     pub kind: &'static str,
     /// Its seed.
     pub seed: u64,
-    /// Its parameters.
+    /// Number of its parameters.
     pub parameters: usize,
     /// Its perplexity.
     pub ppl: eval::PplReport,
-    /// Multiple choice.
+    /// Its multiple-choice accuracy.
     pub choice: eval::ChoiceReport,
-    /// Last words.
+    /// Its last-word accuracy.
     pub greedy: eval::GreedyReport,
-    /// (step, perplexity) while it was trained.
+    /// Validation perplexity by training step.
     pub curve: Vec<(f64, f64)>,
-    /// Seconds of its training, whatever else the machine did.
+    /// Wall-clock seconds of its training.
     pub seconds: f64,
-    /// Rows' tokens a training step gets through a second, measured alone.
+    /// Training tokens per second, measured without other work on the machine.
     pub training_rate: f64,
 }
 
-/// One kind against another.
+/// The difference between two kinds of model.
 pub struct Difference {
-    /// The kind whose bound is subtracted from.
+    /// The kind before the minus sign.
     pub kind: &'static str,
-    /// The kind that is subtracted.
+    /// The kind after the minus sign.
     pub other: &'static str,
     /// The seed of both.
     pub seed: u64,
-    /// Mean and interval, nats per token.
+    /// Difference in nats per token.
     pub nats: Estimate,
 }
 
-/// Samples at one number of steps.
-pub struct Generated {
-    /// Which model.
+/// The results for samples of one model at one number of sampling steps.
+pub struct GeneratedSamples {
+    /// The model's name.
     pub name: String,
     /// Its kind.
     pub kind: &'static str,
     /// Rounds of distillation.
     pub rounds: usize,
-    /// The targets of its distillation.
+    /// `targets` of its distillation.
     pub targets: Option<&'static str>,
-    /// Sampling steps; none for a model that has no choice.
+    /// Sampling steps. Absent for the autoregressive model, which takes one step per token.
     pub steps: Option<usize>,
-    /// What the judge says.
+    /// The judge's report.
     pub report: JudgeReport,
-    /// Tokens sampled a second.
+    /// Sampled tokens per second.
     pub rate: f64,
 }
 
-impl Generated {
-    /// Perplexity under the judge, of the sampled tokens as they are.
+impl GeneratedSamples {
+    /// Perplexity of the sampled tokens under the judge.
     pub fn perplexity(&self) -> f64 {
         self.report.paper.perplexity.map_or(f64::NAN, |estimate| estimate.value)
     }
 
-    /// Unigram entropy of the sampled tokens, nats.
+    /// Unigram entropy of the sampled tokens, in nats.
     pub fn entropy(&self) -> f64 {
         self.report.entropy_model_tokens.map_or(f64::NAN, |estimate| estimate.value)
     }
 }
 
+/// A model, and the numbers of sampling steps with which it samples.
+struct ModelToSample {
+    name: String,
+    folder: PathBuf,
+    rounds: usize,
+    targets: Option<&'static str>,
+    steps: Vec<usize>,
+}
+
 impl Study {
-    /// Measures everything.
+    /// Runs all measurements that have no results yet.
     pub fn evaluate(&self) -> anyhow::Result<Findings> {
         std::fs::create_dir_all(self.out.join("eval"))?;
         let data = DataFolder::open(&self.data())?;
@@ -119,13 +128,13 @@ impl Study {
         for (index, (objective, kind)) in KINDS.into_iter().enumerate() {
             for &seed in &self.plan.seeds {
                 let path = self.model(kind, seed);
-                let subject = EvalModel::load(&path, &self.device)?;
+                let model = EvalModel::load(&path, &self.device)?;
                 let name = format!("{kind}-{seed}");
-                let ppl = self.bound(&subject, &data, &name)?;
-                let choice = self.choice(&subject, &questions, &name)?;
-                let greedy = self.greedy(&subject, &words, &name)?;
+                let ppl = self.bound(&model, &data, &name)?;
+                let choice = self.choice(&model, &questions, &name)?;
+                let greedy = self.greedy(&model, &words, &name)?;
                 if rates.len() == index {
-                    let seconds = self.step_seconds(&subject, kind, objective)?;
+                    let seconds = self.step_seconds(&model, kind, objective)?;
                     rates.push((self.plan.batch * self.plan.length) as f64 / median(&seconds));
                 }
                 let lines = history::read(&self.out.join(&name))?;
@@ -137,10 +146,10 @@ impl Study {
                     Line::Train(line) => Some(line.seconds),
                     Line::Validation(_) => None,
                 });
-                trained.push(Trained {
+                trained.push(TrainedModel {
                     kind,
                     seed,
-                    parameters: subject.model().n_parameters(),
+                    parameters: model.text_model().n_parameters(),
                     ppl,
                     choice,
                     greedy,
@@ -165,30 +174,40 @@ impl Study {
         Ok(Findings { trained, differences, generated: self.generated(&judge)?, real, judge_perplexity })
     }
 
-    fn generated(&self, judge: &OwnJudge) -> anyhow::Result<Vec<Generated>> {
+    fn generated(&self, judge: &OwnJudge) -> anyhow::Result<Vec<GeneratedSamples>> {
         let seed = self.plan.seeds[0];
         let all = &self.plan.sampling_steps;
         let mut generated = Vec::new();
         for (kind, masked) in [("pgm", false), ("masked", false), ("complementary", true), ("ar", true)] {
-            let mut subjects: Vec<(String, PathBuf, usize, Option<&'static str>, Vec<usize>)> = Vec::new();
             let steps = if kind == "ar" { vec![self.plan.length - 1] } else { all.clone() };
-            subjects.push((kind.to_string(), self.model(kind, seed), 0, None, steps));
+            let trained = ModelToSample {
+                name: kind.to_string(),
+                folder: self.model(kind, seed),
+                rounds: 0,
+                targets: None,
+                steps,
+            };
+            let mut models = vec![trained];
             for targets in ["one", "both"].into_iter().filter(|_| !masked) {
                 for round in 1..=self.plan.rounds {
-                    // The last student at every number of steps, the others at the number they were made for.
+                    // The last student samples with every number of steps, the others with the number they were distilled for.
                     let own = self.plan.teacher_steps >> round;
-                    let steps = if round == self.plan.rounds { all.clone() } else { vec![own] };
-                    let name = format!("{kind}, {round} rounds, {targets}");
-                    subjects.push((name, self.student(kind, targets, round), round, Some(targets), steps));
+                    models.push(ModelToSample {
+                        name: format!("{kind}, {round} rounds, {targets}"),
+                        folder: self.student(kind, targets, round),
+                        rounds: round,
+                        targets: Some(targets),
+                        steps: if round == self.plan.rounds { all.clone() } else { vec![own] },
+                    });
                 }
             }
-            for (name, path, rounds, targets, steps) in subjects {
-                let subject = EvalModel::load(&path, &self.device)?;
+            for ModelToSample { name, folder, rounds, targets, steps } in models {
+                let model = EvalModel::load(&folder, &self.device)?;
                 for steps in steps {
-                    let (samples, seconds) = self.samples(&subject, &name, steps)?;
+                    let (samples, seconds) = self.samples(&model, &name, steps)?;
                     let report = self.judged(judge, &samples)?;
                     let tokens = samples.len() * self.plan.length;
-                    generated.push(Generated {
+                    generated.push(GeneratedSamples {
                         name: name.clone(),
                         kind,
                         rounds,
@@ -203,50 +222,50 @@ impl Study {
         Ok(generated)
     }
 
-    // Seconds of a few training steps, measured once: a later run may have company on the machine.
-    fn step_seconds(&self, subject: &EvalModel, kind: &str, objective: Objective) -> anyhow::Result<Vec<f64>> {
+    // Seconds of a few training steps. Measured once and kept: later, other work may run on the machine.
+    fn step_seconds(&self, model: &EvalModel, kind: &str, objective: Objective) -> anyhow::Result<Vec<f64>> {
         let copies = if objective == Objective::MaskedComplementary { 2 } else { 1 };
-        let (config, batch) = (subject.model().config(), self.plan.batch * copies);
-        let mut ledger: ResultLog<f64> = self.ledger(kind, "training", &json!({ "model": config, "batch": batch }))?;
-        if ledger.done().is_empty() {
+        let (config, batch) = (model.text_model().config(), self.plan.batch * copies);
+        let mut log: ResultLog<f64> = self.result_log(kind, "training", &json!({ "model": config, "batch": batch }))?;
+        if log.done().is_empty() {
             self.say(&format!("{kind}: training speed"));
             for seconds in
                 bench::measure(config, batch, bench::BenchPhase::Train, StepOptions::default(), 5, &self.device)?
             {
-                ledger.push(seconds)?;
+                log.push(seconds)?;
             }
         }
-        Ok(ledger.into_done())
+        Ok(log.into_done())
     }
 
-    fn bound(&self, subject: &EvalModel, data: &DataFolder, name: &str) -> anyhow::Result<eval::PplReport> {
+    fn bound(&self, model: &EvalModel, data: &DataFolder, name: &str) -> anyhow::Result<eval::PplReport> {
         let (rows, times) = (self.plan.rows, self.plan.times);
         let settings = PplSettings { rows, times, seed: SEED, batch: 16, ..PplSettings::default() };
-        let identity = eval::ppl::identity(subject, data, &settings);
-        let ledger = self.ledger::<RowNats>(name, "ppl", &identity)?;
-        self.resumable(eval::ppl(subject, data, &settings, ledger, &mut self.progress(name, "ppl")))
+        let identity = eval::ppl::identity(model, data, &settings)?;
+        let log = self.result_log::<RowNats>(name, "ppl", &identity)?;
+        self.resumable(eval::ppl(model, data, &settings, log, &mut self.progress(name, "ppl")))
     }
 
-    fn choice(&self, subject: &EvalModel, questions: &[Question], name: &str) -> anyhow::Result<eval::ChoiceReport> {
+    fn choice(&self, model: &EvalModel, questions: &[Question], name: &str) -> anyhow::Result<eval::ChoiceReport> {
         let settings = ChoiceSettings {
             draws: self.plan.draws,
             separator: String::new(),
             seed: SEED,
             ..ChoiceSettings::default()
         };
-        let identity = eval::choice::identity(subject, questions, &settings);
-        let ledger = self.ledger(name, "choice", &identity)?;
-        self.resumable(eval::choice(subject, questions, &settings, ledger, &mut self.progress(name, "choice")))
+        let identity = eval::choice::identity(model, questions, &settings);
+        let log = self.result_log(name, "choice", &identity)?;
+        self.resumable(eval::choice(model, questions, &settings, log, &mut self.progress(name, "choice")))
     }
 
-    fn greedy(&self, subject: &EvalModel, words: &[LastWord], name: &str) -> anyhow::Result<eval::GreedyReport> {
+    fn greedy(&self, model: &EvalModel, words: &[LastWord], name: &str) -> anyhow::Result<eval::GreedyReport> {
         let settings = GreedySettings { seed: SEED };
-        let identity = eval::greedy::identity(subject, words, &settings);
-        let ledger = self.ledger(name, "greedy", &identity)?;
-        self.resumable(eval::greedy(subject, words, &settings, ledger, &mut self.progress(name, "last words")))
+        let identity = eval::greedy::identity(model, words, &settings);
+        let log = self.result_log(name, "greedy", &identity)?;
+        self.resumable(eval::greedy(model, words, &settings, log, &mut self.progress(name, "last words")))
     }
 
-    fn samples(&self, subject: &EvalModel, name: &str, steps: usize) -> anyhow::Result<(Vec<Sample>, f64)> {
+    fn samples(&self, model: &EvalModel, name: &str, steps: usize) -> anyhow::Result<(Vec<Sample>, f64)> {
         let settings = GenerativeSettings {
             samples: self.plan.samples,
             steps,
@@ -254,11 +273,11 @@ impl Study {
             batch: 16,
             ..GenerativeSettings::default()
         };
-        let identity = eval::generative::identity(subject, &settings);
+        let identity = eval::generative::identity(model, &settings);
         let file = name.replace(", ", "-").replace(' ', "-");
-        let ledger = self.ledger(&format!("{file}-{steps}"), "samples", &identity)?;
+        let log = self.result_log(&format!("{file}-{steps}"), "samples", &identity)?;
         let what = format!("samples in {steps} steps");
-        let batches = eval::sample_texts(subject, &settings, ledger, &mut self.progress(name, &what));
+        let batches = eval::sample_texts(model, &settings, log, &mut self.progress(name, &what));
         let batches = self.resumable(batches)?;
         let seconds = batches.iter().map(|batch| batch.seconds).sum();
         Ok((batches.into_iter().flat_map(|batch| batch.samples).collect(), seconds))
@@ -269,7 +288,7 @@ impl Study {
         self.resumable(judge_samples(judge, samples, &settings, &mut |_, _| self.go_on()))
     }
 
-    fn differences(&self, trained: &[Trained]) -> Vec<Difference> {
+    fn differences(&self, trained: &[TrainedModel]) -> Vec<Difference> {
         let mut differences = Vec::new();
         for (kind, other) in [("pgm", "masked"), ("pgm", "complementary"), ("complementary", "masked")] {
             for &seed in &self.plan.seeds {
@@ -287,7 +306,7 @@ impl Study {
         differences
     }
 
-    fn ledger<T>(&self, name: &str, what: &str, identity: &Value) -> anyhow::Result<ResultLog<T>>
+    fn result_log<T>(&self, name: &str, what: &str, identity: &Value) -> anyhow::Result<ResultLog<T>>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
@@ -299,7 +318,7 @@ impl Study {
         if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    // Says what is being measured as soon as something is left to do.
+    // Prints the name of a measurement when it has work to do.
     fn progress<'a>(&'a self, name: &'a str, what: &'a str) -> impl FnMut(usize, usize) -> ControlFlow<()> + 'a {
         let mut said = false;
         move |done, all| {
@@ -318,13 +337,13 @@ impl Study {
 
     fn resumable<T>(&self, result: Result<T, TrainError>) -> anyhow::Result<T> {
         match result {
-            Err(TrainError::Stopped) => bail!("stopped while measuring; the same command goes on"),
+            Err(TrainError::Stopped) => bail!("stopped while measuring; the same command continues"),
             result => Ok(result?),
         }
     }
 }
 
-/// The true continuation of a text among those of three others.
+/// Questions whose right choice is the true continuation of a text, among continuations of three other texts.
 fn questions(texts: &[String], n: usize, length: usize) -> anyhow::Result<Vec<Question>> {
     let (context, candidate) = (length / 2, length / 4);
     let usable: Vec<&String> =
@@ -343,7 +362,7 @@ fn questions(texts: &[String], n: usize, length: usize) -> anyhow::Result<Vec<Qu
     Ok((0..n.min(usable.len())).map(question).collect())
 }
 
-/// Texts that end in a word of at least three letters.
+/// Texts cut after a word of at least three letters.
 fn last_words(texts: &[String], n: usize, length: usize) -> anyhow::Result<Vec<LastWord>> {
     let cut = |text: &String| -> Option<LastWord> {
         let text = text.get(..text.len().min(length - 2)).filter(|text| text.is_ascii())?;

@@ -1,16 +1,18 @@
 //! The paper's comparison at the size of a laptop: partition, masked, masked-complementary and autoregressive models of
-//! equal parameters and steps on one real text, several seeds; distillation of the first two; everything measured with
-//! `pgm_train::eval`; tables and plots written.
+//! equal parameters and steps on one real text, with several seeds. The first two are also distilled. `pgm_train::eval`
+//! measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
 //! cargo run --release --example study             # two hours on two cores
 //! cargo run --release --example study -- --quick  # ten minutes
 //! ```
 //!
-//! What is done is kept in the output folder: the same command goes on where it was stopped.
+//! The output folder keeps what is done: the same command continues where it was stopped.
 
+mod conclusions;
 mod evaluate;
 mod plan;
+mod plots;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -32,7 +34,7 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Compares the models of the paper on one text, and writes what it finds.
+/// Compares the paper's models on one text and writes the results.
 #[derive(Parser)]
 struct Args {
     /// Ten minutes instead of two hours
@@ -41,16 +43,16 @@ struct Args {
     /// A night instead of two hours
     #[arg(long)]
     full: bool,
-    /// A minute, to see that everything runs
+    /// One minute, to test that everything runs
     #[arg(long, hide = true, conflicts_with_all = ["quick", "full"])]
     smoke: bool,
     /// A text file, a folder or a glob pattern instead of the dependencies' sources
     #[arg(long)]
     text: Option<String>,
-    /// Where to work [default: target/study, target/study-quick or target/study-full]
+    /// Working folder [default: target/study, target/study-quick or target/study-full]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where to write results.md and its plots [default: docs; with --quick, the folder of --out]
+    /// Folder for results.md and its plots [default: docs; with --quick, the folder of --out]
     #[arg(long)]
     report: Option<PathBuf>,
     /// auto, flex, wgpu, vulkan, metal or cuda, as compiled in
@@ -66,17 +68,17 @@ pub const KINDS: [(Objective, &str); 4] = [
     (Objective::Autoregressive, "ar"),
 ];
 
-/// A study on its way.
+/// A study: its plan, its folder, its device.
 pub struct Study {
-    /// How much.
+    /// Its sizes.
     pub plan: Plan,
-    /// Where.
+    /// Its working folder.
     pub out: PathBuf,
-    /// On what.
+    /// The device.
     pub device: Device,
-    /// Its name.
+    /// The device's name.
     pub device_name: String,
-    /// What the text is, in words.
+    /// A description of the text.
     pub text_name: String,
     interrupter: Interrupter,
 }
@@ -108,11 +110,11 @@ fn main() -> anyhow::Result<()> {
         None => "the Rust sources of this project's dependencies".to_string(),
     };
     let study = Study { plan: Plan::of(size), out, device, device_name, text_name, interrupter };
-    study.same_as_before(args.text.as_deref())?;
+    study.check_plan(args.text.as_deref())?;
 
     study.prepare(args.text.as_deref())?;
     study.train()?;
-    study.distil()?;
+    study.distill()?;
     let found = study.evaluate()?;
     let (flag, folder) = match size {
         Size::Quick => (" -- --quick", study.out.clone()),
@@ -138,7 +140,7 @@ impl Study {
         self.interrupter.should_stop()
     }
 
-    /// The prepared text.
+    /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.out.join("data")
     }
@@ -158,7 +160,8 @@ impl Study {
         self.out.join(format!("{kind}-distilled-{targets}")).join(format!("round-{round}")).join("model")
     }
 
-    fn same_as_before(&self, text: Option<&str>) -> anyhow::Result<()> {
+    // Refuses a working folder of a study with other settings.
+    fn check_plan(&self, text: Option<&str>) -> anyhow::Result<()> {
         let path = self.out.join("plan.json");
         let now = json!({ "plan": self.plan, "text": text });
         match std::fs::read(&path) {
@@ -229,13 +232,13 @@ impl Study {
             observe: Arc::new(show),
         })?;
         if !finished.complete {
-            bail!("stopped in {name} after step {}; the same command goes on", finished.step);
+            bail!("stopped in {name} after step {}; the same command continues", finished.step);
         }
         Ok(())
     }
 
     #[allow(clippy::print_stdout)]
-    fn distil(&self) -> anyhow::Result<()> {
+    fn distill(&self) -> anyhow::Result<()> {
         for kind in ["pgm", "masked"] {
             for targets in ["one", "both"] {
                 if self.student(kind, targets, self.plan.rounds).join(CONFIG_FILE).exists() {
@@ -254,7 +257,7 @@ impl Study {
                     observe: Arc::new(show),
                 })?;
                 if distilled.stopped_at.is_some() {
-                    bail!("stopped while distilling; the same command goes on");
+                    bail!("stopped while distilling; the same command continues");
                 }
             }
         }

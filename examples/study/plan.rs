@@ -1,64 +1,64 @@
-//! What the study trains and how much of it, in three sizes.
+//! The sizes of a study.
 
 use pgm_train::Objective;
 use serde::Serialize;
 
-/// How much time there is.
+/// The size of a study, by its running time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// A minute: whether everything runs, and nothing else
+    /// One minute, to test that everything runs.
     Smoke,
-    /// About ten minutes on two cores
+    /// About ten minutes on two cores.
     Quick,
-    /// At most two and a half hours on two cores
+    /// At most two and a half hours on two cores.
     Usual,
-    /// A night on two cores
+    /// One night on two cores.
     Full,
 }
 
-/// The numbers of a study. Everything it finds is a function of these and of the text.
+/// The numbers of a study. All its results but the speeds depend on these and the text only.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// Bytes of text, unless `--text` names another.
+    /// Bytes of text, unless `--text` is given.
     pub text_bytes: u64,
-    /// Bytes of a row: the vocabulary is the 256 bytes, which a small model learns sooner than words.
+    /// Length of a row. Tokens are bytes, which a small model learns faster than words.
     pub length: usize,
-    /// Width of every network.
+    /// Hidden size of every network.
     pub hidden: usize,
-    /// Heads of every network.
+    /// Attention heads of every network.
     pub heads: usize,
-    /// Blocks of every network; the partition model's are half encoder, half decoder.
+    /// Blocks of every network. Half of the partition model's are encoder blocks, half decoder blocks.
     pub blocks: usize,
-    /// Optimiser steps of every model.
+    /// Training steps of every model.
     pub steps: usize,
-    /// Rows of a step.
+    /// Rows of a training step.
     pub batch: usize,
-    /// Seeds of every model.
+    /// Each kind of model is trained with each of these seeds.
     pub seeds: Vec<u64>,
-    /// Steps of the judge.
+    /// Training steps of the judge.
     pub judge_steps: usize,
-    /// Sampling steps that the first teacher stands for.
+    /// Sampling steps of the first teacher.
     pub teacher_steps: usize,
-    /// Rounds of distillation, each of which halves them.
+    /// Rounds of distillation. Each halves the number of sampling steps.
     pub rounds: usize,
-    /// Optimiser steps of a round.
+    /// Training steps of a round.
     pub round_steps: usize,
-    /// Held-out rows on which the NELBO is taken.
+    /// Held-out rows of `eval ppl`.
     pub rows: usize,
-    /// Times at which it is taken for each row.
+    /// Times per row of `eval ppl`.
     pub times: usize,
-    /// Samples judged for each number of steps.
+    /// Samples for each number of sampling steps.
     pub samples: usize,
-    /// Sampling steps at which models are compared.
+    /// Numbers of sampling steps to compare.
     pub sampling_steps: Vec<usize>,
-    /// Questions of the multiple choice and of the last-word test.
+    /// Questions of `eval choice` and texts of `eval greedy`.
     pub questions: usize,
-    /// Draws for the bound of each candidate.
+    /// Draws per choice of `eval choice`.
     pub draws: usize,
 }
 
 impl Plan {
-    /// The numbers of a size.
+    /// The plan of a size.
     pub fn of(size: Size) -> Self {
         let usual = Self {
             text_bytes: 4_000_000,
@@ -134,7 +134,7 @@ impl Plan {
         }
     }
 
-    /// The run of a model, as TOML.
+    /// The training configuration of a model, as TOML.
     pub fn training(&self, objective: Objective, seed: u64, steps: usize) -> String {
         let objective = serde_json::to_string(&objective).expect("an objective always serialises");
         let Self { batch, hidden, heads, blocks, length, .. } = self;
@@ -148,7 +148,7 @@ impl Plan {
         )
     }
 
-    /// A distillation, as TOML.
+    /// The configuration of a distillation, as TOML.
     pub fn distillation(&self, targets: &str) -> String {
         let Self { batch, rounds, round_steps, teacher_steps, .. } = self;
         let rows = self.rows.min(128);

@@ -8,7 +8,9 @@ use pgm_infer::denoise::{
     logits_at,
 };
 use pgm_infer::{Denoiser, DrawSettings, SampleRequest, SampleSettings, SampledRow, SamplingPath, Schedule, sample};
-use pgm_model::{AutoregressiveConfig, BackboneConfig, Cache, ModelConfig, Network, PartitionConfig, Projection, Queries};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, Cache, ModelConfig, Network, PartitionConfig, Projection, Queries,
+};
 
 const VOCAB: usize = 29;
 const MASK: usize = VOCAB - 1;

@@ -15,8 +15,10 @@ mod distill;
 mod error;
 pub mod eval;
 mod files;
+mod json_lines;
 pub mod judge;
 mod run;
+mod token_nll;
 
 pub use config::{DistillConfig, Objective, Precision, StepOptions, TrainConfig};
 pub use distill::{Distill, DistillResult, distill};

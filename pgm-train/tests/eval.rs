@@ -1,4 +1,4 @@
-//! Evaluations against computations by hand, and what makes them believable: no dependence on batch or interruption.
+//! Evaluations against computations by hand, and their independence of batch size and interruption.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ enum Kind {
     Autoregressive,
 }
 
-/// A folder with a model of noise and the byte tokenizer.
-fn model(folder: &Path, kind: Kind) -> PathBuf {
+/// A folder with a randomly initialised model and the byte tokenizer.
+fn save_model(folder: &Path, kind: Kind) -> PathBuf {
     let tokenizer = TextTokenizer::bytes();
     let mut backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(tokenizer.vocab_size(), 16, 2, LENGTH) };
     let special = tokenizer.special();
@@ -57,10 +57,15 @@ fn model(folder: &Path, kind: Kind) -> PathBuf {
 }
 
 fn data(folder: &Path, mode: Mode) -> DataFolder {
-    let text: String = (0..40).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
+    data_with(folder, mode, "abcdefgh")
+}
+
+/// A data folder whose text repeats a word.
+fn data_with(folder: &Path, mode: Mode, word: &str) -> DataFolder {
+    let text: String = (0..40).map(|i| format!("line {i} says {}\n", word.repeat(i % 3 + 1))).collect();
     std::fs::write(folder.join("text.txt"), text).unwrap();
     let inputs = TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
-    let out = folder.join(format!("{mode:?}"));
+    let out = folder.join(format!("{mode:?}-{word}"));
     let what = Prepare {
         inputs: &inputs,
         validation: &Validation::Fraction(0.4),
@@ -88,10 +93,10 @@ fn ints(values: &[u32]) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
-// Cross-entropies of a row's tokens with some of them masked, by the training path of the network.
-fn by_hand(subject: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
-    let mask = subject.model().config().backbone().mask_index;
-    let logits = match subject.model().network() {
+// NLLs of a row's tokens with some of them masked, by the network's training path.
+fn by_hand(model: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
+    let mask = model.text_model().config().backbone().mask_index;
+    let logits = match model.text_model().network() {
         Network::Partition(model) => {
             model.forward_partition(ints(tokens), &Partition::from_rows(&[is_masked.to_vec()], &Device::flex()))
         }
@@ -102,7 +107,7 @@ fn by_hand(subject: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> 
         }
         Network::Autoregressive(model) => model.forward(ints(tokens)),
     };
-    let targets = match subject.model().network() {
+    let targets = match model.text_model().network() {
         Network::Autoregressive(_) => [&tokens[1..], &[0]].concat(),
         _ => tokens.to_vec(),
     };
@@ -111,16 +116,16 @@ fn by_hand(subject: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> 
 
 #[test]
 fn the_bound_is_an_average_over_its_draws_and_approaches_an_exact_sum() {
-    // A network that predicts each token with the same probability whatever it sees costs exactly ln(V - 1) a token.
+    // A new network predicts all tokens with equal probability. Its exact NLL is ln(V - 1) per token.
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
-    let path = model(folder.path(), Kind::Partition);
+    let path = save_model(folder.path(), Kind::Partition);
     let (config, _) = model_folder::load(&path, &Device::flex()).unwrap();
     let blank = Network::new(&config, &Device::flex());
     model_folder::save(&path, &config, &blank).unwrap();
-    let subject = EvalModel::load(&path, &Device::flex()).unwrap();
+    let model = EvalModel::load(&path, &Device::flex()).unwrap();
     let settings = PplSettings { times: 64, batch: 5, ..PplSettings::default() };
-    let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+    let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
     let (found, exact) = (report.nats_per_token.unwrap(), 257_f64.ln());
     let [low, high] = found.interval.unwrap();
     assert!(low < exact && exact < high && (high - low) < 0.6, "{found:?} {exact}");
@@ -131,20 +136,20 @@ fn the_bound_is_an_average_over_its_draws_and_approaches_an_exact_sum() {
 }
 
 #[test]
-fn each_row_costs_what_the_training_path_says() {
+fn the_bound_of_each_row_agrees_with_the_training_path() {
     let folder = tempfile::tempdir().unwrap();
     for (kind, mode) in [(Kind::Partition, Mode::Pack), (Kind::Masked, Mode::Pad), (Kind::Partition, Mode::Pad)] {
         let folder = tempfile::tempdir_in(folder.path()).unwrap();
         let data = data(folder.path(), mode);
-        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let model = EvalModel::load(&save_model(folder.path(), kind), &Device::flex()).unwrap();
         let settings = PplSettings { rows: 3, times: 2, seed: 9, batch: 2, ..PplSettings::default() };
-        let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+        let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
         let rows = data.rows(Split::Validation).unwrap();
         for found in &report.by_row {
             let row = rows.row(found.row).unwrap();
             let mut sum = 0.0;
             for (time, is_masked) in eval::ppl::draws(found.row, row.tokens.len(), &settings) {
-                let nats = by_hand(&subject, &row.tokens, &is_masked);
+                let nats = by_hand(&model, &row.tokens, &is_masked);
                 let counted = (0..row.valid).filter(|&position| is_masked[position]);
                 sum += counted.map(|position| f64::from(nats[position]) / time).sum::<f64>() / 2.0;
             }
@@ -159,17 +164,17 @@ fn each_row_costs_what_the_training_path_says() {
 }
 
 #[test]
-fn an_exact_likelihood_has_both_normalisations() {
+fn an_exact_likelihood_is_reported_per_token_with_and_without_bos() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pad);
-    let subject = EvalModel::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
     let settings = PplSettings { rows: 4, batch: 3, ..PplSettings::default() };
-    let report = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
+    let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
     let rows = data.rows(Split::Validation).unwrap();
     let (mut sum, mut all) = (0.0, 0);
     for found in &report.by_row {
         let row = rows.row(found.row).unwrap();
-        let nats = by_hand(&subject, &row.tokens, &vec![false; row.tokens.len()]);
+        let nats = by_hand(&model, &row.tokens, &vec![false; row.tokens.len()]);
         let exact: f64 = nats[..row.valid - 1].iter().map(|&value| f64::from(value)).sum();
         assert!((found.nats - exact).abs() < 1e-4, "{} {exact}", found.nats);
         (sum, all) = (sum + found.nats, all + row.valid);
@@ -181,65 +186,95 @@ fn an_exact_likelihood_has_both_normalisations() {
 }
 
 #[test]
-fn a_stopped_evaluation_goes_on_and_equals_the_unbroken_one() {
+fn a_stopped_evaluation_continues_and_equals_an_unbroken_one() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
-    let subject = EvalModel::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
     let settings = PplSettings { rows: 8, times: 3, seed: 4, batch: 3, ..PplSettings::default() };
-    let unbroken = eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap();
-    assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, in_memory(), &mut go_on).unwrap());
-    // Another batch is another order of the same sums.
+    let unbroken = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
+    assert_eq!(unbroken, eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap());
+    // Another batch size changes the rounding only.
     let one_by_one = PplSettings { batch: 1, ..settings.clone() };
-    let alone = eval::ppl(&subject, &data, &one_by_one, in_memory(), &mut go_on).unwrap();
+    let alone = eval::ppl(&model, &data, &one_by_one, in_memory(), &mut go_on).unwrap();
     for (a, b) in alone.by_row.iter().zip(&unbroken.by_row) {
         assert!(a.row == b.row && (a.nats - b.nats).abs() < 1e-4 * b.nats, "{a:?} {b:?}");
     }
     let path = folder.path().join("progress.jsonl");
-    let identity = eval::ppl::identity(&subject, &data, &settings);
+    let identity = eval::ppl::identity(&model, &data, &settings).unwrap();
     let open = || ResultLog::<RowNats>::open(Some(&path), &identity).unwrap();
     let mut stop_at_four =
         |done: usize, _: usize| if done > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let stopped = eval::ppl(&subject, &data, &settings, open(), &mut stop_at_four);
+    let stopped = eval::ppl(&model, &data, &settings, open(), &mut stop_at_four);
     assert!(matches!(stopped, Err(TrainError::Stopped)));
     assert_eq!(open().done().len(), 6);
-    assert_eq!(unbroken, eval::ppl(&subject, &data, &settings, open(), &mut go_on).unwrap());
-    // All models are asked the same.
-    let other = EvalModel::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap();
+    assert_eq!(unbroken, eval::ppl(&model, &data, &settings, open(), &mut go_on).unwrap());
+    // All models get the same rows.
+    let other = EvalModel::load(&save_model(folder.path(), Kind::Masked), &Device::flex()).unwrap();
     let rows = |report: &eval::PplReport| report.by_row.iter().map(|row| row.row).collect::<Vec<_>>();
     assert_eq!(rows(&unbroken), rows(&eval::ppl(&other, &data, &settings, in_memory(), &mut go_on).unwrap()));
-    assert_ne!(identity, eval::ppl::identity(&other, &data, &settings));
+    assert_ne!(identity, eval::ppl::identity(&other, &data, &settings).unwrap());
+}
+
+#[test]
+fn a_progress_file_for_other_data_with_equal_row_counts_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["abcdefgh", "hgfedcba"].map(|word| data_with(folder.path(), Mode::Pack, word));
+    assert_eq!(first.manifest(), second.manifest());
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let settings = PplSettings { rows: 2, times: 1, ..PplSettings::default() };
+    let path = folder.path().join("progress.jsonl");
+    let open = |data: &DataFolder| {
+        ResultLog::<RowNats>::open(Some(&path), &eval::ppl::identity(&model, data, &settings).unwrap())
+    };
+    eval::ppl(&model, &first, &settings, open(&first).unwrap(), &mut go_on).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let message = open(&second).unwrap_err().to_string();
+    assert!(message.contains("data_identity was") && !message.contains('\n'), "{message}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(open(&first).unwrap().done().len(), 2);
+}
+
+#[test]
+fn the_identity_of_texts_depends_on_where_one_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let identity = |texts: [&str; 2]| {
+        let texts = texts.map(|text| LastWord { text: text.to_string() });
+        eval::greedy::identity(&model, &texts, &GreedySettings { seed: 0 })
+    };
+    assert_ne!(identity(["a b c", " d"]), identity(["a b", " c d"]));
 }
 
 #[test]
 fn data_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
-    let path = model(folder.path(), Kind::Masked);
+    let path = save_model(folder.path(), Kind::Masked);
     let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
     std::fs::write(path.join("tokenizer.json"), json.replacen("\"!\":", "\"#!\":", 1)).unwrap();
-    let subject = EvalModel::load(&path, &Device::flex()).unwrap();
-    let error = eval::ppl(&subject, &data, &PplSettings::default(), in_memory(), &mut go_on).unwrap_err();
+    let model = EvalModel::load(&path, &Device::flex()).unwrap();
+    let error = eval::ppl(&model, &data, &PplSettings::default(), in_memory(), &mut go_on).unwrap_err();
     assert!(error.to_string().contains("another tokenizer"), "{error}");
 }
 
 #[test]
-fn choices_are_scored_by_the_mean_over_common_draws() {
+fn choices_are_scored_by_the_mean_over_shared_draws() {
     let folder = tempfile::tempdir().unwrap();
     let question = Question::new("two plus".into(), vec!["one".into(), "three".into(), "one".into()], 1);
     let long = Question::new("a".repeat(LENGTH), vec!["b".into(), "c".into()], 0);
     let questions = [question, long];
     for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
-        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
+        let model = EvalModel::load(&save_model(folder.path(), kind), &Device::flex()).unwrap();
         let settings = ChoiceSettings { draws: 6, batch: 4, ..ChoiceSettings::default() };
-        let path = folder.path().join(format!("{}.jsonl", eval::kind(subject.model().config())));
+        let path = folder.path().join(format!("{}.jsonl", eval::kind(model.text_model().config())));
         let open = || ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
-        let report = eval::choice(&subject, &questions, &settings, open(), &mut go_on).unwrap();
+        let report = eval::choice(&model, &questions, &settings, open(), &mut go_on).unwrap();
         assert_eq!((report.answered, report.too_long), (1, 1));
         assert!((report.chance - 1.0 / 3.0).abs() < 1e-12);
         let answers = open().into_done();
         assert!(answers[1].scores.is_empty());
         let scores = &answers[0].scores;
-        // The same candidate has the same score: times and groups are common.
+        // Equal choices have equal scores: the choices of a question share times and masks.
         assert_eq!(scores[0], scores[2]);
         assert_eq!(answers[0].right, scores[1] > scores[0]);
         assert_eq!(report.accuracy.unwrap().value, if answers[0].right { 1.0 } else { 0.0 });
@@ -251,36 +286,36 @@ fn choices_are_scored_by_the_mean_over_common_draws() {
         );
         row.push(256);
         let nats = if kind == Kind::Autoregressive {
-            by_hand(&subject, &row, &vec![false; row.len()])[..row.len() - 1].iter().map(|&x| f64::from(x)).sum::<f64>()
+            by_hand(&model, &row, &vec![false; row.len()])[..row.len() - 1].iter().map(|&x| f64::from(x)).sum::<f64>()
         } else {
             let draws = eval::choice::draws(0, row.len(), &settings);
-            let cost = |(time, is_masked): (f64, Vec<bool>)| {
-                let nats = by_hand(&subject, &row, &is_masked);
+            let weighted_nll = |(time, is_masked): (f64, Vec<bool>)| {
+                let nats = by_hand(&model, &row, &is_masked);
                 let masked = nats.iter().zip(&is_masked).filter(|(_, is_masked)| **is_masked);
                 masked.map(|(&nats, _)| f64::from(nats) / time).sum::<f64>() / 6.0
             };
-            draws.into_iter().map(cost).sum()
+            draws.into_iter().map(weighted_nll).sum()
         };
         assert!((scores[1] + nats).abs() < 2e-4 * nats, "{} {nats}", scores[1]);
         let mean = ChoiceSettings { reduction: Reduction::Mean, ..settings };
-        let path = folder.path().join(format!("{}-mean.jsonl", eval::kind(subject.model().config())));
-        let ledger = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
-        eval::choice(&subject, &questions, &mean, ledger, &mut go_on).unwrap();
-        let ledger = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
-        assert!((ledger.done()[0].scores[1] - scores[1] / row.len() as f64).abs() < 1e-9);
+        let path = folder.path().join(format!("{}-mean.jsonl", eval::kind(model.text_model().config())));
+        let log = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
+        eval::choice(&model, &questions, &mean, log, &mut go_on).unwrap();
+        let log = ResultLog::<eval::choice::ChoiceResult>::open(Some(&path), &json!({})).unwrap();
+        assert!((log.done()[0].scores[1] - scores[1] / row.len() as f64).abs() < 1e-9);
     }
 }
 
 #[test]
-fn the_last_word_is_predicted_from_all_before_it_at_once() {
+fn all_tokens_of_the_last_word_are_predicted_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let items = [LastWord { text: "it was a cat\n".into() }, LastWord { text: "word ".repeat(LENGTH) }];
     for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
-        let subject = EvalModel::load(&model(folder.path(), kind), &Device::flex()).unwrap();
-        let path = folder.path().join(format!("{}-words.jsonl", eval::kind(subject.model().config())));
-        let open = || ResultLog::<eval::greedy::Word>::open(Some(&path), &json!({})).unwrap();
+        let model = EvalModel::load(&save_model(folder.path(), kind), &Device::flex()).unwrap();
+        let path = folder.path().join(format!("{}-words.jsonl", eval::kind(model.text_model().config())));
+        let open = || ResultLog::<eval::greedy::WordResult>::open(Some(&path), &json!({})).unwrap();
         let settings = GreedySettings { seed: 0 };
-        let report = eval::greedy(&subject, &items, &settings, open(), &mut go_on).unwrap();
+        let report = eval::greedy(&model, &items, &settings, open(), &mut go_on).unwrap();
         assert_eq!((report.answered, report.too_long), (1, 1));
         let word = &open().into_done()[0];
         // BOS, "it was a", " cat", EOS: tokens 9 to 12.
@@ -288,7 +323,7 @@ fn the_last_word_is_predicted_from_all_before_it_at_once() {
         row.extend(TextTokenizer::bytes().encode("it was a cat").unwrap());
         row.push(256);
         let is_masked: Vec<bool> = (0..row.len()).map(|position| (9..13).contains(&position)).collect();
-        let nats = by_hand(&subject, &row, &is_masked);
+        let nats = by_hand(&model, &row, &is_masked);
         let range = if kind == Kind::Autoregressive { 8..12 } else { 9..13 };
         let sum: f64 = nats[range].iter().map(|&x| f64::from(x)).sum();
         assert_eq!(word.tokens, 4);
@@ -298,7 +333,7 @@ fn the_last_word_is_predicted_from_all_before_it_at_once() {
 }
 
 #[test]
-fn task_files_are_read_in_the_harness_fields_and_refused_by_line() {
+fn task_files_are_read_with_the_harness_field_names_and_errors_name_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("task.jsonl");
     let good = "{\"query\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 1}\n\
@@ -315,28 +350,29 @@ fn task_files_are_read_in_the_harness_fields_and_refused_by_line() {
         let message = read_questions(&path).unwrap_err().to_string();
         assert!(message.contains(problem) && !message.contains('\n'), "{message}");
     }
-    std::fs::write(&path, "{\"text\": \"two words\"}\n{\"text\": \"one\"}\n").unwrap();
+    // Blank lines count as lines.
+    std::fs::write(&path, "{\"text\": \"two words\"}\n\n{\"text\": \"one\"}\n").unwrap();
     let message = read_last_words(&path).unwrap_err().to_string();
-    assert!(message.contains("line 2: has no word after a space"), "{message}");
+    assert!(message.contains("line 3: has no word after a space"), "{message}");
 }
 
 #[test]
-fn samples_are_the_same_in_any_batch_and_our_own_model_judges_them() {
+fn samples_do_not_depend_on_the_batch_size_and_an_autoregressive_model_judges_them() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = EvalModel::load(&model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
     let settings = GenerativeSettings { samples: 5, steps: 4, batch: 2, seed: 7, ..GenerativeSettings::default() };
     let texts = |settings: &GenerativeSettings| -> Vec<_> {
-        let batches = eval::sample_texts(&subject, settings, in_memory(), &mut go_on).unwrap();
+        let batches = eval::sample_texts(&model, settings, in_memory(), &mut go_on).unwrap();
         batches.into_iter().flat_map(|batch| batch.samples).collect()
     };
     let samples = texts(&settings);
     assert_eq!(samples, texts(&GenerativeSettings { batch: 5, ..settings }));
     assert!(samples.iter().all(|sample| sample.tokens.as_ref().unwrap().len() == LENGTH));
-    let judge = OwnJudge::load(&model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
-    let how = JudgeSettings { same_tokens: true, ..JudgeSettings::default() };
-    let report = judge_samples(&judge, &samples, &how, &mut go_on).unwrap();
+    let judge = OwnJudge::load(&save_model(folder.path(), Kind::Autoregressive), &Device::flex()).unwrap();
+    let settings = JudgeSettings { same_tokens: true, ..JudgeSettings::default() };
+    let report = judge_samples(&judge, &samples, &settings, &mut go_on).unwrap();
     assert_eq!(report.paper.tokens, 5 * (LENGTH - 1));
     assert!(report.paper.perplexity.unwrap().value > 1.0 && report.entropy_model_tokens.unwrap().value > 0.0);
-    let error = OwnJudge::load(&model(folder.path(), Kind::Masked), &Device::flex()).unwrap_err().to_string();
+    let error = OwnJudge::load(&save_model(folder.path(), Kind::Masked), &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("is not autoregressive"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A judge's folder from opening to report, against the golden NLLs of the tiny GPT-2.
+//! A judge's folder, from opening to report, against the golden NLLs of a tiny GPT-2.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ fn a_report_has_the_perplexities_of_the_golden_rows() {
     let [low, high] = found.interval.unwrap();
     assert!(low < found.value && found.value < high);
 
-    // Equal lengths: each row loses its last prediction, and every EOS but its first.
+    // Rows of equal length: the public code leaves out each row's last token, and every EOS but the first.
     let mut counted = Vec::new();
     for (row, nll) in tokens.iter().zip(&nll) {
         let first = row.iter().position(|&token| token == EOS);
@@ -88,7 +88,7 @@ fn a_report_has_the_perplexities_of_the_golden_rows() {
 }
 
 #[test]
-fn features_belong_to_the_text_whatever_its_batch_and_mauve_reads_them() {
+fn features_do_not_depend_on_the_batch_size_and_mauve_accepts_them() {
     let folder = folder_with_words(96);
     let judge = open(folder.path());
     let (tokens, _) = golden();
@@ -106,7 +106,7 @@ fn features_belong_to_the_text_whatever_its_batch_and_mauve_reads_them() {
 }
 
 #[test]
-fn what_is_wrong_with_a_folder_is_said() {
+fn errors_name_the_file_and_the_problem() {
     let message = |folder: &Path| Gpt2Judge::load(folder, &Device::flex()).unwrap_err().to_string();
     let folder = folder_with_words(99);
     assert!(message(folder.path()).contains("token 98, but the model knows 97"), "{}", message(folder.path()));

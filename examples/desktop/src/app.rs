@@ -1,184 +1,136 @@
-//! The state of the window: what is open, what is being written, what was written. It draws nothing.
+//! The state of the application: the text, the settings, the open model, the running generation. It draws nothing.
 //!
-//! Everything that takes time happens on other threads (`worker.rs`, the engine); what they send is taken in once a frame,
-//! so that a model which is faster than the screen costs no more than one frame of drawing.
+//! Slow work runs on other threads (`worker.rs`, the engine). Their messages are received once per frame, so a model that is
+//! faster than the screen causes no extra drawing.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pgm_infer::engine::{Finish, TaskEvent, TaskHandle};
+use pgm_infer::engine::{Finish, TaskEvent};
 use pgm_infer::sample::RowChange;
 use pgm_infer::settings::default_schedule;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template;
 use serde::{Deserialize, Serialize};
 
-use crate::history::{self, Entry, History};
-use crate::settings::{Settings, sentence};
-use crate::worker::{self, Message, Opened, Post, Source};
+use crate::generation::{Generation, GenerationPhase};
+use crate::history::{self, History, HistoryEntry};
+use crate::settings::{AppSettings, sentence};
+use crate::worker::{self, Message, MessageSender, ModelSource, OpenModel};
 
-/// What the editor holds at the first start.
+/// The editor's text at the first start.
 const FIRST_TEXT: &str = "Once upon a time there was {12}. Every day she {8}, and in the end {*}";
 
-/// What is kept between runs.
+/// The state that is saved between runs of the program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Kept {
+pub struct SavedState {
     /// The text with its blanks.
     pub text: String,
     /// The settings.
-    pub settings: Settings,
-    /// The results.
+    pub settings: AppSettings,
+    /// The earlier results.
     pub history: History,
-    /// The model folder that was open; nothing for the built-in model.
+    /// The model folder that was open; absent for the built-in model.
     pub folder: Option<PathBuf>,
 }
 
-impl Default for Kept {
+impl Default for SavedState {
     fn default() -> Self {
-        Self { text: FIRST_TEXT.into(), settings: Settings::default(), history: History::default(), folder: None }
+        Self { text: FIRST_TEXT.into(), settings: AppSettings::default(), history: History::default(), folder: None }
     }
 }
 
-/// The model, as far as it is there.
+/// The state of the model.
 #[derive(Debug)]
-pub enum Model {
-    /// None could be opened.
+pub enum ModelState {
+    /// No model is open.
     Absent,
-    /// It is being read.
+    /// A model is being opened.
     Opening {
-        /// Where from.
-        source: Source,
-        /// How much of it is read, from 0 to 1.
+        /// Where it is read from.
+        source: ModelSource,
+        /// The share that is read, from 0 to 1.
         share: f64,
     },
-    /// It can write.
+    /// A model is open.
     Ready {
-        /// Where it came from.
-        source: Source,
-        /// The engine.
-        opened: Box<Opened>,
+        /// Where it was read from.
+        source: ModelSource,
+        /// The model on its engine.
+        opened: Box<OpenModel>,
     },
 }
 
-/// How far a generation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It writes.
-    SampleRow,
-    /// It has written everything.
-    Complete,
-    /// It was stopped.
-    Cancelled,
-    /// It went wrong.
-    Failed,
-}
-
-/// A generation, kept after its end for the status line.
-#[derive(Debug)]
-pub struct Run {
-    id: u64,
-    ticket: TaskHandle,
-    canvas: Canvas,
-    changed: bool,
-    template: String,
-    settings: Settings,
-    started: Instant,
-    took: Option<Duration>,
-    /// Its seed.
-    pub seed: u64,
-    /// How far it is.
-    pub phase: Phase,
-    /// Steps done.
-    pub step: usize,
-    /// Steps in all.
-    pub n_steps: usize,
-    /// Tokens written.
-    pub n_tokens: usize,
-}
-
-impl Run {
-    /// Time it has taken.
-    pub fn seconds(&self) -> f64 {
-        self.took.unwrap_or_else(|| self.started.elapsed()).as_secs_f64()
-    }
-
-    /// Tokens a second, once there is something to divide.
-    pub fn speed(&self) -> Option<f64> {
-        let seconds = self.seconds();
-        (self.n_tokens > 0 && seconds > 0.0).then(|| self.n_tokens as f64 / seconds)
-    }
-}
-
-/// The state.
+/// The state of the application.
 #[derive(Debug)]
 pub struct App {
     /// The text with its blanks.
     pub text: String,
     /// The settings.
-    pub settings: Settings,
-    /// The results.
+    pub settings: AppSettings,
+    /// The earlier results.
     pub history: History,
     /// The model.
-    pub model: Model,
-    /// Devices to choose from.
+    pub model: ModelState,
+    /// Names of the available devices.
     pub devices: Vec<String>,
-    /// The generation that runs or the last one; nothing after a result of the history was taken back.
-    pub run: Option<Run>,
-    /// The text as it fills.
+    /// The running or the last generation; absent after a result of the history was restored.
+    pub generation: Option<Generation>,
+    /// The result's text.
     pub shown: Vec<Segment>,
-    /// The seed of what is shown.
+    /// The seed of the result.
     pub shown_seed: Option<u64>,
-    /// One sentence on what went wrong last.
+    /// The last error, as one sentence.
     pub error: Option<String>,
-    /// Whether a folder is being asked for.
+    /// Whether the folder dialog is open.
     pub choosing: bool,
     folder: Option<PathBuf>,
-    post: Post,
+    sender: MessageSender,
     messages: Receiver<Message>,
     next_id: u64,
-    opening: u64,
-    // The model that stays if the one that is being opened cannot be.
-    before: Option<(Source, Box<Opened>)>,
+    opening_id: u64,
+    // The model that stays open if the new one cannot be opened.
+    previous: Option<(ModelSource, Box<OpenModel>)>,
 }
 
 impl App {
-    /// What was kept, with no model yet; `wake` is called from any thread when there is something to take in.
-    pub fn new(kept: Kept, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+    /// The saved state, without a model yet. `wake` is called from any thread after it has sent a message.
+    pub fn new(saved: SavedState, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         let (sender, messages) = channel();
         Self {
-            text: kept.text,
-            settings: kept.settings,
-            history: kept.history,
-            model: Model::Absent,
+            text: saved.text,
+            settings: saved.settings,
+            history: saved.history,
+            model: ModelState::Absent,
             devices: vec!["auto".to_string()],
-            run: None,
+            generation: None,
             shown: Vec::new(),
             shown_seed: None,
             error: None,
             choosing: false,
-            folder: kept.folder,
-            post: Post::new(sender, wake),
+            folder: saved.folder,
+            sender: MessageSender::new(sender, wake),
             messages,
             next_id: 0,
-            opening: 0,
-            before: None,
+            opening_id: 0,
+            previous: None,
         }
     }
 
-    /// Opens the first model (a folder that was asked for, else the last one, else the built-in one) and looks for devices.
+    /// Opens a model (the given folder, else the last one, else the built-in model) and lists the devices.
     pub fn start(&mut self, folder: Option<PathBuf>) {
         let folder = folder.or_else(|| self.folder.clone());
-        worker::devices(self.post.clone());
-        self.open(folder.map_or(Source::Bundled, Source::Folder));
+        worker::list_devices(self.sender.clone());
+        self.open(folder.map_or(ModelSource::Bundled, ModelSource::Folder));
     }
 
-    /// What is to be kept.
-    pub fn kept(&self) -> Kept {
-        Kept {
+    /// The state to save.
+    pub fn saved_state(&self) -> SavedState {
+        SavedState {
             text: self.text.clone(),
             settings: self.settings.clone(),
             history: self.history.clone(),
@@ -186,128 +138,129 @@ impl App {
         }
     }
 
-    /// Opens a model in the place of the one that is open.
-    pub fn open(&mut self, source: Source) {
-        self.let_go();
+    /// Opens a model instead of the current one.
+    pub fn open(&mut self, source: ModelSource) {
+        self.abandon_generation();
         self.error = None;
         self.next_id += 1;
-        self.opening = self.next_id;
-        worker::open(source.clone(), self.settings.device.clone(), self.opening, self.post.clone());
-        if let Model::Ready { source, opened } =
-            std::mem::replace(&mut self.model, Model::Opening { source, share: 0.0 })
+        self.opening_id = self.next_id;
+        worker::open(source.clone(), self.settings.device.clone(), self.opening_id, self.sender.clone());
+        if let ModelState::Ready { source, opened } =
+            std::mem::replace(&mut self.model, ModelState::Opening { source, share: 0.0 })
         {
-            self.before = Some((source, opened));
+            self.previous = Some((source, opened));
         }
     }
 
-    /// Opens the same model again, on the device of the settings.
+    /// Opens the current model again, on the device of the settings.
     pub fn reopen(&mut self) {
         match &self.model {
-            Model::Opening { source, .. } | Model::Ready { source, .. } => self.open(source.clone()),
-            Model::Absent => self.open(self.folder.clone().map_or(Source::Bundled, Source::Folder)),
+            ModelState::Opening { source, .. } | ModelState::Ready { source, .. } => self.open(source.clone()),
+            ModelState::Absent => self.open(self.folder.clone().map_or(ModelSource::Bundled, ModelSource::Folder)),
         }
     }
 
-    /// Asks for a model folder.
-    pub fn choose(&mut self) {
+    /// Opens a dialog for a model folder.
+    pub fn choose_folder(&mut self) {
         if !std::mem::replace(&mut self.choosing, true) {
             let start = self.folder.as_ref().and_then(|folder| folder.parent()).map(PathBuf::from);
-            worker::choose(start, self.post.clone());
+            worker::choose_folder(start, self.sender.clone());
         }
     }
 
     /// Whether a generation runs.
     pub fn is_running(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| run.phase == Phase::SampleRow)
+        self.generation.as_ref().is_some_and(|generation| generation.phase == GenerationPhase::Running)
     }
 
     /// Whether a generation can start.
     pub fn can_generate(&self) -> bool {
-        matches!(self.model, Model::Ready { .. }) && !self.is_running()
+        matches!(self.model, ModelState::Ready { .. }) && !self.is_running()
     }
 
-    /// Starts to fill the text; what is wrong with it is said in [`App::error`].
+    /// Starts to fill the blanks of the text. An error goes to [`App::error`].
     pub fn generate(&mut self) {
         if !self.can_generate() {
             return;
         }
         self.error = None;
-        match self.started() {
-            Ok(run) => {
-                self.shown_seed = Some(run.seed);
-                self.run = Some(run);
-                self.show();
+        match self.start_generation() {
+            Ok(generation) => {
+                self.shown_seed = Some(generation.seed);
+                self.generation = Some(generation);
+                self.update_shown();
             }
             Err(error) => self.error = Some(error),
         }
     }
 
-    fn started(&mut self) -> Result<Run, String> {
-        let Model::Ready { opened, .. } = &self.model else { return Err("No model is open.".into()) };
-        let said = |error: pgm_infer::InferError| sentence(&error.to_string());
+    fn start_generation(&mut self) -> Result<Generation, String> {
+        let ModelState::Ready { opened, .. } = &self.model else { return Err("No model is open.".into()) };
+        let message = |error: pgm_infer::InferError| sentence(&error.to_string());
         let seed = self.settings.seed()?;
-        let parts = template::parse(&self.text, self.settings.blank).map_err(said)?;
-        let request = opened.engine.model().request(&parts, None, seed).map_err(said)?;
+        let parts = template::parse(&self.text, self.settings.blank).map_err(message)?;
+        let request = opened.engine.model().request(&parts, None, seed).map_err(message)?;
         let mut task = self.settings.task(parts, seed)?;
         task.settings.schedule = default_schedule(opened.engine.model().config());
         let n_steps = task.settings.steps;
         self.next_id += 1;
-        let (id, post) = (self.next_id, self.post.clone());
-        let listener = move |event| match post.send(Message::TaskEvent { id, event: Box::new(event) }) {
+        let (id, sender) = (self.next_id, self.sender.clone());
+        let listener = move |event| match sender.send(Message::TaskEvent { id, event: Box::new(event) }) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         };
-        let ticket = opened.engine.submit(task, Box::new(listener)).map_err(said)?;
-        Ok(Run {
+        let handle = opened.engine.submit(task, Box::new(listener)).map_err(message)?;
+        Ok(Generation {
             id,
-            ticket,
+            handle,
             canvas: Canvas::new(&request.given, request.length),
             changed: true,
             template: self.text.clone(),
             settings: self.settings.clone(),
             started: Instant::now(),
-            took: None,
+            duration: None,
             seed,
-            phase: Phase::SampleRow,
+            phase: GenerationPhase::Running,
             step: 0,
             n_steps,
             n_tokens: 0,
         })
     }
 
-    /// Stops what runs; it ends with its next message.
+    /// Cancels the running generation. It ends with its next event.
     pub fn cancel(&mut self) {
-        if let Some(run) = &self.run {
-            run.ticket.cancel();
+        if let Some(generation) = &self.generation {
+            generation.handle.cancel();
         }
     }
 
-    // Ends what runs now, whatever is still to come of it: another model cannot read its tokens.
-    fn let_go(&mut self) {
-        self.show();
-        if let Some(run) = self.run.as_mut().filter(|run| run.phase == Phase::SampleRow) {
-            run.ticket.cancel();
-            run.took = Some(run.started.elapsed());
-            run.phase = Phase::Cancelled;
-            run.id = 0;
+    // Cancels the running generation and ignores its later events: another model cannot decode its tokens.
+    fn abandon_generation(&mut self) {
+        self.update_shown();
+        let running = |generation: &&mut Generation| generation.phase == GenerationPhase::Running;
+        if let Some(generation) = self.generation.as_mut().filter(running) {
+            generation.handle.cancel();
+            generation.duration = Some(generation.started.elapsed());
+            generation.phase = GenerationPhase::Cancelled;
+            generation.id = 0;
         }
     }
 
-    /// Shows a result of the history, with its text, seed and settings to go on from.
+    /// Shows a result of the history and restores its text, seed and settings.
     pub fn restore(&mut self, index: usize) {
         let Some(entry) = self.history.get(index).cloned() else { return };
         self.cancel();
-        self.run = None;
+        self.generation = None;
         self.shown = history::segments(&entry.pieces);
         self.shown_seed = Some(entry.seed);
         self.text = entry.template;
         let device = std::mem::take(&mut self.settings.device);
-        // The device is a matter of today.
-        self.settings = Settings { seed: entry.seed.to_string(), device, ..entry.settings };
+        // The device stays as it is now.
+        self.settings = AppSettings { seed: entry.seed.to_string(), device, ..entry.settings };
         self.error = None;
     }
 
-    /// The text that is shown, without what is still open.
+    /// The result's text without its open tokens.
     pub fn shown_text(&self) -> String {
         let text = |segment: &Segment| match segment {
             Segment::Given { text } | Segment::Decoded { text } | Segment::New { text } => text.clone(),
@@ -316,28 +269,28 @@ impl App {
         self.shown.iter().map(text).collect()
     }
 
-    /// Tokens of what is shown that are still open.
+    /// Number of open tokens in the result.
     pub fn n_open(&self) -> usize {
         let open = |segment: &Segment| if let Segment::Open { n } = segment { *n } else { 0 };
         self.shown.iter().map(open).sum()
     }
 
-    /// Takes in what the threads sent; once a frame.
-    pub fn take_in(&mut self) {
+    /// Handles the messages of other threads. Called once per frame.
+    pub fn receive_messages(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             match message {
-                Message::Progress { id, share } if id == self.opening => {
-                    if let Model::Opening { share: shown, .. } = &mut self.model {
+                Message::Progress { id, share } if id == self.opening_id => {
+                    if let ModelState::Opening { share: shown, .. } = &mut self.model {
                         *shown = share;
                     }
                 }
-                Message::Opened { id, result } if id == self.opening => self.opened(result),
+                Message::Opened { id, result } if id == self.opening_id => self.opened(result),
                 Message::Opened { result: Ok(late), .. } => worker::close(late),
-                Message::TaskEvent { id, event } => self.heard(id, *event),
+                Message::TaskEvent { id, event } => self.handle_event(id, *event),
                 Message::Chosen(chosen) => {
                     self.choosing = false;
                     match chosen {
-                        Ok(Some(folder)) => self.open(Source::Folder(folder)),
+                        Ok(Some(folder)) => self.open(ModelSource::Folder(folder)),
                         Ok(None) => {}
                         Err(error) => self.error = Some(error),
                     }
@@ -346,93 +299,92 @@ impl App {
                 Message::Progress { .. } | Message::Opened { .. } => {}
             }
         }
-        self.show();
+        self.update_shown();
     }
 
-    fn opened(&mut self, result: Result<Box<Opened>, String>) {
-        let Model::Opening { source, .. } = &self.model else { return };
+    fn opened(&mut self, result: Result<Box<OpenModel>, String>) {
+        let ModelState::Opening { source, .. } = &self.model else { return };
         let source = source.clone();
         match result {
             Ok(opened) => {
                 self.folder = match &source {
-                    Source::Bundled => None,
-                    Source::Folder(folder) => Some(folder.clone()),
+                    ModelSource::Bundled => None,
+                    ModelSource::Folder(folder) => Some(folder.clone()),
                 };
-                self.replace(Model::Ready { source, opened });
-                if let Some((_, before)) = self.before.take() {
-                    worker::close(before);
+                self.replace(ModelState::Ready { source, opened });
+                if let Some((_, previous)) = self.previous.take() {
+                    worker::close(previous);
                 }
             }
             Err(error) => {
-                // What was open before stays open; a folder that is gone is no reason to have nothing.
-                let before = self.before.take();
-                match (before, &source) {
-                    (Some((source, opened)), _) => self.replace(Model::Ready { source, opened }),
-                    (None, Source::Folder(_)) => self.open(Source::Bundled),
-                    (None, Source::Bundled) => self.replace(Model::Absent),
+                // The previous model stays open; without one, the built-in model opens.
+                let previous = self.previous.take();
+                match (previous, &source) {
+                    (Some((source, opened)), _) => self.replace(ModelState::Ready { source, opened }),
+                    (None, ModelSource::Folder(_)) => self.open(ModelSource::Bundled),
+                    (None, ModelSource::Bundled) => self.replace(ModelState::Absent),
                 }
                 self.error = Some(error);
             }
         }
     }
 
-    fn replace(&mut self, model: Model) {
-        if let Model::Ready { opened, .. } = std::mem::replace(&mut self.model, model) {
+    fn replace(&mut self, model: ModelState) {
+        if let ModelState::Ready { opened, .. } = std::mem::replace(&mut self.model, model) {
             worker::close(opened);
         }
     }
 
-    fn heard(&mut self, id: u64, event: TaskEvent) {
-        let Some(run) = self.run.as_mut().filter(|run| run.id == id) else { return };
+    fn handle_event(&mut self, id: u64, event: TaskEvent) {
+        let Some(generation) = self.generation.as_mut().filter(|generation| generation.id == id) else { return };
         match event {
             TaskEvent::Step { step, n_steps, change, .. } => {
-                (run.step, run.n_steps) = (step, n_steps);
-                // What is forgotten again was written all the same.
-                run.n_tokens += change.decoded.len();
-                run.canvas.apply(&change);
-                run.changed = true;
+                (generation.step, generation.n_steps) = (step, n_steps);
+                generation.n_tokens += change.decoded.len();
+                generation.canvas.apply(&change);
+                generation.changed = true;
             }
-            TaskEvent::Done(answer) => {
-                run.took = Some(answer.duration);
-                run.step = answer.steps;
-                if answer.finish == Finish::Cancelled {
-                    run.phase = Phase::Cancelled;
+            TaskEvent::Done(output) => {
+                generation.duration = Some(output.duration);
+                generation.step = output.steps;
+                if output.finish == Finish::Cancelled {
+                    generation.phase = GenerationPhase::Cancelled;
                     return;
                 }
-                run.phase = Phase::Complete;
-                // The end is not news.
-                run.canvas.apply(&RowChange::default());
-                run.changed = true;
+                generation.phase = GenerationPhase::Complete;
+                // An empty change: no token is new any more.
+                generation.canvas.apply(&RowChange::default());
+                generation.changed = true;
                 let model = match &self.model {
-                    Model::Ready { source, .. } | Model::Opening { source, .. } => source.name(),
-                    Model::Absent => String::new(),
+                    ModelState::Ready { source, .. } | ModelState::Opening { source, .. } => source.name(),
+                    ModelState::Absent => String::new(),
                 };
-                let entry = Entry {
-                    template: run.template.clone(),
-                    text: answer.text,
+                let entry = HistoryEntry {
+                    template: generation.template.clone(),
+                    text: output.text,
                     pieces: Vec::new(),
-                    seed: run.seed,
-                    settings: run.settings.clone(),
+                    seed: generation.seed,
+                    settings: generation.settings.clone(),
                     model,
-                    steps: answer.steps,
-                    seconds: answer.duration.as_secs_f64(),
+                    steps: output.steps,
+                    seconds: output.duration.as_secs_f64(),
                 };
-                self.show();
-                self.history.push(Entry { pieces: history::pieces(&self.shown), ..entry });
+                self.update_shown();
+                self.history.push(HistoryEntry { pieces: history::pieces(&self.shown), ..entry });
             }
             TaskEvent::Failed { error, .. } => {
-                run.took = Some(run.started.elapsed());
-                run.phase = Phase::Failed;
+                generation.duration = Some(generation.started.elapsed());
+                generation.phase = GenerationPhase::Failed;
                 self.error = Some(sentence(&error.to_string()));
             }
         }
     }
 
-    fn show(&mut self) {
-        let Some(run) = self.run.as_mut() else { return };
-        let Model::Ready { opened, .. } = &self.model else { return };
-        if std::mem::take(&mut run.changed) {
-            self.shown = run.canvas.segments(opened.engine.model());
+    fn update_shown(&mut self) {
+        let Some(generation) = self.generation.as_mut() else { return };
+        let ModelState::Ready { opened, .. } = &self.model else { return };
+        if std::mem::take(&mut generation.changed) {
+            self.shown = generation.canvas.segments(opened.engine.model());
         }
     }
 }

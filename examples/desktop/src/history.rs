@@ -1,95 +1,95 @@
-//! What has been written, newest first, with what is needed to write it again.
+//! Earlier results, newest first, with the text, seed and settings that reproduce them.
 
 use std::collections::VecDeque;
 
 use pgm_infer::text::canvas::Segment;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::Settings;
+use crate::settings::AppSettings;
 
-/// More than this nobody scrolls through; the oldest go.
-const MOST: usize = 100;
+/// The history keeps this many entries and drops the oldest.
+const MAX_ENTRIES: usize = 100;
 
-/// A stretch of a finished text.
+/// A piece of a finished text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Piece {
-    /// It was given.
+pub enum TextPiece {
+    /// Given text.
     Given(String),
-    /// The model wrote it.
+    /// Text that the model decoded.
     Written(String),
 }
 
 /// One result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// The text with its blanks.
     pub template: String,
-    /// The text without them.
+    /// The result.
     pub text: String,
-    /// The same in stretches.
-    pub pieces: Vec<Piece>,
-    /// The seed that was used, whether typed or from the clock.
+    /// The result in pieces.
+    pub pieces: Vec<TextPiece>,
+    /// The seed.
     pub seed: u64,
-    /// The settings that were used.
-    pub settings: Settings,
+    /// The settings.
+    pub settings: AppSettings,
     /// The model's name.
     pub model: String,
-    /// Steps that were taken.
+    /// Sampling steps.
     pub steps: usize,
-    /// How long they took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
-/// The results.
+/// The earlier results, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<HistoryEntry>,
 }
 
 impl History {
-    /// Adds a result in front.
-    pub fn push(&mut self, entry: Entry) {
+    /// Adds the newest result.
+    pub fn push(&mut self, entry: HistoryEntry) {
         self.entries.push_front(entry);
-        self.entries.truncate(MOST);
+        self.entries.truncate(MAX_ENTRIES);
     }
 
-    /// The newest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    /// The results, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &HistoryEntry> {
         self.entries.iter()
     }
 
-    /// A result by its place, 0 being the newest.
-    pub fn get(&self, index: usize) -> Option<&Entry> {
+    /// A result by its index; 0 is the newest.
+    pub fn get(&self, index: usize) -> Option<&HistoryEntry> {
         self.entries.get(index)
     }
 
-    /// Forgets everything.
+    /// Removes all results.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
 }
 
-/// The stretches of a text in which nothing is new any more; open ones have no text.
-pub fn pieces(segments: &[Segment]) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
+/// The pieces of a finished text. Open segments are skipped.
+pub fn pieces(segments: &[Segment]) -> Vec<TextPiece> {
+    let mut pieces: Vec<TextPiece> = Vec::new();
     for segment in segments {
         match (segment, pieces.last_mut()) {
             (Segment::Open { .. }, _) => {}
-            (Segment::Given { text }, Some(Piece::Given(last))) => last.push_str(text),
-            (Segment::Given { text }, _) => pieces.push(Piece::Given(text.clone())),
-            (Segment::Decoded { text } | Segment::New { text }, Some(Piece::Written(last))) => last.push_str(text),
-            (Segment::Decoded { text } | Segment::New { text }, _) => pieces.push(Piece::Written(text.clone())),
+            (Segment::Given { text }, Some(TextPiece::Given(last))) => last.push_str(text),
+            (Segment::Given { text }, _) => pieces.push(TextPiece::Given(text.clone())),
+            (Segment::Decoded { text } | Segment::New { text }, Some(TextPiece::Written(last))) => last.push_str(text),
+            (Segment::Decoded { text } | Segment::New { text }, _) => pieces.push(TextPiece::Written(text.clone())),
         }
     }
     pieces
 }
 
-/// The stretches as a canvas would show them.
-pub fn segments(pieces: &[Piece]) -> Vec<Segment> {
-    let segment = |piece: &Piece| match piece {
-        Piece::Given(text) => Segment::Given { text: text.clone() },
-        Piece::Written(text) => Segment::Decoded { text: text.clone() },
+/// The pieces as segments of a canvas.
+pub fn segments(pieces: &[TextPiece]) -> Vec<Segment> {
+    let segment = |piece: &TextPiece| match piece {
+        TextPiece::Given(text) => Segment::Given { text: text.clone() },
+        TextPiece::Written(text) => Segment::Decoded { text: text.clone() },
     };
     pieces.iter().map(segment).collect()
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_merge_and_open_stretches_go() {
+    fn adjacent_pieces_merge_and_open_segments_are_skipped() {
         let text = |text: &str| text.to_string();
         let shown = [
             Segment::Given { text: text("The ") },
@@ -109,26 +109,29 @@ mod tests {
             Segment::Given { text: text(".") },
         ];
         let found = pieces(&shown);
-        assert_eq!(found, [Piece::Given(text("The ")), Piece::Written(text("cat")), Piece::Given(text("."))]);
+        assert_eq!(
+            found,
+            [TextPiece::Given(text("The ")), TextPiece::Written(text("cat")), TextPiece::Given(text("."))]
+        );
         assert_eq!(pieces(&segments(&found)), found);
     }
 
     #[test]
-    fn the_newest_is_first_and_the_oldest_go() {
+    fn the_newest_is_first_and_the_oldest_are_dropped() {
         let mut history = History::default();
-        for seed in 0..MOST as u64 + 5 {
-            history.push(Entry {
+        for seed in 0..MAX_ENTRIES as u64 + 5 {
+            history.push(HistoryEntry {
                 template: "{1}".into(),
                 text: "a".into(),
                 pieces: Vec::new(),
                 seed,
-                settings: Settings::default(),
+                settings: AppSettings::default(),
                 model: "m".into(),
                 steps: 1,
                 seconds: 0.1,
             });
         }
-        assert_eq!(history.iter().count(), MOST);
-        assert_eq!(history.get(0).map(|entry| entry.seed), Some(MOST as u64 + 4));
+        assert_eq!(history.iter().count(), MAX_ENTRIES);
+        assert_eq!(history.get(0).map(|entry| entry.seed), Some(MAX_ENTRIES as u64 + 4));
     }
 }

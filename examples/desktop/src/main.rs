@@ -1,13 +1,19 @@
 //! Fills blanks in a text, in a window: `pgm-desktop [--theme light|dark] [--self-test DIR] [MODEL FOLDER]`.
 //!
-//! `app.rs` is the state, `worker.rs` the threads beside it, `view.rs` draws it (`paint.rs` has the colours and the text as it
-//! fills), `settings.rs` and `history.rs` are what is kept between runs, `blanks.rs` knows where blanks are in a text that is
-//! being edited, `self_test.rs` tries it all.
+//! | file | what |
+//! |---|---|
+//! | `app.rs`, `generation.rs` | the state |
+//! | `settings.rs`, `history.rs` | the parts of the state that are saved |
+//! | `worker.rs` | slow work on other threads |
+//! | `view/`, `paint.rs` | drawing; colours and text layouts |
+//! | `blanks.rs` | inserts blanks in the editor |
+//! | `self_test.rs` | `--self-test` |
 
 #![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
 
 mod app;
 mod blanks;
+mod generation;
 mod history;
 mod paint;
 mod self_test;
@@ -21,22 +27,23 @@ use std::sync::{Arc, PoisonError};
 
 use eframe::egui::{ThemePreference, Ui, ViewportBuilder};
 
-use crate::app::{App, Kept};
-use crate::self_test::{Findings, SelfTest};
-use crate::view::View;
+use crate::app::{App, SavedState};
+use crate::self_test::{SelfTest, SharedReport};
+use crate::view::AppView;
 
 const NAME: &str = "pgm-desktop";
-const KEPT: &str = "kept";
+/// Key of the saved state in eframe's storage.
+const STORAGE_KEY: &str = "kept";
 const USAGE: &str = "\
 Fills blanks in a text with a Partition Generative Model, in a window.
 
 Usage: pgm-desktop [OPTIONS] [MODEL FOLDER]
 
-Without a folder it opens the one that was open last, or its built-in model.
+Without a folder it opens the last model, or its built-in model.
 
-EngineOptions:
+Options:
   --theme <light|dark|system>  Colours [default: system]
-  --self-test <DIR>            Try everything, write DIR/desktop.png, close
+  --self-test <DIR>            Test the program, save DIR/desktop.png, close
   --help                       Print help
   --version                    Print version";
 
@@ -45,16 +52,16 @@ struct Args {
     folder: Option<PathBuf>,
     theme: Option<ThemePreference>,
     self_test: Option<PathBuf>,
-    says: Option<String>,
+    message: Option<String>,
 }
 
 impl Args {
-    fn read(mut words: impl Iterator<Item = std::ffi::OsString>) -> Result<Self, String> {
+    fn parse(mut words: impl Iterator<Item = std::ffi::OsString>) -> Result<Self, String> {
         let mut args = Self::default();
         while let Some(word) = words.next() {
             match word.to_str() {
-                Some("--help" | "-h") => args.says = Some(USAGE.to_string()),
-                Some("--version" | "-V") => args.says = Some(format!("{NAME} {}", env!("CARGO_PKG_VERSION"))),
+                Some("--help" | "-h") => args.message = Some(USAGE.to_string()),
+                Some("--version" | "-V") => args.message = Some(format!("{NAME} {}", env!("CARGO_PKG_VERSION"))),
                 Some("--self-test") => {
                     args.self_test = Some(words.next().ok_or("--self-test needs a folder for its picture")?.into());
                 }
@@ -63,11 +70,11 @@ impl Args {
                         Some("light") => ThemePreference::Light,
                         Some("dark") => ThemePreference::Dark,
                         Some("system") => ThemePreference::System,
-                        _ => return Err("--theme is light, dark or system".into()),
+                        _ => return Err("--theme must be light, dark or system".into()),
                     });
                 }
                 Some(option) if option.starts_with("--") => return Err(format!("unknown option {option}; see --help")),
-                _ if args.folder.is_some() => return Err("one model folder at a time; see --help".into()),
+                _ if args.folder.is_some() => return Err("only one model folder can be given; see --help".into()),
                 _ => args.folder = Some(word.into()),
             }
         }
@@ -77,13 +84,13 @@ impl Args {
 
 struct Window {
     app: App,
-    view: View,
+    view: AppView,
     self_test: Option<SelfTest>,
 }
 
 impl eframe::App for Window {
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
-        self.app.take_in();
+        self.app.receive_messages();
         self.view.show(ui, &mut self.app);
         if let Some(test) = &mut self.self_test {
             test.step(ui.ctx(), &mut self.app);
@@ -92,7 +99,7 @@ impl eframe::App for Window {
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {
         if self.self_test.is_none() {
-            eframe::set_value(storage, KEPT, &self.app.kept());
+            eframe::set_value(storage, STORAGE_KEY, &self.app.saved_state());
         }
     }
 
@@ -103,24 +110,24 @@ impl eframe::App for Window {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 fn main() -> ExitCode {
-    let args = match Args::read(std::env::args_os().skip(1)) {
+    let args = match Args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
         Err(problem) => {
             eprintln!("{NAME}: {problem}");
             return ExitCode::from(2);
         }
     };
-    if let Some(says) = args.says {
-        println!("{says}");
+    if let Some(message) = args.message {
+        println!("{message}");
         return ExitCode::SUCCESS;
     }
-    let findings = args.self_test.as_ref().map(|_| Findings::default());
-    let outcome = run(&args, findings.clone());
-    let problem = match (outcome, &findings) {
+    let report = args.self_test.as_ref().map(|_| SharedReport::default());
+    let result = run(&args, report.clone());
+    let problem = match (result, &report) {
         (Err(error), _) => Some(format!("the window could not be opened: {error}")),
         (Ok(()), None) => None,
-        (Ok(()), Some(findings)) => {
-            let mut report = findings.lock().unwrap_or_else(PoisonError::into_inner);
+        (Ok(()), Some(report)) => {
+            let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
             if report.failure.is_none() && report.passed.len() == 3 {
                 report.passed.push("closes");
             }
@@ -142,10 +149,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, findings: Option<Findings>) -> eframe::Result {
-    let is_test = findings.is_some();
-    // Where a test looks for what was kept, there is nothing, and it keeps nothing.
-    let nowhere = std::env::temp_dir().join(format!("{NAME}-self-test-{}.ron", std::process::id()));
+fn run(args: &Args, report: Option<SharedReport>) -> eframe::Result {
+    let is_test = report.is_some();
+    // The self-test neither reads nor writes the user's saved state.
+    let test_storage = std::env::temp_dir().join(format!("{NAME}-self-test-{}.ron", std::process::id()));
     let viewport = ViewportBuilder::default()
         .with_title("Partition Generative Model")
         .with_app_id(NAME)
@@ -155,11 +162,11 @@ fn run(args: &Args, findings: Option<Findings>) -> eframe::Result {
     let options = eframe::NativeOptions {
         viewport,
         persist_window: !is_test,
-        persistence_path: is_test.then_some(nowhere),
+        persistence_path: is_test.then_some(test_storage),
         ..eframe::NativeOptions::default()
     };
     let (folder, theme) = (args.folder.clone(), args.theme);
-    let self_test = args.self_test.as_deref().zip(findings).map(|(folder, findings)| SelfTest::new(folder, findings));
+    let self_test = args.self_test.as_deref().zip(report).map(|(folder, report)| SelfTest::new(folder, report));
     eframe::run_native(
         NAME,
         options,
@@ -168,15 +175,15 @@ fn run(args: &Args, findings: Option<Findings>) -> eframe::Result {
             if let Some(theme) = theme {
                 context.egui_ctx.set_theme(theme);
             }
-            let kept = match (context.storage, &self_test) {
-                (_, Some(_)) => SelfTest::kept(),
-                (Some(storage), None) => eframe::get_value(storage, KEPT).unwrap_or_default(),
-                (None, None) => Kept::default(),
+            let saved = match (context.storage, &self_test) {
+                (_, Some(_)) => SelfTest::initial_state(),
+                (Some(storage), None) => eframe::get_value(storage, STORAGE_KEY).unwrap_or_default(),
+                (None, None) => SavedState::default(),
             };
             let wake = context.egui_ctx.clone();
-            let mut app = App::new(kept, Arc::new(move || wake.request_repaint()));
+            let mut app = App::new(saved, Arc::new(move || wake.request_repaint()));
             app.start(folder);
-            Ok(Box::new(Window { app, view: View::default(), self_test }))
+            Ok(Box::new(Window { app, view: AppView::default(), self_test }))
         }),
     )
 }
@@ -186,18 +193,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_read_and_wrong_ones_get_a_sentence() {
-        let read = |words: &[&str]| Args::read(words.iter().map(std::ffi::OsString::from));
-        let args = read(&["--theme", "dark", "run/model"]).unwrap();
+    fn arguments_are_parsed_and_invalid_ones_are_an_error() {
+        let parse = |words: &[&str]| Args::parse(words.iter().map(std::ffi::OsString::from));
+        let args = parse(&["--theme", "dark", "run/model"]).unwrap();
         assert_eq!((args.folder, args.theme), (Some("run/model".into()), Some(ThemePreference::Dark)));
-        assert_eq!(read(&["--self-test", "out"]).unwrap().self_test, Some("out".into()));
-        for (words, says) in [
+        assert_eq!(parse(&["--self-test", "out"]).unwrap().self_test, Some("out".into()));
+        for (words, message) in [
             (&["--theme", "blue"] as &[&str], "light, dark"),
             (&["--self-test"], "folder"),
             (&["--colour"], "--colour"),
             (&["a", "b"], "one model"),
         ] {
-            assert!(read(words).unwrap_err().contains(says));
+            assert!(parse(words).unwrap_err().contains(message));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `--self-test DIR`: the program looks at itself, for machines that build it.
+//! `--self-test DIR`: the program tests itself, for continuous integration.
 //!
-//! It drives the state as buttons do and watches what is drawn: the model opens, a text fills in more than one step, a longer
-//! one is cancelled, a picture of the window is kept, the window closes.
+//! It calls the same functions as the buttons and checks the state after each frame: the model opens, a text fills in several
+//! steps, a longer generation is cancelled, a screenshot is saved, the window closes.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,21 +11,22 @@ use std::time::{Duration, Instant};
 use eframe::egui::{ColorImage, Context, ViewportCommand};
 use pgm_infer::text::canvas::Segment;
 
-use crate::app::{App, Kept, Model, Phase};
-use crate::settings::Settings;
+use crate::app::{App, ModelState, SavedState};
+use crate::generation::GenerationPhase;
+use crate::settings::AppSettings;
 
-/// Longer than this no stage takes, on a slow machine without a graphics card.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a stage, enough for a slow machine without a GPU.
+const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What was found; shared with `main`, which outlives the window.
-pub type Findings = Arc<Mutex<SelfTestReport>>;
+/// The report, shared with `main`, which outlives the window.
+pub type SharedReport = Arc<Mutex<SelfTestReport>>;
 
-/// What was found.
+/// The report of the self-test.
 #[derive(Debug, Default)]
 pub struct SelfTestReport {
-    /// What works.
+    /// Names of the passed stages.
     pub passed: Vec<&'static str>,
-    /// One sentence on what does not.
+    /// The failure, as one sentence.
     pub failure: Option<String>,
 }
 
@@ -38,51 +39,51 @@ enum Stage {
     Closes,
 }
 
-/// The test as it goes on.
+/// The running test.
 #[derive(Debug)]
 pub struct SelfTest {
     folder: PathBuf,
     stage: Stage,
     since: Instant,
-    findings: Findings,
+    report: SharedReport,
 }
 
 impl SelfTest {
-    /// Writes its picture into a folder.
-    pub fn new(folder: &Path, findings: Findings) -> Self {
-        Self { folder: folder.to_path_buf(), stage: Stage::Opens, since: Instant::now(), findings }
+    /// A test that saves its screenshot in `folder`.
+    pub fn new(folder: &Path, report: SharedReport) -> Self {
+        Self { folder: folder.to_path_buf(), stage: Stage::Opens, since: Instant::now(), report }
     }
 
-    /// What the window starts with: nothing of the user's.
-    pub fn kept() -> Kept {
-        // An order that forgets takes all its steps, so that windows that are drawn seldom see it fill, too.
+    /// The state that the window starts with, instead of the user's saved state.
+    pub fn initial_state() -> SavedState {
+        // The remask order takes all its steps, so that even rare frames see the text fill.
         let (steps, order) = (300, "remask".to_string());
-        let settings = Settings { steps, order, seed: "7".into(), device: "auto".into(), ..Settings::default() };
+        let settings = AppSettings { steps, order, seed: "7".into(), device: "auto".into(), ..AppSettings::default() };
         let text =
             "Once upon a time there was {10}. Every morning she {10}, and her friend said: \"{10}\" In the end {10}.";
-        Kept { text: text.into(), settings, ..Kept::default() }
+        SavedState { text: text.into(), settings, ..SavedState::default() }
     }
 
-    /// After each frame.
+    /// Advances the test. Called after each frame.
     pub fn step(&mut self, context: &Context, app: &mut App) {
-        // Frames come as they would on a screen.
+        // The test advances once per frame, so it asks for the next one.
         context.request_repaint_after(Duration::from_millis(5));
         let next = match &mut self.stage {
             Stage::Closes => return,
             _ if app.error.is_some() => Err(app.error.clone().unwrap_or_default()),
-            stage if self.since.elapsed() > PATIENCE => Err(format!("nothing happened for a minute at {stage:?}")),
+            stage if self.since.elapsed() > STAGE_TIMEOUT => Err(format!("nothing happened for a minute at {stage:?}")),
             stage => stage.next(context, app, &self.folder),
         };
-        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         match next {
             Ok(None) => return,
             Ok(Some((passed, stage))) => {
-                findings.passed.extend(passed);
+                report.passed.extend(passed);
                 self.stage = stage;
                 self.since = Instant::now();
             }
             Err(failure) => {
-                findings.failure = Some(failure);
+                report.failure = Some(failure);
                 self.stage = Stage::Closes;
             }
         }
@@ -93,17 +94,17 @@ impl SelfTest {
 }
 
 impl Stage {
-    // The next stage, once this one is through.
+    // The name of the passed stage, if it has one, and the next stage. Nothing while this stage is not finished.
     fn next(
         &mut self,
         context: &Context,
         app: &mut App,
         folder: &Path,
     ) -> Result<Option<(Option<&'static str>, Self)>, String> {
-        let phase = app.run.as_ref().map(|run| run.phase);
+        let phase = app.generation.as_ref().map(|generation| generation.phase);
         match self {
             Self::Opens => {
-                if !matches!(app.model, Model::Ready { .. }) {
+                if !matches!(app.model, ModelState::Ready { .. }) {
                     return Ok(None);
                 }
                 app.generate();
@@ -114,14 +115,14 @@ impl Stage {
                     states.push(app.n_open());
                 }
                 match phase {
-                    Some(Phase::Complete) if states.len() < 3 => {
+                    Some(GenerationPhase::Complete) if states.len() < 3 => {
                         Err(format!("the text filled at once: open tokens {states:?}"))
                     }
-                    Some(Phase::Complete) if app.n_open() > 0 || app.history.get(0).is_none() => {
+                    Some(GenerationPhase::Complete) if app.n_open() > 0 || app.history.get(0).is_none() => {
                         Err("a complete text has open tokens or is not in the history".into())
                     }
-                    Some(Phase::Complete) => {
-                        // Long enough not to be done before it is cancelled.
+                    Some(GenerationPhase::Complete) => {
+                        // Long enough that it is not complete before it is cancelled.
                         app.text =
                             "Once upon a time there was {28}. Every morning she {20}, and in the end {12}.".into();
                         app.settings.steps = 1000;
@@ -132,7 +133,7 @@ impl Stage {
                 }
             }
             Self::Cancels { asked } => match phase {
-                Some(Phase::Cancelled) if *asked => {
+                Some(GenerationPhase::Cancelled) if *asked => {
                     let (sender, picture) = channel();
                     let wake = context.clone();
                     context.request_screenshot(move |image| {
@@ -141,7 +142,7 @@ impl Stage {
                     });
                     Ok(Some((Some("cancels"), Self::Pictures(picture))))
                 }
-                Some(Phase::SampleRow) if !*asked => {
+                Some(GenerationPhase::Running) if !*asked => {
                     let new = app.shown.iter().any(|segment| matches!(segment, Segment::New { .. }));
                     if new && app.n_open() < 28 {
                         *asked = true;
@@ -149,7 +150,7 @@ impl Stage {
                     }
                     Ok(None)
                 }
-                Some(Phase::SampleRow) => Ok(None),
+                Some(GenerationPhase::Running) => Ok(None),
                 other => Err(format!("a generation that was cancelled ended as {other:?}")),
             },
             Self::Pictures(picture) => match picture.try_recv() {

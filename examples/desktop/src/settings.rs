@@ -1,7 +1,7 @@
-//! What can be set, as it is kept between runs, and the task it makes.
+//! The application's settings, as they are saved, and the task made from them.
 //!
-//! The seed stays text: empty means a new one each time, which no number can say. Names of orders and devices stay text,
-//! too, so that a file written by a program with other backends can still be read.
+//! The seed is a string: an empty one stands for a new seed each time. The order and the device are strings, so that
+//! settings saved by a build with other backends can be read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,13 +10,13 @@ use pgm_infer::text::template::Part;
 use pgm_infer::{DrawSettings, OrderKind, SampleSettings};
 use serde::{Deserialize, Serialize};
 
-/// The settings of the side panel.
+/// The settings in the side panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Settings {
-    /// Steps of a generation.
+pub struct AppSettings {
+    /// Sampling steps.
     pub steps: usize,
-    /// Divides the logits.
+    /// The temperature divides the logits.
     pub temperature: f64,
     /// Keeps the smallest set of tokens that holds this probability; 1 keeps all.
     pub top_p: f64,
@@ -24,15 +24,15 @@ pub struct Settings {
     pub top_k: usize,
     /// One of [`OrderKind::NAMES`].
     pub order: String,
-    /// A number, or nothing for one from the clock.
+    /// The seed as a number; empty for a seed from the clock.
     pub seed: String,
-    /// A name as [`DeviceName`](pgm_infer::device::DeviceName) reads it.
+    /// The device, as [`DeviceName`](pgm_infer::device::DeviceName) parses it.
     pub device: String,
-    /// Tokens of a blank that is inserted, and of a `___`.
+    /// Length in tokens of an inserted blank and of `___`.
     pub blank: usize,
 }
 
-impl Default for Settings {
+impl Default for AppSettings {
     fn default() -> Self {
         Self {
             steps: 64,
@@ -47,14 +47,14 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// The seed that a generation would have now.
+impl AppSettings {
+    /// The seed of a generation that starts now.
     ///
     /// # Errors
-    /// One sentence when it is no number.
+    /// One sentence when the seed is not a number.
     pub fn seed(&self) -> Result<u64, String> {
         match self.seed.trim() {
-            // Short enough to be read aloud.
+            // A short number, easy to copy by hand.
             "" => Ok(SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| u64::from(time.subsec_nanos()) ^ (time.as_secs() & 0xffff))),
@@ -64,7 +64,7 @@ impl Settings {
         }
     }
 
-    /// The task that fills these parts.
+    /// The task that fills the blanks of these parts.
     ///
     /// # Errors
     /// One sentence when a setting is out of range.
@@ -82,7 +82,7 @@ impl Settings {
     }
 }
 
-/// A message of the libraries as a sentence of a window: without the commands' dashes, with a capital and a full stop.
+/// An error message as a sentence: without the dashes of command-line flags, with a capital letter and a full stop.
 pub fn sentence(message: &str) -> String {
     let plain = message.replace("--", "");
     let mut letters = plain.trim().chars();
@@ -98,20 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_seed_comes_from_the_clock_and_a_wrong_one_is_said() {
-        let seed = |text: &str| Settings { seed: text.to_string(), ..Settings::default() }.seed();
+    fn an_empty_seed_comes_from_the_clock_and_an_invalid_one_is_an_error() {
+        let seed = |text: &str| AppSettings { seed: text.to_string(), ..AppSettings::default() }.seed();
         assert_eq!(seed(" 42 "), Ok(42));
         assert!(seed("").is_ok());
         assert!(seed("4x").unwrap_err().contains("4x"));
     }
 
     #[test]
-    fn the_defaults_make_a_task_and_nonsense_makes_a_sentence() {
-        let task = Settings::default().task(vec![Part::Blank(3)], 7).unwrap();
+    fn the_defaults_make_a_task_and_invalid_settings_make_a_sentence() {
+        let task = AppSettings::default().task(vec![Part::Blank(3)], 7).unwrap();
         assert_eq!((task.seed, task.settings.steps, task.n), (7, 64, 1));
-        let wrong = Settings { steps: 0, ..Settings::default() };
-        assert_eq!(wrong.task(Vec::new(), 0).unwrap_err(), "Steps 0 must be at least 1.");
-        let wrong = Settings { order: "diagonal".into(), ..Settings::default() };
-        assert!(wrong.task(Vec::new(), 0).unwrap_err().starts_with("Diagonal is no order"));
+        let invalid = AppSettings { steps: 0, ..AppSettings::default() };
+        assert_eq!(invalid.task(Vec::new(), 0).unwrap_err(), "Steps 0 must be at least 1.");
+        let invalid = AppSettings { order: "diagonal".into(), ..AppSettings::default() };
+        assert!(invalid.task(Vec::new(), 0).unwrap_err().starts_with("Diagonal is no order"));
     }
 }

@@ -1,6 +1,6 @@
-//! What takes time, each on a thread of its own: opening models, asking for a folder, looking for devices.
+//! Slow work, each on its own thread: opening models, the folder dialog, the search for devices.
 //!
-//! Threads send a [`Message`] and then wake the window; nobody waits for them.
+//! A thread sends a [`Message`] and then wakes the window. The window never waits for a thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,22 +21,22 @@ const BUNDLED: ModelBytes<'static> = ModelBytes {
     generation: None,
 };
 
-/// Where a model comes from.
+/// Where a model is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The one inside the program.
+pub enum ModelSource {
+    /// The model that is part of the program.
     Bundled,
     /// A model folder.
     Folder(PathBuf),
 }
 
-impl Source {
-    /// What it is called.
+impl ModelSource {
+    /// Its name in the window.
     pub fn name(&self) -> String {
         match self {
             Self::Bundled => "Built-in model".to_string(),
             Self::Folder(folder) => match folder.file_name() {
-                // What training writes is always called that; the folder around it tells runs apart.
+                // Training names every model folder `model`, so the parent's name is shown too.
                 Some(name) if name == "model" => {
                     let parent = folder.parent().and_then(Path::file_name);
                     parent.map_or("model".into(), |parent| format!("{}/model", parent.to_string_lossy()))
@@ -48,65 +48,65 @@ impl Source {
     }
 }
 
-/// A model that is ready.
+/// An open model.
 #[derive(Debug)]
-pub struct Opened {
-    /// The model on its thread.
+pub struct OpenModel {
+    /// The engine that runs the model.
     pub engine: Engine,
-    /// The device it is on.
+    /// The name of its device.
     pub device: String,
 }
 
-/// News from a thread.
+/// A message of a thread to the window.
 #[derive(Debug)]
 pub enum Message {
-    /// How much of a model is read.
+    /// A part of a model is read.
     Progress {
-        /// Which opening.
+        /// Identifies the call of [`open`].
         id: u64,
-        /// From 0 to 1.
+        /// The share that is read, from 0 to 1.
         share: f64,
     },
-    /// A model is ready, or one sentence says why not.
+    /// A model is open, or an error in one sentence.
     Opened {
-        /// Which opening.
+        /// Identifies the call of [`open`].
         id: u64,
-        /// The model.
-        result: Result<Box<Opened>, String>,
+        /// The model or the error.
+        result: Result<Box<OpenModel>, String>,
     },
-    /// Something happened to a generation.
+    /// An event of a generation.
     TaskEvent {
-        /// Which generation.
+        /// Identifies the generation.
         id: u64,
-        /// What.
+        /// The event.
         event: Box<TaskEvent>,
     },
-    /// A folder was chosen; nothing if the dialog was closed, a sentence if there is none.
+    /// The folder dialog was closed, with a folder or without. An error if the system has no dialog.
     Chosen(Result<Option<PathBuf>, String>),
-    /// Names of the devices that are present.
+    /// The names of the available devices.
     Devices(Vec<String>),
 }
 
 /// Sends messages and wakes the window.
 #[derive(Clone)]
-pub struct Post {
+pub struct MessageSender {
     sender: Sender<Message>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl std::fmt::Debug for Post {
+impl std::fmt::Debug for MessageSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Post").finish_non_exhaustive()
+        f.debug_struct("MessageSender").finish_non_exhaustive()
     }
 }
 
-impl Post {
-    /// To this receiver, waking the window by `wake`.
+impl MessageSender {
+    /// Sends to `sender` and then calls `wake`.
     pub fn new(sender: Sender<Message>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { sender, wake }
     }
 
-    /// Sends; false when nobody listens any more.
+    /// Sends a message; false when the receiver is gone.
     pub fn send(&self, message: Message) -> bool {
         let sent = self.sender.send(message).is_ok();
         (self.wake)();
@@ -114,58 +114,58 @@ impl Post {
     }
 }
 
-/// Opens a model.
-pub fn open(source: Source, device: String, id: u64, post: Post) {
+/// Opens a model and sends [`Message::Opened`].
+pub fn open(source: ModelSource, device: String, id: u64, messages: MessageSender) {
     std::thread::spawn(move || {
         let read = || {
-            opened(&source, &device, &|share| {
-                post.send(Message::Progress { id, share });
+            open_model(&source, &device, &|share| {
+                messages.send(Message::Progress { id, share });
             })
         };
         let result = catch_unwind(AssertUnwindSafe(read))
             .unwrap_or_else(|_| Err(format!("{} could not be opened: the device {device} failed.", source.name())));
-        post.send(Message::Opened { id, result: result.map(Box::new) });
+        messages.send(Message::Opened { id, result: result.map(Box::new) });
     });
 }
 
-fn opened(source: &Source, device: &str, watch: &dyn Fn(f64)) -> Result<Opened, String> {
+fn open_model(source: &ModelSource, device: &str, progress: &dyn Fn(f64)) -> Result<OpenModel, String> {
     let name: DeviceName = device.parse().map_err(|error: String| sentence(&error))?;
     let (device, name) = name.open().map_err(|error| sentence(&error))?;
     let options = EngineOptions::default();
     let engine = match source {
-        Source::Bundled => Engine::from_bytes(&BUNDLED, &device, &options, watch),
-        Source::Folder(folder) => {
-            TextModel::load_with_progress(folder, &device, watch).and_then(|model| Engine::new(model, &options))
+        ModelSource::Bundled => Engine::from_bytes(&BUNDLED, &device, &options, progress),
+        ModelSource::Folder(folder) => {
+            TextModel::load_with_progress(folder, &device, progress).and_then(|model| Engine::new(model, &options))
         }
     };
-    Ok(Opened { engine: engine.map_err(|error| sentence(&error.to_string()))?, device: name })
+    Ok(OpenModel { engine: engine.map_err(|error| sentence(&error.to_string()))?, device: name })
 }
 
-/// Lets go of a model, which takes as long as the step it is in.
-pub fn close(opened: Box<Opened>) {
+/// Drops a model. The drop waits for the engine's current step, so it has its own thread.
+pub fn close(opened: Box<OpenModel>) {
     std::thread::spawn(move || drop(opened));
 }
 
-/// Asks for a model folder.
-pub fn choose(start: Option<PathBuf>, post: Post) {
+/// Opens a dialog for a model folder and sends [`Message::Chosen`].
+pub fn choose_folder(start: Option<PathBuf>, messages: MessageSender) {
     let mut dialog = rfd::AsyncFileDialog::new().set_title("Open a model folder");
     if let Some(start) = start {
         dialog = dialog.set_directory(start);
     }
-    // Some systems want the dialog made here and waited for elsewhere.
-    let answer = dialog.pick_folder();
+    // macOS requires that the dialog is opened on the main thread.
+    let chosen = dialog.pick_folder();
     std::thread::spawn(move || {
-        let asked = Instant::now();
-        let chosen = pollster::block_on(answer).map(|folder| folder.path().to_path_buf());
-        // Nobody closes a dialog that fast: there was none.
-        let absent = chosen.is_none() && asked.elapsed() < Duration::from_millis(200);
+        let opened_at = Instant::now();
+        let chosen = pollster::block_on(chosen).map(|folder| folder.path().to_path_buf());
+        // A dialog that ends this fast was never shown.
+        let absent = chosen.is_none() && opened_at.elapsed() < Duration::from_millis(200);
         let none = "This system offers no folder dialog; drop a model folder onto the window instead.";
-        post.send(Message::Chosen(if absent { Err(none.to_string()) } else { Ok(chosen) }));
+        messages.send(Message::Chosen(if absent { Err(none.to_string()) } else { Ok(chosen) }));
     });
 }
 
-/// Looks for devices: drivers may take seconds to answer.
-pub fn devices(post: Post) {
+/// Finds the available devices and sends [`Message::Devices`]. Drivers may take seconds.
+pub fn list_devices(messages: MessageSender) {
     std::thread::spawn(move || {
         let mut names = vec!["auto".to_string()];
         let compiled = [
@@ -184,6 +184,6 @@ pub fn devices(post: Post) {
                 n => names.extend((0..n).map(|index| format!("{backend}:{index}"))),
             }
         }
-        post.send(Message::Devices(names));
+        messages.send(Message::Devices(names));
     });
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::TextModel;
-use crate::text::canvas::{Canvas, Segment};
 use crate::engine::{Task, TaskInput};
-use crate::sample::order::OrderKind;
 use crate::sample::RowChange;
+use crate::sample::order::OrderKind;
+use crate::text::canvas::{Canvas, Segment};
 
 /// A sample of a stream.
 pub struct SampleProgress {

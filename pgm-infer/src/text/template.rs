@@ -65,6 +65,12 @@ pub fn spans(template: &str) -> Vec<Span> {
     spans
 }
 
+/// The byte ranges of a template's blanks, for editors that highlight them. A blank that [`parse`] refuses is included.
+pub fn blank_ranges(template: &str) -> Vec<Range<usize>> {
+    let blanks = spans(template).into_iter().filter(|span| !matches!(span.content, SpanContent::Text(_)));
+    blanks.map(|span| span.range).collect()
+}
+
 // The blank that a text begins with, and its length in bytes.
 fn blank(text: &str) -> Option<(usize, SpanContent)> {
     if text.starts_with("{*}") {
@@ -134,6 +140,7 @@ mod tests {
         assert_eq!(shown, [r"a \{x ", "{12}", "é", "____", "{*}", "{0}", " z"]);
         assert_eq!(spans[0].content, SpanContent::Text("a {x ".into()));
         assert_eq!(spans[5].content, SpanContent::Blank(None));
+        assert_eq!(blank_ranges("a {0} {1}"), [2..5, 6..9], "an editor highlights a blank that cannot be filled");
     }
 
     proptest::proptest! {

@@ -116,7 +116,7 @@ impl<'a> Distillation<'a> {
             first_teacher,
             teacher_crc,
             tokenizer: data.tokenizer().json().to_vec(),
-            data: DataIdentity::new(args.data, &data)?,
+            data: DataIdentity::new(&data)?,
             train_rows: Arc::new(data.rows(Split::Train)?),
             validation_rows: Arc::new(data.rows(Split::Validation)?),
             plain,

@@ -1,33 +1,45 @@
-//! The likelihood bound of rows, one draw at a time, and the exact likelihood of an autoregressive model.
+//! The likelihood bound (NELBO) of rows, one draw of time and masked positions at a time, and the exact likelihood of an
+//! autoregressive model.
+//!
+//! Shapes: B rows, K masked positions of a row, L length, H hidden.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_infer::denoise::{CleanRow, logits_at};
+use pgm_infer::denoise::{CleanRow, hidden_at};
 use pgm_model::Network;
-use pgm_model::loss::{EPS, masked_probability, masked_weight, token_cross_entropy};
+use pgm_model::loss::{EPS, masked_probability, masked_weight};
 use rand::RngExt;
 
-use super::EvalModel;
+use super::model::EvalModel;
 use crate::TrainError;
 use crate::batches::random::{EVALUATION, EVALUATION_GROUPS, stream};
+use crate::token_nll::{read, token_nll};
 
-/// A row with some positions masked, at a time: one draw of the bound.
-pub(super) struct Masked<'a> {
+/// One draw of the bound: a row, a time, and the positions that are masked at this time.
+pub(super) struct MaskedDraw<'a> {
     pub(super) tokens: &'a [u32],
-    /// Positions from here on are padding and do not count.
+    /// Number of tokens before the padding. Padding does not count.
     pub(super) valid: usize,
     pub(super) time: f64,
     pub(super) is_masked: Vec<bool>,
 }
 
-impl Masked<'_> {
-    fn counted(&self) -> Vec<usize> {
+impl MaskedDraw<'_> {
+    /// The masked positions before the padding.
+    fn masked_positions(&self) -> Vec<usize> {
         (0..self.valid).filter(|&position| self.is_masked[position]).collect()
+    }
+
+    fn clean_row(&self) -> CleanRow {
+        let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
+        let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
+        CleanRow { length: self.tokens.len(), positions, tokens }
     }
 }
 
-/// The `n` draws of item `index`: a time, and which of `length` positions are masked. The times are antithetic, one in
-/// each of `n` equal parts of `[EPS, 1]`, from one uniform. The groups take one uniform a position: rows of different
-/// lengths at one index share the groups of their common positions.
+/// The `n` draws of item `index`: a time, and which of `length` positions are masked.
+///
+/// The times are antithetic: one uniform gives one time in each of `n` equal parts of `[EPS, 1]`. Each position takes one
+/// uniform, so rows of different lengths at the same index share the masks of their common positions.
 pub(super) fn draws(seed: u64, index: usize, length: usize, n: usize) -> Vec<(f64, Vec<bool>)> {
     let uniform = stream(seed, EVALUATION, index as u64).random::<f64>();
     let draw = |draw: usize| {
@@ -39,56 +51,47 @@ pub(super) fn draws(seed: u64, index: usize, length: usize, n: usize) -> Vec<(f6
     (0..n).map(draw).collect()
 }
 
-/// `w(t) CE` summed over the masked positions of each draw, in nats. The rows have equal length and are one batch.
-pub(super) fn nats(subject: &EvalModel, draws: &[Masked]) -> Result<Vec<f64>, TrainError> {
-    let positions: Vec<Vec<usize>> = draws.iter().map(Masked::counted).collect();
-    // A draw that masks nothing costs nothing.
+/// `w(t) NLL` in nats, summed over the masked positions of each draw. The rows have equal length and are one batch.
+pub(super) fn weighted_nll(model: &EvalModel, draws: &[MaskedDraw]) -> Result<Vec<f64>, TrainError> {
+    let positions: Vec<Vec<usize>> = draws.iter().map(MaskedDraw::masked_positions).collect();
+    // A draw without masked positions adds 0.
     let active: Vec<usize> = (0..draws.len()).filter(|&draw| !positions[draw].is_empty()).collect();
-    let mut found = vec![0.0; draws.len()];
+    let mut sums = vec![0.0; draws.len()];
     if active.is_empty() {
-        return Ok(found);
+        return Ok(sums);
     }
-    let states: Vec<CleanRow> = active.iter().map(|&draw| clean(&draws[draw])).collect();
-    let states: Vec<&CleanRow> = states.iter().collect();
-    let slices: Vec<&[usize]> = active.iter().map(|&draw| positions[draw].as_slice()).collect();
-    let mask = subject.mask_index();
-    let logits = logits_at(subject.network(), mask, &states, &slices, &subject.device);
-    let width = logits.dims()[1];
-    let mut targets = vec![0_i32; active.len() * width];
+    let rows: Vec<CleanRow> = active.iter().map(|&draw| draws[draw].clean_row()).collect();
+    let rows: Vec<&CleanRow> = rows.iter().collect();
+    let active_positions: Vec<&[usize]> = active.iter().map(|&draw| positions[draw].as_slice()).collect();
+    let (network, mask_index, device) = (model.network(), model.mask_index(), model.device());
+    let hidden = hidden_at(network, mask_index, &rows, &active_positions, device); // [B, K, H]
+    let n_positions = hidden.dims()[1];
+    let mut targets = vec![0_i32; active.len() * n_positions];
     for (row, &draw) in active.iter().enumerate() {
         for (index, &position) in positions[draw].iter().enumerate() {
-            targets[row * width + index] = draws[draw].tokens[position] as i32;
+            targets[row * n_positions + index] = draws[draw].tokens[position] as i32;
         }
     }
-    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [active.len(), width]), &subject.device);
-    let values = read(token_cross_entropy(logits, targets, mask))?;
-    for (row, &draw) in active.iter().enumerate() {
-        let sum: f64 = values[row * width..][..positions[draw].len()].iter().map(|&value| f64::from(value)).sum();
-        found[draw] = masked_weight(draws[draw].time) * sum;
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [active.len(), n_positions]), device);
+    let nll = read(token_nll(|hidden| network.logits(hidden), hidden, targets, mask_index))?;
+    for (&draw, nll) in active.iter().zip(nll.chunks(n_positions)) {
+        let sum: f64 = nll[..positions[draw].len()].iter().map(|&nll| f64::from(nll)).sum();
+        sums[draw] = masked_weight(draws[draw].time) * sum;
     }
-    Ok(found)
+    Ok(sums)
 }
 
-fn clean(draw: &Masked) -> CleanRow {
-    let positions: Vec<usize> = (0..draw.tokens.len()).filter(|&position| !draw.is_masked[position]).collect();
-    let tokens = positions.iter().map(|&position| draw.tokens[position]).collect();
-    CleanRow { length: draw.tokens.len(), positions, tokens }
-}
-
-/// Nats of each token but the first given those before, from an autoregressive model. The rows have equal length.
-pub(super) fn causal_nats(subject: &EvalModel, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
-    let Network::Autoregressive(model) = subject.network() else {
+/// NLL in nats of each token but the first given the tokens before it, by an autoregressive model. The rows have equal
+/// length.
+pub(super) fn causal_nll(model: &EvalModel, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
+    let Network::Autoregressive(network) = model.network() else {
         return Err(TrainError::judge("the model", "is not autoregressive"));
     };
-    let length = rows[0].len();
+    let n_predicted = rows[0].len() - 1;
     let values = rows.iter().flat_map(|row| row.iter().map(|&token| token as i32)).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(values, [rows.len(), length]), &subject.device);
-    let logits = model.forward(tokens.clone().narrow(1, 0, length - 1));
-    let nll = token_cross_entropy(logits, tokens.narrow(1, 1, length - 1), subject.mask_index());
-    let values = read(nll)?;
-    Ok(values.chunks(length - 1).map(|row| row.iter().map(|&value| f64::from(value)).collect()).collect())
-}
-
-pub(super) fn read(values: Tensor<2>) -> Result<Vec<f32>, TrainError> {
-    values.try_into_vec_as::<f32>().map_err(|error| TrainError::Device(error.to_string()))
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(values, [rows.len(), n_predicted + 1]), model.device()); // [B, L]
+    let hidden = network.hidden(tokens.clone().narrow(1, 0, n_predicted)); // [B, L - 1, H]
+    let targets = tokens.narrow(1, 1, n_predicted);
+    let nll = read(token_nll(|hidden| network.logits(hidden), hidden, targets, model.mask_index()))?;
+    Ok(nll.chunks(n_predicted).map(|row| row.iter().map(|&nll| f64::from(nll)).collect()).collect())
 }

@@ -1,40 +1,48 @@
-//! Multiple choice by likelihood: the candidate whose text, put behind the context, the model finds most probable.
+//! Multiple choice by likelihood: the answer is the choice that is most probable after the context.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{self, Masked, causal_nats, nats};
-use super::{EvalModel, Label, ResultLog, read_lines, tell};
+use super::bound::{self, MaskedDraw, causal_nll, weighted_nll};
+use super::model::EvalModel;
+use super::result_log::ResultLog;
 use crate::TrainError;
-use crate::judge::Observe;
+use crate::json_lines::read_json_lines;
 use crate::judge::metrics::Estimate;
+use crate::judge::{Observe, report_progress};
 
 /// A question, as a line of a task file: `{"context": "...", "choices": ["...", ...], "label": 0}`.
+///
+/// The label is the index of the right choice, counted from 0: a number, or a string that is a number. Any other string is
+/// the text of the right choice, the first one with this text. A numeric string is always an index, even if it is also the
+/// text of a choice.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Question {
-    /// What comes before every candidate.
+    /// The text before each choice.
     #[serde(alias = "query", alias = "ctx", alias = "prompt", alias = "question")]
     pub context: String,
-    /// The candidates.
+    /// The choices.
     #[serde(alias = "endings")]
     pub choices: Vec<String>,
     #[serde(alias = "gold", alias = "answer")]
-    label: Label,
+    label: ChoiceLabel,
 }
 
 impl Question {
-    /// A question whose right answer is `choices[label]`.
+    /// A question whose right choice is `choices[label]`.
     pub fn new(context: String, choices: Vec<String>, label: usize) -> Self {
-        Self { context, choices, label: Label::Index(label) }
+        Self { context, choices, label: ChoiceLabel::Index(label) }
     }
 
-    /// The index of the right answer.
-    fn right(&self) -> Option<usize> {
+    // The index of the right choice; absent when the label is none of the choices.
+    fn right_index(&self) -> Option<usize> {
         let index = match &self.label {
-            Label::Index(index) => Some(*index),
-            Label::Text(text) => text.parse().ok().or_else(|| self.choices.iter().position(|choice| choice == text)),
+            ChoiceLabel::Index(index) => Some(*index),
+            ChoiceLabel::Text(text) => {
+                text.parse().ok().or_else(|| self.choices.iter().position(|choice| choice == text))
+            }
         };
         index.filter(|&index| index < self.choices.len())
     }
@@ -43,111 +51,122 @@ impl Question {
 /// Reads a task file.
 ///
 /// # Errors
-/// Names the file or the line: one that is no question, has fewer than two candidates or a label that is none of them.
+/// Names the file that cannot be read or is empty, or the line that is not a question, has fewer than two choices, or has
+/// a label that is none of them.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, TrainError> {
-    let questions: Vec<Question> = read_lines(path, "a question with context, choices and label")?;
-    for (index, question) in questions.iter().enumerate() {
-        if question.choices.len() < 2 || question.right().is_none() {
-            let problem = "needs at least two choices and a label that is one of them, counted from 0".to_string();
-            return Err(TrainError::Samples { path: path.to_path_buf(), line: index + 1, problem });
+    let describe = |cause: &str| format!("is not a question with context, choices and label ({cause})");
+    let check = |(line, question): (usize, Question)| {
+        if question.choices.len() < 2 || question.right_index().is_none() {
+            let problem =
+                "needs at least two choices, and as its label an index counted from 0 or the text of a choice";
+            return Err(TrainError::Samples { path: path.to_path_buf(), line, problem: problem.to_string() });
         }
-    }
-    Ok(questions)
+        Ok(question)
+    };
+    read_json_lines(path, describe)?.into_iter().map(check).collect()
 }
 
-/// How a candidate's score is made of its tokens'.
+/// A label of a task file: an index, or a string.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum ChoiceLabel {
+    Index(usize),
+    Text(String),
+}
+
+/// How the score of a choice is computed from the NELBO of its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reduction {
-    /// The bound of the whole text.
+    /// Minus the NELBO.
     #[default]
     Sum,
-    /// The bound per token, as the public code takes it.
+    /// Minus the NELBO per token, as in the public code.
     Mean,
 }
 
-/// How questions are answered.
+/// Settings of [`choice()`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChoiceSettings {
-    /// Draws of time and groups for each candidate, antithetic, the same for all candidates of a question; an
-    /// autoregressive model needs none.
+    /// Draws of time and masked positions per choice, with antithetic times. All choices of a question share them. Unused
+    /// for an autoregressive model.
     pub draws: usize,
-    /// How a score is made.
+    /// How a score is computed.
     pub reduction: Reduction,
-    /// What is put between context and candidate.
+    /// Text between context and choice.
     pub separator: String,
-    /// Seed.
+    /// Seed of the draws and of the bootstrap.
     pub seed: u64,
-    /// Draws computed together.
+    /// Draws of a batch.
     #[serde(skip)]
     pub batch: usize,
 }
 
 impl Default for ChoiceSettings {
-    /// The paper's 1024 draws, summed.
+    /// The paper's 1024 draws, [`Reduction::Sum`].
     fn default() -> Self {
         Self { draws: 1024, reduction: Reduction::Sum, separator: " ".to_string(), seed: 0, batch: 32 }
     }
 }
 
-/// An answer.
+/// The result for one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChoiceResult {
-    /// Score of each candidate, `-nats`; empty when one is longer than the model's rows.
+    /// The score of each choice, higher is better. Empty when a choice is too long for the model.
     pub scores: Vec<f64>,
-    /// Whether the right one has the highest.
+    /// Whether the right choice has the highest score. The first of equal scores wins.
     pub right: bool,
 }
 
-/// What [`choice()`] finds.
+/// The result of [`choice()`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChoiceReport {
-    /// Share of right answers.
+    /// Share of questions answered right.
     pub accuracy: Option<Estimate>,
-    /// What guessing would give.
+    /// Expected accuracy of guessing.
     pub chance: f64,
-    /// Questions answered.
+    /// Number of questions answered.
     pub answered: usize,
-    /// Questions left out because a candidate is longer than the model's rows.
+    /// Questions skipped because a choice is too long for the model.
     pub too_long: usize,
-    /// How they were answered.
+    /// The settings.
     pub settings: ChoiceSettings,
 }
 
-/// What a progress file of this evaluation begins with.
-pub fn identity(subject: &EvalModel, questions: &[Question], settings: &ChoiceSettings) -> Value {
+/// Identifies the evaluation in a [`ResultLog`]: model, settings and questions.
+pub fn identity(model: &EvalModel, questions: &[Question], settings: &ChoiceSettings) -> Value {
     let mut hash = crc32fast::Hasher::new();
     for question in questions {
         hash.update(format!("{question:?}").as_bytes());
     }
     json!({
-        "eval": "choice", "subject": subject.identity(), "settings": settings,
+        "eval": "choice", "subject": model.identity(), "settings": settings,
         "questions": questions.len(), "questions_crc32": format!("{:08x}", hash.finalize()),
     })
 }
 
-/// Answers questions.
+/// Answers questions by the likelihood of their choices.
 ///
 /// # Errors
-/// When a question is none, the settings ask for nothing or the device fails; [`TrainError::Stopped`] when `observe`
-/// breaks, what was found is then in the ledger.
+/// [`TrainError::Config`] when a setting is 0. Also when the tokenizer or the device fails. [`TrainError::Stopped`] when
+/// `observe` breaks; the results so far are then in the log.
 pub fn choice(
-    subject: &EvalModel,
+    model: &EvalModel,
     questions: &[Question],
     settings: &ChoiceSettings,
-    mut ledger: ResultLog<ChoiceResult>,
+    mut log: ResultLog<ChoiceResult>,
     observe: &mut Observe,
 ) -> Result<ChoiceReport, TrainError> {
     if settings.draws == 0 || settings.batch == 0 {
         let problem = "--draws and --batch must be at least 1".to_string();
         return Err(TrainError::Config { origin: "eval choice".to_string(), problem });
     }
-    for index in ledger.done().len()..questions.len() {
-        tell(observe, index, questions.len())?;
-        ledger.push(answer(subject, &questions[index], index, settings)?)?;
+    for index in log.done().len()..questions.len() {
+        report_progress(observe, index, questions.len())?;
+        log.push(answer(model, &questions[index], index, settings)?)?;
     }
-    tell(observe, questions.len(), questions.len())?;
-    let answers = ledger.into_done();
+    report_progress(observe, questions.len(), questions.len())?;
+    let answers = log.into_done();
     let answered: Vec<f64> = answers
         .iter()
         .filter(|answer| !answer.scores.is_empty())
@@ -165,22 +184,22 @@ pub fn choice(
 }
 
 fn answer(
-    subject: &EvalModel,
+    model: &EvalModel,
     question: &Question,
     index: usize,
     settings: &ChoiceSettings,
 ) -> Result<ChoiceResult, TrainError> {
     let text = |choice: &String| format!("{}{}{choice}", question.context, settings.separator);
-    let rows = question.choices.iter().map(|choice| subject.row_of(&text(choice))).collect::<Result<Vec<_>, _>>()?;
-    if rows.iter().any(|row| row.len() > subject.length()) {
+    let rows = question.choices.iter().map(|choice| model.row_of(&text(choice))).collect::<Result<Vec<_>, _>>()?;
+    if rows.iter().any(|row| row.len() > model.length()) {
         return Ok(ChoiceResult { scores: Vec::new(), right: false });
     }
     let mut scores = Vec::with_capacity(rows.len());
     for row in &rows {
-        let nats = if subject.is_autoregressive() {
-            causal_nats(subject, &[row])?[0].iter().sum()
+        let nats = if model.is_autoregressive() {
+            causal_nll(model, &[row])?[0].iter().sum()
         } else {
-            bound(subject, row, index, settings)?
+            nelbo(model, row, index, settings)?
         };
         scores.push(match settings.reduction {
             Reduction::Sum => -nats,
@@ -188,24 +207,44 @@ fn answer(
         });
     }
     let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
-    Ok(ChoiceResult { right: best.is_some() && best == question.right(), scores })
+    Ok(ChoiceResult { right: best.is_some() && best == question.right_index(), scores })
 }
 
-/// The draws for a candidate of `length` tokens. They depend on the question and the draw only: candidates share times,
-/// and the groups of common positions.
+/// The draws for a row of `length` tokens. They depend on the question's index and the settings only: all choices of a
+/// question share the times, and the masks of their common positions.
 pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<(f64, Vec<bool>)> {
     bound::draws(settings.seed, question, length, settings.draws)
 }
 
-fn bound(subject: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
+fn nelbo(model: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
     let mut drawn = draws(question, row.len(), settings)
         .into_iter()
-        .map(|(time, is_masked)| Masked { tokens: row, valid: row.len(), time, is_masked })
+        .map(|(time, is_masked)| MaskedDraw { tokens: row, valid: row.len(), time, is_masked })
         .peekable();
     let mut sum = 0.0;
     while drawn.peek().is_some() {
-        let some: Vec<Masked> = drawn.by_ref().take(settings.batch).collect();
-        sum += nats(subject, &some)?.iter().sum::<f64>();
+        let batch: Vec<MaskedDraw> = drawn.by_ref().take(settings.batch).collect();
+        sum += weighted_nll(model, &batch)?.iter().sum::<f64>();
     }
     Ok(sum / settings.draws as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_an_index_or_the_text_of_a_choice_and_a_numeric_string_is_an_index() {
+        let cases = [
+            (r#"{"context": "", "choices": ["a", "b"], "label": 1}"#, Some(1)),
+            (r#"{"context": "", "choices": ["a", "b"], "label": "1"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["a", "b", "b"], "label": "b"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["1", "0"], "label": "1"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["3", "2"], "label": "2"}"#, None),
+            (r#"{"context": "", "choices": ["a", "b"], "label": "c"}"#, None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(serde_json::from_str::<Question>(line).unwrap().right_index(), expected, "{line}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Samples of a model for [`judge_samples`](crate::judge::judge_samples).
+//! Draws samples from a model for [`judge_samples`](crate::judge::judge_samples).
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -8,23 +8,24 @@ use pgm_infer::{DrawSettings, OrderKind, SampleRequest, SampleSettings, Sampling
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{EvalModel, ResultLog, tell};
+use super::model::EvalModel;
+use super::result_log::ResultLog;
 use crate::TrainError;
-use crate::judge::{Observe, Sample};
+use crate::judge::{Observe, Sample, report_progress};
 
-/// What is sampled. Sample i follows from `seed + i` alone.
+/// Settings of [`sample_texts`]. Sample `i` depends on the seed `seed + i` only, not on its batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerativeSettings {
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
-    /// Tokens of a sample, BOS included; 0 takes the model's.
+    /// Length of a sample, BOS included; 0 takes the model's.
     pub length: usize,
     /// Sampling steps.
     pub steps: usize,
-    /// Which positions a step decodes.
+    /// The order, which chooses the positions that a step decodes.
     #[serde(default)]
     pub order: OrderKind,
-    /// Divides the logits.
+    /// The temperature divides the logits.
     pub temperature: f64,
     /// Keeps the k most probable tokens; 0 keeps all.
     pub top_k: usize,
@@ -32,7 +33,7 @@ pub struct GenerativeSettings {
     pub top_p: f64,
     /// Seed of the first sample.
     pub seed: u64,
-    /// Samples computed together.
+    /// Samples of a batch.
     #[serde(skip)]
     pub batch: usize,
 }
@@ -54,38 +55,37 @@ impl Default for GenerativeSettings {
     }
 }
 
-/// Samples computed together, and how long that took.
+/// A batch of samples with its sampling time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleBatch {
-    /// The samples.
+    /// Its samples.
     pub samples: Vec<Sample>,
-    /// Seconds of sampling.
+    /// Sampling time in seconds.
     pub seconds: f64,
 }
 
-/// What a progress file of this evaluation begins with.
-pub fn identity(subject: &EvalModel, settings: &GenerativeSettings) -> Value {
-    json!({ "eval": "generative", "subject": subject.identity(), "settings": settings })
+/// Identifies the evaluation in a [`ResultLog`]: model and settings.
+pub fn identity(model: &EvalModel, settings: &GenerativeSettings) -> Value {
+    json!({ "eval": "generative", "subject": model.identity(), "settings": settings })
 }
 
-/// Draws samples by the model's own sampler (`uniform` for a partition model, MDLM's ancestral one for a masked model,
-/// left to right for an autoregressive one). Their text has the special tokens in it by name, as the public code gives
-/// it to its judge.
+/// Draws samples with the schedule of the model's kind ([`default_schedule`]). The text of a sample contains the names of
+/// special tokens, as in the public code.
 ///
 /// # Errors
-/// What the sampler refuses or fails with; [`TrainError::Stopped`] when `observe` breaks, what was drawn is then in the
-/// ledger.
+/// [`TrainError::Config`] when a setting is out of range, and the sampler's errors. [`TrainError::Stopped`] when `observe`
+/// breaks; the samples so far are then in the log.
 pub fn sample_texts(
-    subject: &EvalModel,
+    model: &EvalModel,
     settings: &GenerativeSettings,
-    mut ledger: ResultLog<SampleBatch>,
+    mut log: ResultLog<SampleBatch>,
     observe: &mut Observe,
 ) -> Result<Vec<SampleBatch>, TrainError> {
-    let model = subject.model();
+    let model = model.text_model();
     let backbone = model.config().backbone();
     let length = if settings.length == 0 { backbone.length } else { settings.length };
     if settings.samples == 0 || settings.batch == 0 || settings.steps == 0 || length < 2 {
-        let problem = "--samples, --batch and --steps must be at least 1, --length at least 2".to_string();
+        let problem = "-n, --batch and --steps must be at least 1, --length at least 2".to_string();
         return Err(TrainError::Config { origin: "eval generative".to_string(), problem });
     }
     let draw = DrawSettings { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
@@ -96,9 +96,9 @@ pub fn sample_texts(
         draw,
         alternatives: 0,
     };
-    let mut n_done: usize = ledger.done().iter().map(|batch| batch.samples.len()).sum();
+    let mut n_done: usize = log.done().iter().map(|batch| batch.samples.len()).sum();
     while n_done < settings.samples {
-        tell(observe, n_done, settings.samples)?;
+        report_progress(observe, n_done, settings.samples)?;
         let n_now = settings.batch.min(settings.samples - n_done);
         let request = |index: usize| SampleRequest {
             length,
@@ -121,9 +121,9 @@ pub fn sample_texts(
             Ok(Sample { text, tokens: Some(tokens) })
         };
         let samples = outcome.rows.into_iter().map(|row| sample(row.tokens)).collect::<Result<_, TrainError>>()?;
-        ledger.push(SampleBatch { samples, seconds })?;
+        log.push(SampleBatch { samples, seconds })?;
         n_done += n_now;
     }
-    tell(observe, settings.samples, settings.samples)?;
-    Ok(ledger.into_done())
+    report_progress(observe, settings.samples, settings.samples)?;
+    Ok(log.into_done())
 }

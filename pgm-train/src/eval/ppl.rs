@@ -1,27 +1,28 @@
-//! Perplexity of a prepared folder: the NELBO of a partition or masked model, the exact NLL of an autoregressive one.
+//! Perplexity of a data folder: by the NELBO of a partition or masked model, by the exact NLL of an autoregressive one.
 
 use pgm_data::{DataFolder, Detokenizer, Mode, Row, RowOrder, Split};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{self, Masked, causal_nats, nats};
-use super::{EvalModel, ResultLog, tell};
+use super::bound::{self, MaskedDraw, causal_nll, weighted_nll};
+use super::model::EvalModel;
+use super::result_log::ResultLog;
 use crate::TrainError;
-use crate::judge::Observe;
 use crate::judge::metrics::Estimate;
+use crate::judge::{Observe, report_progress};
 
-/// What is measured. The rows, times and groups follow from it, whatever the model.
+/// Settings of [`ppl`]. Rows, times and groups depend on these only, not on the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PplSettings {
-    /// "train" or "validation".
+    /// The split: "train" or "validation".
     pub split: String,
-    /// Rows, drawn by the seed; 0 takes all.
+    /// Number of rows, drawn with the seed; 0 takes all.
     pub rows: usize,
-    /// Times of each row, antithetic; an autoregressive model has none.
+    /// Antithetic times per row. Unused for an autoregressive model.
     pub times: usize,
-    /// Seed of rows, times, groups and of the bootstrap.
+    /// Seed of the rows, times, groups and of the bootstrap.
     pub seed: u64,
-    /// Rows computed together.
+    /// Rows of a batch.
     #[serde(skip)]
     pub batch: usize,
 }
@@ -32,51 +33,51 @@ impl Default for PplSettings {
     }
 }
 
-/// What a row costs.
+/// The result for one row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowNats {
     /// The row's index in its split.
     pub row: usize,
-    /// Its bound (mean over the times) or its exact NLL, in nats.
+    /// Its NELBO (the mean over the times) or its exact NLL, in nats.
     pub nats: f64,
-    /// Tokens that are not padding, BOS included.
+    /// Number of its tokens without padding, BOS included.
     pub tokens: usize,
 }
 
-/// What [`ppl`] finds.
+/// The result of [`ppl`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PplReport {
-    /// "nelbo" (an upper bound) or "nll" (exact).
+    /// "nelbo" (an upper bound of the NLL) or "nll" (exact).
     pub measure: &'static str,
-    /// Nats per token, by the convention of the kind: all tokens for a bound, BOS not counted for an exact NLL.
+    /// Nats per predicted token: per token with BOS for a NELBO, per token without BOS for an exact NLL.
     pub nats_per_token: Option<Estimate>,
-    /// Its exponential.
+    /// The exponential of `nats_per_token`.
     pub perplexity: Option<Estimate>,
-    /// The perplexity when the nats are divided by all tokens, BOS among them.
+    /// The perplexity with the nats divided by all tokens, BOS included.
     pub perplexity_all_tokens: Option<Estimate>,
-    /// The perplexity when they are divided by the tokens without BOS.
+    /// The perplexity with the nats divided by the tokens without BOS.
     pub perplexity_without_bos: Option<Estimate>,
-    /// Tokens, BOS and no padding included.
+    /// Number of tokens without padding, BOS included.
     pub tokens: usize,
-    /// How the text was made into rows: "pack" (wrapped) or "pad".
+    /// How the text was cut into rows: "pack" or "pad".
     pub mode: Mode,
     /// Whether packed rows end with EOS.
     pub row_eos: bool,
-    /// What undid the spacing of the text.
+    /// The detokenizer applied to the text, if any.
     pub detokenizer: Option<Detokenizer>,
-    /// Tokens of a row.
+    /// Length of a row.
     pub length: usize,
-    /// Rows measured.
+    /// Number of rows.
     pub rows: usize,
-    /// How it was measured.
+    /// The settings.
     pub settings: PplSettings,
-    /// Each row's share, for comparing two models row by row.
+    /// The result of each row, to compare two models row by row.
     #[serde(skip)]
     pub by_row: Vec<RowNats>,
 }
 
 impl PplReport {
-    /// How many nats a token this model costs more than another one, measured on the same rows, row by row.
+    /// Difference in nats per token to the report of another model on the same rows: this one minus the other one.
     pub fn difference(&self, other: &Self) -> Option<Estimate> {
         let pairs: Vec<(f64, f64)> =
             self.by_row.iter().zip(&other.by_row).map(|(a, b)| (a.nats - b.nats, a.tokens as f64)).collect();
@@ -87,63 +88,61 @@ impl PplReport {
     }
 }
 
-/// What a progress file of this evaluation begins with.
-pub fn identity(subject: &EvalModel, data: &DataFolder, settings: &PplSettings) -> Value {
-    json!({
-        "eval": "ppl", "subject": subject.identity(), "settings": settings,
-        "tokenizer_sha256": data.manifest().tokenizer_sha256, "data_rows": [data.manifest().train.rows, data.manifest().validation.rows],
-        "length": data.manifest().length,
-    })
-}
-
-/// Measures a model on a prepared folder.
+/// Identifies the evaluation in a [`ResultLog`]: model, settings and content of the data.
 ///
 /// # Errors
-/// When the data is another model's, the settings ask for nothing, the device or the disk fails;
-/// [`TrainError::Stopped`] when `observe` breaks, what was found is then in the ledger.
+/// When the data cannot be read.
+pub fn identity(model: &EvalModel, data: &DataFolder, settings: &PplSettings) -> Result<Value, TrainError> {
+    Ok(json!({
+        "eval": "ppl", "subject": model.identity(), "settings": settings, "data_identity": data.identity()?,
+    }))
+}
+
+/// Perplexity of a model on a data folder.
+///
+/// # Errors
+/// [`TrainError::Config`] when the data was prepared for another model or a setting is out of range. Also when the device
+/// or the disk fails. [`TrainError::Stopped`] when `observe` breaks; the results so far are then in the log.
 pub fn ppl(
-    subject: &EvalModel,
+    model: &EvalModel,
     data: &DataFolder,
     settings: &PplSettings,
-    mut ledger: ResultLog<RowNats>,
+    mut log: ResultLog<RowNats>,
     observe: &mut Observe,
 ) -> Result<PplReport, TrainError> {
-    subject.check_data(data)?;
-    let wrong = |problem: String| TrainError::Config { origin: "eval ppl".to_string(), problem };
+    model.check_data(data)?;
+    let invalid = |problem: String| TrainError::Config { origin: "eval ppl".to_string(), problem };
     let split = match settings.split.as_str() {
         "train" => Split::Train,
         "validation" => Split::Validation,
-        other => return Err(wrong(format!("--split {other} is neither train nor validation"))),
+        other => return Err(invalid(format!("--split {other} is neither train nor validation"))),
     };
     if settings.times == 0 || settings.batch == 0 {
-        return Err(wrong("--times and --batch must be at least 1".to_string()));
+        return Err(invalid("--times and --batch must be at least 1".to_string()));
     }
     let rows = data.rows(split)?;
     if rows.len() == 0 {
-        return Err(wrong(format!("the {} split of the data holds no rows", settings.split)));
+        return Err(invalid(format!("the {} split of the data holds no rows", settings.split)));
     }
     let mut chosen: Vec<usize> = match settings.rows {
         0 => (0..rows.len()).collect(),
         n => RowOrder::new(settings.seed, rows.len()).step(0, n.min(rows.len())),
     };
     chosen.sort_unstable();
-    while ledger.done().len() < chosen.len() {
-        let done = ledger.done().len();
-        tell(observe, done, chosen.len())?;
+    while log.done().len() < chosen.len() {
+        let done = log.done().len();
+        report_progress(observe, done, chosen.len())?;
         let indices = &chosen[done..(done + settings.batch).min(chosen.len())];
         let batch = indices.iter().map(|&row| rows.row(row)).collect::<Result<Vec<Row>, _>>()?;
-        let found = if subject.is_autoregressive() {
-            exact(subject, &batch)?
-        } else {
-            bounds(subject, &batch, indices, settings)?
-        };
-        for ((&row, read), nats) in indices.iter().zip(&batch).zip(found) {
-            ledger.push(RowNats { row, nats, tokens: read.valid })?;
+        let nats =
+            if model.is_autoregressive() { exact(model, &batch)? } else { bounds(model, &batch, indices, settings)? };
+        for ((&index, row), nats) in indices.iter().zip(&batch).zip(nats) {
+            log.push(RowNats { row: index, nats, tokens: row.valid })?;
         }
     }
-    tell(observe, chosen.len(), chosen.len())?;
-    let by_row = ledger.into_done();
-    let exact = subject.is_autoregressive();
+    report_progress(observe, chosen.len(), chosen.len())?;
+    let by_row = log.into_done();
+    let exact = model.is_autoregressive();
     let per_token = |without_bos: usize| {
         move |rows: &[RowNats]| {
             let tokens: usize = rows.iter().map(|row| row.tokens - without_bos).sum();
@@ -172,36 +171,32 @@ pub fn ppl(
     })
 }
 
-/// The draws of a row: for each time, which of its `length` positions are masked. A function of the seed, the row's
-/// index and the number of times alone.
+/// The draws of a row: for each time, which of its `length` positions are masked. They depend on the seed, the row's
+/// index and the number of times only.
 pub fn draws(row: usize, length: usize, settings: &PplSettings) -> Vec<(f64, Vec<bool>)> {
     bound::draws(settings.seed, row, length, settings.times)
 }
 
-// All rows at their first time, then at their second: the rows of a batch have about as many masks.
-fn bounds(
-    subject: &EvalModel,
-    batch: &[Row],
-    indices: &[usize],
-    settings: &PplSettings,
-) -> Result<Vec<f64>, TrainError> {
+// A batch holds the first draw of all rows, the next batch the second: draws of one batch mask about equally many
+// positions.
+fn bounds(model: &EvalModel, batch: &[Row], indices: &[usize], settings: &PplSettings) -> Result<Vec<f64>, TrainError> {
     let mut drawn: Vec<_> =
         indices.iter().zip(batch).map(|(&row, read)| draws(row, read.tokens.len(), settings).into_iter()).collect();
     let mut sums = vec![0.0; batch.len()];
     for _ in 0..settings.times {
         let now = batch.iter().zip(&mut drawn).filter_map(|(row, drawn)| {
             let (time, is_masked) = drawn.next()?;
-            Some(Masked { tokens: &row.tokens, valid: row.valid, time, is_masked })
+            Some(MaskedDraw { tokens: &row.tokens, valid: row.valid, time, is_masked })
         });
-        for (sum, nats) in sums.iter_mut().zip(nats(subject, &now.collect::<Vec<_>>())?) {
+        for (sum, nats) in sums.iter_mut().zip(weighted_nll(model, &now.collect::<Vec<_>>())?) {
             *sum += nats / settings.times as f64;
         }
     }
     Ok(sums)
 }
 
-fn exact(subject: &EvalModel, batch: &[Row]) -> Result<Vec<f64>, TrainError> {
+fn exact(model: &EvalModel, batch: &[Row]) -> Result<Vec<f64>, TrainError> {
     let rows: Vec<&[u32]> = batch.iter().map(|row| row.tokens.as_slice()).collect();
-    let nats = causal_nats(subject, &rows)?;
-    Ok(nats.iter().zip(batch).map(|(nats, row)| nats[..row.valid.saturating_sub(1)].iter().sum()).collect())
+    let nll = causal_nll(model, &rows)?;
+    Ok(nll.iter().zip(batch).map(|(nll, row)| nll[..row.valid.saturating_sub(1)].iter().sum()).collect())
 }

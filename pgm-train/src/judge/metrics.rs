@@ -1,4 +1,4 @@
-//! Numbers about samples, and how sure they are: unigram entropy, distinct n-grams, bootstrap intervals.
+//! Statistics of samples: unigram entropy, distinct n-grams, bootstrap intervals.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,26 +6,26 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Resamples of a bootstrap.
+/// Number of resamples of a bootstrap.
 pub const RESAMPLES: usize = 1000;
 
-/// A number with its 95 % interval.
+/// A statistic with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The statistic of all samples.
+    /// The statistic of all values.
     pub value: f64,
-    /// The central 95 % of its bootstrap distribution; absent for fewer than two samples.
+    /// The central 95 % of its bootstrap distribution. Absent for fewer than two values.
     pub interval: Option<[f64; 2]>,
 }
 
 impl Estimate {
-    /// The statistic of `values` with its [`interval`]; absent when it is not finite.
+    /// The statistic of `values` with its [`interval`]. Absent when it is not finite.
     pub fn of<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u64) -> Option<Self> {
         let value = statistic(values);
         value.is_finite().then(|| Self { value, interval: interval(values, statistic, seed) })
     }
 
-    /// The mean of `values` with its [`interval`]; absent when there are none.
+    /// The mean of `values` with its [`interval`]. Absent when there are no values.
     pub fn of_mean(values: &[f64], seed: u64) -> Option<Self> {
         Self::of(values, mean, seed)
     }
@@ -35,8 +35,9 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Bootstrap interval: the 2.5 % and 97.5 % quantiles of `statistic` over [`RESAMPLES`] draws with replacement of as
-/// many values. A draw whose statistic is not finite is left out. Absent for fewer than two values.
+/// Bootstrap interval: the 2.5 % and 97.5 % quantiles of `statistic` over [`RESAMPLES`] resamples, drawn with
+/// replacement and as large as `values`. Resamples whose statistic is not finite are skipped. Absent for fewer than two
+/// values.
 pub fn interval<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u64) -> Option<[f64; 2]> {
     if values.len() < 2 {
         return None;
@@ -59,32 +60,32 @@ pub fn interval<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u6
     Some([quantile(0.025), quantile(0.975)])
 }
 
-/// Entropy in nats of the distribution of a row's tokens; 0 for an empty row.
+/// Entropy in nats of the token frequencies of a row; 0 for an empty row.
 pub fn unigram_entropy(row: &[u32]) -> f64 {
     let mut counts: HashMap<u32, usize> = HashMap::new();
     for &token in row {
         *counts.entry(token).or_default() += 1;
     }
-    // In order of size, so that the sum does not depend on the map's order.
+    // Sorted, so that the rounding of the sum does not depend on the map's order.
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable();
     let share = |count: usize| count as f64 / row.len() as f64;
     counts.into_iter().map(|count| -share(count) * share(count).ln()).sum()
 }
 
-/// Shares of different n-grams.
+/// Shares of distinct n-grams.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distinct {
-    /// Tokens of an n-gram.
+    /// Tokens per n-gram.
     pub n: usize,
-    /// Different n-grams of all samples / all their n-grams: falls with the number of samples, so compare equal
-    /// numbers. Absent when no sample is long enough.
+    /// Distinct n-grams of all samples divided by all their n-grams. It falls with the number of samples, so compare equal
+    /// numbers of samples. Absent when no sample has n tokens.
     pub over_set: Option<f64>,
-    /// The same within a sample, as the mean over the samples that are long enough.
+    /// The same within one sample, as the mean over the samples that have n tokens.
     pub per_sample: Option<f64>,
 }
 
-/// [`Distinct`] n-grams of one size; none reaches from a row into the next.
+/// [`Distinct`] n-grams of one size. No n-gram spans two rows.
 ///
 /// # Panics
 /// When `n` is 0.
@@ -93,11 +94,11 @@ pub fn distinct(rows: &[&[u32]], n: usize) -> Distinct {
     let mut n_grams = 0;
     let mut shares = Vec::new();
     for row in rows.iter().filter(|row| row.len() >= n) {
-        let different: HashSet<&[u32]> = row.windows(n).collect();
+        let distinct: HashSet<&[u32]> = row.windows(n).collect();
         let total = row.len() + 1 - n;
-        shares.push(different.len() as f64 / total as f64);
+        shares.push(distinct.len() as f64 / total as f64);
         n_grams += total;
-        all.extend(different);
+        all.extend(distinct);
     }
     let found = n_grams > 0;
     let over_set = found.then(|| all.len() as f64 / n_grams as f64);
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entropy_is_that_of_the_counts() {
+    fn entropies_by_hand() {
         assert_eq!(unigram_entropy(&[]), 0.0);
         assert_eq!(unigram_entropy(&[4, 4, 4]), 0.0);
         assert!((unigram_entropy(&[1, 2, 3, 4]) - 4_f64.ln()).abs() < 1e-12);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn distinct_counts_within_and_over_samples() {
+    fn distinct_n_grams_within_and_over_samples() {
         let rows: [&[u32]; 4] = [&[1, 1, 1, 1], &[1, 2, 3, 1], &[5], &[]];
         let one = distinct(&rows, 1);
         assert_eq!(one.over_set, Some(4.0 / 9.0));
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_the_same_each_time_and_as_wide_as_theory_says() {
+    fn an_interval_is_reproducible_and_as_wide_as_theory_says() {
         // Mean of 400 values of variance 1/12: standard error 0.01443, half width 0.02829.
         let values: Vec<f64> = (0..400).map(|i| (f64::from(i) + 0.5) / 400.0).collect();
         let found = Estimate::of_mean(&values, 5).unwrap();
@@ -142,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_estimated_is_absent() {
+    fn an_estimate_that_is_not_finite_is_absent() {
         assert_eq!(Estimate::of_mean(&[], 1), None);
         assert_eq!(Estimate::of_mean(&[3.0], 1), Some(Estimate { value: 3.0, interval: None }));
         assert_eq!(Estimate::of_mean(&[3.0, 3.0], 1).unwrap().interval, Some([3.0, 3.0]));
-        // A ratio whose denominator vanishes in some draws keeps the others.
+        // A ratio whose denominator is 0 in some resamples keeps the others.
         let pairs = [(1.0, 0.0), (2.0, 1.0)];
         let ratio = |drawn: &[(f64, f64)]| {
             drawn.iter().map(|pair| pair.0).sum::<f64>() / drawn.iter().map(|pair| pair.1).sum::<f64>()

@@ -1,4 +1,4 @@
-//! Samples in a file: JSON lines, each an object with `text` and, if known, the model's `tokens`.
+//! Files of samples: JSON lines, each with a `text` and, if known, the sampled `tokens`.
 
 use std::path::Path;
 
@@ -6,49 +6,30 @@ use pgm_model::model_folder::write_file;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::json_lines::read_json_lines;
 
 /// A sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its text.
+    /// The decoded text.
     pub text: String,
-    /// The row the model drew, in the model's own tokens.
+    /// The sampled tokens, in the vocabulary of the model that sampled them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<u32>>,
 }
 
-/// Reads a file of samples. Blank lines and other keys are ignored.
+/// Reads a file of samples. Blank lines and unknown keys are ignored.
 ///
 /// # Errors
-/// Names the file that cannot be read, the line that is no sample, or says that there is none.
+/// Names the file that cannot be read or is empty, or the line that is not a sample.
 pub fn read_samples(path: &Path) -> Result<Vec<Sample>, TrainError> {
-    let bytes = std::fs::read(path).map_err(|error| TrainError::file("read", path, error))?;
-    let wrong = |index: usize, cause: &str| {
-        let problem =
-            format!("is not a sample ({cause}); each line is an object with \"text\" and, if known, \"tokens\"");
-        TrainError::Samples { path: path.to_path_buf(), line: index + 1, problem }
+    let describe = |cause: &str| {
+        format!("is not a sample ({cause}); each line is an object with \"text\" and, if known, \"tokens\"")
     };
-    let parse = |(index, line): (usize, &[u8])| {
-        // Serde would take an array for an object.
-        if !line.trim_ascii_start().starts_with(b"{") {
-            return Err(wrong(index, "it is no JSON object"));
-        }
-        serde_json::from_slice(line).map_err(|error| {
-            // A line of its own is line 1 to the parser, which says so at the end of its message.
-            let place = format!(" at line 1 column {}", error.column());
-            wrong(index, &error.to_string().replace(&place, ""))
-        })
-    };
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-    let samples: Vec<Sample> =
-        lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(parse).collect::<Result<_, _>>()?;
-    if samples.is_empty() {
-        return Err(TrainError::file("read", path, "it holds no samples"));
-    }
-    Ok(samples)
+    Ok(read_json_lines(path, describe)?.into_iter().map(|(_, sample)| sample).collect())
 }
 
-/// Writes a file of samples, beside and renamed into place.
+/// Writes a file of samples. It is written under a temporary name and then renamed.
 ///
 /// # Errors
 /// Names the file that cannot be written.
@@ -66,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_samples_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.jsonl");
         let samples = [
@@ -94,9 +75,9 @@ mod tests {
             ("{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", "samples.jsonl line 3: is not a sample (missing field `text`)"),
             ("{\"text\": 5}", "samples.jsonl line 1: is not a sample (invalid type: integer `5`, expected a string)"),
             ("{\"text\": \"a\", \"tokens\": [-1]}", "line 1: is not a sample (invalid value"),
-            ("[\"a\"]", "line 1: is not a sample (it is no JSON object)"),
+            ("[\"a\"]", "line 1: is not a sample (it is not a JSON object)"),
             ("{\"text\": \"a\"", "line 1: is not a sample (EOF"),
-            ("\n", "it holds no samples"),
+            ("\n", "the file is empty"),
         ];
         for (content, expected) in cases {
             std::fs::write(&path, content).unwrap();

@@ -67,7 +67,7 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     }
     let identity = RunIdentity {
         settings: serde_json::to_value(&*config).expect("a configuration always serialises"),
-        data: DataIdentity::new(args.data, &data)?,
+        data: DataIdentity::new(&data)?,
     };
     let start = if args.resume { resumed(&args, &identity)? } else { None };
     let train_rows = Arc::new(data.rows(Split::Train)?);

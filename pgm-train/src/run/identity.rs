@@ -1,8 +1,6 @@
 //! Which data a run was made with.
 
 use std::fmt;
-use std::io::Read;
-use std::path::Path;
 
 use pgm_data::DataFolder;
 use serde::{Deserialize, Serialize};
@@ -14,17 +12,17 @@ use crate::TrainError;
 pub(crate) struct DataIdentity {
     /// SHA-256 of the tokenizer, and the number of training rows.
     pub(crate) data: (String, u64),
-    /// Hash of the manifest and of the shards' checksums; absent in checkpoints of earlier versions.
+    /// [`DataFolder::identity`]; absent in checkpoints of earlier versions.
     #[serde(default)]
     pub(crate) data_identity: Option<String>,
 }
 
 impl DataIdentity {
-    pub(crate) fn new(path: &Path, folder: &DataFolder) -> Result<Self, TrainError> {
+    pub(crate) fn new(folder: &DataFolder) -> Result<Self, TrainError> {
         let manifest = folder.manifest();
         Ok(Self {
             data: (manifest.tokenizer_sha256.clone(), manifest.train.rows),
-            data_identity: Some(data_identity(path, folder)?),
+            data_identity: Some(folder.identity()?),
         })
     }
 
@@ -49,28 +47,4 @@ impl fmt::Display for DataIdentity {
             None => Ok(()),
         }
     }
-}
-
-const MANIFEST_FILE: &str = "data.json";
-// Bytes of a shard's header, which holds the CRC-32 of the rest.
-const SHARD_HEADER: usize = 64;
-
-/// A hash of the manifest and of name, size and stored checksum of every shard, in hexadecimal.
-fn data_identity(path: &Path, folder: &DataFolder) -> Result<String, TrainError> {
-    let failed = |path: &Path, error: std::io::Error| TrainError::file("read", path, error);
-    let manifest = path.join(MANIFEST_FILE);
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&std::fs::read(&manifest).map_err(|error| failed(&manifest, error))?);
-    let (train, validation) = (&folder.manifest().train, &folder.manifest().validation);
-    for name in train.shards.iter().chain(&validation.shards) {
-        let shard = path.join(name);
-        let mut header = [0; SHARD_HEADER];
-        let mut file = std::fs::File::open(&shard).map_err(|error| failed(&shard, error))?;
-        file.read_exact(&mut header).map_err(|error| failed(&shard, error))?;
-        let size = file.metadata().map_err(|error| failed(&shard, error))?.len();
-        hasher.update(name.as_bytes());
-        hasher.update(&size.to_le_bytes());
-        hasher.update(&header);
-    }
-    Ok(format!("{:08x}", hasher.finalize()))
 }

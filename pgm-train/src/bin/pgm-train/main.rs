@@ -3,7 +3,6 @@
 mod bench;
 mod config;
 mod distill;
-#[path = "../../evaluate.rs"]
 mod eval;
 mod events;
 mod fit;

@@ -6,8 +6,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use pgm_model::model_folder::TOKENIZER_FILE;
 use tokenizers::Tokenizer;
 
-use super::{Gpt2, Gpt2Config, Judge, Observe, Sample, batches, filled, ragged_nll};
+use super::config::Gpt2Config;
+use super::network::Gpt2;
 use crate::TrainError;
+use crate::judge::batches::{batches, padded, ragged_nll};
+use crate::judge::language_model::Judge;
+use crate::judge::progress::{Observe, report_progress};
+use crate::judge::samples::Sample;
+use crate::token_nll::read;
 
 /// A [`Gpt2`] with its tokenizer.
 #[derive(Debug)]
@@ -20,10 +26,11 @@ pub struct Gpt2Judge {
 }
 
 impl Gpt2Judge {
-    /// Opens a folder as Hugging Face publishes it, of any size.
+    /// Opens a folder as Hugging Face publishes it. The model may have any size.
     ///
     /// # Errors
-    /// As [`Gpt2::load`]; and when `tokenizer.json` cannot be read, has ids that the model lacks, or no end of text.
+    /// As [`Gpt2::load`]. Also when `tokenizer.json` cannot be read, has ids outside the model's vocabulary, or lacks an
+    /// end-of-text token.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
         let path = folder.join(TOKENIZER_FILE);
         let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
@@ -36,26 +43,28 @@ impl Gpt2Judge {
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= config.vocab_size {
             let n = config.vocab_size;
-            return Err(fail(format!("has token {largest}, but the model knows {n}; it is another model's tokenizer")));
+            return Err(fail(format!(
+                "has token {largest}, but the model knows {n}; is it another model's tokenizer?"
+            )));
         }
         let known = config.eos_token_id.filter(|&eos| (eos as usize) < config.vocab_size);
         let eos = known
             .or_else(|| tokenizer.token_to_id("<|endoftext|>"))
-            .ok_or_else(|| fail("has no <|endoftext|>; name the end of text in config.json as eos_token_id".into()))?;
+            .ok_or_else(|| fail("has no <|endoftext|>; set eos_token_id in config.json".into()))?;
         Ok(Self { config, model, tokenizer, eos, device: device.clone() })
     }
 
-    /// The network's configuration.
+    /// The model's configuration.
     pub fn config(&self) -> &Gpt2Config {
         &self.config
     }
 
-    /// The features that [`mauve`](super::mauve()) compares: the last hidden state at the last token of each text, cut
-    /// to `length` tokens. Empty texts are left out.
+    /// Features for [`mauve`](crate::judge::mauve()): the last hidden state at the last token of each text. Texts are cut to
+    /// `length` tokens, empty texts are skipped.
     ///
     /// # Errors
-    /// [`TrainError::Stopped`] when `observe` breaks, [`TrainError::Device`] when the device fails, and what the
-    /// tokenizer refuses.
+    /// [`TrainError::Stopped`] when `observe` breaks, [`TrainError::Device`] when the device fails, and the
+    /// tokenizer's errors.
     ///
     /// # Panics
     /// When `length` or `batch` is 0.
@@ -73,18 +82,15 @@ impl Gpt2Judge {
         let n_rows = rows.iter().filter(|row| !row.is_empty()).count();
         let mut n_done = 0;
         for members in batches(&rows, batch) {
-            let some: Vec<&[u32]> = members.iter().map(|&row| rows[row].as_slice()).collect();
-            let last: Vec<i32> = some.iter().map(|row| row.len() as i32 - 1).collect();
-            let last = Tensor::from_data(TensorData::new(last, [some.len()]), &self.device);
-            let features = self.model.features(filled(&some, &self.device), last);
-            let values = features.try_into_vec_as::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
-            for (&row, feature) in members.iter().zip(values.chunks(self.config.n_embd)) {
+            let rows_now: Vec<&[u32]> = members.iter().map(|&row| rows[row].as_slice()).collect();
+            let last: Vec<i32> = rows_now.iter().map(|row| row.len() as i32 - 1).collect();
+            let last = Tensor::from_data(TensorData::new(last, [rows_now.len()]), &self.device);
+            let features = self.model.features(padded(&rows_now, &self.device), last);
+            for (&row, feature) in members.iter().zip(read(features)?.chunks(self.config.n_embd)) {
                 all[row] = feature.to_vec();
             }
             n_done += members.len();
-            if observe(n_done, n_rows).is_break() {
-                return Err(TrainError::Stopped);
-            }
+            report_progress(observe, n_done, n_rows)?;
         }
         all.retain(|feature| !feature.is_empty());
         Ok(all)

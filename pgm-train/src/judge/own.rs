@@ -1,17 +1,18 @@
-//! One of our own autoregressive models as a judge.
+//! An autoregressive model of this project as a judge.
 
 use std::path::Path;
 
 use burn::tensor::Device;
-use pgm_model::loss::token_cross_entropy;
 use pgm_model::model_folder::{self, TOKENIZER_FILE};
 use pgm_model::{AutoregressiveTransformer, Network};
 use tokenizers::Tokenizer;
 
-use super::{Judge, ragged_nll};
+use super::batches::ragged_nll;
+use super::language_model::Judge;
 use crate::TrainError;
+use crate::token_nll::token_nll;
 
-/// An autoregressive model folder, as `pgm-train fit` writes it.
+/// The model of a folder that `pgm-train fit` wrote, with its tokenizer.
 #[derive(Debug)]
 pub struct OwnJudge {
     model: AutoregressiveTransformer,
@@ -27,7 +28,7 @@ impl OwnJudge {
     /// Opens a model folder.
     ///
     /// # Errors
-    /// Names the file that cannot be used, or says that the model is not autoregressive.
+    /// Names the file that cannot be used. Also when the model is not autoregressive.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
         let (config, network) = model_folder::load(folder, device)?;
         let Network::Autoregressive(model) = network else {
@@ -57,8 +58,8 @@ impl OwnJudge {
 
 impl Judge for OwnJudge {
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        let refused = |error: tokenizers::Error| TrainError::judge("the judge's tokenizer", error.to_string());
-        Ok(self.tokenizer.encode_fast(text, false).map_err(refused)?.get_ids().to_vec())
+        let fail = |error: tokenizers::Error| TrainError::judge("the judge's tokenizer", error.to_string());
+        Ok(self.tokenizer.encode_fast(text, false).map_err(fail)?.get_ids().to_vec())
     }
 
     fn eos(&self) -> u32 {
@@ -76,8 +77,9 @@ impl Judge for OwnJudge {
     fn token_nll(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
         ragged_nll(rows, &self.device, |tokens| {
             let n_predicted = tokens.dims()[1] - 1;
-            let logits = self.model.forward(tokens.clone().narrow(1, 0, n_predicted));
-            token_cross_entropy(logits, tokens.narrow(1, 1, n_predicted), self.mask_index)
+            let hidden = self.model.hidden(tokens.clone().narrow(1, 0, n_predicted)); // [B, L - 1, H]
+            let targets = tokens.narrow(1, 1, n_predicted);
+            token_nll(|hidden| self.model.logits(hidden), hidden, targets, self.mask_index)
         })
     }
 }

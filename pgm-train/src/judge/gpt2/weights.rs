@@ -1,89 +1,25 @@
-//! GPT-2 (Radford et al. 2019) for inference, from a Hugging Face folder of any size.
-//!
-//! Weights and arithmetic are float32. Attention is composed of products and a softmax on purpose: the fused kernels
-//! of some devices compute in float16, which a perplexity would show. Neither the scores of all queries nor the logits
-//! of all positions are ever held at once.
-//!
-//! Shapes: B batch, L length, H hidden, V vocabulary, h heads, d head width, Q a block of queries, R a block of rows.
+//! Reads GPT-2's weights from a safetensors file as Hugging Face publishes it.
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
+use burn::tensor::{Device, Tensor, TensorData};
 use pgm_model::ModelError;
 use pgm_model::model_folder::{MappedFile, StoredTensor, WEIGHTS_FILE};
 use pgm_model::ops::split_heads;
 use safetensors::SafeTensors;
 
-use super::gpt2_config::Gpt2Config;
+use super::config::Gpt2Config;
+use super::network::{Block, Gpt2};
 use crate::TrainError;
 
-/// Queries of one block of attention.
-const QUERY_BLOCK: usize = 256;
-/// Logits held at once, about 64 MiB of them.
-const LOGITS_AT_ONCE: usize = 1 << 24;
-
-#[derive(Module, Debug)]
-struct Block {
-    norm1: LayerNorm,
-    qkv: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    up: Linear,
-    down: Linear,
-    n_heads: usize,
-}
-
-impl Block {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let width = x.dims()[2];
-        let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [B, L, 3 H]
-        let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * width, width), self.n_heads));
-        let x = x + self.out.forward(causal_attention(q, k, v));
-        let branch = self.down.forward(gelu_new(self.up.forward(self.norm2.forward(x.clone()))));
-        x + branch
-    }
-}
-
-// A block of queries sees the keys up to its own end; the triangle is hidden inside. [B, h, L, d] thrice -> [B, L, H].
-fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
-    let [n_rows, n_heads, length, head_dim] = q.dims();
-    let q = q / (head_dim as f64).sqrt();
-    let blocks = (0..length).step_by(QUERY_BLOCK).map(|start| {
-        let n_queries = QUERY_BLOCK.min(length - start);
-        let n_keys = start + n_queries;
-        let hidden = Tensor::<2, Bool>::tril_mask([n_queries, n_keys], start as i64, &q.device());
-        let scores = q.clone().narrow(2, start, n_queries).matmul(k.clone().narrow(2, 0, n_keys).swap_dims(2, 3));
-        let hidden = hidden.unsqueeze::<4>().expand(scores.dims()); // [B, h, Q, L]
-        softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).matmul(v.clone().narrow(2, 0, n_keys))
-    });
-    Tensor::cat(blocks.collect(), 2).swap_dims(1, 2).reshape([n_rows, length, n_heads * head_dim])
-}
-
-// GELU's tanh form; 0.5 (1 + tanh(u)) = sigmoid(2 u).
-fn gelu_new(x: Tensor<3>) -> Tensor<3> {
-    let two_root = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let cubic = x.clone() * x.clone() * (two_root * 0.044715) + two_root;
-    sigmoid(x.clone() * cubic) * x
-}
-
-/// A GPT-2 language model, for inference only.
-#[derive(Module, Debug)]
-pub struct Gpt2 {
-    tokens: Embedding,
-    positions: Embedding,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-}
-
 impl Gpt2 {
-    /// Reads `config.json` and `model.safetensors` of a folder. The weights file is mapped, not copied; F64, F32, F16
-    /// and BF16 become float32. Names may have the prefix `transformer.` or not.
+    /// Reads `config.json` and `model.safetensors` of a folder. The weights file is memory-mapped. Tensors of type F64,
+    /// F32, F16 and BF16 become float32. Their names may have the prefix `transformer.`.
     ///
     /// # Errors
-    /// Names the file that cannot be read, the key of another architecture, or the tensor that is missing, unknown, or
+    /// Names the file that cannot be read, the key with an unsupported value, or the tensor that is missing, unknown, or
     /// of the wrong shape or type.
     pub fn load(folder: &Path, device: &Device) -> Result<(Gpt2Config, Self), TrainError> {
         let config = Gpt2Config::load(folder)?;
@@ -96,7 +32,7 @@ impl Gpt2 {
     fn from_safetensors(bytes: &[u8], origin: &str, config: &Gpt2Config, device: &Device) -> Result<Self, TrainError> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
-        // The head is the embedding, and the causal masks follow from the sizes.
+        // The head shares the embedding's weight, and the causal masks follow from the sizes.
         let ignored = |name: &str| {
             name == "lm_head.weight" || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
         };
@@ -133,82 +69,9 @@ impl Gpt2 {
         }
         Ok(model)
     }
-
-    /// Logits at every position, each predicting the token after it.
-    ///
-    /// # Shapes
-    /// `[B, L] -> [B, L, V]`
-    ///
-    /// # Panics
-    /// When `L` is 0 or larger than the configuration's `n_positions`.
-    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let [n_rows, length] = tokens.dims();
-        let hidden = self.hidden(tokens);
-        let width = hidden.dims()[2];
-        let logits = self.logits(hidden.reshape([n_rows * length, width])); // [B L, V]
-        let n_classes = logits.dims()[1];
-        logits.reshape([n_rows, length, n_classes])
-    }
-
-    /// Nats of every token but the first, given the tokens before it. The head runs over blocks of rows, so that the
-    /// logits of all positions are never held together.
-    ///
-    /// # Shapes
-    /// `[B, L] -> [B, L - 1]`
-    ///
-    /// # Panics
-    /// When `L` is less than 2 or larger than the configuration's `n_positions`.
-    pub fn negative_log_likelihood(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let [n_rows, length] = tokens.dims();
-        assert!(length >= 2, "the first token has no prediction");
-        let n_predicted = length - 1;
-        let targets = tokens.clone().narrow(1, 1, n_predicted).reshape([n_rows * n_predicted, 1]);
-        let hidden = self.hidden(tokens).narrow(1, 0, n_predicted); // [B, L - 1, H]
-        let width = hidden.dims()[2];
-        let hidden = hidden.reshape([n_rows * n_predicted, width]);
-        let block = (LOGITS_AT_ONCE / self.tokens.weight.dims()[0]).max(1);
-        let blocks = (0..n_rows * n_predicted).step_by(block).map(|start| {
-            let n = block.min(n_rows * n_predicted - start);
-            let logits = self.logits(hidden.clone().narrow(0, start, n)); // [R, V]
-            let chosen = logits.clone().gather(1, targets.clone().narrow(0, start, n)); // [R, 1]
-            let largest = logits.clone().max_dim(1);
-            let rest = (logits - largest.clone()).exp().sum_dim(1).log();
-            rest + largest - chosen
-        });
-        Tensor::cat(blocks.collect(), 0).reshape([n_rows, n_predicted])
-    }
-
-    /// The last hidden state, behind the final norm, at one position of each row: what MAUVE compares.
-    ///
-    /// # Shapes
-    /// `[B, L]`, positions `[B] -> [B, H]`
-    ///
-    /// # Panics
-    /// As [`forward`](Self::forward), and when `positions` does not have an entry for each row.
-    pub fn features(&self, tokens: Tensor<2, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
-        let [n_rows, length] = tokens.dims();
-        assert_shape!(positions, [n_rows]);
-        let hidden = self.hidden(tokens);
-        let width = hidden.dims()[2];
-        let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &hidden.device()).mul_scalar(length as i32);
-        hidden.reshape([n_rows * length, width]).select(0, positions + row_start)
-    }
-
-    fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let length = tokens.dims()[1];
-        let n_positions = self.positions.weight.dims()[0];
-        assert!((1..=n_positions).contains(&length), "{length} tokens, but the model has {n_positions} positions");
-        let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>(); // [1, L, H]
-        let x = self.tokens.forward(tokens) + positions;
-        self.norm.forward(self.blocks.iter().fold(x, |x, block| block.forward(x)))
-    }
-
-    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.tokens.weight.val().transpose())
-    }
 }
 
-// Gives the tensors of a file out by name and remembers which.
+// Reads tensors of a file by name and records the names it has read.
 struct Reader<'a> {
     file: &'a SafeTensors<'a>,
     origin: &'a str,
@@ -259,6 +122,7 @@ impl Reader<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use burn::tensor::Int;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
@@ -292,7 +156,7 @@ mod tests {
         ];
         let filled = |(index, (name, shape)): (usize, (&str, &[usize]))| {
             let n: usize = shape.iter().product();
-            // Eighths are exact in every stored type.
+            // Multiples of 1/8 are exact in every stored type.
             let value = |i: usize| ((i * 7 + index * 3) % 17) as f32 / 8.0 - 1.0;
             let bytes = (0..n).flat_map(|i| value(i).to_le_bytes()).collect();
             (format!("{prefix}{name}"), (Dtype::F32, shape.to_vec(), bytes))
@@ -318,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_and_without_the_prefix_and_half_types_give_the_same_model() {
+    fn names_with_a_prefix_and_16_bit_types_give_the_same_model() {
         let expected = values(load(&tensors("")).unwrap().forward(rows()));
         assert!(expected.iter().all(|value| value.is_finite()));
         let mut prefixed = tensors("transformer.");
@@ -341,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_likelihood_is_that_of_the_logits_and_a_later_token_changes_no_earlier_one() {
+    fn the_nll_is_that_of_the_logits_and_later_tokens_do_not_change_earlier_ones() {
         let model = load(&tensors("")).unwrap();
         let log_probabilities = burn::tensor::activation::log_softmax(model.forward(rows()), 2).narrow(1, 0, 6);
         let targets = rows().narrow(1, 1, 6).unsqueeze_dim::<3>(2);
@@ -357,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn features_are_the_hidden_state_at_the_asked_position() {
+    fn features_are_the_hidden_state_at_the_given_position() {
         let model = load(&tensors("")).unwrap();
         let positions = Tensor::from_data(TensorData::new(vec![6_i32, 2], [2]), &Device::flex());
         let features = model.features(rows(), positions);
@@ -369,26 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_queries_attends_as_the_whole() {
-        let device = Device::flex();
-        let length = QUERY_BLOCK + 9;
-        let make = |seed: usize| {
-            let values: Vec<f32> = (0..length * 4).map(|i| ((i * 31 + seed * 17) % 23) as f32 / 11.0 - 1.0).collect();
-            Tensor::<4>::from_data(TensorData::new(values, [1, 2, length, 2]), &device)
-        };
-        let (q, k, v) = (make(0), make(1), make(2));
-        let hidden = Tensor::<2, Bool>::tril_mask([length, length], 0, &device).unsqueeze::<4>();
-        let scores = (q.clone() / 2_f64.sqrt()).matmul(k.clone().swap_dims(2, 3));
-        let scores = scores.clone().mask_fill(hidden.expand(scores.dims()), f32::NEG_INFINITY);
-        let expected = softmax(scores, 3).matmul(v.clone()).swap_dims(1, 2).reshape([1, length, 4]);
-        let found = values(causal_attention(q, k, v));
-        for (found, expected) in found.iter().zip(values(expected)) {
-            assert!((found - expected).abs() < 1e-5);
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_with_the_weights_is_said_in_a_sentence() {
+    fn errors_name_the_tensor_and_the_problem() {
         let message = |change: &dyn Fn(&mut Tensors)| {
             let mut tensors = tensors("");
             change(&mut tensors);

@@ -1,4 +1,4 @@
-//! What an evaluation has found so far, in a file, so that it can be stopped and gone on with.
+//! The results of an evaluation so far, in a file, so that a stopped evaluation can continue.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::TrainError;
 
-/// JSON lines: first the settings, then an entry for each part of the work, in order.
+/// A file of JSON lines: first the settings, then one entry per result, in order.
 #[derive(Debug)]
 pub struct ResultLog<T> {
     done: Vec<T>,
@@ -19,24 +19,25 @@ pub struct ResultLog<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> ResultLog<T> {
-    /// Opens or begins a ledger; without a path it lives in memory only.
+    /// Opens a log or creates it. Without a path it is in memory only. `settings` must identify everything that the
+    /// results depend on: model, data and settings.
     ///
     /// # Errors
-    /// [`TrainError::Changed`] when the file was begun with other settings, [`TrainError::File`] when it cannot be used.
+    /// [`TrainError::Changed`] when the file has other settings, [`TrainError::File`] when it cannot be read or written, or
+    /// is not a log. The file is then left as it was.
     pub fn open(path: Option<&Path>, settings: &Value) -> Result<Self, TrainError> {
         let Some(path) = path else { return Ok(Self { done: Vec::new(), file: None }) };
         let mut done = Vec::new();
         match std::fs::read_to_string(path) {
             Ok(text) => {
                 let mut lines = text.lines();
-                let first: Value = lines
-                    .next()
-                    .and_then(|line| serde_json::from_str(line).ok())
-                    .ok_or_else(|| TrainError::file("go on from", path, "it is no progress file; name a new one"))?;
+                let first: Value = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(|| {
+                    TrainError::file("continue from", path, "it is not a progress file; name a new file")
+                })?;
                 if first != *settings {
                     return Err(changed(path, &first, settings));
                 }
-                // The last line may have been cut off by a crash.
+                // A crash may have cut off the last line.
                 done.extend(lines.map_while(|line| serde_json::from_str(line).ok()));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -50,12 +51,12 @@ impl<T: Serialize + DeserializeOwned> ResultLog<T> {
         Ok(Self { done, file: Some((file, path.to_path_buf())) })
     }
 
-    /// Entries so far.
+    /// The entries so far.
     pub fn done(&self) -> &[T] {
         &self.done
     }
 
-    /// Adds an entry.
+    /// Appends an entry.
     ///
     /// # Errors
     /// [`TrainError::File`] when it cannot be written.
@@ -96,27 +97,27 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_was_found_is_there_again_and_a_cut_line_is_not() {
+    fn entries_are_read_back_and_a_cut_line_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("progress.jsonl");
         let settings = json!({ "seed": 1 });
-        let mut ledger = ResultLog::open(Some(&path), &settings).unwrap();
+        let mut log = ResultLog::open(Some(&path), &settings).unwrap();
         for entry in [0.1_f64, 1.0 / 3.0] {
-            ledger.push(entry).unwrap();
+            log.push(entry).unwrap();
         }
-        drop(ledger);
+        drop(log);
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("0.");
         std::fs::write(&path, text).unwrap();
-        let mut ledger: ResultLog<f64> = ResultLog::open(Some(&path), &settings).unwrap();
-        assert_eq!(ledger.done(), [0.1, 1.0 / 3.0]);
-        ledger.push(2.0).unwrap();
-        drop(ledger);
+        let mut log: ResultLog<f64> = ResultLog::open(Some(&path), &settings).unwrap();
+        assert_eq!(log.done(), [0.1, 1.0 / 3.0]);
+        log.push(2.0).unwrap();
+        drop(log);
         assert_eq!(ResultLog::<f64>::open(Some(&path), &settings).unwrap().into_done(), [0.1, 1.0 / 3.0, 2.0]);
     }
 
     #[test]
-    fn other_settings_and_other_files_are_refused_and_kept() {
+    fn a_file_with_other_settings_or_other_content_is_refused_and_left_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("progress.jsonl");
         drop(ResultLog::<f64>::open(Some(&path), &json!({ "seed": 1, "rows": 3 })).unwrap());
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), before);
         std::fs::write(&path, "precious").unwrap();
         let message = ResultLog::<f64>::open(Some(&path), &json!({})).unwrap_err().to_string();
-        assert!(message.contains("no progress file") && !message.contains('\n'), "{message}");
+        assert!(message.contains("not a progress file") && !message.contains('\n'), "{message}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

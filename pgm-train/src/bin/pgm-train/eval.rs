@@ -1,8 +1,8 @@
-//! `pgm-train eval`: one JSON object a measurement.
+//! `pgm-train eval`: prints one JSON object per evaluation.
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,28 +17,29 @@ use pgm_infer::sample::order::OrderFlags;
 use pgm_model::model_folder::TOKENIZER_FILE;
 use pgm_model::{ModelConfig, WeightDtype};
 use pgm_train::TrainError;
+use pgm_train::eval::choice::Reduction;
 use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
 use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
 use serde_json::{Value, json};
 
 #[derive(Subcommand)]
 pub enum EvalCommand {
-    /// Perplexity of a prepared folder: the NELBO, or the exact NLL of an autoregressive model
+    /// Perplexity of a data folder: by the NELBO, or by the exact NLL of an autoregressive model
     Ppl(PplArgs),
     /// Perplexity, entropy and diversity of samples under a judge
     Generative(GenerativeArgs),
     /// Multiple choice by likelihood
     Choice(ChoiceArgs),
-    /// The last word of a text, predicted at once
+    /// The last word of a text, all its tokens predicted at once
     Greedy(GreedyArgs),
 }
 
 #[derive(Args)]
 struct Common {
-    /// Seed of everything drawn; at one seed all models are asked the same
+    /// Seed of all random draws; with one seed, all models get the same rows, times and groups
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A file that keeps what was found, to stop and go on (or, with the same settings, to read again)
+    /// A file for the results so far; the same command continues from it after a stop
     #[arg(long, value_name = "FILE")]
     progress: Option<PathBuf>,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
@@ -50,22 +51,22 @@ struct Common {
 
 #[derive(Args)]
 pub struct PplArgs {
-    /// The model folder
+    /// Model folder
     #[arg(long)]
     model: PathBuf,
-    /// A folder made by pgm-data prepare with the model's tokenizer
+    /// Data folder, made by pgm-data prepare with the model's tokenizer
     #[arg(long)]
     data: PathBuf,
-    /// train or validation
+    /// Split: train or validation
     #[arg(long, default_value = "validation")]
     split: String,
-    /// Rows, drawn by the seed; 0 takes all
+    /// Number of rows, drawn with the seed; 0 takes all
     #[arg(long, default_value_t = 0)]
     rows: usize,
-    /// Times drawn for each row, antithetic
+    /// Antithetic times per row
     #[arg(short = 'n', long, default_value_t = 8)]
     times: usize,
-    /// Rows computed together
+    /// Rows of a batch
     #[arg(long, default_value_t = 8)]
     batch: usize,
     #[command(flatten)]
@@ -74,19 +75,19 @@ pub struct PplArgs {
 
 #[derive(Args)]
 pub struct GenerativeArgs {
-    /// The model folder whose samples are judged
+    /// Model folder; its samples are judged
     #[arg(long, required_unless_present = "samples", conflicts_with = "samples")]
     model: Option<PathBuf>,
-    /// A file of samples instead: JSON lines with text and, if known, tokens
+    /// A file of samples instead of a model: JSON lines with text and, if known, tokens
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
-    /// The judge's folder: a GPT-2 (config.json, model.safetensors, tokenizer.json), or an autoregressive model of ours
+    /// The judge's folder: a GPT-2 (config.json, model.safetensors, tokenizer.json), or an autoregressive model of pgm-train
     #[arg(long)]
     judge: PathBuf,
-    /// Samples to draw
+    /// Number of samples
     #[arg(short, default_value_t = 1024)]
     n: usize,
-    /// Tokens of a sample, BOS included [default: the model's]
+    /// Length of a sample, BOS included [default: the model's]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     length: usize,
     /// Sampling steps
@@ -100,22 +101,22 @@ pub struct GenerativeArgs {
     /// Keep the k most probable tokens; 0 keeps all
     #[arg(long, default_value_t = 0)]
     top_k: usize,
-    /// Keep the most probable tokens that hold this probability together
+    /// Keep the most probable tokens that together have this probability
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
-    /// Tokens to which the public code's counting cuts a text
+    /// Tokens to which texts are cut for the public code's perplexity
     #[arg(long, default_value_t = 1024)]
     judge_length: usize,
-    /// Samples computed together
+    /// Samples of a batch
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// With --samples: their tokens are the judge's too [with --model: known from the tokenizers]
+    /// With --samples: their tokens are in the judge's vocabulary [with --model this follows from the tokenizers]
     #[arg(long)]
     same_tokens: bool,
-    /// Write the samples
+    /// Write the samples to this file
     #[arg(long, value_name = "FILE")]
     save_samples: Option<PathBuf>,
-    /// Real texts, JSON lines with text, for MAUVE; needs a GPT-2 as the judge
+    /// Reference texts for MAUVE, JSON lines with text; the judge must be a GPT-2
     #[arg(long, value_name = "FILE")]
     mauve: Option<PathBuf>,
     #[command(flatten)]
@@ -123,31 +124,31 @@ pub struct GenerativeArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Reduction {
-    /// The bound of the whole text
+enum ReductionArg {
+    /// Minus the NELBO
     Sum,
-    /// The bound per token, as the public code takes it
+    /// Minus the NELBO per token, as in the public code
     Mean,
 }
 
 #[derive(Args)]
 pub struct ChoiceArgs {
-    /// The model folder
+    /// Model folder
     #[arg(long)]
     model: PathBuf,
-    /// The questions: JSON lines with context, choices and label
+    /// Questions: JSON lines with context, choices and label
     #[arg(long)]
     data: PathBuf,
-    /// Draws for the bound of each candidate
+    /// Draws for the NELBO of each choice
     #[arg(long, default_value_t = 1024)]
     draws: usize,
-    /// How a candidate's score is made
+    /// How the score of a choice is computed
     #[arg(long, value_enum, default_value = "sum")]
-    reduction: Reduction,
-    /// What is put between context and candidate
+    reduction: ReductionArg,
+    /// Text between context and choice
     #[arg(long, default_value = " ")]
     separator: String,
-    /// Draws computed together
+    /// Draws of a batch
     #[arg(long, default_value_t = 32)]
     batch: usize,
     #[command(flatten)]
@@ -156,10 +157,10 @@ pub struct ChoiceArgs {
 
 #[derive(Args)]
 pub struct GreedyArgs {
-    /// The model folder
+    /// Model folder
     #[arg(long)]
     model: PathBuf,
-    /// The texts: JSON lines with text
+    /// Texts: JSON lines with text
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
@@ -169,23 +170,23 @@ pub struct GreedyArgs {
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
-    // Without a handler Ctrl-C ends the program at once, which loses what is not in the progress file yet.
+    // Without a handler, Ctrl-C would end the program at once and lose results that are not in the progress file yet.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
-    let (common, found) = match command {
+    let (common, result) = match command {
         EvalCommand::Ppl(args) => (&args.common, run_ppl(args)),
         EvalCommand::Generative(args) => (&args.common, run_generative(args)),
         EvalCommand::Choice(args) => (&args.common, run_choice(args)),
         EvalCommand::Greedy(args) => (&args.common, run_greedy(args)),
     };
-    match found {
+    match result {
         Ok(object) => {
             writeln!(std::io::stdout(), "{object}")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
             let next = match &common.progress {
-                Some(path) => format!("the same command goes on from {}", path.display()),
-                None => "nothing is kept without --progress".into(),
+                Some(path) => format!("the same command continues from {}", path.display()),
+                None => "without --progress the results so far are lost".into(),
             };
             let _ = writeln!(std::io::stderr(), "stopped; {next}");
             Ok(ExitCode::from(130))
@@ -200,16 +201,10 @@ impl Common {
     }
 }
 
-// The report with what it is a report of.
-fn object(
-    eval: &str,
-    subject: &EvalModel,
-    model: &std::path::Path,
-    device: &str,
-    report: impl serde::Serialize,
-) -> Value {
-    let mut object = json!({ "eval": eval, "folder": model.display().to_string(), "device": device });
-    for part in [subject.identity(), serde_json::to_value(report).unwrap_or_default()] {
+// The report, with the evaluation's name, the model and the device.
+fn object(eval: &str, model: &EvalModel, folder: &Path, device: &str, report: impl serde::Serialize) -> Value {
+    let mut object = json!({ "eval": eval, "folder": folder.display().to_string(), "device": device });
+    for part in [model.identity(), serde_json::to_value(report).unwrap_or_default()] {
         if let (Value::Object(all), Value::Object(part)) = (&mut object, part) {
             all.extend(part);
         }
@@ -220,7 +215,7 @@ fn object(
 fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let data = DataFolder::open(&args.data)?;
-    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
+    let model = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = PplSettings {
         split: args.split.clone(),
         rows: args.rows,
@@ -228,24 +223,24 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
         seed: args.common.seed,
         batch: args.batch,
     };
-    let ledger = ResultLog::open(args.common.progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
-    let mut bar = Bar::new("rows");
-    let report = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
-    // What narrower weights cost: the same rows and draws with those that were trained.
-    let change = if args.common.weights.weights() == WeightDtype::F32 {
+    let log = ResultLog::open(args.common.progress.as_deref(), &eval::ppl::identity(&model, &data, &settings)?)?;
+    let mut progress = Progress::new("rows");
+    let report = eval::ppl(&model, &data, &settings, log, &mut |done, all| progress.update(done, all))?;
+    // The loss by the weights' dtype: the same rows and draws with the float32 weights.
+    let difference = if args.common.weights.weights() == WeightDtype::F32 {
         None
     } else {
-        drop(bar);
-        let subject = EvalModel::load(&args.model, &device)?;
-        let progress = args.common.progress.as_ref().map(|path| path.with_extension("f32.jsonl"));
-        let ledger = ResultLog::open(progress.as_deref(), &eval::ppl::identity(&subject, &data, &settings))?;
-        let mut bar = Bar::new("rows with float32 weights");
-        let full = eval::ppl(&subject, &data, &settings, ledger, &mut |done, all| bar.update(done, all))?;
+        drop(progress);
+        let model = EvalModel::load(&args.model, &device)?;
+        let log_path = args.common.progress.as_ref().map(|path| path.with_extension("f32.jsonl"));
+        let log = ResultLog::open(log_path.as_deref(), &eval::ppl::identity(&model, &data, &settings)?)?;
+        let mut progress = Progress::new("rows with float32 weights");
+        let full = eval::ppl(&model, &data, &settings, log, &mut |done, all| progress.update(done, all))?;
         report.difference(&full)
     };
-    let mut object = object("ppl", &subject, &args.model, &device_name, report);
-    if let Some(change) = change {
-        object["nats_per_token_over_f32"] = serde_json::to_value(change)?;
+    let mut object = object("ppl", &model, &args.model, &device_name, report);
+    if let Some(difference) = difference {
+        object["nats_per_token_over_f32"] = serde_json::to_value(difference)?;
     }
     object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
@@ -255,66 +250,35 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
 fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     if args.mauve.is_some() && judge::is_own(&args.judge) {
-        bail!("--mauve compares features of a GPT-2; {} is one of ours", args.judge.display());
+        bail!(
+            "--mauve needs the features of a GPT-2, but {} is an autoregressive model of pgm-train",
+            args.judge.display()
+        );
     }
-    // Before hours of sampling: whether there is someone to judge.
+    // Opened first, so that a wrong folder fails before hours of sampling.
     let judge = judge::open(&args.judge, &device)?;
     let mut object = json!({
         "eval": "generative", "device": device_name, "judge": args.judge.display().to_string(), "batch": args.batch,
     });
-    let mut same_tokens = args.same_tokens;
-    let samples: Vec<Sample> = match (&args.samples, &args.model) {
+    let (samples, same_tokens) = match (&args.samples, &args.model) {
         (Some(path), _) => {
             object["samples_file"] = path.display().to_string().into();
-            read_samples(path)?
+            (read_samples(path)?, args.same_tokens)
         }
-        (None, Some(folder)) => {
-            let subject = EvalModel::load(folder, &device)?.with_weight_dtype(args.common.weights.weights())?;
-            let settings = GenerativeSettings {
-                samples: args.n,
-                length: args.length,
-                steps: args.steps,
-                order: args.order.kind().map_err(|message| anyhow!(message))?,
-                temperature: args.temp,
-                top_k: args.top_k,
-                top_p: args.top_p,
-                seed: args.common.seed,
-                batch: args.batch,
-            };
-            let identity = eval::generative::identity(&subject, &settings);
-            let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
-            let mut bar = Bar::new("samples");
-            let batches = eval::sample_texts(&subject, &settings, ledger, &mut |done, all| bar.update(done, all))?;
-            drop(bar);
-            let tokenizer = args.judge.join(TOKENIZER_FILE);
-            let json =
-                std::fs::read(&tokenizer).map_err(|error| anyhow!("cannot read {}: {error}", tokenizer.display()))?;
-            same_tokens = eval::same_tokenizer(folder, &json)?;
-            object["folder"] = folder.display().to_string().into();
-            object["subject"] = subject.identity();
-            object["sampling"] = serde_json::to_value(&settings)?;
-            object["sampling"]["sampler"] = match subject.model().config() {
-                ModelConfig::Partition(_) => "uniform".into(),
-                ModelConfig::Masked(_) => "ancestral".into(),
-                ModelConfig::Autoregressive(_) => "left to right".into(),
-            };
-            let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();
-            object["sampling_seconds"] = seconds.into();
-            batches.into_iter().flat_map(|batch| batch.samples).collect()
-        }
+        (None, Some(folder)) => draw_samples(args, folder, &device, &mut object)?,
         (None, None) => bail!("give --model or --samples"),
     };
     if let Some(path) = &args.save_samples {
         write_samples(path, &samples)?;
     }
     let settings = JudgeSettings { length: args.judge_length, batch: args.batch, seed: args.common.seed, same_tokens };
-    let mut bar = Bar::new("judged");
-    let report = judge_samples(judge.as_ref(), &samples, &settings, &mut |done, all| bar.update(done, all))?;
+    let mut progress = Progress::new("judged");
+    let report = judge_samples(judge.as_ref(), &samples, &settings, &mut |done, all| progress.update(done, all))?;
     object["report"] = serde_json::to_value(report)?;
     if let Some(path) = &args.mauve {
         let judge = Gpt2Judge::load(&args.judge, &device)?;
         let mut features = |samples: &[Sample]| {
-            judge.features(samples, args.judge_length, args.batch, &mut |done, all| bar.update(done, all))
+            judge.features(samples, args.judge_length, args.batch, &mut |done, all| progress.update(done, all))
         };
         let (of_samples, of_texts) = (features(&samples)?, features(&read_samples(path)?)?);
         let mauve = judge::mauve(&of_samples, &of_texts, args.common.seed)?;
@@ -324,25 +288,65 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     Ok(object)
 }
 
+// Samples of a model, and whether their tokens are the judge's. Adds the model and the settings to `object`.
+fn draw_samples(
+    args: &GenerativeArgs,
+    folder: &Path,
+    device: &Device,
+    object: &mut Value,
+) -> anyhow::Result<(Vec<Sample>, bool)> {
+    let model = EvalModel::load(folder, device)?.with_weight_dtype(args.common.weights.weights())?;
+    let settings = GenerativeSettings {
+        samples: args.n,
+        length: args.length,
+        steps: args.steps,
+        order: args.order.kind().map_err(|message| anyhow!(message))?,
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.common.seed,
+        batch: args.batch,
+    };
+    let identity = eval::generative::identity(&model, &settings);
+    let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
+    let mut progress = Progress::new("samples");
+    let batches = eval::sample_texts(&model, &settings, log, &mut |done, all| progress.update(done, all))?;
+    drop(progress);
+    let tokenizer = args.judge.join(TOKENIZER_FILE);
+    let json = std::fs::read(&tokenizer).map_err(|error| anyhow!("cannot read {}: {error}", tokenizer.display()))?;
+    let same_tokens = eval::same_tokenizer(folder, &json)?;
+    object["folder"] = folder.display().to_string().into();
+    object["subject"] = model.identity();
+    object["sampling"] = serde_json::to_value(&settings)?;
+    object["sampling"]["sampler"] = match model.text_model().config() {
+        ModelConfig::Partition(_) => "uniform".into(),
+        ModelConfig::Masked(_) => "ancestral".into(),
+        ModelConfig::Autoregressive(_) => "left to right".into(),
+    };
+    let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();
+    object["sampling_seconds"] = seconds.into();
+    Ok((batches.into_iter().flat_map(|batch| batch.samples).collect(), same_tokens))
+}
+
 fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
     let questions = eval::choice::read_questions(&args.data)?;
-    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
+    let model = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = ChoiceSettings {
         draws: args.draws,
         reduction: match args.reduction {
-            Reduction::Sum => eval::choice::Reduction::Sum,
-            Reduction::Mean => eval::choice::Reduction::Mean,
+            ReductionArg::Sum => Reduction::Sum,
+            ReductionArg::Mean => Reduction::Mean,
         },
         separator: args.separator.clone(),
         seed: args.common.seed,
         batch: args.batch,
     };
-    let identity = eval::choice::identity(&subject, &questions, &settings);
-    let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
-    let mut bar = Bar::new("questions");
-    let report = eval::choice(&subject, &questions, &settings, ledger, &mut |done, all| bar.update(done, all))?;
-    let mut object = object("choice", &subject, &args.model, &device_name, report);
+    let identity = eval::choice::identity(&model, &questions, &settings);
+    let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
+    let mut progress = Progress::new("questions");
+    let report = eval::choice(&model, &questions, &settings, log, &mut |done, all| progress.update(done, all))?;
+    let mut object = object("choice", &model, &args.model, &device_name, report);
     object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
     Ok(object)
@@ -350,20 +354,20 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
 
 fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
-    let items = eval::greedy::read_last_words(&args.data)?;
-    let subject = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
+    let texts = eval::greedy::read_last_words(&args.data)?;
+    let model = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = GreedySettings { seed: args.common.seed };
-    let identity = eval::greedy::identity(&subject, &items, &settings);
-    let ledger = ResultLog::open(args.common.progress.as_deref(), &identity)?;
-    let mut bar = Bar::new("texts");
-    let report = eval::greedy(&subject, &items, &settings, ledger, &mut |done, all| bar.update(done, all))?;
-    let mut object = object("greedy", &subject, &args.model, &device_name, report);
+    let identity = eval::greedy::identity(&model, &texts, &settings);
+    let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
+    let mut progress = Progress::new("texts");
+    let report = eval::greedy(&model, &texts, &settings, log, &mut |done, all| progress.update(done, all))?;
+    let mut object = object("greedy", &model, &args.model, &device_name, report);
     object["data"] = args.data.display().to_string().into();
     Ok(object)
 }
 
-/// A bar on a terminal, otherwise a plain line every few seconds.
-struct Bar {
+/// A progress bar on a terminal, otherwise a line every few seconds.
+struct Progress {
     bar: ProgressBar,
     what: &'static str,
     plain: bool,
@@ -372,7 +376,7 @@ struct Bar {
     first: Option<usize>,
 }
 
-impl Bar {
+impl Progress {
     fn new(what: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
@@ -397,7 +401,7 @@ impl Bar {
     }
 }
 
-impl Drop for Bar {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,5 @@
-//! The configuration of a GPT-2: Hugging Face's `config.json`. What would change the function is refused by its key.
+//! GPT-2's configuration: Hugging Face's `config.json`. A value that this implementation does not support is an error that
+//! names its key.
 
 use std::path::Path;
 
@@ -7,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// A Hugging Face `config.json` of a GPT-2; keys that do not change the function are ignored.
+/// A Hugging Face `config.json` of a GPT-2. Unknown keys are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gpt2Config {
-    /// "gpt2".
+    /// Must be "gpt2".
     pub model_type: String,
-    /// Tokens of the vocabulary.
+    /// Size of the vocabulary.
     pub vocab_size: usize,
     /// Longest sequence.
     pub n_positions: usize,
-    /// Width of the residual stream.
+    /// Hidden size.
     pub n_embd: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub n_layer: usize,
     /// Attention heads.
     pub n_head: usize,
@@ -27,15 +28,15 @@ pub struct Gpt2Config {
     pub n_inner: Option<usize>,
     /// Added to the variance in every norm.
     pub layer_norm_epsilon: f64,
-    /// "gelu_new".
+    /// Must be "gelu_new".
     pub activation_function: String,
-    /// The head is the embedding.
+    /// Whether the head shares the embedding's weight; must be true.
     pub tie_word_embeddings: bool,
-    /// Scores are divided by the root of the head width.
+    /// Whether attention scores are divided by the root of the head width; must be true.
     pub scale_attn_weights: bool,
-    /// Scores are also divided by the block's number; no.
+    /// Whether attention scores are also divided by the block's number; must be false.
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Blocks attend to an encoder; no.
+    /// Whether blocks attend to an encoder; must be false.
     pub add_cross_attention: bool,
     /// The token that ends a text.
     pub eos_token_id: Option<u32>,
@@ -67,7 +68,7 @@ impl Gpt2Config {
     /// Reads `config.json` of a folder.
     ///
     /// # Errors
-    /// Names the file, and the key whose value is another architecture's.
+    /// Names the file that cannot be read, or the key with an unsupported value.
     pub fn load(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(CONFIG_FILE);
         let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
@@ -123,6 +124,7 @@ impl Gpt2Config {
         Ok(config)
     }
 
+    /// Width of the feed-forward layer.
     pub(super) fn inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_architecture_is_refused_by_its_key() {
+    fn an_unsupported_value_is_named_by_its_key() {
         assert_eq!(Gpt2Config::parse(b"{\"n_ctx\": 1024, \"n_layer\": 36}", "c").unwrap().n_layer, 36);
         let cases = [
             ("{\"model_type\": \"llama\"}", "model_type = llama"),

@@ -1,0 +1,148 @@
+//! A model folder under evaluation.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use pgm_data::DataFolder;
+use pgm_infer::TextModel;
+use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE};
+use pgm_model::{ModelConfig, Network, WeightDtype};
+use serde_json::{Value, json};
+
+use crate::{TrainError, checkpoint};
+
+/// A model folder under evaluation: the model with its tokenizer, and the checksum of its weights.
+#[derive(Debug)]
+pub struct EvalModel {
+    folder: PathBuf,
+    text_model: TextModel,
+    device: Device,
+    crc32: u32,
+    weights: WeightDtype,
+}
+
+impl EvalModel {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        let device = device.clone().without_autodiff();
+        let text_model = TextModel::load(folder, &device)?;
+        let weights = folder.join(WEIGHTS_FILE);
+        let (_, crc32) =
+            checkpoint::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
+        Ok(Self { folder: folder.to_path_buf(), text_model, device, crc32, weights: WeightDtype::F32 })
+    }
+
+    /// The model with its weights in another dtype. The dtype becomes part of its [`identity`](Self::identity).
+    ///
+    /// # Errors
+    /// When the device or the model does not support the dtype.
+    pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, TrainError> {
+        Ok(Self { text_model: self.text_model.with_weight_dtype(weights)?, weights, ..self })
+    }
+
+    /// The model with its tokenizer.
+    pub fn text_model(&self) -> &TextModel {
+        &self.text_model
+    }
+
+    /// Identifies the model in results: its kind, the checksum of its weights and their dtype.
+    pub fn identity(&self) -> Value {
+        let mut identity =
+            json!({ "model": kind(self.text_model.config()), "weights_crc32": format!("{:08x}", self.crc32) });
+        if self.weights != WeightDtype::F32 {
+            identity["weights"] = self.weights.name().into();
+        }
+        identity
+    }
+
+    /// Length of the rows it was trained on.
+    pub fn length(&self) -> usize {
+        self.text_model.config().backbone().length
+    }
+
+    /// Checks that `data` was prepared for this model.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] naming the difference.
+    pub fn check_data(&self, data: &DataFolder) -> Result<(), TrainError> {
+        check_same_tokens(&self.folder, "--model", self.text_model.config(), data)?;
+        let length = data.manifest().length;
+        if length > self.length() {
+            let problem = format!("has rows of {} tokens, the data of {length}; prepare shorter rows", self.length());
+            return Err(TrainError::Config { origin: format!("--model {}", self.folder.display()), problem });
+        }
+        Ok(())
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        self.text_model.network()
+    }
+
+    pub(super) fn mask_index(&self) -> usize {
+        self.text_model.config().backbone().mask_index
+    }
+
+    pub(super) fn is_autoregressive(&self) -> bool {
+        matches!(self.text_model.config(), ModelConfig::Autoregressive(_))
+    }
+
+    /// BOS, the text's tokens, EOS.
+    pub(super) fn row_of(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        let backbone = self.text_model.config().backbone();
+        let mut row = vec![backbone.bos_index as u32];
+        row.extend(self.text_model.encode(text)?);
+        row.push(backbone.eos_index as u32);
+        Ok(row)
+    }
+}
+
+/// The name of a model's kind, as in `config.json`.
+pub fn kind(config: &ModelConfig) -> &'static str {
+    match config {
+        ModelConfig::Partition(_) => "partition",
+        ModelConfig::Masked(_) => "masked",
+        ModelConfig::Autoregressive(_) => "autoregressive",
+    }
+}
+
+/// Checks that a model and a data folder have the same vocabulary and tokenizer. `flag` names the model in the error.
+pub(crate) fn check_same_tokens(
+    folder: &Path,
+    flag: &str,
+    model: &ModelConfig,
+    data: &DataFolder,
+) -> Result<(), TrainError> {
+    let fail = |problem: String| Err(TrainError::Config { origin: format!("{flag} {}", folder.display()), problem });
+    let (backbone, manifest) = (model.backbone(), data.manifest());
+    let pairs = [
+        ("tokens in the vocabulary", backbone.vocab_size, manifest.vocab_size),
+        ("as its mask", backbone.mask_index, manifest.special.mask as usize),
+    ];
+    for (what, model, data) in pairs {
+        if model != data {
+            return fail(format!("has {model} {what}, the data has {data}; prepare the data for this model"));
+        }
+    }
+    if !same_tokenizer(folder, data.tokenizer().json())? {
+        return fail("has another tokenizer than the data; prepare the data with the model's".to_string());
+    }
+    Ok(())
+}
+
+/// Whether a model folder's `tokenizer.json` equals another one, up to its formatting.
+///
+/// # Errors
+/// [`TrainError::File`] when it cannot be read.
+pub fn same_tokenizer(folder: &Path, other: &[u8]) -> Result<bool, TrainError> {
+    let path = folder.join(TOKENIZER_FILE);
+    let json = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
+    let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
+    Ok(parse(&json) == parse(other))
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgm_infer::canvas::Canvas;
+use pgm_infer::text::canvas::Canvas;
 use pgm_infer::engine::TaskHandle;
 
 use crate::settings::AppSettings;

@@ -3,7 +3,7 @@
 //! Shapes: B rows of a micro-batch, L length.
 
 use burn::tensor::{Device, Int, Tensor};
-use pgm_infer::denoiser::CleanRow;
+use pgm_infer::denoise::CleanRow;
 use pgm_model::Partition;
 
 /// What the network reads.

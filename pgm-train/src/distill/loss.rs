@@ -9,7 +9,7 @@
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_infer::denoiser::{CleanRow, hidden_at};
+use pgm_infer::denoise::{CleanRow, hidden_at};
 use pgm_model::{Network, Partition};
 
 use super::chunks::chunks;

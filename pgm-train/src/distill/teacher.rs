@@ -9,8 +9,8 @@
 //! V vocabulary.
 
 use burn::tensor::{Device, Tensor};
-use pgm_infer::denoiser::{CleanRow, hidden_at};
-use pgm_infer::logits::PositionDraw;
+use pgm_infer::denoise::{CleanRow, hidden_at};
+use pgm_infer::sample::logits::PositionDraw;
 use pgm_infer::{DrawSettings, Logits};
 use pgm_model::Network;
 use rand::{Rng, RngExt};
@@ -123,7 +123,7 @@ impl Teacher {
             let draws: Vec<PositionDraw> = draws[first..last].iter().map(draw).collect();
             let logits = self.logits(hidden.clone().slice(range.clone()));
             let drawn = Logits::new(logits)
-                .and_then(|logits| logits.draw(&draws, self.mask_index, &DrawSettings::default()))
+                .and_then(|logits| logits.draw(&draws, &[self.mask_index], &DrawSettings::default()))
                 .expect("the device computes");
             tokens.extend(drawn.into_iter().map(|drawn| drawn.class as u32));
         }

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use pgm_infer::denoiser::hidden_at;
+use pgm_infer::denoise::hidden_at;
 use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

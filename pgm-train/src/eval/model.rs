@@ -9,7 +9,7 @@ use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
 use serde_json::{Value, json};
 
-use crate::{TrainError, checkpoint};
+use crate::{TrainError, files};
 
 /// A model folder under evaluation: the model with its tokenizer, and the checksum of its weights.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl EvalModel {
         let text_model = TextModel::load(folder, &device)?;
         let weights = folder.join(WEIGHTS_FILE);
         let (_, crc32) =
-            checkpoint::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
+            files::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
         Ok(Self { folder: folder.to_path_buf(), text_model, device, crc32, weights: WeightDtype::F32 })
     }
 

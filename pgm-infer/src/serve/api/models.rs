@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::responses::{KeyError, ModelErrors};
+use crate::SampleSettings;
 use crate::serve::error::ApiError;
 use crate::serve::resolve::max_length;
 use crate::serve::state::{Health, LoadedModel, Server};

@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
-use pgm_model::attention::split_heads;
+use pgm_model::ops::split_heads;
 
 use crate::token_nll::in_chunks;
 

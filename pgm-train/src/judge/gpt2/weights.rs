@@ -7,7 +7,6 @@ use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, L
 use burn::tensor::{Device, Tensor, TensorData};
 use pgm_model::ModelError;
 use pgm_model::model_folder::{MappedFile, StoredTensor, WEIGHTS_FILE};
-use pgm_model::ops::split_heads;
 use safetensors::SafeTensors;
 
 use super::config::Gpt2Config;

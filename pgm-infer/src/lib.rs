@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`sample`] | the sampling loop, on token ids alone: schedules, orders, the categorical draw |
+//! | [`sample`](mod@sample) | the sampling loop, on token ids alone: schedules, orders, the categorical draw |
 //! | [`denoise`] | the networks as what the loop asks for logits |
 //! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |

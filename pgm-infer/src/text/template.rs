@@ -155,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_can_be_written_and_read_again(template in r"(\\|\{|\}|_|\*|[0-9]|a|é| |\{[1-9]\}|___){0,24}") {
+        fn parts_that_are_written_out_are_read_alike(template in r"(\\|\{|\}|_|\*|[0-9]|a|é| |\{[1-9]\}|___){0,24}") {
             let Ok(parts) = parse(&template, 8) else { return Ok(()) };
             let write = |part: &Part| match part {
                 Part::Text(text) => text.replace('\\', r"\\").replace('{', r"\{").replace('_', r"\_"),

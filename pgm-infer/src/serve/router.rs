@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
 use super::api::{completions, infill, models, openapi};
@@ -56,8 +55,7 @@ pub fn router(server: &Arc<Server>) -> Router {
                 .on_eos(())
                 .on_failure(()),
         )
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
+        .layer(from_fn(name_request))
         .with_state(Arc::clone(server))
 }
 
@@ -104,13 +102,13 @@ async fn count_response(State(server): State<Arc<Server>>, request: Request, nex
     response
 }
 
-#[derive(Clone)]
-struct RandomId;
-
-impl MakeRequestId for RandomId {
-    fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
-        HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>())).ok().map(RequestId::new)
-    }
+// Gives a request without an id a random one, and puts the id on the response.
+async fn name_request(mut request: Request, next: Next) -> Response {
+    let random = || HeaderValue::from(rand::random::<u64>());
+    let id = request.headers_mut().entry(REQUEST_ID).or_insert_with(random).clone();
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
 }
 
 fn request_span<B>(request: &axum::http::Request<B>) -> tracing::Span {

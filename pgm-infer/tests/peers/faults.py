@@ -1,7 +1,7 @@
-"""What a server can meet: python faults.py PGM_INFER MODEL.
+"""Failures that a server must survive: python faults.py PGM_INFER MODEL.
 
-Folders that are no models, a folder that is replaced and removed under it, a log on a full disk, and SIGTERM with sixty
-requests in work. It fails where one is not answered or refused by name.
+Broken model folders, a folder that is replaced and removed while the server runs, a log on a full disk, and SIGTERM with sixty
+running requests. The script fails if a request gets neither an answer nor an error with a code.
 """
 
 import asyncio
@@ -118,7 +118,7 @@ async def a_folder_that_goes_and_a_signal(within):
         code = await asyncio.to_thread(server.wait, 30)
         took = time.monotonic() - began
         fine = set(counts) <= {(200, None), (503, "stopping")} and counts.total() == 60 and code == 0
-        check("SIGTERM with 60 requests in work", fine, f"{dict(counts)}, exit {code} after {took:.1f} s")
+        check("SIGTERM with 60 running requests", fine, f"{dict(counts)}, exit {code} after {took:.1f} s")
 
 
 with tempfile.TemporaryDirectory() as place:

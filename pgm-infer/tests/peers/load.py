@@ -1,7 +1,7 @@
 """Many clients against a running server: python load.py URL PID [CLIENTS] [SECONDS].
 
-Each asks again and again for one of a few texts whose answers are known, some go away before it is there, some send what is
-malformed. It fails if a request is answered with anything but its own text or an error by name.
+Each client repeats requests from a small set with known answers. Some leave before the answer, some send malformed bodies. The
+script fails if a response is neither the known text nor an error with a code.
 """
 
 import asyncio

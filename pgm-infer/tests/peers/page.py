@@ -2,8 +2,8 @@
 
     python page.py URL SCREENSHOT_DIR
 
-URL is a running server's, whose first model fills blanks. Needs playwright (PyPI) and /usr/bin/chromium. What is seen
-of the filling is written down by an observer in the page: a small model is done before a screenshot could be taken.
+URL is that of a running server whose first model fills blanks. The script needs playwright (PyPI) and /usr/bin/chromium. An
+observer in the page records the changes of the result: a small model is done before a screenshot could be taken.
 """
 
 import re
@@ -29,13 +29,13 @@ STEPS = 12  # one for each token of the blanks
 ENDLESS = 4000  # steps of remask, each an evaluation; the server takes 4096 at most unless told otherwise
 PATIENCE = 60_000  # ms
 
-# Notes what the policy forbids, from before the page's own script runs.
+# Records violations of the content security policy, from before the page's script runs.
 WATCH_POLICY = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
-# Notes how many tokens are open after each change of the result.
+# Records the number of open tokens after each change of the result.
 WATCH_RESULT = """
 () => {
   window.openCounts = [];
@@ -47,7 +47,7 @@ WATCH_RESULT = """
 
 
 class Wrong(Exception):
-    """A sentence about what is not as it should be."""
+    """A failed expectation, as a sentence."""
 
 
 def need(holds: bool, sentence: str) -> None:
@@ -72,7 +72,7 @@ def wait_until_done(page: Page) -> str:
 
 
 def write(page: Page, text: str, steps: object = STEPS, order: str = "uniform", seed: object = "") -> None:
-    """Leaves the focus in the text, all by keyboard but for the order."""
+    """Types text and settings by keyboard (the order is selected); the focus ends in the text."""
     for field, value in [("#steps", steps), ("#seed", seed), ("#text", text)]:
         page.focus(field)
         page.keyboard.press("Control+A")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Real clients against a real server: run.sh PGM_INFER MODEL VENV SCREENSHOTS
+# Tests a server with real clients: run.sh PGM_INFER MODEL VENV SCREENSHOTS
 #
-# VENV is a Python environment with what requirements.txt names. The page is left out where there is no
+# VENV is a Python environment with the packages of requirements.txt. The page is tested only if there is a
 # /usr/bin/chromium.
 set -euo pipefail
 [ $# -eq 4 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -22,7 +22,7 @@ done
 url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
 
 "$venv/bin/python" "$here/openai_client.py" "$url"
-# A text that fits the schema may still not fit the model.
+# A request that fits the schema can still be too long for the model.
 "$venv/bin/st" run "$url/openapi.json" --max-examples 20 --seed 1 --exclude-checks positive_data_acceptance --no-color
 if [ -x /usr/bin/chromium ]; then
     mkdir -p "$shots"

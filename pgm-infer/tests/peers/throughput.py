@@ -1,9 +1,9 @@
-"""The server beside the command, the same samples at the same batch.
+"""The throughput of the server against the command `generate`: the same samples with the same batch.
 
 python throughput.py PGM_INFER MODEL [N] [BATCH] [STEPS] [ROUNDS] [EACH]: N samples, EACH a request, all requests at once.
 
-Prints tokens/s of both in alternation, what of the machine's time this client took, and the median ratio. It fails if a
-sample's text differs. Loading is left out: of the command by the difference of a long and a short run.
+Prints the tokens/s of both in turn, the share of CPU time that this client took, and the median ratio. It fails if the text of a
+sample differs. Loading is not counted: for the command, a short run is subtracted from a long one.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use pgm_infer::text::canvas::Canvas;
 use pgm_infer::engine::TaskHandle;
+use pgm_infer::text::canvas::Canvas;
 
 use crate::settings::AppSettings;
 

@@ -30,8 +30,7 @@ impl EvalModel {
         let device = device.clone().without_autodiff();
         let text_model = TextModel::load(folder, &device)?;
         let weights = folder.join(WEIGHTS_FILE);
-        let (_, crc32) =
-            files::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
+        let (_, crc32) = files::fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
         Ok(Self { folder: folder.to_path_buf(), text_model, device, crc32, weights: WeightDtype::F32 })
     }
 

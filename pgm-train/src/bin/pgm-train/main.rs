@@ -42,7 +42,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    device::restore_through_the_cpu();
+    // SAFETY: no other thread runs yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        device::restore_through_the_cpu();
+    }
     let result = match Cli::parse().command {
         Command::Fit(args) => fit::run(&args),
         Command::Distill(args) => distill::run(&args),

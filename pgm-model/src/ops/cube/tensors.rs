@@ -16,21 +16,9 @@ use super::reduce::UNITS;
 /// Cubes in one dimension of a grid, which every device allows.
 const CUBES: usize = 65_535;
 
-// Rows whose logits are held together.
-fn pieces(x: &CubeTensor, w: &CubeTensor) -> Vec<[usize; 2]> {
-    let (n, v) = (x.shape()[0], w.shape()[1]);
-    let at_once = (HELD / v.max(1)).clamp(64, 8192);
-    (0..n.max(1)).step_by(at_once).map(|start| [start, (start + at_once).min(n)]).collect()
-}
-
 /// Rows `start..end`.
 pub(crate) fn slice_rows(x: CubeTensor, [start, end]: [usize; 2]) -> CubeTensor {
     CubeBackend::float_slice(x, &[Slice::from(start..end)])
-}
-
-/// A tensor in the type of a weight, which may be half precision.
-pub(crate) fn in_type_of(x: CubeTensor, weight: &CubeTensor) -> CubeTensor {
-    if x.dtype() == weight.dtype() { x } else { CubeBackend::float_cast(x, weight.dtype().into()) }
 }
 
 /// A tensor in the type of a weight, which may be half precision.
@@ -79,26 +67,6 @@ pub(crate) fn as_vector(x: &CubeTensor) -> Option<CubeTensor> {
     fits.then(|| CubeTensor::new(x.client.clone(), x.handle.clone(), vector, x.device.clone(), x.dtype))
 }
 
-/// All memory of a tensor as one vector, if its rows stand in order, with or without gaps behind them.
-pub(crate) fn as_vector(x: &CubeTensor) -> Option<CubeTensor> {
-    let (shape, strides) = (x.shape(), x.meta.strides());
-    let n_dims = shape.num_dims();
-    let in_order = (1..n_dims).all(|i| match i + 1 == n_dims {
-        true => strides[i] == 1 && strides[i - 1] >= shape[i],
-        false => strides[i - 1] == strides[i] * shape[i],
-    });
-    let n = if n_dims > 1 { shape[0] * strides[0] } else { shape.num_elements() };
-    let fits = in_order && strides[n_dims - 1] == 1 && (n * x.dtype.size()) as u64 <= x.handle.size_in_used();
-    let vector = Metadata::new(Shape::new([n]), Strides::new(&[1]));
-    fits.then(|| CubeTensor::new(x.client.clone(), x.handle.clone(), vector, x.device.clone(), x.dtype))
-}
-
-/// The number of rows: the product of all dimensions but the last.
-pub(crate) fn n_rows(x: &CubeTensor) -> usize {
-    let shape = x.shape();
-    shape.num_elements() / shape[shape.num_dims() - 1].max(1)
-}
-
 /// The number of rows: the product of all dimensions but the last.
 pub(crate) fn n_rows(x: &CubeTensor) -> usize {
     let shape = x.shape();
@@ -108,15 +76,6 @@ pub(crate) fn n_rows(x: &CubeTensor) -> usize {
 /// An uninitialised float32 tensor on the device of another.
 pub(crate) fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
-}
-
-/// An uninitialised float32 tensor on the device of another.
-pub(crate) fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
-}
-
-pub(crate) fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    CubeBackend::float_zeros(shape, &like.device, FloatDType::F32)
 }
 
 pub(crate) fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {

@@ -3,8 +3,8 @@
 
 use cubecl::prelude::*;
 
-use super::super::layout::{LOWEST, Layout, angle_start, label_at, token_at};
-use super::product::{Two, load_rows, mma, row_max, row_sum, sums_as_lhs, zero_sums};
+use super::super::layout::{LOWEST, Layout, angle_start, token_at};
+use super::product::{load_rows, mma, row_max, row_sum, sums_as_lhs, zero_sums};
 use super::tile::{LoadOptions, ROW_PADDING, TILE, is_visible, load_labels, load_tile, resident_tile, shares_a_label};
 
 /// The output `[B, Q, H]` and the log-sum-exp of each query's scores `[B, h, Q]`.

@@ -1,8 +1,7 @@
 //! The condition that modulates every block (adaLN).
 //!
-//! Text models have no input beside their tokens: their condition is one vector, the embedding of the time 0. What it does
-//! can be computed once and folded into the weights. A class label would give each row a vector of its own, which cannot
-//! be folded.
+//! Text models are conditioned on nothing: their condition is always the same vector, the embedding of time 0. So its effect
+//! can be folded into the weights. A class label gives each row a vector of its own, which cannot be folded.
 // B batch, c width of the condition
 
 use burn::module::Module;

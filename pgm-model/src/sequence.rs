@@ -206,7 +206,7 @@ impl PackedRows {
     /// # Panics
     /// When the numbers of rows differ, or a row has more or fewer tokens than positions.
     pub fn new(tokens: &[&[u32]], positions: &[&[usize]], queries: &[&[usize]], device: &Device) -> Self {
-        assert_eq!(positions.len(), queries.len(), "every row has positions to decode, if none");
+        assert_eq!(positions.len(), queries.len(), "clean tokens and positions to decode of the same rows");
         let lengths = tokens.iter().map(|row| row.len());
         assert!(lengths.eq(positions.iter().map(|row| row.len())), "every clean token has one position");
         let (mut tokens, mut keys) = (tokens.concat(), PackedPositions::new(positions, device));

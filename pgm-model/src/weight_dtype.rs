@@ -54,7 +54,7 @@ impl Network {
     /// [`ModelError::Precision`] when the device lacks the dtype, or when no matrix can be quantised.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, ModelError> {
         let half = |dtype: FloatDType| {
-            let device = self.embedding_device();
+            let device = self.device();
             if device.supports_dtype(DType::from(dtype)) {
                 Ok(dtype)
             } else {
@@ -77,14 +77,15 @@ impl Network {
     }
 
     fn cast_matrices(self, dtype: FloatDType, embedding: bool) -> Self {
-        self.map(&mut Cast { inside: Inside::default(), dtype, embedding })
+        self.map(&mut Cast { modules: ModuleStack::default(), dtype, embedding })
     }
 
     fn quantised(self, value: QuantValue) -> Result<Self, ModelError> {
-        let native = self.embedding_device();
-        let mut quantise = Quantise { inside: Inside::default(), value, packs: !is_flex(&native), n_done: 0 };
+        let device = self.device();
+        let mut quantise =
+            Quantise { modules: ModuleStack::default(), value, packs: !is_flex(&device), n_quantised: 0 };
         let network = self.map(&mut quantise);
-        if quantise.n_done == 0 {
+        if quantise.n_quantised == 0 {
             let problem =
                 format!("no matrix has a multiple of {BLOCK} inputs; this model is too small to be quantised");
             return Err(ModelError::Precision(problem));
@@ -92,16 +93,16 @@ impl Network {
         Ok(network)
     }
 
-    fn embedding_device(&self) -> Device {
+    fn device(&self) -> Device {
         self.devices().into_iter().next().unwrap_or_default()
     }
 }
 
-// The modules that contain the parameter which is visited.
+// The modules around the visited parameter, outermost first.
 #[derive(Default)]
-struct Inside(Vec<&'static str>);
+struct ModuleStack(Vec<&'static str>);
 
-impl Inside {
+impl ModuleStack {
     fn enter(&mut self, container: &str) {
         self.0.push(match container {
             "Struct:Linear" => "linear",
@@ -114,26 +115,27 @@ impl Inside {
         self.0.pop();
     }
 
+    // Whether the innermost module is of this kind.
     fn is(&self, container: &str) -> bool {
         self.0.last() == Some(&container)
     }
 }
 
 struct Cast {
-    inside: Inside,
+    modules: ModuleStack,
     dtype: FloatDType,
     embedding: bool,
 }
 
 impl ModuleMapper for Cast {
     fn enter_module(&mut self, _name: &str, container: &str) {
-        self.inside.enter(container);
+        self.modules.enter(container);
     }
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.inside.exit();
+        self.modules.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if D == 2 && (self.inside.is("linear") || self.embedding && self.inside.is("embedding")) {
+        if D == 2 && (self.modules.is("linear") || self.embedding && self.modules.is("embedding")) {
             return param.map(|weight| weight.cast(self.dtype));
         }
         param
@@ -141,27 +143,27 @@ impl ModuleMapper for Cast {
 }
 
 struct Quantise {
-    inside: Inside,
+    modules: ModuleStack,
     value: QuantValue,
     // Whether several numbers are packed into a word, as on GPUs.
     packs: bool,
-    n_done: usize,
+    n_quantised: usize,
 }
 
 impl ModuleMapper for Quantise {
     fn enter_module(&mut self, _name: &str, container: &str) {
-        self.inside.enter(container);
+        self.modules.enter(container);
     }
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.inside.exit();
+        self.modules.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape();
         let fits = D == 2 && shape[0].is_multiple_of(BLOCK.into()) && (!self.packs || shape[1].is_multiple_of(8));
-        if !(fits && self.inside.is("linear")) {
+        if !(fits && self.modules.is("linear")) {
             return param;
         }
-        self.n_done += 1;
+        self.n_quantised += 1;
         // A block is 32 inputs of one output: 32 rows of a column of [in, out].
         let scheme = QuantScheme::default().with_value(self.value).per_block([BLOCK, 1], ScaleDtype::F32);
         let scheme = if self.packs { scheme } else { scheme.with_store(QuantStore::Native) };

@@ -1,4 +1,4 @@
-//! What a checkpoint file says beside its weights.
+//! Settings and tokenizer in a checkpoint file.
 
 use crate::config::ModelConfig;
 

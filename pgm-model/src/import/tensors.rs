@@ -11,7 +11,7 @@ use crate::model_folder::{StoredTensor, TensorSource};
 /// Every published checkpoint has this tensor, so the beginning of its name is that of the others.
 pub(super) const EMBEDDING: &str = "vocab_embed.embedding";
 
-/// A tensor where it lies in the file.
+/// A tensor as a view of the file.
 #[derive(Clone, Debug)]
 pub(super) enum FileTensor<'a> {
     Torch(StridedTensor<'a>),

@@ -47,10 +47,7 @@ impl Aggregate {
             }
             start += n_keys;
         }
-        match of_queries.is_empty() {
-            true => Tensor::zeros([1, 0, width], (&encoded.device(), encoded.dtype())),
-            false => Tensor::cat(of_queries, 1), // [1, K, H]
-        }
+        Tensor::cat(of_queries, 1) // [1, K, H]
     }
 
     // [1, C, H] -> [1, 1, H]
@@ -122,12 +119,12 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
+    use crate::attention_plan::CleanKeys;
     use crate::rotary::AngleTables;
-    use crate::sequence::{PackedRows, Positions};
+    use crate::sequence::PackedRows;
 
     // The plan of packed rows, and one of the same rows that tells the sets by labels.
     fn plans(n_keys: &[usize], n_queries: &[usize], device: &Device) -> [AttentionPlan; 2] {
-        use crate::attention_plan::CleanKeys;
         let positions = |lengths: &[usize]| -> Vec<Vec<usize>> { lengths.iter().map(|&n| (0..n).collect()).collect() };
         let (keys, queries) = (positions(n_keys), positions(n_queries));
         let tokens: Vec<Vec<u32>> = n_keys.iter().map(|&n| vec![1; n]).collect();
@@ -164,14 +161,5 @@ mod tests {
             assert!(a.len() == b.len() && close(&a, &b), "{aggregate:?}: {a:?} {b:?}");
             assert!(close(&a_gradient, &b_gradient), "{aggregate:?}: {a_gradient:?} {b_gradient:?}");
         }
-    }
-
-    #[test]
-    fn rows_without_queries_have_no_aggregate() {
-        let device = Device::flex();
-        let [packed, _] = plans(&[2, 1], &[0, 0], &device);
-        let encoded = Tensor::ones([1, 3, 4], &device);
-        assert_eq!(Aggregate::Mean.forward(&encoded, &packed).dims(), [1, 0, 4]);
-        assert_eq!(Positions::all(1, 0, &device).span(), 0);
     }
 }

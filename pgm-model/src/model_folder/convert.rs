@@ -2,7 +2,7 @@
 
 use crate::parallel::prelude::*;
 
-/// Numbers of `N` bytes each as float32, on all threads: most of the time goes to the first touch of new memory.
+/// Numbers of `N` bytes each as float32. It runs on all threads, because the first write to new memory takes most of the time.
 ///
 /// With `transposed` `[rows, columns]`, the bytes are a matrix, and the result is its transpose. It is computed in tiles
 /// that fit the cache. `release` is called with each part of the bytes once it is read.

@@ -44,7 +44,7 @@ pub fn from_source(
     if let Some(first) = fill.missing.first() {
         return Err(ModelError::MissingTensor { origin, count: fill.missing.len(), first: first.clone() });
     }
-    // Published files hold the rotary frequencies, too, which follow from the sizes.
+    // Published files have the rotary frequencies, too. They follow from the sizes.
     let names: Vec<&str> = source.names().into_iter().filter(|name| !is_buffer(name)).collect();
     if fill.n_used < names.len() {
         let known = BTreeSet::from_iter(known_names(&network));

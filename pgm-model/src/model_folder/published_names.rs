@@ -7,7 +7,7 @@ use crate::networks::Network;
 
 /// What the names in a published file begin with.
 pub(super) const PREFIX: &str = "backbone.";
-/// The rotary frequencies, which published files hold beside the parameters.
+/// Name of the rotary frequencies, which published files have in addition to the parameters.
 pub(super) const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
 /// Whole names, ours and the published one.

@@ -34,7 +34,7 @@ pub enum TorchError {
         /// What is wrong, as the end of the sentence.
         problem: String,
     },
-    /// A tensor that cannot be what it claims.
+    /// A tensor whose description contradicts its storage.
     #[error("{name} {problem}")]
     Tensor {
         /// The tensor, as far as its name is known.

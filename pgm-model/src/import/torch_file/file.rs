@@ -8,7 +8,7 @@ use super::tensor::{Element, StridedTensor};
 use super::value::{Node, Object, Value};
 use super::zip::{self, ZipError};
 
-/// The largest pickle that is read, in bytes. A published checkpoint's has some hundred kilobytes; its weights lie outside it.
+/// The largest pickle that is read, in bytes. That of a published checkpoint has some hundred kilobytes, without the weights.
 pub const MAX_PICKLE: usize = 1 << 28;
 
 /// The largest number of dimensions of a tensor.

@@ -1,4 +1,4 @@
-//! The stack machine that runs a pickle; see `pickle.rs` for what it does not do.
+//! The stack machine that runs a pickle. `pickle.rs` explains what it does and what it refuses to do.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

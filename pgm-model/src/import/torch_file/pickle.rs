@@ -5,7 +5,7 @@
 //! arguments as an inert [`Object`](super::Object). Constructors of plain data (ordered and default dictionaries, sets,
 //! encoded strings) become that data.
 //!
-//! The values lie in one arena and refer to each other by index. So shared and cyclic references cost nothing, and nothing
+//! The values are in one arena and refer to each other by index. So shared and cyclic references cost nothing, and nothing
 //! is expanded, dropped or walked recursively; code that follows indices must bound its own walk. The work is bounded by the
 //! pickle's length and by [`MAX_WORK`](super::MAX_WORK). A length that the pickle declares is checked against its bytes
 //! before anything is allocated.

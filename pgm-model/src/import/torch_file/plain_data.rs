@@ -49,7 +49,7 @@ impl Constructor {
     }
 }
 
-/// The cost of a constructor's call: what it walks or copies of its first argument.
+/// The cost of a constructor's call: the elements of its first argument that are read or copied.
 pub(super) fn cost(nodes: &[Value], args: Node) -> usize {
     let Value::Tuple(args) = &nodes[args.0 as usize] else { return 0 };
     match args.first().map(|node| &nodes[node.0 as usize]) {

@@ -1,8 +1,8 @@
-//! Finds the entries of a zip container that lies in memory: as much of the format as torch's files use.
+//! Finds the entries of a zip container in memory: the part of the format that torch uses.
 //!
-//! torch stores its entries uncompressed, so each one is a slice of the file. A general zip library would read them
-//! through streams, decompress, and bring ten thousand lines along; this needs the directory at the end of the file, with
-//! its 64-bit form, and the headers before the entries.
+//! torch stores its entries uncompressed, so each one is a slice of the file. This needs only the directory at the end of
+//! the file, with its 64-bit form, and the headers before the entries. A general zip library reads through streams,
+//! decompresses, and is ten thousand lines.
 
 use std::collections::HashMap;
 
@@ -18,21 +18,21 @@ const LOCAL_LENGTH: usize = 30;
 /// The extra field that holds what does not fit 32 bits.
 const EXTRA_64: u16 = 1;
 
-/// Why the entries cannot be found.
+/// Why the entries cannot be read.
 pub(super) enum ZipError {
     /// The container is damaged.
     Broken(&'static str),
-    /// This entry is not stored as it is.
+    /// This entry is compressed or encrypted.
     Packed(String),
 }
 
-/// The entries by name. A name that occurs twice means its last entry.
+/// The entries by name. If a name occurs twice, its last entry counts.
 pub(super) fn entries(bytes: &[u8]) -> Result<HashMap<String, &[u8]>, ZipError> {
     let (count, start) = directory(bytes)?;
     let mut rest = bytes.get(start..).ok_or(ZipError::Broken("its directory is missing"))?;
     let mut entries = HashMap::new();
     for _ in 0..count {
-        // Each entry takes its part of the file, so a hostile count ends at the end of the file.
+        // Each entry consumes a part of the file, so a hostile count ends with the file.
         let entry = Entry::read(&mut rest).ok_or(ZipError::Broken("its directory is damaged"))?;
         if entry.packed {
             return Err(ZipError::Packed(entry.name));
@@ -46,7 +46,7 @@ pub(super) fn entries(bytes: &[u8]) -> Result<HashMap<String, &[u8]>, ZipError> 
 /// How many entries the directory has, and where it starts.
 fn directory(bytes: &[u8]) -> Result<(u64, usize), ZipError> {
     const MISSING: ZipError = ZipError::Broken("its end is missing");
-    // The end record is the last thing but a comment of at most 64 KiB, whose length it holds.
+    // Only a comment of at most 64 KiB follows the end record, which has the comment's length.
     let last = bytes.len().checked_sub(END_LENGTH).ok_or(MISSING)?;
     let is_end = |&at: &usize| {
         bytes[at..].starts_with(END)
@@ -74,7 +74,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Takes the next entry off the directory.
+    /// Reads the next entry of the directory.
     fn read(rest: &mut &[u8]) -> Option<Self> {
         let fixed = rest.get(..DIRECTORY_LENGTH).filter(|fixed| fixed.starts_with(DIRECTORY))?;
         let lengths = [u16_at(fixed, 28)?, u16_at(fixed, 30)?, u16_at(fixed, 32)?].map(usize::from);
@@ -89,7 +89,7 @@ impl Entry {
         let is_large = |value: u64| value == u64::from(u32::MAX);
         let (unpacked, large_header) = (u64::from(u32_at(fixed, 24)?), is_large(entry.header));
         if is_large(unpacked) || is_large(entry.length) || large_header {
-            // The 64-bit values stand in this order, each only where its 32 bits are full.
+            // The 64-bit values come in this order; each is present only if its 32-bit field is full.
             let mut values = extra_64(&tail[name..name + extra])?;
             let mut take = || {
                 let value = u64_at(values, 0)?;
@@ -110,7 +110,7 @@ impl Entry {
         Some(entry)
     }
 
-    /// Its bytes, behind its own header, whose name and extra field may have other lengths than the directory's.
+    /// Its bytes. They follow its own header, whose name and extra field may differ in length from the directory's.
     fn data<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let header = usize::try_from(self.header).ok().filter(|&at| has(bytes, at, LOCAL))?;
         let header = &bytes[header..];

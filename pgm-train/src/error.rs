@@ -40,7 +40,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The run to resume was made with other settings.
-    #[error("{} cannot be resumed: {key} was {before} and is now {now}; resume with the old setting or start anew", path.display())]
+    #[error("{} cannot be resumed: {key} was {before} and is now {now}; resume with the old setting or start a new run", path.display())]
     Changed {
         /// The run's folder.
         path: PathBuf,
@@ -60,9 +60,7 @@ pub enum TrainError {
         problem: String,
     },
     /// The loss or the gradient is no longer a number.
-    #[error(
-        "the {what} is not finite at step {step}; lower optim.lr or optim.clip and resume from the last checkpoint"
-    )]
+    #[error("the {what} is not finite at step {step}; start a new run with a lower optim.lr or optim.clip")]
     NotFinite {
         /// "training loss", "gradient norm" or "validation loss".
         what: &'static str,

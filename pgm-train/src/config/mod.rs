@@ -6,6 +6,7 @@
 
 mod distill;
 mod model;
+mod objective;
 mod optim;
 pub mod reference;
 mod run;
@@ -14,6 +15,7 @@ mod train;
 
 pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
 pub use model::ModelSection;
+pub use objective::Objective;
 pub use optim::{Decay, OptimSection};
 pub use run::{Precision, RunConfig, StepOptions};
-pub use train::{Objective, TrainConfig};
+pub use train::TrainConfig;

@@ -6,7 +6,7 @@ use pgm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::train::Objective;
+use super::objective::Objective;
 use crate::TrainError;
 
 /// Sizes of the network. Vocabulary and special tokens come from the data.

@@ -10,8 +10,9 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::distill::DistillConfig;
+use super::objective::Objective;
 use super::toml_file::ConfigFile;
-use super::train::{Objective, TrainConfig};
+use super::train::TrainConfig;
 
 /// A kind of configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,12 @@ pub enum FileKind {
     Distill,
 }
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("train.rs"),
     include_str!("distill.rs"),
     include_str!("run.rs"),
     include_str!("model.rs"),
+    include_str!("objective.rs"),
     include_str!("optim.rs"),
 ];
 

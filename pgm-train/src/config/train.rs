@@ -7,36 +7,11 @@ use pgm_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
 use super::model::ModelSection;
+use super::objective::Objective;
 use super::optim::{Decay, check_number};
 use super::run::{RunConfig, at_least_one};
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
-
-/// The loss of a training run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Objective {
-    /// The partition loss: every position supervised, each group predicted from the other.
-    #[default]
-    Partition,
-    /// MDLM's loss on masked tokens.
-    Masked,
-    /// MDLM with complementary masks: each row twice, once with either group masked, at half weight. Every position is
-    /// supervised, as in the partition loss, at twice the cost of `masked`.
-    MaskedComplementary,
-    /// Each token from those before it.
-    Autoregressive,
-}
-
-impl Objective {
-    /// Whether the loss weighs group 0, whose weight `1 / (1 - t)` needs a floor.
-    pub fn uses_weight_floor(self) -> bool {
-        match self {
-            Self::Partition | Self::MaskedComplementary => true,
-            Self::Masked | Self::Autoregressive => false,
-        }
-    }
-}
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,8 +78,8 @@ impl ConfigFile for TrainConfig {
     fn moved_key(table: &toml::Table) -> Option<String> {
         let optim = table.get("optim")?.as_table()?;
         optim.contains_key("weight_floor").then(|| {
-            "optim.weight_floor is now weight_floor at the top level of the file: it belongs to the objective, not to \
-             the optimiser"
+            "optim.weight_floor is now weight_floor at the top level of the file, for the objectives that use it: \
+             partition and masked-complementary"
                 .to_string()
         })
     }

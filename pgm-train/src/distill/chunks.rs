@@ -17,7 +17,7 @@ mod tests {
     #[test]
     fn chunks_cover_all_positions_once() {
         assert_eq!(chunks(7, 3).collect::<Vec<_>>(), [0..3, 3..6, 6..7]);
-        assert_eq!(chunks(3, 3).collect::<Vec<_>>(), vec![0..3]);
+        assert!(chunks(3, 3).eq(std::iter::once(0..3)));
         assert_eq!(chunks(0, 3).count(), 0);
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Distillation<'a> {
     fn records_of(&self, round: usize) -> Result<CheckpointRecords, TrainError> {
         let missing = |problem: String| TrainError::NoCheckpoint { path: self.folder(round), problem };
         let found = self.checkpoint(round)?;
-        let (state, records) = found.ok_or_else(|| missing("the round before has none".to_string()))?;
+        let (state, records) = found.ok_or_else(|| missing("the next round starts from one".to_string()))?;
         if state.step != self.config.round_steps {
             return Err(missing(format!("its last readable checkpoint is of step {}", state.step)));
         }

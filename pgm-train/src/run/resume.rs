@@ -43,7 +43,7 @@ impl LoopStart {
     }
 }
 
-/// The newest readable checkpoint of a run's folder; `observe` is told about damaged ones.
+/// The newest readable checkpoint of a run's folder; `observe` is called with a notice for each damaged one.
 ///
 /// # Errors
 /// [`TrainError::NoCheckpoint`] when there are checkpoints and all are damaged.

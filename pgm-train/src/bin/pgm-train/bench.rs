@@ -44,7 +44,7 @@ pub struct BenchArgs {
     /// Which network
     #[arg(long, value_enum, default_value = "pgm")]
     model: ModelArg,
-    /// Timed runs
+    /// Timed steps
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Data type of the matmuls of training
@@ -56,7 +56,7 @@ pub struct BenchArgs {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
-    /// Accepted for symmetry; the output is always one JSON object on one line
+    /// No effect: the output is always one JSON object on one line
     #[arg(long)]
     json: bool,
 }

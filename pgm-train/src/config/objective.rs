@@ -1,0 +1,29 @@
+//! What a training run minimises.
+
+use serde::{Deserialize, Serialize};
+
+/// The loss of a training run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// The partition loss: every position supervised, each group predicted from the other.
+    #[default]
+    Partition,
+    /// MDLM's loss on masked tokens.
+    Masked,
+    /// MDLM with complementary masks: each row twice, once with either group masked, at half weight. Every position is
+    /// supervised, as in the partition loss, at twice the cost of `masked`.
+    MaskedComplementary,
+    /// Each token from those before it.
+    Autoregressive,
+}
+
+impl Objective {
+    /// Whether the loss weighs group 0, whose weight `1 / (1 - t)` needs a floor.
+    pub fn uses_weight_floor(self) -> bool {
+        match self {
+            Self::Partition | Self::MaskedComplementary => true,
+            Self::Masked | Self::Autoregressive => false,
+        }
+    }
+}

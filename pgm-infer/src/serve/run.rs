@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -266,8 +267,17 @@ fn error_event(error: &ApiError) -> sse::Event {
 }
 
 /// An event whose data is JSON.
-pub fn event(data: &impl serde::Serialize) -> sse::Event {
-    sse::Event::default().data(serde_json::to_string(data).unwrap_or_default())
+pub fn event(data: &impl Serialize) -> sse::Event {
+    json(sse::Event::default(), data)
+}
+
+/// The event `denoise`, whose data is JSON.
+pub fn denoise_event(data: &impl Serialize) -> sse::Event {
+    json(sse::Event::default().event("denoise"), data)
+}
+
+fn json(event: sse::Event, data: &impl Serialize) -> sse::Event {
+    event.data(serde_json::to_string(data).unwrap_or_default())
 }
 
 fn finish_label(finish: &Finish) -> &'static str {

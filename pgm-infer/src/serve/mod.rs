@@ -12,7 +12,7 @@
 //! | `router` | which address goes where, and the layers around all of them |
 //!
 //! A request is admitted before any work is done for it: it takes places of its model's queue, and only then is its body
-//! checked and tokenised. [`router`] opens no socket.
+//! checked and tokenised. [`router()`] opens no socket.
 
 mod api;
 mod body;

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::Instrument;
 
 use super::error::ApiError;
 use super::metrics::Metrics;
@@ -163,9 +164,9 @@ impl Run {
         let samples = SampleProgress::of_tasks(tasks, self.model.engine.model());
         let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
         let client = sender.clone();
-        tokio::spawn(async move {
+        let watching = async move {
             // A task of its own, so that the client is told of a panic in it.
-            let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)));
+            let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)).in_current_span());
             tokio::select! {
                 // The client has left; dropping the run cancels its tasks.
                 () = client.closed() => sending.abort(),
@@ -173,7 +174,8 @@ impl Run {
                     let _ = client.try_send(Ok(error_event(&ApiError::panicked())));
                 },
             }
-        });
+        };
+        tokio::spawn(watching.in_current_span());
         let mut response = Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default()).into_response();
         // nginx would hold events back to send several at once.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -263,6 +265,7 @@ async fn try_send_events(
 }
 
 fn error_event(error: &ApiError) -> sse::Event {
+    error.log();
     event(&error.body())
 }
 

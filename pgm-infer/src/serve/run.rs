@@ -1,4 +1,4 @@
-//! A request in work, whatever its protocol: its tasks are submitted, and its events are collected into one answer or sent
+//! A running request, whatever its protocol: its tasks are submitted, and its events are collected into one answer or sent
 //! as a stream.
 
 use std::convert::Infallible;

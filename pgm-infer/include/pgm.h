@@ -1,4 +1,4 @@
-/* Partition Generative Models. Made by cbindgen from src/capi.rs; see there for what each call asks for. */
+/* Partition Generative Models. Made by cbindgen from src/capi; see there for the requirements of each call. */
 
 #ifndef PGM_H
 #define PGM_H
@@ -13,97 +13,105 @@
 typedef enum PgmFinish {
   // Every token is decoded.
   PGM_FINISH_COMPLETE = 0,
-  // A stop string or an EOS ended it.
+  // A stop text or an EOS ended it.
   PGM_FINISH_STOP = 1,
-  // It was cancelled; the text is what there was.
+  // It was cancelled; the text has the tokens decoded so far.
   PGM_FINISH_CANCELLED = 2,
-  // Its time was over; the text is what there was.
+  // It took longer than its timeout; the text has the tokens decoded so far.
   PGM_FINISH_TIMEOUT = 3,
-  // It went wrong; there is no text.
+  // It failed; there is no text.
   PGM_FINISH_FAILED = 4,
 } PgmFinish;
 
-// A model on a thread of its own.
+// A model that runs on a thread of its own.
 typedef struct PgmEngine PgmEngine;
 
-// A task that was handed over.
+// A task of an engine. Threads share it: one may cancel it while another waits.
 typedef struct PgmTask PgmTask;
 
-// Hears what share of a model is read, from 0 to 1.
+// Called while a model is read, with the share that has been read, from 0 to 1.
 typedef void (*PgmProgress)(double share, void *user);
 
-// What is asked for. Start from `pgm_request_default`.
+// What to generate. `pgm_request_init` fills in the defaults.
 typedef struct PgmRequest {
-  // Text with blanks: `{12}` is 12 tokens, `{*}` as many as there is room for, `___` is 8. Null: see `prompt`.
+  // The size of this struct where the caller was compiled; `pgm_request_init` sets it. Later versions add fields at the
+  // end.
+  size_t size;
+  // Text with blanks: `{12}` is 12 tokens, `{*}` as many as fit, `___` is 8. Null: see `prompt`.
   const char *template_;
-  // Text to continue, where there is no template. Null: the model writes freely.
+  // Text to continue if there is no template. Null: the model writes freely.
   const char *prompt;
-  // Tokens in all, BOS included; 0 is the template's length, else the model's.
+  // Tokens of the text, BOS included; 0 is the template's length, else the model's.
   size_t length;
   // Sampling steps; 0 is the model's default.
   size_t steps;
-  // Which positions a step decodes, by name. Null is "uniform".
+  // The name of an order: which positions a step decodes. Null is "uniform".
   const char *order;
   // Divides the logits; negative is the model's default.
   double temperature;
-  // Keeps the most probable tokens that hold this probability together; 0 is the model's default.
+  // Keep the fewest most probable tokens whose probabilities add up to this; 0 is the model's default.
   double top_p;
-  // Keeps the k most probable tokens; 0 is the model's default.
+  // Keep the k most probable tokens; 0 is the model's default.
   size_t top_k;
-  // Texts at which each blank ends; the first that comes ends it.
+  // Texts that end a blank; the first one found ends it.
   const char *const *stops;
-  // How many.
+  // Number of stop texts.
   size_t n_stops;
   // Seed of the first sample; sample i uses seed + i.
   uint64_t seed;
-  // Samples; 0 is 1.
+  // Number of samples; 0 is 1.
   size_t n;
-  // Milliseconds that it may take; 0 is for ever.
+  // The most milliseconds that the task may take; 0 is no limit.
   uint64_t timeout_ms;
 } PgmRequest;
 
-// A step of a sample.
+// A step of a sample. Later versions add fields at the end.
 typedef struct PgmStep {
-  // Which of the task's samples.
+  // The sample's number within the task.
   size_t index;
   // Steps done.
   size_t step;
-  // Steps in all.
+  // Steps in all; some orders need fewer.
   size_t n_steps;
-  // Tokens that the step decoded.
+  // Number of tokens that the step decoded.
   size_t n_decoded;
   // Their positions.
   const size_t *positions;
   // The tokens.
   const uint32_t *tokens;
+  // Number of positions that the step masked again before it decoded; only the order "remask" does.
+  size_t n_forgotten;
+  // These positions.
+  const size_t *forgotten;
 } PgmStep;
 
-// Hears each step on the engine's thread; what it is handed is valid during the call. Non-zero cancels the task. It must not
-// throw or jump out, and neither wait for a task, free one nor close an engine; `pgm_cancel` is fine.
+// Called on the engine's thread after each step; `step` is valid during the call. A value other than 0 cancels the task. The
+// callback must return normally (no exception, no longjmp). It must not wait for a task, free one or close an engine; it may
+// call `pgm_cancel`.
 typedef int32_t (*PgmCallback)(const struct PgmStep *step, void *user);
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
-// Why the last call of this thread failed; valid until its next call. Never null.
+// Why the last failed call of this thread failed. Valid until the thread's next call; never null.
 const char *pgm_last_error(void);
 
-// Opens a model folder on a device ("auto", "flex", "vulkan:0", ..). Null on failure.
+// Opens a model folder on a device ("auto", "flex", "vulkan:0", ..). `max_batch` samples are computed together. Null on failure.
 //
 // # Safety
-// The texts end in NUL; `user` is what `progress` expects.
+// `folder` and `device` are null or end in NUL; `progress` may be called with `user`.
 struct PgmEngine *pgm_open(const char *folder,
                            const char *device,
                            size_t max_batch,
                            PgmProgress progress,
                            void *user);
 
-// As `pgm_open`, from the contents of `config.json`, `model.safetensors` and `tokenizer.json`, which are not needed any
-// more when it returns.
+// As `pgm_open`, from the contents of `config.json`, `model.safetensors` and `tokenizer.json`. The buffers may be freed when
+// the call returns.
 //
 // # Safety
-// Each pointer is followed by as many bytes as its length says; `device` ends in NUL; `user` is what `progress` expects.
+// Each buffer is null or has as many bytes as its length; `device` is null or ends in NUL; `progress` may be called with `user`.
 struct PgmEngine *pgm_open_bytes(const uint8_t *config,
                                  size_t config_length,
                                  const uint8_t *weights,
@@ -115,54 +123,69 @@ struct PgmEngine *pgm_open_bytes(const uint8_t *config,
                                  PgmProgress progress,
                                  void *user);
 
-// Ends an engine and returns its memory; tasks that are not done are cancelled. Null is ignored.
+// Closes an engine and frees its memory; tasks that have not ended are cancelled. Null is ignored.
 //
 // # Safety
-// `engine` came from `pgm_open` or `pgm_open_bytes` and is not used any more.
+// `engine` came from `pgm_open` or `pgm_open_bytes`; no thread uses it during this call or later.
 void pgm_close(struct PgmEngine *engine);
 
-// A request for one sample with the model's defaults.
-struct PgmRequest pgm_request_default(void);
-
-// Hands a request over and returns at once; `callback` (or null) hears its steps. Null on failure.
+// Starts a task and returns at once; `callback` (or null) is called after each step. Null on failure.
 //
 // # Safety
-// `engine` is open, the request's texts are null or end in NUL, `stops` are as many as it says, and `user` may be used on
-// another thread until the task has ended.
+// `engine` is null or open. `request` is null or was set up by `pgm_request_init`; its texts are null or end in NUL, and
+// `stops` has `n_stops` of them. They may be freed when the call returns. `user` may be used on the engine's thread until the
+// task has ended.
 struct PgmTask *pgm_start(const struct PgmEngine *engine,
                           const struct PgmRequest *request,
                           PgmCallback callback,
                           void *user);
 
-// Waits until a task has ended. 0, or -1 when a sample failed; the others have their texts all the same.
+// Waits until a task has ended. 0, or -1 when a sample failed; the other samples have their texts all the same. Several threads
+// may wait, and another may cancel meanwhile.
 //
 // # Safety
-// `task` came from `pgm_start` and is not used by another thread meanwhile, but for `pgm_cancel`.
-int32_t pgm_wait(struct PgmTask *task);
+// `task` is null or came from `pgm_start`, and is not freed during the call.
+int32_t pgm_wait(const struct PgmTask *task);
 
-// The text of a sample after `pgm_wait`, valid until the task is freed; null if there is none.
+// The text of a sample after `pgm_wait`. Valid until the task is freed; null if there is none.
 //
 // # Safety
-// `task` came from `pgm_start`.
+// `task` is null or came from `pgm_start`, and is not freed during the call.
 const char *pgm_text(const struct PgmTask *task, size_t index);
 
-// Why a sample ended, after `pgm_wait`; `PGM_FINISH_FAILED` if there is no such sample.
+// Why a sample ended, after `pgm_wait`. `PGM_FINISH_FAILED` if there is no such sample.
 //
 // # Safety
-// `task` came from `pgm_start`.
+// `task` is null or came from `pgm_start`, and is not freed during the call.
 enum PgmFinish pgm_finish(const struct PgmTask *task, size_t index);
 
-// Ends a task before its next step; any thread may call it while the task is not freed.
+// Ends a task before its next step. Any thread may call it, also while another waits for the task. Null is ignored.
 //
 // # Safety
-// `task` came from `pgm_start`.
+// `task` is null or came from `pgm_start`, and is not freed during the call.
 void pgm_cancel(const struct PgmTask *task);
 
-// Frees a task, which is cancelled if it has not ended. Null is ignored.
+// Frees a task. If it has not ended it is cancelled, and the call returns after its last callback. Null is ignored.
 //
 // # Safety
-// `task` came from `pgm_start` and is not used any more.
+// `task` came from `pgm_start`; no thread uses it during this call or later.
 void pgm_task_free(struct PgmTask *task);
+
+// Sets a request to one sample with the model's defaults. `size` is `sizeof(PgmRequest)`. 0, or -1 when this library does not
+// know a struct of that size.
+//
+// # Safety
+// `request` is null or has `size` bytes.
+int32_t pgm_request_init(struct PgmRequest *request,
+                         size_t size);
+
+// Sets a request to one sample with the model's defaults. `size` is `sizeof(PgmRequest)`. 0, or -1 when this library does not
+// know a struct of that size.
+//
+// # Safety
+// `request` is null or has `size` bytes.
+int32_t pgm_request_init(struct PgmRequest *request,
+                         size_t size);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -95,6 +95,13 @@ impl ApiError {
         Self::with(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
+    /// Logs an error that is the server's fault.
+    pub fn log(&self) {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code = self.code, "{}", self.message);
+        }
+    }
+
     /// The error as it stands in a response or in a stream.
     pub fn body(&self) -> ErrorBody {
         let kind = match self.status.as_u16() {
@@ -129,9 +136,7 @@ impl From<InferError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(code = self.code, "{}", self.message);
-        }
+        self.log();
         let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         match self.code {

@@ -6,13 +6,13 @@
 //! | `queue` | the places that samples hold while they wait and run |
 //! | `body/` | request bodies, read and checked without a model |
 //! | `resolve` | settings and limits: from a body to tasks |
-//! | `run` | tasks in work: one answer, or a stream |
+//! | `run` | running tasks: one answer, or a stream |
 //! | `progress`, `logprobs` | what a sample reads as while it is decoded, and the figures of its tokens |
 //! | `api/` | the routes, one file for each protocol, and `/openapi.json` |
 //! | `router` | which address goes where, and the layers around all of them |
 //!
 //! A request is admitted before any work is done for it: it takes places of its model's queue, and only then is its body
-//! checked and tokenised. [`router`] opens no socket.
+//! checked and tokenised. [`router()`] opens no socket.
 
 mod api;
 mod body;

@@ -126,7 +126,7 @@ impl SampleProgress {
     }
 }
 
-/// One step of one sample, as the event `denoise` tells it.
+/// One step of one sample, as the event `denoise` has it.
 #[derive(Debug, Serialize)]
 pub struct DenoiseStep {
     index: usize,

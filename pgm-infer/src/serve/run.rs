@@ -1,4 +1,4 @@
-//! A request in work, whatever its protocol: its tasks are submitted, and its events are collected into one answer or sent
+//! A running request, whatever its protocol: its tasks are submitted, and its events are collected into one answer or sent
 //! as a stream.
 
 use std::convert::Infallible;
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::Instrument;
 
 use super::error::ApiError;
 use super::metrics::Metrics;
@@ -162,9 +164,9 @@ impl Run {
         let samples = SampleProgress::of_tasks(tasks, self.model.engine.model());
         let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
         let client = sender.clone();
-        tokio::spawn(async move {
+        let watching = async move {
             // A task of its own, so that the client is told of a panic in it.
-            let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)));
+            let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)).in_current_span());
             tokio::select! {
                 // The client has left; dropping the run cancels its tasks.
                 () = client.closed() => sending.abort(),
@@ -172,7 +174,8 @@ impl Run {
                     let _ = client.try_send(Ok(error_event(&ApiError::panicked())));
                 },
             }
-        });
+        };
+        tokio::spawn(watching.in_current_span());
         let mut response = Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default()).into_response();
         // nginx would hold events back to send several at once.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -262,12 +265,22 @@ async fn try_send_events(
 }
 
 fn error_event(error: &ApiError) -> sse::Event {
+    error.log();
     event(&error.body())
 }
 
 /// An event whose data is JSON.
-pub fn event(data: &impl serde::Serialize) -> sse::Event {
-    sse::Event::default().data(serde_json::to_string(data).unwrap_or_default())
+pub fn event(data: &impl Serialize) -> sse::Event {
+    json(sse::Event::default(), data)
+}
+
+/// The event `denoise`, whose data is JSON.
+pub fn denoise_event(data: &impl Serialize) -> sse::Event {
+    json(sse::Event::default().event("denoise"), data)
+}
+
+fn json(event: sse::Event, data: &impl Serialize) -> sse::Event {
+    event.data(serde_json::to_string(data).unwrap_or_default())
 }
 
 fn finish_label(finish: &Finish) -> &'static str {

@@ -43,7 +43,7 @@ pub struct ImportArgs {
     /// Which weights to take [default: the averaged ones if the file has them]
     #[arg(long, value_enum)]
     weights: Option<WeightsName>,
-    /// The model folder to write; it must not exist or be empty
+    /// The model folder to write: a new or an empty folder
     #[arg(long)]
     out: PathBuf,
 }
@@ -61,7 +61,7 @@ pub struct ExportArgs {
     /// The model folder
     #[arg(long)]
     model: PathBuf,
-    /// The .safetensors file to write; names are the published ones with the prefix backbone.
+    /// The .safetensors file to write; a name is `backbone.` and the published name
     #[arg(long)]
     out: PathBuf,
     /// Dtype of the stored weights

@@ -27,7 +27,7 @@ pub struct GenerateArgs {
     /// Text to continue
     #[arg(long, conflicts_with = "template")]
     prompt: Option<String>,
-    /// Text with blanks: {N} is N tokens, ___ is --blank tokens
+    /// Text with blanks: {N} is N tokens, {*} is as many as fit, ___ is --blank tokens
     #[arg(long)]
     template: Option<String>,
     /// Tokens of a ___ blank

@@ -28,7 +28,7 @@ struct Cli {
     command: Command,
     /// What to log: off, error, warn, info, debug, trace, or a list like info,pgm_infer=debug
     /// [default: the variable RUST_LOG, else info]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", display_order = 900)]
     log_level: Option<String>,
 }
 

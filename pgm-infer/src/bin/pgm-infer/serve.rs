@@ -17,10 +17,10 @@ pub struct ServeArgs {
     /// A model folder, and the model's name for clients [default: the folder's]; the first is the default model
     #[arg(long, value_name = "DIR[=NAME]", required = true)]
     model: Vec<String>,
-    /// Address to listen at
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
-    /// Port to listen at; 0 takes a free one
+    /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
@@ -78,7 +78,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
     let (host, port) = (args.host.as_str(), args.port);
     let listener = TcpListener::bind((host, port))
         .await
-        .with_context(|| format!("cannot listen at --host {host} --port {port}"))?;
+        .with_context(|| format!("cannot listen on --host {host} --port {port}"))?;
     let address = listener.local_addr()?;
     if open && !address.ip().is_loopback() {
         tracing::warn!("anyone who reaches this address can use the models; --api-key-file F asks for a key");

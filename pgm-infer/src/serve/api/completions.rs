@@ -18,7 +18,7 @@ use crate::serve::logprobs::{Logprobs, logprobs};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
-use crate::serve::run::{Run, StreamFormat, event, in_background};
+use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 
 /// Tokens of a completion that does not say.
@@ -224,7 +224,7 @@ impl CompletionFormat {
 impl StreamFormat for CompletionFormat {
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
         let piece = self.piece(step.index(), step.seed(), "");
-        event(&Chunk { denoise: Some(step), ..piece }).event("denoise")
+        denoise_event(&Chunk { denoise: Some(step), ..piece })
     }
 
     fn echo(&self, sample: usize) -> Option<&str> {

@@ -16,7 +16,7 @@ use crate::serve::body::{InfillBody, RequestBody};
 use crate::serve::error::ApiError;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
-use crate::serve::run::{Run, StreamFormat, event, in_background};
+use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::text::template::{self, Part};
 
@@ -176,7 +176,7 @@ impl InfillFormat {
 
 impl StreamFormat for InfillFormat {
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        event(&Chunk { content: "", stop: false, denoise: Some(step) }).event("denoise")
+        denoise_event(&Chunk { content: "", stop: false, denoise: Some(step) })
     }
 
     fn echo(&self, _sample: usize) -> Option<&str> {

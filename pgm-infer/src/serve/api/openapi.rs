@@ -8,6 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{completions, infill, models};
 use crate::sample::order::OrderKind;
+use crate::serve::error::ErrorBody;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +27,8 @@ use crate::sample::order::OrderKind;
         models::metrics,
         models::version,
     ),
+    // What only error responses refer to is not found by itself.
+    components(schemas(ErrorBody)),
     modifiers(&KeyScheme),
     security((), ("key" = [])),
 )]

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 mod common;
 use common::http::{done, endless, events, get, post, send, server, text};
-use common::{failing_model, model, model_whose_tokenizer_panics_on_text, partition};
+use common::{failing_model, model, model_whose_tokenizer_cannot_encode, model_whose_tokenizer_panics, partition};
 
 async fn metrics(app: &Router) -> String {
     text(app.clone().oneshot(get("/metrics")).await.unwrap()).await
@@ -101,7 +101,7 @@ async fn a_client_that_stops_reading_loses_its_place_when_its_time_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_a_tokenizer_fails_its_request_and_no_other() {
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);
-    server.add("tiny", Engine::new(model_whose_tokenizer_panics_on_text(), &EngineOptions::default()).unwrap());
+    server.add("tiny", Engine::new(model_whose_tokenizer_cannot_encode(), &EngineOptions::default()).unwrap());
     let app = router(&server);
     for (route, body) in [("/v1/completions", json!({"prompt": "w1"})), ("/infill", json!({"template": "w1 {3}"}))] {
         for body in [body.clone(), streamed(body)] {
@@ -112,6 +112,18 @@ async fn a_panic_in_a_tokenizer_fails_its_request_and_no_other() {
     until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
     // Tokens need no tokenizer.
     done(&app, "/v1/completions", &json!({"prompt": [1, 2], "max_tokens": 3})).await;
+    assert_eq!(send(&app, get("/health")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_panic_while_a_stream_is_sent_is_an_error_of_that_stream() {
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    server.add("tiny", Engine::new(model_whose_tokenizer_panics(), &EngineOptions::default()).unwrap());
+    let app = router(&server);
+    // The tokenizer encodes this text and cannot decode it.
+    let found = events(&app, "/infill", &streamed(json!({"template": "w {3}", "steps": 2}))).await;
+    assert!(found.last().unwrap().1.contains("\"internal_error\""), "{:?}", found.last());
+    until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
     assert_eq!(send(&app, get("/health")).await.0, StatusCode::OK);
 }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::error::{guard, text};
 use crate::engine::{Task, TaskInput};
-use crate::sample::order::OrderKind;
 use crate::settings::Overrides;
 use crate::text::template::Part;
-use crate::{Engine, SampleSettings, TextModel};
+use crate::{Engine, OrderKind, SampleSettings, TextModel};
 
 /// What to generate. `pgm_request_init` fills in the defaults.
 #[repr(C)]

@@ -126,9 +126,9 @@ impl From<InferError> for ApiError {
         // The library's messages name the command's flags; a client knows them as fields.
         let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
-            InferError::Setting { .. } | InferError::Request(_) | InferError::Tokenizer { .. } => {
-                Self::invalid(message)
-            }
+            InferError::Setting { .. } | InferError::Request(_) => Self::invalid(message),
+            // Every text has tokens: a tokenizer that fails is no fault of the client's.
+            InferError::Tokenizer { .. } => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
             _ => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message),
         }
     }

@@ -36,7 +36,7 @@ pub fn file(kind: &'static str, text: &'static str) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use crate::sample::order::OrderKind;
+    use crate::OrderKind;
 
     #[test]
     fn the_page_offers_every_order() {

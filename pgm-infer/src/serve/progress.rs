@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::TextModel;
 use crate::engine::{Task, TaskInput};
 use crate::sample::RowChange;
-use crate::sample::order::OrderKind;
 use crate::text::canvas::{Canvas, Segment};
+use crate::{OrderKind, TextModel};
 
 /// A sample of a stream.
 pub struct SampleProgress {

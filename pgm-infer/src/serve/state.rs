@@ -85,13 +85,8 @@ impl LoadedModel {
 
     /// Whether the engine still takes tasks.
     pub fn is_alive(&self) -> bool {
-        is_alive(&self.engine)
+        self.engine.is_alive()
     }
-}
-
-// Where `Engine::is_alive` belongs.
-fn is_alive(_engine: &Engine) -> bool {
-    true
 }
 
 /// The state that the routes share.

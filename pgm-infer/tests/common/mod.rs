@@ -56,17 +56,16 @@ pub fn failing_model() -> TextModel {
     model_of(&config(VOCAB), &config(VOCAB / 2), Value::Null)
 }
 
-/// A model whose tokenizer panics on every text but the empty one.
-pub fn model_whose_tokenizer_panics_on_text() -> TextModel {
-    let pre_tokenizer = json!({"type": "FixedLength", "length": 0});
-    with_tokenizer(&partition(), &partition(), pre_tokenizer, Value::Null)
+/// A model whose tokenizer panics when it encodes a text that is not empty.
+pub fn model_whose_tokenizer_cannot_encode() -> TextModel {
+    model_with(&partition(), &partition(), json!({"type": "FixedLength", "length": 0}), Value::Null)
 }
 
 fn model_of(config: &ModelConfig, network: &ModelConfig, decoder: Value) -> TextModel {
-    with_tokenizer(config, network, json!({"type": "WhitespaceSplit"}), decoder)
+    model_with(config, network, json!({"type": "WhitespaceSplit"}), decoder)
 }
 
-fn with_tokenizer(config: &ModelConfig, network: &ModelConfig, pre_tokenizer: Value, decoder: Value) -> TextModel {
+fn model_with(config: &ModelConfig, network: &ModelConfig, pre_tokenizer: Value, decoder: Value) -> TextModel {
     let word = |id: usize| if id == 7 && !decoder.is_null() { "w".to_string() } else { format!("w{id}") };
     let vocab: HashMap<String, usize> = (0..VOCAB - 1).map(|id| (word(id), id)).collect();
     let json = json!({

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{completions, infill, models};
-use crate::sample::order::OrderKind;
+use crate::OrderKind;
 use crate::serve::error::ErrorBody;
 
 #[derive(OpenApi)]

@@ -12,17 +12,13 @@ pub(crate) fn affine_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -
     let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
     let (width, numbers) = (width(&x), values(&x));
     let n_rows = numbers.len() / width;
-    let (out, moments) = write_rows(
-        n_rows,
-        width,
-        || Vec::with_capacity(2 * ROWS),
-        |moments, row, out| {
-            let x = &numbers[row * width..][..width];
-            let (out, of_row) = norm(x, values(&weight), values(&bias), out);
-            moments.extend_from_slice(&of_row);
-            out
-        },
-    );
+    let new_moments = || Vec::with_capacity(2 * ROWS);
+    let (out, moments) = write_rows(n_rows, width, new_moments, |moments, row, out| {
+        let x = &numbers[row * width..][..width];
+        let (out, of_row) = norm(x, values(&weight), values(&bias), out);
+        moments.extend_from_slice(&of_row);
+        out
+    });
     (tensor(out, shape(&x)), tensor(moments.concat(), Shape::new([n_rows, 2])))
 }
 

@@ -10,7 +10,7 @@ use super::math;
 use crate::parallel::prelude::*;
 
 /// Rows of one task.
-const ROWS: usize = 32;
+pub(crate) const ROWS: usize = 32;
 
 /// Numbers that may not be written yet.
 pub(crate) type Uninit = [MaybeUninit<f32>];

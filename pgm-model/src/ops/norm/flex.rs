@@ -4,7 +4,7 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
 use crate::ops::constants::EPSILON;
-use crate::ops::flex::memory::{Uninit, total, write_each, write_rows};
+use crate::ops::flex::memory::{ROWS, Uninit, total, write_each, write_rows};
 use crate::ops::flex::simd::{fma, for_each_instruction_set, sum_of};
 use crate::ops::flex::tensor::{shape, tensor, values, width};
 
@@ -12,10 +12,11 @@ pub(crate) fn affine_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -
     let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
     let (width, numbers) = (width(&x), values(&x));
     let n_rows = numbers.len() / width;
-    let (out, moments) = write_rows(n_rows, width, Vec::new, |moments: &mut Vec<f32>, row, out| {
+    let new_moments = || Vec::with_capacity(2 * ROWS);
+    let (out, moments) = write_rows(n_rows, width, new_moments, |moments, row, out| {
         let x = &numbers[row * width..][..width];
         let (out, of_row) = norm(x, values(&weight), values(&bias), out);
-        moments.extend(of_row);
+        moments.extend_from_slice(&of_row);
         out
     });
     (tensor(out, shape(&x)), tensor(moments.concat(), Shape::new([n_rows, 2])))

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgm_infer::engine::{Engine, EngineOptions, Finish, Task, TaskEvent, TaskInput};
-use pgm_infer::sample::order::{Candidate, CandidateLimit, Order, OrderContext};
-use pgm_infer::{DrawSettings, InferError, OrderKind, SampleSettings, SampledRow, Schedule};
+use pgm_infer::sample::order::CandidateLimit;
+use pgm_infer::{DrawSettings, OrderKind, SampleSettings, SampledRow, Schedule};
 use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 mod common;
-use common::{VOCAB, backbone, failing_model, model, model_whose_tokenizer_panics, partition};
+use common::{VOCAB, backbone, model, partition};
 
 fn engine(max_batch: usize) -> Engine {
     Engine::new(model(&partition()), &EngineOptions { max_batch, ..EngineOptions::default() }).unwrap()
@@ -325,111 +325,6 @@ fn dropping_the_engine_ends_what_it_does() {
     }
 }
 
-// Panics where it is told to.
-struct Broken(&'static str);
-
-impl Broken {
-    fn at(&self, place: &str) {
-        assert!(self.0 != place, "broken at {place}");
-    }
-}
-
-impl Order for Broken {
-    fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
-        if context.open.len() < 20 {
-            self.at("candidates");
-        }
-        context.open[..context.n_to_decode].to_vec()
-    }
-
-    fn select(&mut self, _context: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
-        self.at("select");
-        (0..drawn.len()).collect()
-    }
-
-    fn needs_stats(&self) -> bool {
-        self.at("needs_stats");
-        false
-    }
-
-    fn chooses_count(&self) -> bool {
-        self.at("chooses_count");
-        false
-    }
-
-    fn remask(&mut self, _: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
-        self.at("remask");
-        Vec::new()
-    }
-}
-
-impl Drop for Broken {
-    fn drop(&mut self) {
-        self.at("drop");
-    }
-}
-
-#[test]
-fn an_order_or_a_listener_may_panic_and_the_others_go_on() {
-    let engine = engine(4);
-    // The second of three rows breaks.
-    let in_order = |place: &'static str| {
-        let n_made = std::sync::atomic::AtomicUsize::new(0);
-        let start = move |_: &[usize], _: &mut dyn rand::Rng| {
-            let number = n_made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            assert!(place != "start" || number != 1, "broken at start");
-            Box::new(Broken(if number == 1 { place } else { "" })) as Box<dyn Order>
-        };
-        Task { n: 3, order: Some(Arc::new(start)), ..task("w1", 11, 0) }
-    };
-    let whole = engine.generate(in_order("nowhere"), &mut quiet).unwrap();
-    for place in ["start", "needs_stats", "chooses_count", "remask", "candidates", "select"] {
-        let failure = engine.generate(in_order(place), &mut quiet).unwrap_err();
-        assert!(failure.to_string().contains(&format!("broken at {place}")), "{failure}");
-        assert!(matches!(*failure.error, InferError::Request(_)), "no fault of the device");
-        let others: Vec<(usize, &SampledRow)> = failure.answers.iter().map(|a| (a.index, &a.sampled)).collect();
-        assert_eq!(others, [(0, &whole[0].sampled), (2, &whole[2].sampled)], "{place}");
-        let decoded = failure.partial.map(|partial| partial.order.len());
-        assert_eq!(
-            decoded,
-            match place {
-                "candidates" => Some(4),
-                "remask" | "select" => Some(0),
-                _ => None,
-            },
-            "{place}"
-        );
-    }
-    assert_eq!(engine.generate(in_order("drop"), &mut quiet).unwrap().len(), 3);
-    // In a listener, and when a listener is dropped.
-    let listener = Box::new(|_| panic!("a listener"));
-    engine.submit(task("w1", 3, 0), listener).unwrap();
-    let bomb = Bomb;
-    let listener = move |_| {
-        let _ = &bomb;
-        ControlFlow::Continue(())
-    };
-    engine.submit(task("w1", 3, 0), Box::new(listener)).unwrap();
-    assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
-}
-
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        panic!("what a listener holds")
-    }
-}
-
-#[test]
-fn a_failing_device_is_an_error_and_the_engine_goes_on() {
-    let engine = Engine::new(failing_model(), &EngineOptions::default()).unwrap();
-    let failure = engine.generate(Task { n: 2, ..task("w30", 3, 0) }, &mut quiet).unwrap_err();
-    assert!(matches!(*failure.error, InferError::Device(_)), "{failure}");
-    assert_eq!(failure.partial.unwrap().tokens[1], 30, "the given token");
-    assert!(engine.generate(task("w1", 3, 0), &mut quiet).is_ok());
-}
-
 #[test]
 fn a_listener_may_hold_the_engine() {
     let engine = Arc::new(engine(1));
@@ -482,29 +377,6 @@ fn the_baselines_are_served_too() {
     assert!(events.next().is_some());
     drop(engine);
     assert!(matches!(events.last(), Some(TaskEvent::Done(answer)) if answer.finish == Finish::Cancelled));
-}
-
-#[test]
-fn a_panic_of_the_tokenizer_is_an_error_of_its_task_and_the_engine_goes_on() {
-    let engine = Engine::new(model_whose_tokenizer_panics(), &EngineOptions::default()).unwrap();
-    // The tokenizer panics when it decodes token 7.
-    let with_token = |token| {
-        let mut task = Task::new(TaskInput::Tokens { given: vec![(0, 38), (1, token)], length: 4 });
-        task.settings.steps = 2;
-        task
-    };
-    for stop in [Vec::new(), vec!["w1 w2 w3".to_string()]] {
-        let failure = engine.generate(Task { stop, ..with_token(7) }, &mut quiet).unwrap_err();
-        assert!(matches!(*failure.error, InferError::Tokenizer { .. }), "{failure}");
-        assert!(engine.is_alive());
-    }
-    assert!(engine.model().decode(&[7]).is_err());
-    // A task without that token is not affected, if it does not draw it.
-    let mut answered = 0;
-    for seed in 0..20 {
-        answered += usize::from(engine.generate(Task { seed, ..with_token(1) }, &mut quiet).is_ok());
-    }
-    assert!(answered > 0 && engine.is_alive());
 }
 
 #[test]

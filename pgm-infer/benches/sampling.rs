@@ -57,7 +57,7 @@ fn sampling(c: &mut Criterion) {
     }
 
     // A step of 16 rows that have decoded 128 tokens on average and decode 4 each; rows that differ are packed.
-    let state = |n: usize| CleanRow { length: 256, positions: (0..n).collect(), tokens: vec![1; n] };
+    let state = |n: usize| CleanRow::new(256, (0..n).collect(), vec![1; n]);
     let (alike, differing) = ([128; 16], std::array::from_fn(|row| 8 + 16 * row));
     let nearly = std::array::from_fn(|row| 128 + row % 2);
     for (name, counts) in [("alike", alike), ("nearly alike", nearly), ("of different lengths", differing)] {

@@ -239,7 +239,7 @@ fn chunks_of_logits_are_the_logits_at_all_positions() {
     let network = network(&config());
     let (few, many): (Vec<usize>, Vec<usize>) = ((1..9).collect(), (1..200).collect());
     for positions in [few, many] {
-        let row = CleanRow { length: 210, positions: vec![0, 205], tokens: vec![27, 3] };
+        let row = CleanRow::new(210, vec![0, 205], vec![27, 3]);
         let (rows, asked) = ([&row; 2], [positions.as_slice(); 2]);
         let whole = logits_at(&network, MASK, &rows, &asked, &device);
         let whole = whole.reshape([2 * positions.len(), VOCAB]);

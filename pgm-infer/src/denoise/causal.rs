@@ -1,7 +1,7 @@
 //! An autoregressive network: it gives the logits of the token after a row's beginning.
 //!
-//! Keys and values of earlier tokens are cached. They depend on a row's tokens only, so a row finds its cache by its
-//! tokens: rows join and leave between steps, and rows with the same beginning share its evaluation.
+//! Keys and values of earlier tokens are cached for each row, by the row's id: rows join and leave between steps. New rows
+//! with the same beginning share its evaluation.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use pgm_model::{AutoregressiveTransformer, Cache};
 use crate::InferError;
 use crate::sample::logits::Logits;
 use crate::sample::order::{LeftToRight, OrderKind};
-use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
+use crate::sample::{CleanRow, Denoiser, RowId, SampleRequest, SampleRow, SampleSettings};
 
 /// The autoregressive network, left to right with a cache. Of a row's settings only the draw and the alternatives have an
 /// effect.
@@ -24,11 +24,19 @@ pub struct CausalDenoiser<'a> {
     cached: RefCell<CachedRows>,
 }
 
-// Tokens that were computed, and their cache.
+// Rows of the last evaluation and the cache of their tokens.
 #[derive(Debug, Default)]
 struct CachedRows {
-    tokens: Vec<Vec<u32>>,
+    ids: Vec<RowId>,
     cache: Cache,
+}
+
+impl CachedRows {
+    // Where the first `length` tokens of a row are cached; most often at the place that it had.
+    fn place(&self, expected: usize, id: RowId, length: usize) -> Option<usize> {
+        let same = |&place: &usize| self.ids.get(place) == Some(&id) && self.cache.lengths()[place] == length;
+        Some(expected).filter(same).or_else(|| (0..self.ids.len()).find(same))
+    }
 }
 
 impl<'a> CausalDenoiser<'a> {
@@ -52,18 +60,15 @@ impl<'a> CausalDenoiser<'a> {
         Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), self.device)
     }
 
-    // The cache of these beginnings, in this order.
-    fn cache_of(&self, rows: &[&[u32]], cached: CachedRows) -> Cache {
-        // Most often a row has the place it had, with one token more.
-        let place = |index: usize, row: &[u32]| {
-            let same = |&at: &usize| cached.tokens.get(at).is_some_and(|tokens| tokens == row);
-            Some(index).filter(same).or_else(|| (0..cached.tokens.len()).find(same))
-        };
-        let mut places: Vec<Option<usize>> = rows.iter().enumerate().map(|(index, row)| place(index, row)).collect();
+    // The cache of the beginnings `rows` of the rows `ids`, in this order.
+    fn cache_of(&self, ids: &[RowId], rows: &[&[u32]], cached: CachedRows) -> Cache {
+        let known = ids.iter().zip(rows).enumerate();
+        let mut places: Vec<Option<usize>> =
+            known.map(|(index, (id, row))| cached.place(index, *id, row.len())).collect();
         let mut missing: Vec<&[u32]> =
             rows.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(row, _)| *row).collect();
         if missing.is_empty() {
-            let unchanged = places.iter().copied().eq((0..cached.tokens.len()).map(Some));
+            let unchanged = places.iter().copied().eq((0..cached.ids.len()).map(Some));
             return if unchanged {
                 cached.cache
             } else {
@@ -73,7 +78,7 @@ impl<'a> CausalDenoiser<'a> {
         missing.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
         missing.dedup();
         for (row, place) in rows.iter().zip(&mut places).filter(|(_, place)| place.is_none()) {
-            *place = missing.iter().position(|other| other == row).map(|index| cached.tokens.len() + index);
+            *place = missing.iter().position(|other| other == row).map(|index| cached.ids.len() + index);
         }
         let new = missing.chunk_by(|a, b| a.len() == b.len()).map(|rows| self.compute(rows));
         let parts: Vec<Cache> = std::iter::once(cached.cache).chain(new).collect();
@@ -91,9 +96,10 @@ impl Denoiser for CausalDenoiser<'_> {
         let before: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
         let last: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[tokens.len() - 1..]).collect();
         // Taken, so that nothing is cached if the device fails.
-        let mut cache = self.cache_of(&before, self.cached.take());
+        let ids: Vec<RowId> = rows.iter().map(|row| row.id).collect();
+        let mut cache = self.cache_of(&ids, &before, self.cached.take());
         let logits = Logits::new(self.model.forward_cached(self.on_device(&last), &mut cache))?;
-        self.cached.replace(CachedRows { tokens, cache });
+        self.cached.replace(CachedRows { ids, cache });
         Ok(logits)
     }
 

@@ -1,12 +1,34 @@
 //! The decoded part of a row.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Identifies a row, so that a network can keep state for it between steps. No two rows of a process have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowId(u64);
+
+impl Default for RowId {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The tokens of one row that are known so far.
 #[derive(Clone, Debug, Default)]
 pub struct CleanRow {
+    /// The row. A clone is the same row: only one of them may be decoded further.
+    pub id: RowId,
     /// Tokens of the row, open ones included.
     pub length: usize,
     /// Positions that were given or are decoded, in the order in which they came.
     pub positions: Vec<usize>,
     /// Their tokens.
     pub tokens: Vec<u32>,
+}
+
+impl CleanRow {
+    /// A new row of `length` tokens, of which those at `positions` are known.
+    pub fn new(length: usize, positions: Vec<usize>, tokens: Vec<u32>) -> Self {
+        Self { id: RowId::default(), length, positions, tokens }
+    }
 }

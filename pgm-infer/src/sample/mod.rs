@@ -28,7 +28,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use clean_row::CleanRow;
+pub use clean_row::{CleanRow, RowId};
 pub use denoiser::Denoiser;
 pub use draw::DrawSettings;
 pub use logits::Logits;

@@ -148,7 +148,7 @@ impl SampleRow {
         Ok(Self {
             n_given: positions.len(),
             n_open: open.len(),
-            clean: CleanRow { length: request.length, positions, tokens },
+            clean: CleanRow::new(request.length, positions, tokens),
             open,
             order,
             schedule: settings.schedule,

@@ -55,7 +55,7 @@ impl MaskedRow {
     pub fn clean(&self) -> CleanRow {
         let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        CleanRow { length: self.tokens.len(), positions, tokens }
+        CleanRow::new(self.tokens.len(), positions, tokens)
     }
 
     /// Masked positions that count.

@@ -32,7 +32,7 @@ impl MaskedDraw<'_> {
     fn clean_row(&self) -> CleanRow {
         let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        CleanRow { length: self.tokens.len(), positions, tokens }
+        CleanRow::new(self.tokens.len(), positions, tokens)
     }
 }
 

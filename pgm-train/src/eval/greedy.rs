@@ -172,7 +172,7 @@ fn word_hidden(model: &EvalModel, row: &[u32], word: Range<usize>) -> Tensor<3> 
         network => {
             let positions: Vec<usize> = (0..word.start).chain(word.end..row.len()).collect();
             let tokens = positions.iter().map(|&position| row[position]).collect();
-            let clean = CleanRow { length: row.len(), positions, tokens };
+            let clean = CleanRow::new(row.len(), positions, tokens);
             let word: Vec<usize> = word.collect();
             hidden_at(network, model.mask_index(), &[&clean], &[&word], model.device())
         }

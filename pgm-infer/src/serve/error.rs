@@ -126,9 +126,9 @@ impl From<InferError> for ApiError {
         // The library's messages name the command's flags; a client knows them as fields.
         let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
-            InferError::Setting { .. } | InferError::Request(_) | InferError::Tokenizer { .. } => {
-                Self::invalid(message)
-            }
+            InferError::Setting { .. } | InferError::Request(_) => Self::invalid(message),
+            // Every text is valid for a client; a tokenizer that fails on one is the server's fault.
+            InferError::Tokenizer { .. } => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
             _ => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message),
         }
     }

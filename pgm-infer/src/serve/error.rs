@@ -127,7 +127,7 @@ impl From<InferError> for ApiError {
         let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
             InferError::Setting { .. } | InferError::Request(_) => Self::invalid(message),
-            // Every text has tokens: a tokenizer that fails is no fault of the client's.
+            // Every text is valid for a client; a tokenizer that fails on one is the server's fault.
             InferError::Tokenizer { .. } => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
             _ => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message),
         }

@@ -37,3 +37,8 @@ pub use text::{GenerationConfig, ModelBytes, TextModel};
 #[cfg(all(doctest, feature = "flex"))]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// Compiles the examples of docs/embedding.md.
+#[cfg(all(doctest, feature = "flex"))]
+#[doc = include_str!("../../docs/embedding.md")]
+pub struct Embedding;

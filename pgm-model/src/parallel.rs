@@ -4,13 +4,13 @@
 //! written once.
 #![cfg_attr(not(feature = "flex"), allow(dead_code))]
 
-/// What brings `par_chunks` and `par_chunks_mut` into scope.
+/// The traits of `par_chunks` and `par_chunks_mut`.
 #[cfg(feature = "threads")]
 pub(crate) mod prelude {
     pub(crate) use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
 }
 
-/// What brings `par_chunks` and `par_chunks_mut` into scope.
+/// The traits of `par_chunks` and `par_chunks_mut`.
 #[cfg(not(feature = "threads"))]
 pub(crate) mod prelude {
     use std::slice::{Chunks, ChunksMut};

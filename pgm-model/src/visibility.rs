@@ -1,4 +1,4 @@
-//! Which keys a query sees. The labels that say so are turned into a mask or sorted once, for all layers.
+//! Which keys a query sees. Labels are turned into a mask or sorted once, for all layers.
 
 // B batch, S tokens, Q queries, C keys
 
@@ -66,7 +66,7 @@ impl Visibility {
         matches!(self.rule, Rule::Causal(..))
     }
 
-    /// Labels of queries and keys, `[B, Q]` and `[B, C]`; all alike where there are none, as with causality.
+    /// Labels of queries and keys, `[B, Q]` and `[B, C]`; all the same if there are none, as with causality.
     pub(crate) fn labels(
         visibility: Option<&Self>,
         [n_rows, n_queries, n_keys]: [usize; 3],

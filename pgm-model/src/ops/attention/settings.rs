@@ -1,4 +1,4 @@
-//! What fused attention needs to know besides its tensors.
+//! The settings of fused attention.
 
 use burn::tensor::{DType, FloatDType};
 
@@ -13,7 +13,7 @@ pub struct AttentionSettings {
     pub(crate) causal: bool,
     /// Whether a query sees only the keys of its label. Otherwise the labels are not read.
     pub(crate) labelled: bool,
-    /// The type of the matrix products, where a device has tensor cores.
+    /// The dtype of the matmuls, where a device has tensor cores.
     #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     pub(crate) matmul_dtype: FloatDType,
 }

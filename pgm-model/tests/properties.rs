@@ -1,4 +1,4 @@
-//! The properties that everything rests on, over random shapes and every variant of the network.
+//! The properties of the networks, over random shapes and every variant.
 
 use std::slice::from_ref;
 

@@ -1,4 +1,4 @@
-//! The partition model by its sampling path and by its training path.
+//! The partition model as a denoiser, by its sampling path and by its training path.
 //!
 //! Shapes: B rows, L length, K positions, H hidden.
 

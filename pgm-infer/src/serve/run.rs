@@ -31,7 +31,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Runs blocking work, such as tokenising a long text, off the threads that serve other requests.
 ///
 /// # Errors
-/// Those of the work, and [`ApiError::panicked`] when it panics: a tokenizer is code that others have written.
+/// Those of the work, and [`ApiError::panicked`] when it panics: a tokenizer is third-party code.
 pub async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -50,7 +50,7 @@ pub struct Run {
     n_running: usize,
     deadline: Option<Instant>,
     timeout: Duration,
-    // Held until the client has been sent everything: what a slow reader has not taken yet counts, too.
+    // Held until everything is sent: events that a slow client has not read yet count, too.
     _permit: Arc<QueuePermit>,
 }
 

@@ -168,7 +168,7 @@ impl Server {
         model.get().ok_or_else(ApiError::loading)
     }
 
-    /// Refuses what could not be admitted, before its body is read.
+    /// Refuses a request that cannot be admitted, before its body is read.
     ///
     /// # Errors
     /// 503 while the server stops, 429 when no model has a free place.

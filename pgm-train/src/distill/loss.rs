@@ -34,7 +34,7 @@ struct Compared {
     student: Tensor<2>,
     // [N, H]
     teacher: Tensor<2>,
-    // What each position's divergence counts, [N].
+    // Weight of each position's divergence, [N].
     weights: Tensor<1>,
 }
 

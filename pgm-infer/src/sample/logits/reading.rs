@@ -1,4 +1,4 @@
-//! What is asked of the logits at a position, and the answer.
+//! Queries of the logits at a position, and their results.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

@@ -20,7 +20,7 @@ pub struct OrderContext<'a> {
     pub progress: Progress,
 }
 
-/// The stretch of a run that one step covers, as shares of all steps in `[0, 1]`.
+/// The part of a run that one step covers, as shares of all steps in `[0, 1]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// Share of the steps done before this one.

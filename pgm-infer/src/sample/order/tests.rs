@@ -79,7 +79,7 @@ fn ranked_orders_take_the_surest_and_no_more_than_the_schedule_wants() {
 }
 
 #[test]
-fn a_wrong_name_is_answered_with_the_list() {
+fn the_error_of_an_unknown_name_lists_all_orders() {
     assert!("best".parse::<OrderKind>().unwrap_err().contains("low-discrepancy"));
 }
 

@@ -59,7 +59,7 @@ pub fn document() -> &'static str {
     &DOCUMENT
 }
 
-// One object instead of `allOf` over the common and the own fields: only then can it say that there are no others.
+// One object instead of `allOf` over common and own fields: only then can it forbid other fields.
 fn join_fields(schema: &mut Value) {
     let Value::Array(parts) = schema["allOf"].take() else { return };
     let mut properties = Map::new();

@@ -1,6 +1,7 @@
 //! Self-attention and cross-attention with rotary angles.
 //!
-//! The fused form stores no matrix of all scores and computes no masked scores: it takes the tokens of each label together.
+//! The fused form stores no matrix of all scores and computes no masked scores: it takes the tokens of each label
+//! together.
 
 // B rows, S tokens, Q queries, C keys, h heads, H = h d
 

@@ -64,8 +64,8 @@ pub fn token_cross_entropy(logits: Tensor<3>, targets: Tensor<2, Int>, excluded_
     log_probabilities.gather(2, targets.unsqueeze_dim(2)).squeeze_dim::<2>(2).neg()
 }
 
-/// The weighted sum of cross-entropies. The weights hold everything else: `w(t)`, the factor 1/2, validity, and the division by
-/// the number of valid tokens of the whole optimiser batch.
+/// The weighted sum of cross-entropies. The weights hold everything else: `w(t)`, the factor 1/2, validity, and the
+/// division by the number of valid tokens of the whole optimiser batch.
 ///
 /// # Shapes
 /// logits `[B, L, V]`, targets and weights `[B, L] -> [1]`

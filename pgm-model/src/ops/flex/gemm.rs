@@ -1,8 +1,8 @@
 //! Matmul in float32.
 //!
-//! The `gemm` crate computes it with AVX-512 and on processors that are not x86, `avx2.rs` with AVX2 alone. For few rows,
-//! as in sampling, `avx2.rs` takes half the time of the crate, and no more for many. The result does not depend on the
-//! number of threads.
+//! The `gemm` crate computes it with AVX-512 and on processors that are not x86, `avx2.rs` with AVX2 alone. For few
+//! rows, as in sampling, `avx2.rs` takes half the time of the crate, and no more for many. The result does not depend
+//! on the number of threads.
 #![allow(unsafe_code)] // pointers into the output
 
 #[cfg(target_arch = "x86_64")]

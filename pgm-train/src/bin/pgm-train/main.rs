@@ -1,4 +1,4 @@
-//! The `pgm-train` command: one file a subcommand.
+//! The `pgm-train` command: one file per subcommand.
 
 mod bench;
 mod config;

@@ -47,7 +47,7 @@ pub fn default_schedule(config: &ModelConfig) -> Schedule {
     }
 }
 
-/// What a caller sets; everything else stays as it is.
+/// The settings that a caller changes; absent ones keep their value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// See [`SampleSettings::steps`].

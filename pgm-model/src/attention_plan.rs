@@ -9,7 +9,7 @@ use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::{CleanTokens, PackedRows, Partition, Positions};
 use crate::visibility::Visibility;
 
-/// What self-attention reads beside its tensors.
+/// Angles and mask of self-attention.
 #[derive(Clone, Debug)]
 pub struct SelfAttentionPlan {
     /// Rotary angles of the tokens, `[1 or B, C, d]`.
@@ -18,7 +18,7 @@ pub struct SelfAttentionPlan {
     pub visibility: Option<Visibility>,
 }
 
-/// What cross-attention from the positions to decode to the encoder output reads beside its tensors.
+/// Angles and mask of cross-attention from the positions to decode to the encoder output.
 #[derive(Clone, Debug)]
 pub struct AttentionPlan {
     /// Rotary angles of the keys, `[1 or B, C, d]`.

@@ -45,7 +45,7 @@ pub(crate) fn n_threads() -> usize {
     1
 }
 
-/// Runs `n` tasks, each of which a thread may take alone.
+/// Runs `n` tasks, distributed over the threads.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) fn for_each_task(n: usize, task: impl Fn(usize) + Send + Sync) {
     #[cfg(feature = "threads")]

@@ -89,7 +89,7 @@ impl Partition {
         Self { groups }
     }
 
-    /// Groups from the host: `true` is group 1, which stands for the masked tokens. All rows have the same length.
+    /// Groups from the host: `true` is group 1, which has the role of the masked tokens. All rows have the same length.
     pub fn from_rows(rows: &[Vec<bool>], device: &Device) -> Self {
         let length = rows.first().map_or(0, Vec::len);
         Self { groups: to_tensor(rows, length, device, |&in_group_one| i32::from(in_group_one)) }

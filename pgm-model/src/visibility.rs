@@ -25,7 +25,7 @@ pub struct Visibility {
 enum Rule {
     // A query sees the keys of its label: `[B, Q]` and `[B, C]`.
     SameLabel(Box<[Tensor<2, Int>; 2]>),
-    // The queries are the last of the keys, and each sees itself and what comes before it.
+    // The queries are the last of the keys, and each sees itself and earlier tokens.
     Causal([usize; 2], Device),
 }
 

@@ -128,7 +128,7 @@ pub(crate) fn wrong_order() -> InferError {
     InferError::Request("an autoregressive model writes from left to right and in no other order".into())
 }
 
-// Tokens by position, if they stand at positions 0, 1, 2, ...
+// Tokens by position, if their positions are 0, 1, 2, ...
 fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError> {
     let mut given: Vec<(usize, u32)> = positions.iter().copied().zip(tokens.iter().copied()).collect();
     given.sort_unstable();

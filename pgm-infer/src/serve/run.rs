@@ -54,7 +54,7 @@ pub struct Run {
     _permit: Arc<QueuePermit>,
 }
 
-/// What happened to a sample; samples are numbered over the tasks of a request.
+/// An event of a sample; samples are numbered over the tasks of a request.
 enum SampleEvent {
     Step { sample: usize, steps: (usize, usize), change: RowChange },
     Done { sample: usize, output: Box<TaskOutput> },
@@ -65,7 +65,7 @@ impl Run {
     /// waking a thread for each step would cost the engine time.
     ///
     /// # Errors
-    /// What the engine refuses.
+    /// When the engine refuses a task.
     pub fn start(
         server: &Server,
         model: &Arc<LoadedModel>,
@@ -165,7 +165,7 @@ impl Run {
         let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
         let client = sender.clone();
         let watching = async move {
-            // A task of its own, so that the client is told of a panic in it.
+            // A task of its own, so that the client gets an error if it panics.
             let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)).in_current_span());
             tokio::select! {
                 // The client has left; dropping the run cancels its tasks.

@@ -1,4 +1,4 @@
-//! What the tests of the operations share: fused operations in float32 against composed ones in float64.
+//! Helpers for the tests of the operations: fused operations in float32 against composed ones in float64.
 #![allow(clippy::print_stdout)] // the differences, shown with --nocapture
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};

@@ -1,7 +1,7 @@
 //! Configuration files: strict TOML, with `--set key=value` on top.
 //!
 //! [`TrainConfig`] is the file of `pgm-train fit`, [`DistillConfig`] that of `pgm-train distill`. What they share is
-//! [`RunConfig`] and stands at the top level of both files. `docs/configuration.md` and the output of
+//! [`RunConfig`], at the top level of both files. `docs/configuration.md` and the output of
 //! `pgm-train config` are made from the doc comments of these structs by [`reference`].
 
 mod distill;

@@ -4,7 +4,7 @@ use rand::Rng;
 
 use crate::sample::logits::LogitStats;
 
-/// What an order knows in a step.
+/// The state of a row that an order sees in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderContext<'a> {
     /// Tokens of the row, given ones included.
@@ -14,7 +14,7 @@ pub struct OrderContext<'a> {
     /// Decoded positions in the order in which they came, given ones left out.
     pub decoded: &'a [usize],
     /// How many positions the schedule wants decoded in this step, at least one; 0 in a call of
-    /// [`remask`](Order::remask), which comes before the schedule counts.
+    /// [`remask`](Order::remask), which is called before the schedule.
     pub n_to_decode: usize,
     /// Where in the run this step is.
     pub progress: Progress,

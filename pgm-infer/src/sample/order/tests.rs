@@ -102,7 +102,7 @@ fn the_table_holds_every_order_under_its_serialised_name() {
 fn every_place_that_lists_the_orders_lists_all_of_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let order_module = "pgm-infer/src/sample/order/mod.rs";
-    // Where a name stands, and how it is written there.
+    // The files with the names, and the text around each name.
     let places = [
         (order_module, "//! | `", "`"),
         ("docs/orders.md", "| `", "` |"),

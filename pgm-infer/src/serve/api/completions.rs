@@ -63,7 +63,7 @@ pub struct Usage {
 }
 
 /// An event of a stream. The choices of a `denoise` event have no text, so that a client that reads every event as a piece of
-/// text goes on working.
+/// text still works.
 #[derive(Serialize)]
 struct Chunk<'a> {
     id: &'a str,

@@ -27,7 +27,7 @@ use crate::serve::error::ErrorBody;
         models::metrics,
         models::version,
     ),
-    // What only error responses refer to is not found by itself.
+    // utoipa does not find a schema that only error responses refer to.
     components(schemas(ErrorBody)),
     modifiers(&KeyScheme),
     security((), ("key" = [])),

@@ -1,4 +1,4 @@
-//! What the GPU implementations share. Kernels are written once for CUDA, Vulkan, Metal and WebGPU.
+//! Shared parts of the GPU implementations. Kernels are written once for CUDA, Vulkan, Metal and WebGPU.
 //!
 //! Everything is float32. Matmuls and sums over rows are the backend's own, which it autotunes.
 

@@ -13,7 +13,7 @@ pub(crate) struct Layout {
     pub(crate) rows: [usize; 3],
     /// Where the vector of the first head begins within a token.
     pub(crate) firsts: [usize; 3],
-    /// Whether a query sees only itself and what comes before it.
+    /// Whether a query sees only itself and earlier tokens.
     pub(crate) causal: bool,
     /// Whether all rows have the same angles.
     pub(crate) shared_angles: [bool; 2],

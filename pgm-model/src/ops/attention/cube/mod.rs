@@ -99,7 +99,7 @@ macro_rules! launch {
     };
 }
 
-/// What the attention kernels read.
+/// The inputs of the attention kernels.
 struct CubeAttention {
     queries: CubeTensor,
     // Keys and values, if they are not in the queries' tensor.

@@ -1,4 +1,4 @@
-//! What attention reads, as the queries and keys of groups: the tokens of one label in one row.
+//! The inputs of attention, as the queries and keys of groups: the tokens of one label in one row.
 
 // B rows, S tokens, Q queries, C keys, h heads, d head width, H = h d
 
@@ -130,7 +130,7 @@ impl AttentionInputs {
         self.n_heads * self.head_width
     }
 
-    /// What queries are multiplied by.
+    /// The factor of the queries, `1 / sqrt(d)`.
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.head_width as f32).sqrt()
     }

@@ -1,4 +1,4 @@
-//! Hands the platform's name to the examples, which ask cargo for the sources of this platform's dependencies.
+//! Passes the platform's name to the examples, which list the dependencies of this platform.
 
 #[allow(clippy::print_stdout)]
 fn main() {

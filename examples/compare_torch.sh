@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Ours and PyTorch's speed, in alternation on this machine, as ratios of tokens/s (above 1: ours is faster).
+# Compares the speed with PyTorch, in alternation on this machine, as ratios of tokens/s (above 1: this is faster).
 #
 #   examples/compare_torch.sh VENV YARDSTICK [ROUNDS] [CASE...]
 #
 # VENV is a Python environment with torch, YARDSTICK the path of pgm_torch.py. Cases: train train-large train-owt forward
 # forward-large sample-32 sample-128 sample-batch. Nothing else should run beside it.
 #
-# From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of products
-# as ours does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
+# From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of matmuls
+# as this does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
 # pgm-train and pgm-infer from a folder instead of building them. Paths are absolute or begin where this is called.
 set -euo pipefail
 if [ $# -lt 2 ]; then
@@ -29,7 +29,7 @@ if [ -z "${BINARIES:-}" ]; then
     binaries=${CARGO_TARGET_DIR:-target}/release
 fi
 
-# The yardstick knows no device: all it makes goes to the default one, and its clock waits for that.
+# The yardstick has no device option: its tensors go to the default device, and its clock waits for that device.
 on_device='
 import runpy, sys, time, torch
 device, precision, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -99,7 +99,7 @@ for case in "${cases[@]}"; do
                 o="pgm-infer bench --preset owt-6-6 --batch 16 --steps 32 --json $infer_on"
                 t="$owt --batch 16 --what sample --steps 32" ;;
             sample-*)
-                # On a CPU a hundred steps like each other need no run to warm up.
+                # On a CPU a hundred equal steps need no warm-up run.
                 [ "$case" != sample-128 ] || [ -n "$device" ] || runs="--runs 1 --warmup 0"
                 o="pgm-infer bench --preset owt-6-6 --steps ${case#sample-} --json $infer_on"
                 t="$owt --batch 1 --what sample --steps ${case#sample-}" ;;

@@ -1,4 +1,4 @@
-//! The runnable examples, `quickstart.rs` and `study/`; here is what they share.
+//! Code that the examples `quickstart.rs` and `study/` share.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use anyhow::{Context, bail};
 use pgm_data::TextInputs;
 use serde_json::Value;
 
-/// The platform this was built for, as cargo names it.
+/// The platform that this is built for, as cargo names it.
 const HOST: &str = env!("EXAMPLES_HOST");
 
 /// Rust sources of the pinned dependencies, in order of name, until they hold `max_bytes`.
 ///
 /// # Errors
-/// When cargo does not answer or there are none.
+/// When cargo fails, or when there are none.
 pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    // A build fetches what this platform needs; metadata would ask for every platform's crates. Should it still miss
-    // one (another member's test dependency), it may fetch that.
+    // A build fetches the crates of this platform only, so metadata runs offline. If a crate is missing, such as
+    // another member's test dependency, it runs again online.
     let metadata = |offline: &[&str]| {
         Command::new(&cargo)
             .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", HOST, "--manifest-path"])
@@ -53,7 +53,7 @@ pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
         let Ok(inputs) = TextInputs::resolve(&[pattern], "text", "text") else { continue };
         for path in inputs.files() {
             let Ok(text) = std::fs::read_to_string(path) else { continue };
-            // Tables of numbers are no text to learn from.
+            // Files of this size are tables of numbers, not text.
             if text.len() > 200_000 {
                 continue;
             }
@@ -74,7 +74,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-// Ids of all packages but what the desktop application alone needs, which most builds leave out.
+// Ids of all packages except those of the desktop application alone, which most builds do not fetch.
 fn without_the_window(metadata: &Value) -> HashSet<&str> {
     let dependencies: HashMap<&str, &Value> = list(&metadata["resolve"]["nodes"])
         .filter_map(|node| Some((node["id"].as_str()?, &node["dependencies"])))

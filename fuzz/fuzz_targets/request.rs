@@ -1,4 +1,4 @@
-//! Any bytes through the readers of the server's bodies; the first byte chooses the route.
+//! Feeds arbitrary bytes to the parsers of the server's request bodies. The first byte selects the route.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

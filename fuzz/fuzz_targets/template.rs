@@ -1,4 +1,5 @@
-//! Any text through the template parser: spans cover it, and its parts, written out again, are read alike.
+//! Feeds arbitrary text to the template parser. The spans cover the text, and its parts, written as a template, parse
+//! to the same parts.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,8 @@
-//! Any bytes through the readers of `pgm-model/src/import/torch_file`, which this crate includes because they need no Burn.
+//! Feeds arbitrary bytes to the parsers of `pgm-model/src/import/torch_file`, which this crate includes as source: they
+//! need no Burn.
 //!
-//! The first byte chooses: a bare pickle, a container as it is, or a pickle in a well-formed container with two storages, so
-//! that the fuzzer reaches the tensor views without guessing a zip file.
+//! The first byte selects a bare pickle, a container, or a pickle in a well-formed container with two storages. The
+//! last reaches the tensor views without guessing a zip file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -37,7 +38,7 @@ fn walk_file(bytes: &[u8]) {
     for node in file.pickle().nodes() {
         let _ = file.attribute(node, "_content");
         if let Ok(Some(tensor)) = file.tensor(node) {
-            // A view holds no more elements than its storage, so that nothing large is made of a small file.
+            // A view has no more elements than its storage, so a small file cannot become a large tensor.
             assert!(tensor.n_bytes() <= bytes.len());
             assert_eq!(tensor.to_bytes().len(), tensor.n_bytes());
         }

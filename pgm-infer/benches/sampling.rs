@@ -1,5 +1,5 @@
 //! Loading and sampling: `cargo bench -p pgm-infer --bench sampling`.
-#![allow(missing_docs)] // what criterion's macros make
+#![allow(missing_docs)] // functions that criterion's macros write
 
 use std::hint::black_box;
 use std::ops::ControlFlow;

@@ -156,8 +156,9 @@ impl FromStr for DeviceName {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, index) = match text.split_once(':') {
             Some((name, index)) => {
-                let index =
-                    index.parse().map_err(|_| format!("{index:?} is no device number; write {name}:0, for example"))?;
+                let index = index
+                    .parse()
+                    .map_err(|_| format!("{index:?} is not a device number; write {name}:0, for example"))?;
                 (name, Some(index))
             }
             None => (text, None),
@@ -167,7 +168,9 @@ impl FromStr for DeviceName {
         }
         match ALL.iter().find(|(_, known)| *known == name) {
             Some((backend, _)) => Ok(Self { backend: Some(*backend), index }),
-            None => Err(format!("{name:?} is no device; choose one of auto, {}", ALL.map(|(_, name)| name).join(", "))),
+            None => {
+                Err(format!("{name:?} is not a device; choose one of auto, {}", ALL.map(|(_, name)| name).join(", ")))
+            }
         }
     }
 }
@@ -242,7 +245,7 @@ mod tests {
     fn names_parse_and_an_absent_device_is_an_error_that_lists_the_present_ones() {
         assert!("auto".parse::<DeviceName>().unwrap().open().is_ok());
         assert!("flex".parse::<DeviceName>().unwrap().open().is_ok());
-        for (text, says) in [("tpu", "one of auto"), ("wgpu:x", "no device number"), ("auto:1", "one of auto")] {
+        for (text, says) in [("tpu", "one of auto"), ("wgpu:x", "not a device number"), ("auto:1", "one of auto")] {
             let message = text.parse::<DeviceName>().unwrap_err();
             assert!(message.contains(says), "{message}");
         }

@@ -1,4 +1,4 @@
-//! What can go wrong between a prompt and a text.
+//! The error type of this crate.
 
 use std::path::PathBuf;
 

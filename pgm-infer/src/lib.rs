@@ -1,9 +1,9 @@
-//! Sampling from Partition Generative Models: any order, any number of steps, any tokens given.
+//! Sampling from Partition Generative Models: any order, any number of steps, any given tokens.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`sample`](mod@sample) | the sampling loop, on token ids alone: schedules, orders, the categorical draw |
-//! | [`denoise`] | the networks as what the loop asks for logits |
+//! | [`denoise`] | the networks as denoisers, which give the loop its logits |
 //! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |

@@ -1,5 +1,5 @@
-//! How a model is sampled unless a caller says otherwise: the one home of the defaults of command, server, C interface,
-//! desktop and evaluation.
+//! How a model is sampled unless a caller says otherwise: the only place for the defaults of command, server, C
+//! interface, desktop and evaluation.
 //!
 //! A value comes from the caller's [`Overrides`], else from the folder's `generation_config.json`, else from here.
 
@@ -47,7 +47,7 @@ pub fn default_schedule(config: &ModelConfig) -> Schedule {
     }
 }
 
-/// What a caller sets; everything else stays as it is.
+/// The settings that a caller changes; absent ones keep their value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// See [`SampleSettings::steps`].

@@ -1,4 +1,4 @@
-//! The one place where panics of other people's code are caught: tokenizers, listeners, custom orders, devices.
+//! The only place that catches panics of code outside this crate: tokenizers, listeners, custom orders, devices.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

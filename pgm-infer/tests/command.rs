@@ -11,7 +11,7 @@ fn run(args: &[&str], rust_log: &str) -> (bool, String) {
 }
 
 #[test]
-fn a_log_level_that_is_none_is_refused_and_one_in_the_environment_is_ignored() {
+fn an_unknown_log_level_is_refused_as_a_flag_and_ignored_in_the_environment() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
     for level in ["loud", "info,pgm_infer=loud"] {
         let (succeeds, message) = run(&["--log-level", level, "info", model], "");

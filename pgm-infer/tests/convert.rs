@@ -10,7 +10,7 @@ fn lightning() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgm-model/tests/golden/lightning")
 }
 
-/// What the command prints, or the one sentence of its refusal.
+/// The command's output, or its error.
 fn run(args: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_pgm-infer")).args(args).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

@@ -1,4 +1,5 @@
-//! Samples of fixed seeds: the tokens and the order in which they came, for every order, schedule and kind of draw.
+//! Samples of fixed seeds: the tokens and the order in which they were decoded, for every order, schedule and kind of
+//! draw.
 //!
 //! A change of the sampler that moves one of these lines changes what users get for their seeds.
 #![cfg(feature = "flex")]
@@ -23,7 +24,7 @@ fn draws() -> [(&'static str, DrawSettings); 3] {
     ]
 }
 
-// Rows that differ in length and in what is given, so that some are packed.
+// Rows that differ in length and in their given tokens, so that some are packed.
 fn requests(model: &TextModel, is_causal: bool) -> Vec<SampleRequest> {
     let bos = model.config().backbone().bos_index as u32;
     let row =

@@ -100,7 +100,7 @@ fn a_gpu_writes_what_the_cpu_writes() {
     for (config, kind) in configs().iter().zip(["partition", "masked", "autoregressive"]) {
         for (draw, name) in [(plain, "plain"), (cut, "cut"), (greedy, "greedy")] {
             let [a, b] = [&cpu, &gpu].map(|device| run(config, WeightDtype::F32, draw, device));
-            // What a cut keeps may itself hang on a near-tie.
+            // Which classes top-k or top-p keeps may itself depend on a near-tie.
             assert_same(&format!("{kind}, {name}"), &a, &b, tie, rounding);
         }
     }

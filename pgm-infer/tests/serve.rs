@@ -101,7 +101,7 @@ async fn a_suffix_stays_outside_and_a_stop_string_cuts() {
     assert_eq!(streamed, text[..place]);
 }
 
-// The text that a client makes of a stream.
+// The text that a client reads from a stream.
 fn joined(events: &[(Option<String>, String)], index: u64) -> String {
     let pieces = events.iter().filter(|(_, data)| data != "[DONE]");
     let choices = pieces.flat_map(|(_, data)| {

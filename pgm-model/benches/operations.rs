@@ -62,7 +62,7 @@ fn operations(c: &mut Criterion) {
     both(c, "gated_sum", [&stream, &stream, &[HIDDEN]], |[x, branch, gate]| {
         flat(ops::gated_sum(x, branch, vector(gate)))
     });
-    // Lower bounds: a matrix product with many rows, one with few rows, which takes as long as reading the weight, and a copy
+    // Lower bounds: a matmul with many rows, one with few rows, which takes as long as reading the weight, and a copy
     // of 256 MiB.
     both(c, "matmul 2048 x 256 x 1024", [&stream, &[HIDDEN, 4 * HIDDEN]], |[x, w]| {
         flat(ops::matmul(x, w.reshape([HIDDEN, 4 * HIDDEN])))

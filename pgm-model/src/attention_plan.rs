@@ -1,6 +1,6 @@
-//! Positions and visibility of queries and keys: all that distinguishes training from sampling.
+//! Positions and attention masks of queries and keys: all that distinguishes training from sampling.
 //!
-//! Each way into the network builds plans; the layers read them and know no mode.
+//! Each entry point of the network builds plans. The layers read them and need no mode flag.
 // B batch, L length, C keys (clean tokens), K queries (positions to decode), d head width
 
 use burn::tensor::{Int, Tensor, assert_shape};
@@ -9,7 +9,7 @@ use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::{CleanTokens, PackedRows, Partition, Positions};
 use crate::visibility::Visibility;
 
-/// What self-attention reads beside its tensors.
+/// Angles and mask of self-attention.
 #[derive(Clone, Debug)]
 pub struct SelfAttentionPlan {
     /// Rotary angles of the tokens, `[1 or B, C, d]`.
@@ -18,7 +18,7 @@ pub struct SelfAttentionPlan {
     pub visibility: Option<Visibility>,
 }
 
-/// What cross-attention from the positions to decode to the encoder output reads beside its tensors.
+/// Angles and mask of cross-attention from the positions to decode to the encoder output.
 #[derive(Clone, Debug)]
 pub struct AttentionPlan {
     /// Rotary angles of the keys, `[1 or B, C, d]`.
@@ -38,7 +38,7 @@ pub struct AttentionPlan {
 pub enum KeySets {
     /// The keys of each label of [`AttentionPlan::across`]; the labels are `0..n`.
     Labels(usize),
-    /// Consecutive keys, a set for each packed row, and the number of consecutive queries that see it.
+    /// One set of consecutive keys for each packed row, seen by consecutive queries.
     Segments {
         /// Keys of each set.
         n_keys: Vec<usize>,
@@ -63,7 +63,7 @@ pub(crate) fn partition_plans(partition: &Partition, tables: &AngleTables) -> (S
     (SelfAttentionPlan { angles, visibility: Some(Visibility::within(groups.clone())) }, across)
 }
 
-/// The keys of a sampling step, which are the clean tokens only, without the queries.
+/// The keys of a sampling step: the clean tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct CleanKeys {
     angles: RotaryAngles,

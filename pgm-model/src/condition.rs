@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::ops;
 
-/// What modulates the blocks of a network that is not folded.
+/// The condition of a network that is not folded.
 #[derive(Clone, Debug)]
 pub enum Condition {
     /// One vector for all rows of every call, `[c]`. Only this one can be folded into the weights.

@@ -48,7 +48,7 @@ fn default_mlp_ratio() -> usize {
 }
 
 impl BackboneConfig {
-    /// The published defaults for a vocabulary whose last id is the mask and whose last but one is BOS and EOS.
+    /// The published defaults for a vocabulary whose last id is the mask and whose second to last is BOS and EOS.
     pub fn new(vocab_size: usize, hidden_size: usize, n_heads: usize, length: usize) -> Self {
         Self {
             vocab_size,

@@ -31,7 +31,7 @@ pub enum ModelError {
         /// The cause.
         cause: std::io::Error,
     },
-    /// A configuration that is no valid JSON, or has unknown or missing keys.
+    /// A configuration that is not valid JSON, or has unknown or missing keys.
     #[error("{origin} is not a valid model configuration: {cause}")]
     Json {
         /// The file, or "the configuration" if it was passed as bytes.
@@ -101,7 +101,7 @@ pub enum ModelError {
         /// The cause.
         cause: TorchError,
     },
-    /// A file that can be read but is no checkpoint that this crate knows.
+    /// A readable file that is not a checkpoint in a known format.
     #[error("cannot import {origin}: {problem}")]
     Import {
         /// The file.

@@ -4,13 +4,13 @@
 //! written once.
 #![cfg_attr(not(feature = "flex"), allow(dead_code))]
 
-/// What brings `par_chunks` and `par_chunks_mut` into scope.
+/// The traits of `par_chunks` and `par_chunks_mut`.
 #[cfg(feature = "threads")]
 pub(crate) mod prelude {
     pub(crate) use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
 }
 
-/// What brings `par_chunks` and `par_chunks_mut` into scope.
+/// The traits of `par_chunks` and `par_chunks_mut`.
 #[cfg(not(feature = "threads"))]
 pub(crate) mod prelude {
     use std::slice::{Chunks, ChunksMut};
@@ -45,7 +45,7 @@ pub(crate) fn n_threads() -> usize {
     1
 }
 
-/// Runs `n` tasks, each of which a thread may take alone.
+/// Runs `n` tasks, distributed over the threads.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) fn for_each_task(n: usize, task: impl Fn(usize) + Send + Sync) {
     #[cfg(feature = "threads")]

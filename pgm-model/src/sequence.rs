@@ -89,7 +89,7 @@ impl Partition {
         Self { groups }
     }
 
-    /// Groups from the host: `true` is group 1, which stands for the masked tokens. All rows have the same length.
+    /// Groups from the host: `true` is group 1, which has the role of the masked tokens. All rows have the same length.
     pub fn from_rows(rows: &[Vec<bool>], device: &Device) -> Self {
         let length = rows.first().map_or(0, Vec::len);
         Self { groups: to_tensor(rows, length, device, |&in_group_one| i32::from(in_group_one)) }
@@ -130,7 +130,7 @@ impl CleanTokens {
     pub fn padded(tokens: &[Vec<u32>], positions: &[Vec<usize>], width: usize, device: &Device) -> Self {
         let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
         assert!(lengths.iter().copied().eq(positions.iter().map(Vec::len)), "every clean token has one position");
-        // At least one column, because an empty tensor is no valid input; it is hidden where the row is empty.
+        // At least one column, because an empty tensor is not a valid input; it is hidden where the row is empty.
         let width = longest(tokens).max(width).max(1);
         let has_padding = lengths.iter().any(|&length| length != width);
         let positions = Positions::padded(positions, width, device);
@@ -210,7 +210,7 @@ impl PackedRows {
         let lengths = tokens.iter().map(|row| row.len());
         assert!(lengths.eq(positions.iter().map(|row| row.len())), "every clean token has one position");
         let (mut tokens, mut keys) = (tokens.concat(), PackedPositions::new(positions, device));
-        // An empty tensor is no valid input: this token carries a label that no query has.
+        // An empty tensor is not a valid input: this token carries a label that no query has.
         if tokens.is_empty() {
             tokens.push(0);
             keys = PackedPositions::labelled(vec![0], vec![queries.len()], keys.lengths, device);

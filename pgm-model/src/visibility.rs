@@ -1,4 +1,4 @@
-//! Which keys a query sees. The labels that say so are turned into a mask or sorted once, for all layers.
+//! Which keys a query sees. Labels are turned into a mask or sorted once, for all layers.
 
 // B batch, S tokens, Q queries, C keys
 
@@ -25,7 +25,7 @@ pub struct Visibility {
 enum Rule {
     // A query sees the keys of its label: `[B, Q]` and `[B, C]`.
     SameLabel(Box<[Tensor<2, Int>; 2]>),
-    // The queries are the last of the keys, and each sees itself and what comes before it.
+    // The queries are the last of the keys, and each sees itself and earlier tokens.
     Causal([usize; 2], Device),
 }
 
@@ -66,7 +66,7 @@ impl Visibility {
         matches!(self.rule, Rule::Causal(..))
     }
 
-    /// Labels of queries and keys, `[B, Q]` and `[B, C]`; all alike where there are none, as with causality.
+    /// Labels of queries and keys, `[B, Q]` and `[B, C]`; all the same if there are none, as with causality.
     pub(crate) fn labels(
         visibility: Option<&Self>,
         [n_rows, n_queries, n_keys]: [usize; 3],

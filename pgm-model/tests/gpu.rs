@@ -15,7 +15,7 @@ use pgm_model::{
     AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
 };
 
-// The device, and the factor by which its matrix products are less precise than float32: tf32 on CUDA.
+// The device, and the factor by which its matmuls are less precise than float32: tf32 on CUDA.
 fn gpu() -> (Device, f32) {
     #[cfg(feature = "cuda")]
     return (Device::cuda(0), 300.0);

@@ -44,7 +44,7 @@ fn configs(hidden_size: usize) -> [ModelConfig; 3] {
 // The largest difference, relative to the largest logit.
 fn difference(before: &[f32], after: &[f32]) -> f32 {
     let largest = before.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    assert!(largest > 0.1, "there is something to compare");
+    assert!(largest > 0.1, "the logits are not all near zero");
     before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }
 

@@ -1,5 +1,5 @@
-//! The memory that a training step keeps for its backward pass, in numbers a token, as docs/performance.md counts it. It is
-//! the only test of its program, so that no other test allocates.
+//! The memory that a training step keeps for its backward pass, in numbers per token, as docs/performance.md counts it.
+//! It is the only test of its program, so that no other test allocates.
 #![cfg(feature = "flex")]
 
 use std::alloc::System;
@@ -30,7 +30,7 @@ impl ModuleMapper for Checkpointed {
     }
 }
 
-// Memory that the loss keeps, in vectors of the hidden width a token.
+// Memory that the loss keeps, in vectors of the hidden width per token.
 fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
     let plain = Device::flex();
     let device = plain.clone().autodiff();
@@ -50,7 +50,7 @@ fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
         Network::Masked(model) => model.loss(tokens.clone(), &target),
         Network::Autoregressive(_) => unreachable!("no such network in this test"),
     };
-    drop(loss()); // allocates what is allocated once
+    drop(loss()); // the first call also allocates permanent buffers
     let before = held();
     let loss = loss();
     let bytes = held() - before;

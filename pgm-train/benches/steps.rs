@@ -1,7 +1,7 @@
 //! Whole training steps: `cargo bench -p pgm-train --bench steps`.
 //!
 //! `pgm-train bench` measures the same at any size.
-#![allow(missing_docs)] // what criterion's macros make
+#![allow(missing_docs)] // functions that criterion's macros write
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@
 //! `metrics.jsonl`, `loss.svg` and a model folder out. The rows, times, groups and dropout of a step are functions of
 //! (seed, step), so a resumed run equals the unbroken one to the last bit.
 //!
-//! [`distill()`] is a sequence of such runs, one a round: the same learner and loop, with batches and a loss of its own.
-//! [`eval`] measures the models of either; [`judge`] measures samples: their perplexity under another model, their
+//! [`distill()`] is a sequence of such runs, one per round: the same learner and loop, with batches and a loss of its
+//! own. [`eval`] measures the models of either; [`judge`] measures samples: their perplexity under another model, their
 //! entropy and their diversity.
 
 pub mod batches;

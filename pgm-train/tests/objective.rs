@@ -197,7 +197,7 @@ fn the_autoregressive_loss_is_the_mean_surprise_of_each_next_token() {
     let (mut sum, mut n) = (0.0, 0);
     for row in order.into_iter().map(|row| rows.row(row).unwrap()) {
         for next in 1..row.valid {
-            // One evaluation a token, of the tokens before it.
+            // One evaluation per token, of the tokens before it.
             let before: Vec<i32> = row.tokens[..next].iter().map(|&token| token as i32).collect();
             let logits = model.forward(Tensor::from_data(TensorData::new(before, [1, next]), &Device::flex()));
             let logits = logits.narrow(1, next - 1, 1).try_into_vec_as::<f32>().unwrap();

@@ -112,6 +112,6 @@ mod tests {
         let invalid = AppSettings { steps: 0, ..AppSettings::default() };
         assert_eq!(invalid.task(Vec::new(), 0).unwrap_err(), "Steps 0 must be at least 1.");
         let invalid = AppSettings { order: "diagonal".into(), ..AppSettings::default() };
-        assert!(invalid.task(Vec::new(), 0).unwrap_err().starts_with("Diagonal is no order"));
+        assert!(invalid.task(Vec::new(), 0).unwrap_err().starts_with("Diagonal is not an order"));
     }
 }

@@ -1,4 +1,4 @@
-//! Errors and panics at the border to C, and its texts.
+//! Errors, panics and strings at the C boundary.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};

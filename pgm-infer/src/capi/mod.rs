@@ -44,7 +44,7 @@ pub struct PgmTask {
     result: OnceLock<TaskResult>,
 }
 
-// What `pgm_wait` leaves, by sample.
+// The results after `pgm_wait`, by sample.
 #[derive(Debug)]
 struct TaskResult {
     texts: Vec<Option<CString>>,

@@ -1,7 +1,7 @@
-//! An autoregressive network: it gives the logits of the token after a row's beginning.
+//! An autoregressive network as a denoiser: it predicts the token after a row's prefix.
 //!
 //! Keys and values of earlier tokens are cached for each row, by the row's id: rows join and leave between steps. New rows
-//! with the same beginning share its evaluation.
+//! with the same prefix share its evaluation.
 
 use std::cell::RefCell;
 
@@ -32,7 +32,7 @@ struct CachedRows {
 }
 
 impl CachedRows {
-    // Where the first `length` tokens of a row are cached; most often at the place that it had.
+    // The cache row with the first `length` tokens of a row; most often the one that it had before.
     fn place(&self, expected: usize, id: RowId, length: usize) -> Option<usize> {
         let same = |&place: &usize| self.ids.get(place) == Some(&id) && self.cache.lengths()[place] == length;
         Some(expected).filter(same).or_else(|| (0..self.ids.len()).find(same))
@@ -45,7 +45,7 @@ impl<'a> CausalDenoiser<'a> {
         Self { model, device, mask_index, excluded: vec![mask_index], cached: RefCell::default() }
     }
 
-    // The cache of beginnings of one length.
+    // The cache of prefixes of one length.
     fn compute(&self, rows: &[&[u32]]) -> Cache {
         let mut cache = Cache::new(rows.len());
         if !rows[0].is_empty() {
@@ -60,7 +60,7 @@ impl<'a> CausalDenoiser<'a> {
         Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), self.device)
     }
 
-    // The cache of the beginnings `rows` of the rows `ids`, in this order.
+    // The cache of the prefixes `rows` of the rows `ids`, in this order.
     fn cache_of(&self, ids: &[RowId], rows: &[&[u32]], cached: CachedRows) -> Cache {
         let known = ids.iter().zip(rows).enumerate();
         let mut places: Vec<Option<usize>> =
@@ -95,7 +95,7 @@ impl Denoiser for CausalDenoiser<'_> {
         }
         let before: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
         let last: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[tokens.len() - 1..]).collect();
-        // Taken, so that nothing is cached if the device fails.
+        // Taken out, so that nothing is cached if the device fails.
         let ids: Vec<RowId> = rows.iter().map(|row| row.id).collect();
         let mut cache = self.cache_of(&ids, &before, self.cached.take());
         let logits = Logits::new(self.model.forward_cached(self.on_device(&last), &mut cache))?;
@@ -123,12 +123,12 @@ impl Denoiser for CausalDenoiser<'_> {
     }
 }
 
-/// The error of a request for another order than left to right.
+/// The error of a request that does not decode from left to right.
 pub(crate) fn wrong_order() -> InferError {
     InferError::Request("an autoregressive model writes from left to right and in no other order".into())
 }
 
-// Tokens by position, if they stand at positions 0, 1, 2, ...
+// Tokens by position, if their positions are 0, 1, 2, ...
 fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError> {
     let mut given: Vec<(usize, u32)> = positions.iter().copied().zip(tokens.iter().copied()).collect();
     given.sort_unstable();

@@ -1,4 +1,4 @@
-//! The networks as [`Denoiser`]s: what the sampling loop asks for logits.
+//! The networks as [`Denoiser`]s, which give the sampling loop its logits.
 
 mod causal;
 mod masked;

@@ -66,7 +66,7 @@ pub enum SamplingPath {
     Full,
 }
 
-/// A network with what sampling needs to know of it.
+/// A network with its configuration and its device, as sampling needs them.
 #[derive(Clone, Copy, Debug)]
 pub struct NetworkHandle<'a> {
     /// The network.

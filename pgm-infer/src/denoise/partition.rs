@@ -1,4 +1,4 @@
-//! The partition model by its sampling path and by its training path.
+//! The partition model as a denoiser, by its sampling path and by its training path.
 //!
 //! Shapes: B rows, L length, K positions, H hidden.
 
@@ -33,7 +33,7 @@ impl Denoiser for PartitionDenoiser<'_> {
         let head = Box::new(|hidden| self.model.logits(hidden));
         let counts = || positions.iter().map(|row| row.len());
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
-        // On Flex attention computes the tokens of each row apart even in packed rows, so nothing is padded.
+        // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.
         if is_flex(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
             let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
             let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();

@@ -156,12 +156,12 @@ impl Categorical {
                 return (class, below.min(cumulative - target).max(0.0) / total);
             }
         }
-        // Only when rounding leaves the sum a hair below the target.
+        // Reached only when rounding leaves the sum just below the target.
         (fallback, 0.0)
     }
 }
 
-/// The class of the largest logit, the lowest of several; NaN is never larger.
+/// The class of the largest logit, of equal logits the lowest class. NaN is never the largest.
 fn most_probable(logits: &[f32], excluded: &[usize]) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (class, logit) in logits.iter().enumerate() {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn temperature_top_k_and_top_p_cut_what_they_say() {
+    fn temperature_top_k_and_top_p_keep_the_right_classes() {
         let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.15_f32.ln(), 0.05_f32.ln(), 3.0];
         let support = |settings| -> Vec<usize> {
             let counts = count(&logits, settings, 4000);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_logits_the_lowest_class_wins_whatever_picks_the_most_probable() {
+    fn of_equal_logits_the_lowest_class_wins_under_every_setting() {
         let logits = [1.0, 2.0, 2.0, 7.0, 2.0];
         let plain = DrawSettings::default();
         for settings in [DrawSettings { temperature: 0.0, ..plain }, DrawSettings { top_k: 1, ..plain }] {

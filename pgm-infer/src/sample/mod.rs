@@ -1,7 +1,7 @@
 //! The sampling loop, on token ids alone: no thread, no clock, no tokenizer.
 //!
 //! A step asks each row for positions ([`SampleRow::begin`]), runs the network once for all rows ([`Denoiser`]), reads the
-//! logits and draws tokens ([`Logits`]), and hands them back to the rows ([`SampleRow::end`]). Reading logits is the only
+//! logits and draws tokens ([`Logits`]), and returns them to the rows ([`SampleRow::end`]). Reading logits is the only
 //! part that waits for a device; [`advance`] blocks there, [`advance_async`] awaits.
 //!
 //! | file | question it answers |

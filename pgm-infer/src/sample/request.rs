@@ -1,4 +1,4 @@
-//! What to sample, and how.
+//! Requests and settings of sampling.
 
 use crate::InferError;
 use crate::sample::draw::DrawSettings;
@@ -16,7 +16,7 @@ pub struct SampleRequest {
     pub seed: u64,
 }
 
-/// How to sample. The defaults stand in [`settings`](crate::settings).
+/// How to sample. The defaults are in [`settings`](crate::settings).
 #[derive(Clone, Copy, Debug)]
 pub struct SampleSettings {
     /// Steps. With fewer steps than open positions a step decodes several of them, with more some steps are empty.
@@ -27,7 +27,7 @@ pub struct SampleSettings {
     pub order: OrderKind,
     /// How a token is drawn.
     pub draw: DrawSettings,
-    /// How many of the most probable tokens are reported beside each drawn one.
+    /// How many of the most probable tokens are reported with each drawn one.
     pub alternatives: usize,
 }
 

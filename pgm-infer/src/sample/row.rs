@@ -35,7 +35,7 @@ pub struct SampledRow {
     pub complete: bool,
 }
 
-/// What a step did to one row.
+/// The changes of one row in a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowChange {
     /// Decoded positions and their tokens.
@@ -199,7 +199,7 @@ impl SampleRow {
         self.order.needs_stats
     }
 
-    /// How many of the most probable tokens are reported beside each drawn one.
+    /// How many of the most probable tokens are reported with each drawn one.
     pub fn n_alternatives(&self) -> usize {
         self.n_alternatives
     }

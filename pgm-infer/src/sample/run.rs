@@ -8,7 +8,7 @@ use crate::sample::request::{SampleRequest, SampleSettings};
 use crate::sample::row::{RowChange, SampleRow, SampledRow};
 use crate::sample::step::{StepResult, advance};
 
-/// What a callback sees after each step.
+/// The argument of a callback after each step.
 #[derive(Debug)]
 pub struct StepView<'a> {
     /// Steps done so far.
@@ -17,7 +17,7 @@ pub struct StepView<'a> {
     pub n_steps: usize,
     /// Network evaluations so far.
     pub n_evaluations: usize,
-    /// What this step did to each row.
+    /// The changes of each row.
     pub changes: &'a [RowChange],
 }
 

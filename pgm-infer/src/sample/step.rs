@@ -6,10 +6,10 @@ use crate::sample::denoiser::Denoiser;
 use crate::sample::logits::{PositionDraw, PositionQuery, Wait, finish};
 use crate::sample::row::{RowChange, RowStep, SampleRow};
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug)]
 pub struct StepResult {
-    /// What it did to each row.
+    /// The changes of each row, or its error.
     pub changes: Vec<Result<RowChange, InferError>>,
     /// Whether it took a network evaluation.
     pub evaluated: bool,

@@ -102,7 +102,7 @@ impl ApiError {
         }
     }
 
-    /// The error as it stands in a response or in a stream.
+    /// The error as the body of a response or an event of a stream.
     pub fn body(&self) -> ErrorBody {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",

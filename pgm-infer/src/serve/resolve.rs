@@ -1,4 +1,4 @@
-//! From a checked body to the engine's tasks: what both routes share.
+//! From a checked body to the engine's tasks: the part that both routes share.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use crate::sample::order::{OrderFlags, OrderKind};
 use crate::settings::Overrides;
 use crate::{SampleSettings, TextModel};
 
-/// What a request asks of the engine.
+/// The engine's tasks for one request.
 #[derive(Debug)]
 pub struct ResolvedRequest {
     /// One task for each prompt, all with the same number of samples.

@@ -1,4 +1,4 @@
-//! The routes, and what every request passes through.
+//! The routes, and the layers that every request passes through.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -31,7 +31,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Runs blocking work, such as tokenising a long text, off the threads that serve other requests.
 ///
 /// # Errors
-/// Those of the work, and [`ApiError::panicked`] when it panics: a tokenizer is code that others have written.
+/// Those of the work, and [`ApiError::panicked`] when it panics: a tokenizer is third-party code.
 pub async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -50,11 +50,11 @@ pub struct Run {
     n_running: usize,
     deadline: Option<Instant>,
     timeout: Duration,
-    // Held until the client has been sent everything: what a slow reader has not taken yet counts, too.
+    // Held until everything is sent: events that a slow client has not read yet count, too.
     _permit: Arc<QueuePermit>,
 }
 
-/// What happened to a sample; samples are numbered over the tasks of a request.
+/// An event of a sample; samples are numbered over the tasks of a request.
 enum SampleEvent {
     Step { sample: usize, steps: (usize, usize), change: RowChange },
     Done { sample: usize, output: Box<TaskOutput> },
@@ -65,7 +65,7 @@ impl Run {
     /// waking a thread for each step would cost the engine time.
     ///
     /// # Errors
-    /// What the engine refuses.
+    /// When the engine refuses a task.
     pub fn start(
         server: &Server,
         model: &Arc<LoadedModel>,
@@ -165,7 +165,7 @@ impl Run {
         let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
         let client = sender.clone();
         let watching = async move {
-            // A task of its own, so that the client is told of a panic in it.
+            // A task of its own, so that the client gets an error if it panics.
             let mut sending = tokio::spawn(send_events(self, samples, format, Sender(sender)).in_current_span());
             tokio::select! {
                 // The client has left; dropping the run cancels its tasks.

@@ -1,4 +1,4 @@
-//! What all routes share: the models, the limits, the keys and the phase of the server.
+//! The state that all routes share: the models, the limits, the keys and the phase of the server.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::Engine;
 pub struct Limits {
     /// Samples of a model that are computed together.
     pub max_batch: usize,
-    /// Samples of a model that may wait beside those.
+    /// Samples of a model that may wait in addition.
     pub queue: usize,
     /// Tokens of a row; none is the model's trained length.
     pub max_length: Option<usize>,
@@ -168,7 +168,7 @@ impl Server {
         model.get().ok_or_else(ApiError::loading)
     }
 
-    /// Refuses what could not be admitted, before its body is read.
+    /// Refuses a request that cannot be admitted, before its body is read.
     ///
     /// # Errors
     /// 503 while the server stops, 429 when no model has a free place.
@@ -190,7 +190,7 @@ impl Server {
     pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = Sha256::digest(given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("").trim());
-        // Every key is compared, so that the time does not tell which one fits.
+        // Every key is compared, so that the time does not reveal which one matches.
         let fits = self.keys.iter().fold(0, |fits, key| fits | key.ct_eq(&given[..]).unwrap_u8());
         if self.keys.is_empty() || fits == 1 {
             return Ok(());
@@ -214,7 +214,7 @@ impl Server {
     }
 }
 
-/// What `/health` says.
+/// The status that `/health` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Health {

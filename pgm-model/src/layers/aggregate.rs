@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, assert_shape};
 use crate::attention_plan::{AttentionPlan, KeySets};
 use crate::visibility::Visibility;
 
-/// What is computed of a set of keys, for each of the H numbers alone; 0 for an empty set.
+/// The aggregate of a set of keys, computed for each channel; 0 for an empty set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aggregate {
     Mean,
@@ -31,7 +31,7 @@ impl Aggregate {
         }
     }
 
-    // Each set reads its own keys only, so the cost is that of all keys and queries together.
+    // Each set reads only its own keys, so the cost is linear in the number of keys and queries.
     fn of_segments(self, encoded: &Tensor<3>, n_keys: &[usize], n_queries: &[usize]) -> Tensor<3> {
         let [_, _, width] = encoded.dims();
         assert_shape!(encoded, [1, _, width]);
@@ -63,7 +63,7 @@ impl Aggregate {
     }
 }
 
-// The sets of a plan whose labels say who sees whom, as matrices of zeros and ones.
+// Sets of keys that are given by labels, as matrices of zeros and ones.
 struct LabelledSets {
     // 1 where a key belongs to a set, `[B, S, C]`.
     members: Tensor<3>,
@@ -84,7 +84,7 @@ impl LabelledSets {
         Self { members: is_of(keys), seen: is_of(queries).swap_dims(1, 2) }
     }
 
-    // To each query the aggregate of its set: [B, S, H] -> [B, K, H].
+    // Gives each query the aggregate of its set: [B, S, H] -> [B, K, H].
     fn spread(&self, aggregates: Tensor<3>) -> Tensor<3> {
         self.seen.clone().matmul(aggregates)
     }
@@ -123,7 +123,7 @@ mod tests {
     use crate::rotary::AngleTables;
     use crate::sequence::PackedRows;
 
-    // The plan of packed rows, and one of the same rows that tells the sets by labels.
+    // Two plans of the same rows: packed, and with the sets given by labels.
     fn plans(n_keys: &[usize], n_queries: &[usize], device: &Device) -> [AttentionPlan; 2] {
         let positions = |lengths: &[usize]| -> Vec<Vec<usize>> { lengths.iter().map(|&n| (0..n).collect()).collect() };
         let (keys, queries) = (positions(n_keys), positions(n_queries));

@@ -48,7 +48,7 @@ impl DecoderBlock {
         }
     }
 
-    /// The block with a constant condition `[c]` folded into its weights; it reads no condition any more.
+    /// The block with a constant condition `[c]` folded into its weights; it no longer reads a condition.
     pub(crate) fn folded(self, condition: &Tensor<1>) -> Self {
         let Some(layer) = &self.modulation else { return self };
         let [shift1, scale1, gate1, shift2, scale2, gate2] = constant_vectors(layer, condition);
@@ -71,7 +71,7 @@ impl DecoderBlock {
         recomputed_linear(&self.kv, recomputed_norm(encoded.clone(), affine(&self.kv_norm1)))
     }
 
-    /// One block, from `kv`, which [`keys_values`](Self::keys_values) returns.
+    /// The block, given `kv` from [`keys_values`](Self::keys_values).
     ///
     /// # Shapes
     /// x `[B, K, H]`, kv `[B, C, 2 H] -> [B, K, H]`

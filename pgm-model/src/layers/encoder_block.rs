@@ -43,7 +43,7 @@ impl EncoderBlock {
         }
     }
 
-    /// The block with a constant condition `[c]` folded into its weights; it reads no condition any more.
+    /// The block with a constant condition `[c]` folded into its weights; it no longer reads a condition.
     pub(crate) fn folded(self, condition: &Tensor<1>) -> Self {
         let Some(layer) = &self.modulation else { return self };
         let [shift1, scale1, gate1, shift2, scale2, gate2] = constant_vectors(layer, condition);

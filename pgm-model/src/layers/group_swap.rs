@@ -1,7 +1,7 @@
 //! The GroupSwap, the only layer in which information crosses the groups.
 //!
-//! Its queries are made of positions, and in two variants of an aggregate of the other group. Its output replaces the
-//! stream: after it, the vector at position i describes the tokens of the *other* group.
+//! Its queries are built from positions; two variants add an aggregate of the other group. Its output replaces the
+//! residual stream: after it, the vector at position i describes the tokens of the *other* group.
 // B batch, C keys, K queries, H hidden
 
 use burn::module::{Initializer, Module, Param};
@@ -41,7 +41,7 @@ impl QueryProjection {
     }
 }
 
-/// Attention across the groups, from queries that know positions only to the encoder output.
+/// Cross-attention between the groups: queries that are built from positions, and keys from the encoder output.
 #[derive(Module, Debug)]
 pub struct GroupSwap {
     base: Param<Tensor<2>>,
@@ -83,8 +83,7 @@ impl GroupSwap {
         recomputed_linear(&self.kv, encoded.clone())
     }
 
-    /// The layer, from `kv`, which [`keys_values`](Self::keys_values) returns. Queries that all rows share are projected
-    /// once.
+    /// The layer, given `kv` from [`keys_values`](Self::keys_values). Queries that all rows share are projected once.
     ///
     /// # Shapes
     /// encoder output `[B, C, H]`, kv `[B, C, 2 H] -> [B, K, H]`

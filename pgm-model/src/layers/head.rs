@@ -41,13 +41,13 @@ impl Head {
         }
     }
 
-    /// The head with a constant condition `[c]` folded into its norm; it reads no condition any more.
+    /// The head with a constant condition `[c]` folded into its norm; it no longer reads a condition.
     pub(crate) fn folded(self, condition: &Tensor<1>) -> Self {
         let Some(layer) = &self.modulation else { return self };
         Self { norm: folded_norm(self.norm, constant_vectors(layer, condition)), modulation: None, ..self }
     }
 
-    /// Raw logits. The mask's column is an ordinary number here: losses and samplers leave it out.
+    /// Raw logits. The mask token's logit is not set to -inf here: losses and samplers exclude it.
     ///
     /// # Shapes
     /// `[B, K, H] -> [B, K, V]`

@@ -17,10 +17,10 @@ pub(crate) fn modulation(cond_dim: usize, width: usize, device: &Device) -> Line
     LinearConfig::new(cond_dim, width).with_initializer(Initializer::Zeros).init(device)
 }
 
-/// `N` vectors of width H that a [`modulation`] layer makes of the condition.
+/// `N` vectors of width H that a [`modulation`] layer computes from the condition.
 #[derive(Clone, Debug)]
 pub(crate) enum Modulation<const N: usize> {
-    /// None: what they do is part of the weights.
+    /// None: their effect is folded into the weights.
     Folded,
     /// For all rows, `[H]` each.
     Constant([Tensor<1>; N]),
@@ -64,7 +64,8 @@ pub(crate) fn constant_vectors<const N: usize>(layer: &Linear, condition: &Tenso
     std::array::from_fn(|index| all.clone().narrow(0, index * width, width))
 }
 
-/// What modulates a block: the published order is shift, scale and gate of attention, then of the feed-forward layer.
+/// The vectors that modulate a block, in the published order: shift, scale and gate of attention, then of the
+/// feed-forward layer.
 pub(crate) struct BlockModulation {
     pub(crate) attention: (ShiftScale, Gate),
     pub(crate) feed_forward: (ShiftScale, Gate),

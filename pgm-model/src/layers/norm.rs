@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::ops;
 
-/// A new norm with a weight and no bias, as all of them but the GroupSwap's.
+/// A new norm with a weight and no bias. Only the GroupSwap's norm has a bias.
 pub(crate) fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_bias(false).init(device)
 }

@@ -2,7 +2,7 @@
 
 use crate::layers::KeyValues;
 
-/// Keys and values of the tokens of several rows in every block, so that one more token costs one token.
+/// Keys and values of several rows in every block, so that only new tokens are computed.
 ///
 /// Rows may differ in length. They are aligned at their ends; the padding in front of the shorter ones is hidden.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ impl Cache {
     /// The rows of these indices, in this order; an index may occur more than once.
     ///
     /// # Panics
-    /// For an index of no row.
+    /// When an index is out of range.
     #[must_use]
     pub fn rows(&self, rows: &[usize]) -> Self {
         let selected = Self { blocks: Vec::new(), lengths: rows.iter().map(|&row| self.lengths[row]).collect() };

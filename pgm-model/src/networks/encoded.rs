@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use crate::attention_plan::CleanKeys;
 use crate::condition::Condition;
 
-/// All that decoding reads of the clean tokens: the encoder output, and the keys and values that each layer makes of it.
+/// All that decoding reads of the clean tokens: the encoder output, and each layer's keys and values of it.
 ///
 /// Any number of [`decode`](crate::PartitionTransformer::decode) calls may share it.
 #[derive(Clone, Debug)]

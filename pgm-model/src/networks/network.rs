@@ -12,7 +12,7 @@ use super::partition::PartitionTransformer;
 use crate::config::ModelConfig;
 
 /// The Partition Transformer or one of its baselines.
-#[allow(clippy::large_enum_variant)] // one of them exists at a time, and a boxed variant is no Burn module
+#[allow(clippy::large_enum_variant)] // only one exists at a time, and a boxed variant is not a Burn module
 #[derive(Module, Debug)]
 pub enum Network {
     /// The Partition Transformer.
@@ -71,7 +71,7 @@ impl Network {
         }
     }
 
-    /// The number of trainable numbers.
+    /// The number of trainable parameters.
     pub fn n_parameters(&self) -> usize {
         self.num_params()
     }

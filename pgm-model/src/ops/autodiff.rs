@@ -1,4 +1,4 @@
-//! What the differentiable registrations of the operations share.
+//! Helpers that register the operations' gradients with Burn's autodiff.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;

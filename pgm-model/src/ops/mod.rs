@@ -1,4 +1,5 @@
-//! Fused operations: what Burn composes of several passes over memory, in one pass with a hand-written gradient.
+//! Fused operations: one pass over memory with a hand-written gradient, where Burn's own operations take several
+//! passes.
 //!
 //! Each operation is a folder: `mod.rs` has the public function and the same formula composed of Burn's own operations,
 //! `autodiff.rs` the gradient, `flex.rs` the loops for the CPU, `cube.rs` the kernels for GPUs. The fused form runs for

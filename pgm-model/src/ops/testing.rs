@@ -1,4 +1,4 @@
-//! What the tests of the operations share: fused operations in float32 against composed ones in float64.
+//! Helpers for the tests of the operations: fused operations in float32 against composed ones in float64.
 #![allow(clippy::print_stdout)] // the differences, shown with --nocapture
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
@@ -21,7 +21,7 @@ pub(crate) fn devices() -> Vec<Device> {
     ]
 }
 
-/// How far float32 may be from float64. Matrix products of float32 are tf32 on CUDA, with ten bits of fraction.
+/// How far float32 may be from float64. Float32 matmuls use tf32 on CUDA, with ten fraction bits.
 pub(crate) fn tolerance(device: &Device, has_matmul: bool) -> f64 {
     if has_matmul && format!("{device:?}").contains("Cuda") { 3e-3 } else { 3e-6 }
 }
@@ -60,7 +60,7 @@ impl Case {
         self.check_within(what, false, f);
     }
 
-    /// As [`check`](Self::check) for an operation with matrix products.
+    /// As [`check`](Self::check) for an operation with matmuls.
     pub(crate) fn check_matmul(&self, what: &str, f: Operation<'_>) {
         self.check_within(what, true, f);
     }

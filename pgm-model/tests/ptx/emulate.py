@@ -223,7 +223,7 @@ class Cube:
             self.put(to, U32[what](*map(word, rest)), units)
 
     def multiply(self, kind, to, factors, units):
-        assert units.all(), "a product by part of a plane"
+        assert units.all(), "a matmul by part of a plane"
         width = 1 if kind == "tf32" else 2
         plane, g, t = EVERY // 32, EVERY % 32 // 4, EVERY % 4
         left, right = np.zeros((4, 16, 8 * width)), np.zeros((4, 8 * width, 8))

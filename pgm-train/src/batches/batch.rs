@@ -1,4 +1,4 @@
-//! What the loaders make and the train model reads: data only, no network.
+//! Batches, from the loaders to the train model: data only, no network.
 //!
 //! Shapes: B rows of a micro-batch, L length.
 
@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use pgm_infer::denoise::CleanRow;
 use pgm_model::Partition;
 
-/// What the network reads.
+/// The inputs of the network.
 #[derive(Clone, Debug)]
 pub enum NetworkInputs {
     /// All tokens, and the split into groups.
@@ -20,7 +20,7 @@ pub enum NetworkInputs {
 /// A micro-batch of an objective.
 #[derive(Clone, Debug)]
 pub struct ObjectiveBatch {
-    /// What the network reads.
+    /// The inputs of the network.
     pub inputs: NetworkInputs,
     /// True tokens, `[B, L]`.
     pub tokens: Tensor<2, Int>,

@@ -1,8 +1,8 @@
 //! Configuration files: strict TOML, with `--set key=value` on top.
 //!
-//! [`TrainConfig`] is the file of `pgm-train fit`, [`DistillConfig`] that of `pgm-train distill`. What they share is
-//! [`RunConfig`] and stands at the top level of both files. `docs/configuration.md` and the output of
-//! `pgm-train config` are made from the doc comments of these structs by [`reference`](mod@reference).
+//! [`TrainConfig`] is the file of `pgm-train fit`, [`DistillConfig`] that of `pgm-train distill`. Both have the
+//! keys of [`RunConfig`] at their top level. [`reference`](mod@reference) generates `docs/configuration.md` and the output of
+//! `pgm-train config` from the doc comments of these structs.
 
 mod distill;
 mod model;

@@ -1,4 +1,4 @@
-//! What a training run minimises.
+//! The objective of a training run.
 
 use serde::{Deserialize, Serialize};
 

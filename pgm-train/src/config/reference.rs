@@ -1,4 +1,4 @@
-//! What every key of a configuration file means, made from the doc comments of the structs that are read from it.
+//! The reference of all configuration keys, generated from the doc comments of the configuration structs.
 //!
 //! [`markdown`] is `docs/configuration.md`, [`commented_toml`] is what `pgm-train config` prints. The sources of the
 //! structs are part of this library as text; a test compares the keys found there with those that serde knows.

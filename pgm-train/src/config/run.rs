@@ -1,4 +1,4 @@
-//! What training and distillation have in common.
+//! The keys that training and distillation share.
 
 use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};

@@ -16,10 +16,10 @@ pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
     /// A file with the keys that have no default, and only them.
     const EXAMPLE: &str;
 
-    /// A sentence about a key that stands where an earlier version had it.
+    /// An error message for a key at a place where earlier versions had it.
     fn moved_key(table: &Table) -> Option<String>;
 
-    /// A sentence about a known key that has no effect beside the others.
+    /// An error message for a known key that has no effect together with the others.
     fn unused_key(&self, table: &Table) -> Option<String>;
 
     /// Whether the values fit together; a sentence about the first that does not.

@@ -3,7 +3,7 @@
 //!
 //! Student and teacher give hidden states. The heads and the divergence run over some positions at a time, and so does
 //! the backward pass through the student's head; the gradients of the student's hidden states then go through the rest
-//! of the network at once. So no logits of all positions exist, neither forward nor kept for the backward pass.
+//! of the network at once. So the logits of all positions never exist, in neither pass.
 //!
 //! Shapes: B rows, L length, K masked positions of the row with most, N positions of all rows, H hidden, V vocabulary.
 
@@ -34,7 +34,7 @@ struct Compared {
     student: Tensor<2>,
     // [N, H]
     teacher: Tensor<2>,
-    // What each position's divergence counts, [N].
+    // Weight of each position's divergence, [N].
     weights: Tensor<1>,
 }
 

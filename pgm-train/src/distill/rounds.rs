@@ -61,7 +61,7 @@ pub struct DistillResult {
 /// Distils, and writes `round-N/` for each round into `out`.
 ///
 /// # Errors
-/// What is wrong with the configuration, the teacher, the data, the checkpoints or the disk. Earlier checkpoints stay.
+/// When the configuration, the teacher, the data, a checkpoint or the disk cannot be used. Earlier checkpoints stay.
 pub fn distill(args: Distill) -> Result<DistillResult, TrainError> {
     let distillation = Distillation::new(&args)?;
     let (mut models, mut validation) = (Vec::new(), None);
@@ -81,7 +81,7 @@ pub fn distill(args: Distill) -> Result<DistillResult, TrainError> {
     Ok(DistillResult { models, stopped_at: None, validation })
 }
 
-/// What all rounds share.
+/// The state that all rounds share.
 struct Distillation<'a> {
     args: &'a Distill<'a>,
     config: Arc<DistillConfig>,

@@ -1,4 +1,4 @@
-//! The loss of a student against what a few lines by hand compute.
+//! The loss of a student against computations by hand.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -141,7 +141,7 @@ fn one_step_targets_are_the_teachers_own_log_probabilities() {
     for masked in [false, true] {
         let (teacher, student) = networks(masked);
         let batch = batch(TargetGroups::One);
-        // By hand: KL(student, teacher) at each masked position, from one evaluation of each network a row.
+        // By hand: KL(student, teacher) at each masked position, from one evaluation of each network per row.
         let (mut sum, mut n) = (0.0, 0);
         for row in &batch.rows {
             let (clean, positions) = (row.clean(), row.masked());
@@ -192,7 +192,7 @@ fn a_student_equal_to_its_teacher_has_nothing_to_learn_in_one_step() {
 #[test]
 fn targets_never_depend_on_tokens_of_the_group_they_predict() {
     let other = |token: u32| (token + 5) % 12;
-    // Of a row's two copies, where there are two, one counts at a time; what it masks changes in both.
+    // If a row has two copies, one at a time is counted; the tokens that it masks change in both.
     let cases = [(TargetGroups::One, 1, 0), (TargetGroups::Both, 2, 0), (TargetGroups::Both, 2, 1)];
     for (masked, (targets, n_copies, counted)) in [false, true].into_iter().flat_map(|m| cases.map(|case| (m, case))) {
         let (teacher, student) = networks(masked);

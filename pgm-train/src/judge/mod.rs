@@ -1,14 +1,14 @@
 //! Evaluation of samples: their perplexity under another model, their entropy and their diversity.
 //!
 //! A [`Judge`] is an autoregressive language model that gives every token of a text its negative log-likelihood (NLL).
-//! [`judge_samples`] makes a [`JudgeReport`] of these numbers: the generative perplexity by both conventions of the field
-//! ([`counting`]), the unigram entropy, and the shares of distinct n-grams. The entropy belongs beside the perplexity: a
-//! model that repeats itself has a low perplexity.
+//! [`judge_samples`] makes a [`JudgeReport`] of these numbers: the generative perplexity by both conventions of the
+//! field ([`counting`]), the unigram entropy, and the shares of distinct n-grams. Read the entropy together with the
+//! perplexity: a model that repeats itself has a low perplexity.
 //!
 //! [`Gpt2Judge`] is a GPT-2 folder, [`OwnJudge`] an autoregressive model of this project. Other models become judges by
 //! implementing the trait; [`ragged_nll`] helps with rows of different lengths.
 //!
-//! The judge tokenises a text as it stands. Nothing is put before it, so its first token has no prediction. Names of
+//! The judge tokenises a text as it is. No token is put before it, so its first token has no prediction. Names of
 //! special tokens in the text (`<|endoftext|>`) are read as those tokens, as in the public code.
 
 mod batches;

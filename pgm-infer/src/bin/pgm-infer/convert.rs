@@ -195,7 +195,7 @@ fn read_tokenizer(args: &ImportArgs, checkpoint: &PublishedCheckpoint) -> anyhow
         (None, None) => return Ok(None),
     };
     let tokenizer =
-        Tokenizer::from_bytes(&json).map_err(|error| anyhow!("{origin} is no valid tokenizer.json: {error}"))?;
+        Tokenizer::from_bytes(&json).map_err(|error| anyhow!("{origin} is not a valid tokenizer.json: {error}"))?;
     Ok(Some(FoundTokenizer { json, tokenizer, origin }))
 }
 

@@ -184,7 +184,7 @@ fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> 
             bail!("--order does not apply: this model is autoregressive and decodes from left to right")
         }
         (_, ModelConfig::Autoregressive(_)) if args.steps.is_some() => {
-            bail!("--steps does not apply: this model is autoregressive and decodes one token a step")
+            bail!("--steps does not apply: this model is autoregressive and decodes one token per step")
         }
         _ => Ok(()),
     }

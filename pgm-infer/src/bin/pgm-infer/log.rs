@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 pub fn start(level: Option<&str>) -> anyhow::Result<()> {
     let filter = match level {
         Some(level) => parse(level)?,
-        // Other programs read the variable, too, so a value that this one does not know is no error.
+        // Other programs read the variable, too, so an unknown value is not an error.
         None => std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or_else(default),
     };
     let lines = tracing_subscriber::fmt::layer()
@@ -37,7 +37,7 @@ fn parse(level: &str) -> anyhow::Result<Targets> {
     };
     filter.ok_or_else(|| {
         anyhow!(
-            "--log-level {level:?} is no level; give off, error, warn, info, debug, trace, or a list like info,pgm_infer=debug"
+            "--log-level {level:?} is not a level; give off, error, warn, info, debug, trace, or a list like info,pgm_infer=debug"
         )
     })
 }

@@ -34,7 +34,7 @@ pub struct ServeArgs {
     /// Samples of a model that may wait; more are refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
-    /// A file of API keys, one a line; clients must send one of them
+    /// A file of API keys, one per line; clients must send one of them
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Seconds that a request may take: waiting, sampling, and sending a stream
@@ -182,7 +182,7 @@ fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read --api-key-file {}", path.display()))?;
     let keys: Vec<String> = text.lines().map(str::trim).filter(|key| !key.is_empty()).map(String::from).collect();
     if keys.is_empty() {
-        bail!("--api-key-file {} holds no key; write one a line", path.display());
+        bail!("--api-key-file {} holds no key; write one per line", path.display());
     }
     Ok(keys)
 }

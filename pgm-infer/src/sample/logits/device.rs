@@ -1,9 +1,9 @@
 //! Reading logits that stay on a device other than the CPU.
 //!
-//! For each block of 256 classes the host gets the largest logit and the sum of exponentials, then the logits of the one
-//! block in which the draw ends (with top-k or top-p: of a few blocks). The uniform has 53 bits and both steps accumulate
-//! in float64, so the distribution is that of a draw from all logits. A token differs only where rounding of a block's sum
-//! moves a boundary across the uniform.
+//! For each block of 256 classes the host gets the largest logit and the sum of exponentials, then the logits of the
+//! one block that holds the drawn class (with top-k or top-p: of a few blocks). The uniform has 53 bits and both steps
+//! accumulate in float64, so the distribution is that of a draw from all logits. A token differs only where rounding of
+//! a block's sum moves a boundary across the uniform.
 //!
 //! Shapes: V classes, N tokens to draw, M blocks, W classes of a block.
 
@@ -16,7 +16,7 @@ use crate::InferError;
 use crate::sample::draw::{Categorical, DrawSettings, DrawnToken};
 
 const BLOCK: usize = 256;
-/// Stands for a logit that does not exist; its exponential is 0 beside that of any other.
+/// Padding in place of a logit; its exponential is 0 next to any other.
 const ABSENT: f32 = -1e30;
 /// Blocks that a draw with top-k or top-p reads first.
 const FIRST_BLOCKS: usize = 8;
@@ -237,7 +237,7 @@ impl Blocks {
                 }
                 below += weight;
             }
-            // Only when rounding leaves the sum a hair below the target.
+            // Reached only when rounding leaves the sum just below the target.
             Choice { block: sums.ranking()[0], uniform: 0.0, share: 0.0, rival: f64::NEG_INFINITY }
         };
         let choices: Vec<Choice> = uniforms.par_iter().enumerate().map(choose).collect();
@@ -259,7 +259,7 @@ impl Blocks {
         Ok(choices.par_iter().enumerate().map_init(Categorical::default, finish).collect())
     }
 
-    // A draw with top-k or top-p: blocks are read, largest first, until they hold every class that stays.
+    // A draw with top-k or top-p: blocks are read, largest first, until they hold every class that is kept.
     async fn draw_cut(
         &self,
         uniforms: &[f64],

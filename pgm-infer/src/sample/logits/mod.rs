@@ -203,7 +203,7 @@ impl<'a> Logits<'a> {
     }
 }
 
-// Which places a chunk computes.
+// Which positions a chunk computes.
 enum Places<'a> {
     All,
     // Ascending.
@@ -251,7 +251,7 @@ pub fn logit_chunks(
     let flat = hidden.clone().reshape([1, n, width]);
     (0..n).step_by(size).map(move |start| {
         let range = start..(start + size).min(n);
-        // In its own shape where that is one chunk, so that nothing is rounded otherwise than in one piece.
+        // A single chunk keeps its shape, so that rounding is the same as without chunks.
         let hidden = if n <= size { hidden.clone() } else { flat.clone().narrow(1, start, range.len()) };
         let logits = head(hidden);
         let n_classes = logits.dims()[2];

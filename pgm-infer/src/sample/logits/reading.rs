@@ -1,4 +1,4 @@
-//! What is asked of the logits at a position, and the answer.
+//! Queries of the logits at a position, and their results.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -32,7 +32,7 @@ pub struct PositionQuery {
     pub n_alternatives: usize,
 }
 
-/// What was read at a position.
+/// The result of a [`PositionQuery`].
 #[derive(Clone, Debug, Default)]
 pub struct PositionReading {
     /// The drawn token; none if the logits are not finite, see [`Categorical::draw`](crate::sample::draw::Categorical::draw).

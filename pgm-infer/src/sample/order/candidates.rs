@@ -1,11 +1,11 @@
-//! Which open positions an order considers that decides by what it sees.
+//! The candidates of orders that look at logits: which open positions they consider.
 
 use rand::{Rng, seq::index};
 use serde::{Deserialize, Serialize};
 
 use super::order_trait::{Candidate, OrderContext};
 
-/// How many open positions an order considers that decides by what it sees.
+/// How many open positions an order that looks at logits considers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CandidateLimit {

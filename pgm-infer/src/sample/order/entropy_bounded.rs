@@ -1,4 +1,4 @@
-//! As many positions a step as an entropy bound allows (EB-Sampler, arXiv 2505.24857).
+//! As many positions per step as an entropy bound allows (EB-Sampler, arXiv 2505.24857).
 
 use rand::Rng;
 

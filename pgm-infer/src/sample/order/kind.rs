@@ -118,6 +118,6 @@ impl FromStr for OrderKind {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let found = TABLE.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
-        found.ok_or_else(|| format!("{name} is no order; there are {}", Self::NAMES.join(", ")))
+        found.ok_or_else(|| format!("{name} is not an order; the orders are {}", Self::NAMES.join(", ")))
     }
 }

@@ -4,7 +4,7 @@ use rand::Rng;
 
 use super::order_trait::{Order, OrderContext};
 
-/// Decodes the first open position, one a step.
+/// Decodes the first open position, one per step.
 pub(crate) struct LeftToRight;
 
 impl Order for LeftToRight {

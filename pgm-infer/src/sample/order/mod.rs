@@ -12,9 +12,9 @@
 //! | `entropy-bounded` | as many of the smallest entropies as a bound allows (arXiv 2505.24857) | approximate |
 //! | `remask` | at random, and some decoded positions are opened again (ReMDM, arXiv 2503.00307) | approximate |
 //!
-//! An exact order does not depend on tokens: with one position a step it draws from the model's joint distribution in that
-//! order. (Positions of one step are drawn independently of each other in every order.) An approximate order prefers easy
-//! positions and samples another distribution.
+//! An exact order does not depend on tokens: with one position per step it draws from the model's joint distribution in
+//! that order. (Positions of one step are drawn independently of each other in every order.) An approximate order
+//! prefers easy positions and samples another distribution.
 //!
 //! A custom order implements [`Order`]. A new order of this table is a file here, a variant of [`OrderKind`] and a line
 //! of the table in `kind.rs`; the tests name every other place that lists the orders.

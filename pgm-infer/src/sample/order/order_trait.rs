@@ -4,7 +4,7 @@ use rand::Rng;
 
 use crate::sample::logits::LogitStats;
 
-/// What an order knows in a step.
+/// The state of a row that an order sees in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderContext<'a> {
     /// Tokens of the row, given ones included.
@@ -14,13 +14,13 @@ pub struct OrderContext<'a> {
     /// Decoded positions in the order in which they came, given ones left out.
     pub decoded: &'a [usize],
     /// How many positions the schedule wants decoded in this step, at least one; 0 in a call of
-    /// [`remask`](Order::remask), which comes before the schedule counts.
+    /// [`remask`](Order::remask), which is called before the schedule.
     pub n_to_decode: usize,
     /// Where in the run this step is.
     pub progress: Progress,
 }
 
-/// The stretch of a run that one step covers, as shares of all steps in `[0, 1]`.
+/// The part of a run that one step covers, as shares of all steps in `[0, 1]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// Share of the steps done before this one.

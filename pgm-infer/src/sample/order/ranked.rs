@@ -5,7 +5,7 @@ use rand::Rng;
 use super::candidates::{CandidateLimit, rank};
 use super::order_trait::{Candidate, Order, OrderContext};
 
-/// What a [`RankedOrder`] sorts its candidates by.
+/// The score by which a [`RankedOrder`] sorts its candidates.
 #[derive(Clone, Copy)]
 pub(super) enum Score {
     /// Probability of the drawn token.

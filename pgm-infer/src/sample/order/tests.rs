@@ -79,7 +79,7 @@ fn ranked_orders_take_the_surest_and_no_more_than_the_schedule_wants() {
 }
 
 #[test]
-fn a_wrong_name_is_answered_with_the_list() {
+fn the_error_of_an_unknown_name_lists_all_orders() {
     assert!("best".parse::<OrderKind>().unwrap_err().contains("low-discrepancy"));
 }
 
@@ -102,7 +102,7 @@ fn the_table_holds_every_order_under_its_serialised_name() {
 fn every_place_that_lists_the_orders_lists_all_of_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let order_module = "pgm-infer/src/sample/order/mod.rs";
-    // Where a name stands, and how it is written there.
+    // The files with the names, and the text around each name.
     let places = [
         (order_module, "//! | `", "`"),
         ("docs/orders.md", "| `", "` |"),

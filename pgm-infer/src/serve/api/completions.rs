@@ -21,7 +21,7 @@ use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
 use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 
-/// Tokens of a completion that does not say.
+/// The default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 /// An answer.
@@ -63,7 +63,7 @@ pub struct Usage {
 }
 
 /// An event of a stream. The choices of a `denoise` event have no text, so that a client that reads every event as a piece of
-/// text goes on working.
+/// text still works.
 #[derive(Serialize)]
 struct Chunk<'a> {
     id: &'a str,
@@ -79,8 +79,8 @@ struct Chunk<'a> {
 
 /// Continues a text, or fills the gap before a suffix
 ///
-/// OpenAI's completions with steps, order and top_k beside them. With stream, pieces carry the finished beginning of the
-/// text; the event denoise, whose piece is empty, carries the positions and the text of each step.
+/// OpenAI's completions with the additional fields steps, order and top_k. With stream, each event carries text that is
+/// final. The event denoise, whose text is empty, carries the positions and tokens of each step.
 #[utoipa::path(
     post,
     path = "/v1/completions",
@@ -98,7 +98,8 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
     let body: CompletionBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.common.model.as_deref())?);
     let n_samples = resolve::n_samples(body.n.unwrap_or(1), body.n_prompts(), server.limits())?;
-    // The places are taken before the body is checked and tokenised, and kept while it is, should the client leave.
+    // The queue's places are taken before the body is checked and tokenised, and kept until then even if the client
+    // leaves.
     let admission = model.admit(n_samples, server.limits())?;
     let stream = body.common.stream == Some(true);
     let (admission, request, format) = in_background({
@@ -151,7 +152,7 @@ fn resolve_completion(
         given.extend((end..).zip(suffix.iter().copied()));
         let mut task = Task::new(TaskInput::Tokens { given, length });
         (task.settings, task.n, task.seed) = (settings, n, seed.wrapping_add((index * n) as u64));
-        // A text before a suffix does not end at an EOS: the suffix follows.
+        // Text before a suffix does not end at an EOS: the suffix follows.
         (task.stop, task.ends_at_eos) = (stop.clone(), suffix.is_empty());
         request.tasks.push(task);
         request.n_prompt_tokens += prompt.len() + suffix.len();

@@ -20,7 +20,7 @@ use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::text::template::{self, Part};
 
-/// Tokens of a `___` blank of a body that does not say.
+/// The default of `blank`: tokens of a `___` blank.
 const DEFAULT_BLANK: usize = 8;
 
 /// An answer.
@@ -86,12 +86,13 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     let body: InfillBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.common.model.as_deref())?);
     if body.n_predict == Some(0) {
-        // Editors ask llama.cpp this way to read the prompt ahead of time.
+        // Editors send this to make llama.cpp cache the prompt.
         body.check()?;
         let text = [body.input_prefix, body.prompt, body.input_suffix].into_iter().flatten().collect();
         return Ok(Json(Infill { text, stop: true, model: model.name.clone(), ..Infill::default() }).into_response());
     }
-    // The place is taken before the body is checked and tokenised, and kept while it is, should the client leave.
+    // The queue's place is taken before the body is checked and tokenised, and kept until then even if the client
+    // leaves.
     let admission = model.admit(1, server.limits())?;
     let stream = body.common.stream == Some(true);
     let (admission, request) = in_background({

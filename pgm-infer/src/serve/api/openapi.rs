@@ -27,7 +27,7 @@ use crate::serve::error::ErrorBody;
         models::metrics,
         models::version,
     ),
-    // What only error responses refer to is not found by itself.
+    // utoipa does not find a schema that only error responses refer to.
     components(schemas(ErrorBody)),
     modifiers(&KeyScheme),
     security((), ("key" = [])),
@@ -59,7 +59,7 @@ pub fn document() -> &'static str {
     &DOCUMENT
 }
 
-// One object instead of `allOf` over the common and the own fields: only then can it say that there are no others.
+// One object instead of `allOf` over common and own fields: only then can it forbid other fields.
 fn join_fields(schema: &mut Value) {
     let Value::Array(parts) = schema["allOf"].take() else { return };
     let mut properties = Map::new();

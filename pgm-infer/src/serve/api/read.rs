@@ -15,7 +15,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Reads and parses a body. Its values are not checked yet: the request is to be admitted first.
 ///
 /// # Errors
-/// When the server takes no request now, when the body is too large or too slow, or when it is no JSON of this type.
+/// When the server takes no request now, when the body is too large or too slow, or when it is not JSON of this type.
 pub async fn read<B: RequestBody>(server: &Server, request: Request) -> Result<B, ApiError> {
     server.check_open()?;
     check_content_type(request.headers())?;

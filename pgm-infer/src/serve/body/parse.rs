@@ -28,7 +28,7 @@ pub trait RequestBody: DeserializeOwned {
 /// Reads JSON. [`RequestBody::check`] has yet to be called.
 ///
 /// # Errors
-/// When the bytes are no JSON object of this type.
+/// When the bytes are not a JSON object of this type.
 pub fn parse<B: RequestBody>(bytes: &[u8]) -> Result<B, BodyError> {
     serde_json::from_slice(bytes)
         .map_err(|error| BodyError { field: None, message: format!("the body cannot be read: {error}") })

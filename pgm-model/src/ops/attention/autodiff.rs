@@ -13,7 +13,7 @@ use super::settings::AttentionSettings;
 use crate::ops::autodiff::{AutodiffTensor, register, saved};
 use crate::ops::extension::fused_ops::FusedOps;
 
-// What the backward pass reads: N tensors that need gradients, and angles and labels of each side.
+// The inputs of the backward pass: N tensors that need gradients, and angles and labels of each side.
 #[derive(Clone, Debug)]
 struct Saved<B: Backend, const N: usize> {
     inputs: [NodeId; N],

@@ -1,6 +1,7 @@
 //! Self-attention and cross-attention with rotary angles.
 //!
-//! The fused form holds no matrix of all scores and computes no masked ones: it takes the tokens of each label together.
+//! The fused form stores no matrix of all scores and computes no masked scores: it takes the tokens of each label
+//! together.
 
 // B rows, S tokens, Q queries, C keys, h heads, H = h d
 
@@ -33,7 +34,7 @@ pub use composed::{attend, split_heads};
 use settings::AttentionSettings;
 
 /// Self-attention. `qkv` holds queries, keys and values side by side, each of all heads side by side, before rotation.
-/// GPUs with tensor cores compute the matrix products in `matmul_dtype` if it is half precision.
+/// GPUs with tensor cores compute the matmuls in `matmul_dtype` if it is half precision.
 ///
 /// # Shapes
 /// qkv `[B, S, 3 H] -> [B, S, H]`

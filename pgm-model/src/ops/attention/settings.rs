@@ -1,19 +1,19 @@
-//! What fused attention needs to know besides its tensors.
+//! The settings of fused attention.
 
 use burn::tensor::{DType, FloatDType};
 
 use crate::ops::device::is_half;
 use crate::visibility::Visibility;
 
-/// What fused attention needs to know besides its tensors.
+/// The settings of fused attention.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSettings {
     pub(crate) n_heads: usize,
-    /// Whether a query sees only itself and what comes before it.
+    /// Whether a query sees only itself and earlier tokens.
     pub(crate) causal: bool,
     /// Whether a query sees only the keys of its label. Otherwise the labels are not read.
     pub(crate) labelled: bool,
-    /// The type of the matrix products, where a device has tensor cores.
+    /// The dtype of the matmuls, where a device has tensor cores.
     #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     pub(crate) matmul_dtype: FloatDType,
 }

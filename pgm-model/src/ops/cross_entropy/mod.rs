@@ -1,6 +1,6 @@
 //! The cross-entropy of logits, and of a linear layer whose logits are never held as a whole.
 //!
-//! One class, the mask, is excluded: it has no probability and is no target.
+//! One class, the mask, is excluded: it has no probability and is never a target.
 
 #[cfg(feature = "fused")]
 pub(crate) mod autodiff;
@@ -23,8 +23,8 @@ use super::device::{fused, is_flex};
 use super::extension::fused_ops::FusedOps;
 use super::matmul::matmul;
 
-/// [`weighted_loss`] of the logits `x w + b`, in nats. A half-precision w makes the matrix products half precision, not
-/// the loss.
+/// [`weighted_loss`] of the logits `x w + b`, in nats. With a half-precision w the matmuls run in half
+/// precision; the loss stays in float32.
 ///
 /// # Shapes
 /// x `[N, H]`, w `[H, V]`, b `[V]`, targets and weights `[N] -> [1]`
@@ -38,7 +38,7 @@ pub fn linear_cross_entropy(
 ) -> Tensor<1> {
     #[cfg(feature = "fused")]
     if fused!(x, b, weights) && (w.dtype() == DType::F32 || is_half(w.dtype())) {
-        // Half-precision products are no faster on Flex.
+        // Half-precision matmuls are no faster on Flex.
         let w = if is_flex(&w.device()) { w.cast(FloatDType::F32) } else { w };
         let (x, w, b) = (x.into_dispatch(), w.into_dispatch(), b.into_dispatch());
         let (targets, weights) = (targets.into_dispatch(), weights.into_dispatch());
@@ -64,8 +64,8 @@ pub fn token_cross_entropy(logits: Tensor<3>, targets: Tensor<2, Int>, excluded_
     log_probabilities.gather(2, targets.unsqueeze_dim(2)).squeeze_dim::<2>(2).neg()
 }
 
-/// The weighted sum of cross-entropies. The weights hold everything else: `w(t)`, the half, validity, and the division by
-/// the number of valid tokens of the whole optimiser batch.
+/// The weighted sum of cross-entropies. The weights hold everything else: `w(t)`, the factor 1/2, validity, and the
+/// division by the number of valid tokens of the whole optimiser batch.
 ///
 /// # Shapes
 /// logits `[B, L, V]`, targets and weights `[B, L] -> [1]`

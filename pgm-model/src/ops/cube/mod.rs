@@ -1,6 +1,6 @@
-//! What the GPU implementations share. Kernels are written once for CUDA, Vulkan, Metal and WebGPU.
+//! Shared parts of the GPU implementations. Kernels are written once for CUDA, Vulkan, Metal and WebGPU.
 //!
-//! Everything is float32. Matrix products and sums over rows are the backend's, which tunes them.
+//! Everything is float32. Matmuls and sums over rows are the backend's own, which it autotunes.
 
 pub(crate) mod reduce;
 pub(crate) mod tensors;

@@ -2,7 +2,7 @@
 //!
 //! Flex, Cube and autodiff implement it; each implementation only forwards to the folder of the operation. A backward
 //! pass is a method of its own, because `Autodiff<B>` reaches the inner backend only through the trait. Burn generates one
-//! dispatch for each trait, so all operations stand in one.
+//! dispatch for each trait, so all operations are in one.
 
 use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};

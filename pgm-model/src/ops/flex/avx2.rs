@@ -1,4 +1,4 @@
-//! The matrix product with AVX2 and FMA.
+//! Matmul with AVX2 and FMA.
 //!
 //! A tile of the result, [`MR`] rows and [`NR`] columns, stays in registers over [`KC`] inputs: 12 multiply-adds for 2
 //! loads and 6 broadcasts, which is the processor's peak while its operands are in the first two caches. So the right side
@@ -31,7 +31,7 @@ pub(super) fn is_best() -> bool {
 }
 
 thread_local! {
-    // Panels, kept between products: the system would clear new memory for each.
+    // Panels are kept between calls, because the system clears newly allocated memory.
     static PANELS: RefCell<Vec<Vector>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -1,15 +1,15 @@
-//! The matrix product in float32.
+//! Matmul in float32.
 //!
-//! With AVX-512, and on processors that are not x86, it is the `gemm` crate's. With AVX2 it is `avx2.rs`, which takes half
-//! of that time where one side has few rows, as in sampling, and no more where both are large. The result does not depend
+//! The `gemm` crate computes it with AVX-512 and on processors that are not x86, `avx2.rs` with AVX2 alone. For few
+//! rows, as in sampling, `avx2.rs` takes half the time of the crate, and no more for many. The result does not depend
 //! on the number of threads.
-#![allow(unsafe_code)] // the product's pointers
+#![allow(unsafe_code)] // pointers into the output
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::memory::Uninit;
 
-/// Multiplications from which a product is worth several threads.
+/// A matmul of at least this many multiplications uses several threads.
 const PARALLEL: usize = 1 << 21;
 
 /// A matrix within a slice, with the distances between its rows and between its columns.
@@ -81,7 +81,7 @@ fn assign_whole<'a>(
 ) -> &'a mut [f32] {
     let [m, _, n] = sizes;
     assert_eq!(out.len(), m * n, "the output's size");
-    // SAFETY: the pointer and the length are those of a slice that is borrowed alone. The product writes all m n numbers.
+    // SAFETY: the pointer and the length are those of a slice that is borrowed alone. `run` writes all m n numbers.
     unsafe {
         run((out.as_mut_ptr().cast(), out.len()), n, false, lhs, rhs, sizes, parallel);
         out.assume_init_mut()
@@ -157,7 +157,7 @@ mod tests {
 
     // Sizes around those of tiles, panels and blocks, in every layout, into a part of a wider matrix.
     #[test]
-    fn products_equal_sums_in_float64() {
+    fn matmuls_equal_sums_in_float64() {
         let mut rng = StdRng::seed_from_u64(3);
         let sizes = [
             [1, 1, 1],

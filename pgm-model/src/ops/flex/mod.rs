@@ -1,4 +1,4 @@
-//! What the CPU implementations share: tensors as slices, memory, vector loops and the matrix product.
+//! Shared parts of the CPU implementations: tensors as slices, memory, vector loops and the matmul.
 //!
 //! Everything is float32. Sums over rows (gradients of weights and biases) are computed over fixed chunks of rows and
 //! added in order, so that the result does not depend on the number of threads.

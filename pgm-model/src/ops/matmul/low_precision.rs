@@ -1,7 +1,7 @@
-//! Products with weights of low precision. A few columns at a time are converted to float32 while they are in the cache.
+//! Matmul with low-precision weights. A few columns at a time are converted to float32 while they are in the cache.
 //!
 //! This saves memory, not time: the arithmetic is that of float32, and the conversion comes on top.
-#![allow(unsafe_code)] // memory that the product writes column by column
+#![allow(unsafe_code)] // memory that is written column by column
 
 // N rows, I inputs, O outputs
 
@@ -32,7 +32,7 @@ pub(crate) fn half(x: &[f32], weight: &FlexTensor) -> Vec<f32> {
             let weight: &[bf16] = weight.as_slice().expect("contiguous");
             by_columns(x, sizes, |row, columns, out| from_bf16(&weight[part(row, columns)], out))
         }
-        other => panic!("{other:?} is no half-precision type"),
+        other => panic!("{other:?} is not a half-precision type"),
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn quantised(x: &[f32], weight: &FlexQTensor, block: usize) -> Vec<f3
     })
 }
 
-// The product with a weight of which `convert(row, columns, out)` writes a part of a row as float32.
+// `x weight`; `convert(row, columns, out)` writes a part of a row of the weight as float32.
 fn by_columns(
     x: &[f32],
     [n_rows, inputs, outputs]: [usize; 3],

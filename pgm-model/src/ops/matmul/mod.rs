@@ -1,4 +1,4 @@
-//! Linear layers and the matrix product, for float32, half-precision and quantised weights.
+//! Linear layers and matmul, for float32, half-precision and quantised weights.
 
 #[cfg(feature = "fused")]
 pub(crate) mod autodiff;
@@ -94,7 +94,7 @@ mod tests {
     use crate::ops::testing::{Case, HALF, compare, devices, flat};
 
     #[test]
-    fn the_product_equals_burns_own() {
+    fn matmul_equals_burns_own() {
         for [b, s, inputs, outputs] in [[1, 1, 1, 1], [2, 3, 5, 40], [3, 41, 67, 130], [1, 130, 300, 64]] {
             let case = Case::new(4, &[&[b, s, inputs], &[inputs, outputs]], b * s * outputs);
             case.check_matmul("matmul", &|_, x| {

@@ -1,4 +1,4 @@
-//! What an optimiser does to parameters and gradients. The tensors are outside the autodiff graph.
+//! The operations of an optimiser on parameters and gradients. The tensors are outside the autodiff graph.
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;

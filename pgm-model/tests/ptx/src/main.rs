@@ -1,4 +1,4 @@
-//! Writes what CUDA would compile of the attention kernels for tensor cores: `pgm-ptx FOLDER`, for `emulate.py`.
+//! Writes the PTX of the attention kernels for tensor cores, for `emulate.py`: `pgm-ptx FOLDER`.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -30,7 +30,7 @@ mod tensor_cores;
 use layout::Layout;
 use tensor_cores::{UNITS, forward, key_grads, query_grads};
 
-// A Hopper card, as far as a compiler asks.
+// The properties of a Hopper GPU that the compiler reads.
 fn device() -> Arc<DeviceProperties> {
     let hardware = HardwareProperties {
         load_width: 128,

@@ -23,7 +23,7 @@ pub struct DistillArgs {
     /// A folder made by pgm-data prepare with the teacher's tokenizer and length
     #[arg(long)]
     data: PathBuf,
-    /// The folder of the distillation, one folder a round inside
+    /// The folder of the distillation, with one folder per round
     #[arg(long)]
     out: PathBuf,
     /// Change a key of the TOML, as in optim.lr=1e-4

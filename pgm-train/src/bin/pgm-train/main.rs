@@ -1,4 +1,4 @@
-//! The `pgm-train` command: one file a subcommand.
+//! The `pgm-train` command: one file per subcommand.
 
 mod bench;
 mod config;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pgm_infer::device;
 
-// Burn's Flex backend allocates a new tensor for every result. This allocator keeps freed memory, which spares the page
+// Burn's Flex backend allocates a new tensor for every result. This allocator keeps freed memory, which saves the page
 // faults of new memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -79,7 +79,7 @@ impl Gpt2Config {
         let refuse =
             |cause: String| TrainError::judge(origin, format!("is not the configuration of a GPT-2 ({cause})"));
         if !json.trim_ascii_start().starts_with(b"{") {
-            return Err(refuse("it is no JSON object".to_string()));
+            return Err(refuse("it is not a JSON object".to_string()));
         }
         let config: Self = serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))?;
         let usual = Self::default();
@@ -145,7 +145,7 @@ mod tests {
             ("{\"scale_attn_by_inverse_layer_idx\": true}", "scale_attn_by_inverse_layer_idx = true"),
             ("{\"n_head\": 7}", "not a multiple of n_head = 7"),
             ("{\"n_layer\": 0}", "n_layer must be at least 1"),
-            ("[]", "not the configuration of a GPT-2 (it is no JSON object)"),
+            ("[]", "not the configuration of a GPT-2 (it is not a JSON object)"),
             ("{\"n_layer\": \"two\"}", "not the configuration of a GPT-2 (invalid type"),
         ];
         for (json, expected) in cases {

@@ -1,19 +1,19 @@
-//! How attention kernels find their numbers: the layout that they are compiled for, and sorted tokens.
+//! Where attention kernels find their inputs: the layout that they are compiled for, and sorted tokens.
 
 use cubecl::prelude::*;
 
-/// Below every score.
+/// Lower than any score.
 pub(crate) const LOWEST: f32 = -1e30;
 
-/// What the kernels are compiled for. Of triples, the parts are queries, keys and values; of pairs, queries and keys.
+/// What the kernels are compiled for. Arrays of three hold queries, keys and values; arrays of two, queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Layout {
     pub(crate) head_width: usize,
-    /// Numbers from one token to the next.
+    /// Strides: elements from one token to the next.
     pub(crate) rows: [usize; 3],
     /// Where the vector of the first head begins within a token.
     pub(crate) firsts: [usize; 3],
-    /// Whether a query sees only itself and what comes before it.
+    /// Whether a query sees only itself and earlier tokens.
     pub(crate) causal: bool,
     /// Whether all rows have the same angles.
     pub(crate) shared_angles: [bool; 2],

@@ -1,6 +1,6 @@
 //! Attention on GPUs as three kernels with an online softmax: no matrix of all scores is ever held.
 //!
-//! `scalar` runs everywhere, `tensor_cores` where a device multiplies matrices of 16 rows.
+//! `scalar` runs everywhere, `tensor_cores` where a device has instructions for tiles of 16 rows.
 
 // B rows, Q queries, C keys, h heads, d head width, H = h d
 
@@ -62,17 +62,17 @@ pub(crate) fn cross_attention_backward(
     CubeAttention::of_cross(inputs, angles, labels, settings).backward(output)
 }
 
-/// What computes the matrix products: single units, or tensor cores in a type.
+/// What computes the matmuls: scalar units, or tensor cores with inputs of some dtype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MatmulUnit {
     Scalar,
     F16,
     BF16,
-    // Eight bits of exponent and ten of fraction: what tensor cores make of float32, in Burn's own matrix products, too.
+    // Eight exponent bits and ten fraction bits. Burn's own float32 matmuls on tensor cores use it, too.
     TF32,
 }
 
-// The tensor cores for products in that type, if the device has them and the heads fit.
+// Tensor cores for matmuls in that dtype, if the device has them and the heads fit.
 fn matmul_unit(client: &Client, matmul_dtype: FloatDType, layout: &Layout) -> MatmulUnit {
     let (unit, kind, k) = match matmul_dtype {
         FloatDType::F16 => (MatmulUnit::F16, FloatKind::F16, 16),
@@ -99,10 +99,10 @@ macro_rules! launch {
     };
 }
 
-/// What the attention kernels read.
+/// The inputs of the attention kernels.
 struct CubeAttention {
     queries: CubeTensor,
-    // Keys and values, if they do not stand in the queries' tensor.
+    // Keys and values, if they are not in the queries' tensor.
     keys: Option<CubeTensor>,
     angles: [CubeTensor; 2],
     sorted: [CubeTensor; 2],
@@ -229,7 +229,7 @@ impl CubeAttention {
         (out, lse)
     }
 
-    // Gradients of the queries' tensor and of the keys' tensor, which may be one.
+    // Gradients of the queries' tensor and of the keys' tensor, which may be the same.
     fn backward(self, [out, lse, grad]: [CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
         let keys = self.keys.as_ref().unwrap_or(&self.queries);
         if self.is_empty() {

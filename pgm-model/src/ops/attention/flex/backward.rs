@@ -10,7 +10,7 @@ use crate::ops::flex::memory::{Uninit, scratch, write_chunks, write_each};
 use crate::ops::flex::tensor::values;
 use crate::parallel::for_each_task_with;
 
-/// Gradients of the queries' tensor and of the keys' tensor. If the keys stand in the queries' tensor, the first has all
+/// Gradients of the queries' tensor and of the keys' tensor. If the keys are in the queries' tensor, the first has all
 /// gradients and the second is empty.
 pub(super) fn gradients(inputs: &AttentionInputs, upstream: [&[f32]; 3]) -> (Vec<f32>, Vec<f32>) {
     let mut query_grads = vec![0.0; values(&inputs.queries).len()];

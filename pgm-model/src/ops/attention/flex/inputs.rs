@@ -1,4 +1,4 @@
-//! What attention reads, as the queries and keys of groups: the tokens of one label in one row.
+//! The inputs of attention, as the queries and keys of groups: the tokens of one label in one row.
 
 // B rows, S tokens, Q queries, C keys, h heads, d head width, H = h d
 
@@ -19,9 +19,9 @@ pub(super) struct Columns {
 
 pub(super) struct AttentionInputs {
     pub(super) queries: FlexTensor,
-    /// Keys and values, if they do not stand in the queries' tensor.
+    /// Keys and values, if they are not in the queries' tensor.
     pub(super) keys: Option<FlexTensor>,
-    /// Where queries, keys and values stand.
+    /// Where queries, keys and values begin.
     pub(super) columns: [Columns; 3],
     /// Angles of queries and keys.
     pub(super) angles: [Angles; 2],
@@ -67,7 +67,7 @@ pub(super) fn key_capacity(groups: &[Group]) -> usize {
     groups.iter().map(|group| group.keys.len()).max().unwrap_or(0).next_power_of_two()
 }
 
-// A label for every token; all alike where there are none.
+// A label for every token; one label for all if there are none.
 fn labels_of(labels: &FlexTensor, n_tokens: usize, labelled: bool) -> Vec<i64> {
     if !labelled {
         return vec![0; n_tokens];
@@ -130,7 +130,7 @@ impl AttentionInputs {
         self.n_heads * self.head_width
     }
 
-    /// What queries are multiplied by.
+    /// The factor of the queries, `1 / sqrt(d)`.
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.head_width as f32).sqrt()
     }

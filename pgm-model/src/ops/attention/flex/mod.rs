@@ -1,7 +1,7 @@
-//! Attention on the CPU, in pieces: no matrix of all scores is ever held.
+//! Attention on the CPU, in pieces: the matrix of all scores is never in memory.
 //!
 //! Tokens carry labels, and a query sees the keys of its label. For each row, head and label the tokens are gathered,
-//! rotated by their angles and laid side by side. What is left are small dense products without masked work.
+//! rotated by their angles and stored contiguously. What remains are small dense matmuls without masked entries.
 
 mod backward;
 mod forward;

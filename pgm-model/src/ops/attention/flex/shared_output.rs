@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-/// Numbers that several tasks write, each task its own.
+/// A vector of which each task writes its own part.
 pub(crate) struct SharedOutput<'a> {
     start: *mut f32,
     len: usize,
@@ -19,11 +19,11 @@ impl<'a> SharedOutput<'a> {
     }
 
     /// # Safety
-    /// Nobody else reads or writes the range.
+    /// No other task reads or writes the range.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice(&self, start: usize, n: usize) -> &mut [f32] {
         assert!(start + n <= self.len, "a range outside the output");
-        // SAFETY: the range lies in the numbers, and the caller promises that nobody else uses it.
+        // SAFETY: the range lies in the numbers, and the caller promises that no other task uses it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), n) }
     }
 }

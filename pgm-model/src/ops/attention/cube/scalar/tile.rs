@@ -1,4 +1,4 @@
-//! What the scalar kernels share: rotated vectors, and the side that streams through shared memory.
+//! Shared parts of the scalar kernels: rotated vectors, and the side that streams through shared memory.
 #![allow(clippy::too_many_arguments)]
 
 use cubecl::prelude::*;

@@ -1,4 +1,4 @@
-//! Attention on tensor cores: what the scalar kernels compute, sixteen rows of a plane at a time.
+//! Attention on tensor cores: the same as the scalar kernels, with sixteen rows per plane at a time.
 //!
 //! An instruction multiplies sixteen rows by eight columns over eight words. A word is two half-precision numbers (PTX:
 //! `mma.m16n8k16`) or one tf32 number (`m16n8k8`). With `g = lane / 4` and `t = lane % 4`, a lane holds

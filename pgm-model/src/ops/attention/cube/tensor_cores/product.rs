@@ -1,4 +1,4 @@
-//! Products on tensor cores: sixteen rows of a plane at a time.
+//! Matmuls on tensor cores: sixteen rows per plane at a time.
 #![allow(clippy::too_many_arguments)]
 
 // W numbers in a word, d head width
@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 /// The two columns of a lane's sums.
 pub(crate) type Two = Const<2>;
 
-/// Adds the product of one step of the left factor and eight columns of the right factor to the sums.
+/// Multiplies one step of the left factor by eight columns of the right factor and adds the result to the sums.
 #[cube]
 pub(crate) fn mma<T: Float, W: Size>(
     lhs: &Array<Vector<T, W>>,
@@ -49,7 +49,7 @@ pub(crate) fn zero_sums(#[comptime] tiles: usize) -> Array<Vector<f32, Two>> {
     sums
 }
 
-/// Sums as the left factor of a product over their columns. With words of one number the columns come in the order that
+/// Sums as the left factor of a matmul over their columns. With words of one number the columns come in the order that
 /// the lanes hold, which `lane_first` and `lane_second` of the callers follow.
 #[cube]
 pub(crate) fn sums_as_lhs<T: Float, W: Size>(

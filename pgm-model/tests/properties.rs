@@ -1,4 +1,4 @@
-//! The properties that everything rests on, over random shapes and every variant of the network.
+//! The properties of the networks, over random shapes and every variant.
 
 use std::slice::from_ref;
 
@@ -166,7 +166,7 @@ proptest! {
         let at_once = rows(model.forward_clean(&clean, &open));
         let encoded = model.encode(&clean);
         prop_assert_eq!(&at_once, &rows(model.decode(&encoded, &open)));
-        // Decoding leaves the encoded tokens as they were, and the head may run apart.
+        // Decoding does not change the encoded tokens, and the head may run separately.
         prop_assert_eq!(&at_once, &rows(model.logits(model.decode_hidden(&encoded, &open))));
     }
 

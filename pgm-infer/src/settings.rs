@@ -1,5 +1,5 @@
-//! How a model is sampled unless a caller says otherwise: the only place for the defaults of command, server, C
-//! interface, desktop and evaluation.
+//! How a model is sampled unless a caller says otherwise: the only place where the defaults of command, server, C
+//! interface, desktop and evaluation are put together.
 //!
 //! A value comes from the caller's [`Overrides`], else from the folder's `generation_config.json`, else from here.
 

@@ -2,8 +2,8 @@
 //!
 //! Gumbel noise in float32 cannot reach the tail of a distribution and so lowers the entropy of samples
 //! (arXiv 2409.02908). Here the inverse of the cumulative distribution is taken in float64 with a uniform of 53 bits,
-//! which costs one exponential for each class and one random number for each token. [`Logits`](crate::Logits) documents
-//! which part runs on the device.
+//! which costs one exponential for each class and one random number for each token. `sample/logits/device.rs` says which
+//! part runs on a device.
 
 use crate::InferError;
 
@@ -77,8 +77,8 @@ impl Categorical {
         self.draw_among(logits, excluded, settings, uniform, None)
     }
 
-    /// As [`draw`](Self::draw) from the logits of the most probable classes alone. `total` is the tempered probability of
-    /// all classes, relative to the best class; top-p keeps a share of it.
+    /// As [`draw`](Self::draw) from the logits of the most probable classes alone. `total` is the sum of
+    /// exp((logit - best) / temperature) over all classes, also those that are not given; top-p keeps a share of it.
     pub(crate) fn draw_among(
         &mut self,
         logits: &[f32],

@@ -1,7 +1,7 @@
 //! The places of a model's queue.
 //!
-//! A sample holds a place from its admission until two things are over: the engine has dropped its listener, and the
-//! client has been sent its events. So the number of waiting samples is bounded whatever clients do.
+//! A request holds one place a sample. All are free again when the engine has dropped its listeners and the client was
+//! served or has left. So the number of waiting samples is bounded whatever clients do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -219,7 +219,7 @@ impl Sender {
     }
 }
 
-// The run is over, and its places are free, before an error is sent.
+// The run is dropped before an error is sent. Its places are free when the engine has dropped its listeners, too.
 async fn send_events(run: Run, samples: Vec<SampleProgress>, format: impl StreamFormat, client: Sender) {
     if let Err(error) = try_send_events(run, samples, format, &client).await {
         let _ = client.send(error_event(&error), None).await;

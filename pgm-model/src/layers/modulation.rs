@@ -34,8 +34,10 @@ pub(crate) type ShiftScale = Modulation<2>;
 pub(crate) type Gate = Modulation<1>;
 
 impl<const N: usize> Modulation<N> {
-    /// The vectors; a folded block has no `layer`, a folded network no `condition`.
+    /// The vectors; [`Folded`](Self::Folded) if the block has no modulation layer or the network no condition. Folding
+    /// removes both.
     pub(crate) fn new(layer: &Option<Linear>, condition: Option<&Condition>) -> Self {
+        debug_assert!(layer.is_some() || condition.is_none(), "a folded block has no condition");
         let (Some(layer), Some(condition)) = (layer, condition) else { return Self::Folded };
         match condition {
             Condition::Constant(condition) => Self::Constant(constant_vectors(layer, condition)),

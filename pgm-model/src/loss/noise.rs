@@ -1,6 +1,6 @@
 //! The log-linear noise schedule and the times of a batch.
 
-/// The smallest time and the floor of the noise: `alpha_t = 1 - (1 - EPS) t`.
+/// The smallest time, and alpha at t = 1: `alpha_t = 1 - (1 - EPS) t`, so that some signal is always left.
 pub const EPS: f64 = 1e-3;
 
 /// Probability that a token falls into group 1 (is masked) at time `t`: `1 - alpha_t`.

@@ -63,7 +63,7 @@ fn published_name(path: &str) -> String {
     name.replace(".gamma", ".weight").replace(".beta", ".bias")
 }
 
-/// Whether a tensor is a linear weight, which is stored transposed. No other matrix has a published name that ends so.
+/// Whether a tensor is a linear weight, which is stored transposed. Published names of linear weights end in `.weight`, those of embeddings do not.
 pub(super) fn is_linear_weight(name: &str, rank: usize) -> bool {
     rank == 2 && name.ends_with(".weight")
 }

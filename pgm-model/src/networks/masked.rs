@@ -39,8 +39,8 @@ impl MaskedTransformer {
 
     /// The network for inference, see [`PartitionTransformer::folded`](crate::PartitionTransformer::folded).
     pub fn folded(self) -> Self {
-        let Some(time) = &self.time else { return self };
-        let condition = time.forward();
+        // Only a condition that all rows share can be folded.
+        let Some(Condition::Constant(condition)) = self.condition() else { return self };
         Self {
             time: None,
             blocks: self.blocks.into_iter().map(|block| block.folded(&condition)).collect(),

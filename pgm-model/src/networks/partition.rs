@@ -48,8 +48,8 @@ impl PartitionTransformer {
     /// The network for inference, with the constant condition folded into the weights. Its logits are the same to rounding.
     /// It can no longer be trained or saved.
     pub fn folded(self) -> Self {
-        let Some(time) = &self.time else { return self };
-        let condition = time.forward();
+        // Only a condition that all rows share can be folded.
+        let Some(Condition::Constant(condition)) = self.condition() else { return self };
         Self {
             time: None,
             encoder: self.encoder.into_iter().map(|block| block.folded(&condition)).collect(),

@@ -62,7 +62,7 @@ impl DistillObjective for DistillLoss {
                 teacher: teacher.clone().slice(range.clone()),
                 weights: weights.clone().slice(range),
             };
-            // A backward pass consumes its graph, so each chunk has weights of its own, as far as they are computed.
+            // A backward pass consumes the graph that casts the parameters, so each chunk calls `for_step` anew.
             let loss = self.loss(&student.for_step().network, part);
             let value = loss.clone().inner();
             loss_sum = Some(match loss_sum {
@@ -73,7 +73,7 @@ impl DistillObjective for DistillLoss {
             hidden_gradients.push(leaf.grad_remove(&mut chunk_gradients).expect("the loss depends on hidden states"));
             gradients.accumulate(student, GradientsParams::from_grads(chunk_gradients, student));
         }
-        // The gradient of this sum at the hidden states is that of the loss.
+        // A surrogate: its gradient at `hidden` equals the loss's, so its backward pass carries that through the network.
         let rest = (hidden * Tensor::cat(hidden_gradients, 0)).sum();
         gradients.accumulate(student, GradientsParams::from_grads(rest.backward(), student));
         (loss_sum.expect("at least one chunk"), gradients.grads())

@@ -1,9 +1,9 @@
 //! The teacher: what it predicts for every masked position of a row.
 //!
 //! From a masked row the teacher decodes step by step. The target of a position is the teacher's distribution at the step
-//! that decoded it, or at the last step. Which positions a step decodes does not depend on the predictions, so it is
-//! drawn first, and the teacher computes only positions that are targets: as many in all as the row has masked
-//! positions. It keeps their hidden states; logits are computed from them for some positions at a time.
+//! that decoded it, or at the last step. The positions of a step are drawn before the teacher runs, so it runs at these
+//! only: each masked position is computed once, apart from padding. The teacher keeps hidden states; logits are computed
+//! from them for some positions at a time.
 //!
 //! Shapes: R rows, A rows with positions to decode, K positions of the row with most, N positions of all rows, H hidden,
 //! V vocabulary.

@@ -25,7 +25,7 @@ const STATE: &str = "state.json";
 /// Prefix of what is being written or replaced; a killed run may leave such folders.
 const TEMPORARY: &str = ".writing-";
 
-/// Loss since the last line of figures, which a resumed run continues.
+/// Loss summed since the last line of history; a resumed run adds to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PendingLoss {
     pub(crate) loss_sum: f32,
@@ -153,7 +153,7 @@ impl CheckpointWriter {
         self.remove_old(observe)
     }
 
-    // Damaged checkpoints do not count; one goes when it is older than all that are kept.
+    // A damaged checkpoint does not count toward `keep`. It is removed once it is older than all kept ones.
     fn remove_old(&mut self, observe: &mut dyn FnMut(DiskStep)) -> Result<(), TrainError> {
         let mut n_readable = 0;
         for (step, path) in list(&self.out).into_iter().rev() {

@@ -6,9 +6,9 @@
 //!
 //! Shapes: B rows, K positions, H hidden, V classes, N positions of all rows.
 
+mod chunk_size;
 mod device;
 mod host;
-mod memory;
 mod reading;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
@@ -19,8 +19,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::InferError;
 use crate::sample::draw::{DrawSettings, DrawnToken};
-use memory::chunk_size;
-pub(crate) use memory::in_host_memory;
+use chunk_size::chunk_size;
+pub(crate) use chunk_size::in_host_memory;
 use reading::device_error;
 pub(crate) use reading::finish;
 pub use reading::{Alternatives, LogitStats, PositionDraw, PositionQuery, PositionReading, Wait};

@@ -31,7 +31,7 @@ pub enum OrderKind {
     Margin(CandidateLimit),
     /// The smallest entropy.
     Entropy(CandidateLimit),
-    /// As many of the smallest entropies as add up to no more than a bound, the largest of them not counted.
+    /// The positions of smallest entropy: as many as fit while the sum of all but the last is at most the bound.
     EntropyBounded {
         /// The bound in nats.
         bound: f64,

@@ -16,8 +16,9 @@
 //! that order. (Positions of one step are drawn independently of each other in every order.) An approximate order
 //! prefers easy positions and samples another distribution.
 //!
-//! A custom order implements [`Order`]. A new order of this table is a file here, a variant of [`OrderKind`] and a line
-//! of the table in `kind.rs`; the tests name every other place that lists the orders.
+//! A custom order implements [`Order`]. To add an order to the crate: a file here, its line above and its `mod`; in `kind.rs`
+//! a variant of [`OrderKind`], a line of `TABLE`, and the matches that the compiler asks for; a setting also in `flags.rs`.
+//! A test names the other files that list the orders.
 
 mod candidates;
 mod entropy_bounded;

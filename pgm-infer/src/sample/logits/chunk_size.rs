@@ -1,4 +1,4 @@
-//! Where the data of a device's tensors lies.
+//! How many positions the head computes at a time, and whether a device's tensors are in host memory.
 
 use burn::tensor::Device;
 

@@ -40,6 +40,14 @@ pub enum DataError {
         /// What is wrong, where, and what to do.
         problem: String,
     },
+    /// No training row is left without the bad records.
+    #[error("no training row is left: {n_bad} bad records were skipped ({})", named.join("; "))]
+    AllBad {
+        /// Their number.
+        n_bad: u64,
+        /// Place and problem of the first ones.
+        named: Vec<String>,
+    },
     /// A tokenizer file that cannot be used.
     #[error("tokenizer {origin}: {problem}")]
     Tokenizer {

@@ -105,6 +105,9 @@ fn a_bad_record_is_named_or_skipped_and_counted() {
         );
         assert_eq!(case.folder().manifest().skipped_bad, 2);
     }
+    let case = Case::with("a.jsonl", "oops\n{\n");
+    let message = case.refusal("--input a.jsonl --skip-bad");
+    assert!(message.contains("no training row is left: 2 bad records") && message.contains("line 2"), "{message}");
     // Bytes that are not UTF-8 are named with their line and their place in the file.
     let case = Case::with("a.jsonl", b"{\"text\": \"one\"}\n{\"text\": \"caf\xe9\"}\n");
     let message = case.refusal("--input a.jsonl");

@@ -165,8 +165,13 @@ impl Attempt<'_, '_> {
             })?;
         }
 
-        let (train, train_text) = train.finish("training")?;
-        let (validation, validation_text) = validation.finish("validation")?;
+        let rows = train.finish("training").and_then(|train| Ok((train, validation.finish("validation")?)));
+        let ((train, train_text), (validation, validation_text)) = match rows {
+            Err(DataError::TooShort { split: "training", .. }) if skipped.bad > 0 => {
+                return Err(DataError::AllBad { n_bad: skipped.bad, named: skipped.named });
+            }
+            rows => rows?,
+        };
         let manifest = Manifest {
             version: VERSION,
             length: options.length,

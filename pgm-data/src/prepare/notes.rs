@@ -70,10 +70,14 @@ impl Observed {
                     "the tokenizer drops characters that it does not know: {percent:.1} % of a sample of the {split} text"
                 ));
             }
-            if counts.dropped_tokens as f64 > MANY_DROPPED * counts.tokens as f64 && counts.tokens > 0 {
-                let percent = share(counts.dropped_tokens, counts.tokens);
+            let many = counts.dropped_tokens as f64 > MANY_DROPPED * counts.tokens as f64;
+            if many && options.mode == Mode::Pad {
+                let percent = share(counts.dropped_tokens, counts.tokens).floor();
                 notes.push(format!("{percent:.0} % of the {split} tokens are in no row: {}", advice(options)));
             }
+        }
+        if options.inputs.options().documents != Documents::File && !is_plain_text(options) {
+            notes.push("--documents has no effect: no input is plain text, and records are documents".to_string());
         }
         notes.extend(self.markers(options));
         notes
@@ -103,11 +107,9 @@ fn is_plain_text(options: &Prepare) -> bool {
 }
 
 fn advice(options: &Prepare) -> &'static str {
-    match options.mode {
-        Mode::Pad if is_plain_text(options) && options.inputs.options().documents == Documents::File => {
-            "a file is one document, and a padded row has only its start; use --documents line or --mode pack"
-        }
-        Mode::Pad => "a padded row has only the start of its document; use a larger --length or --mode pack",
-        Mode::Pack => "the last row is incomplete; use more text or a smaller --length",
+    if is_plain_text(options) && options.inputs.options().documents == Documents::File {
+        "a file is one document, and a padded row has only its start; use --documents line or --mode pack"
+    } else {
+        "a padded row has only the start of its document; use a larger --length or --mode pack"
     }
 }

@@ -15,7 +15,7 @@ const N_NAMED: usize = 10;
 /// Longer documents come in pieces of this many bytes.
 const LONG: usize = 2 * PIECE;
 /// The size of these pieces. Smaller than in plain text, because the memory of a long record is in use beside them.
-const LONG_PIECE: usize = 64 * 1024;
+const LONG_PIECE: usize = 32 * 1024;
 
 /// Counts of the records that were left out while reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

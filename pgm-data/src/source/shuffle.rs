@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::path::PathBuf;
 
 use super::piece::{PieceSink, TextPiece};
 use crate::error::DataError;
@@ -57,7 +56,7 @@ impl DocumentShuffle {
 }
 
 fn failed(cause: io::Error) -> DataError {
-    DataError::Io { action: "shuffle documents in", path: PathBuf::from(std::env::temp_dir()), cause }
+    DataError::Io { action: "shuffle documents in", path: std::env::temp_dir(), cause }
 }
 
 fn write_piece(writer: &mut impl Write, key: u64, piece: &TextPiece) -> io::Result<()> {

@@ -121,7 +121,7 @@ fn a_mixture_has_the_shares_of_its_weights_and_uses_no_text_twice() {
     let case = Case::new();
     case.write("a.txt", "a".repeat(30_000)).write("b.txt", "b".repeat(9_000));
     let lines: Vec<String> = (0..900).map(|_| format!("{{\"text\": \"{}\"}}\n", "c".repeat(10))).collect();
-    case.write("c.jsonl", lines.concat());
+    case.write("c.jsonl", lines.concat()).write("empty.txt", "");
     let fixed = "prepare --tokenizer bytes --length 11 --out out --val-fraction 0.1";
     let run = |args: &str| {
         let _ = std::fs::remove_dir_all(case.path("out"));
@@ -149,6 +149,7 @@ fn a_mixture_has_the_shares_of_its_weights_and_uses_no_text_twice() {
     for (args, says) in [
         ("--input a.txt --weight 0.7 --input b.txt", "2 --input have 1 --weight"),
         ("--input a.txt --weight 0.7 --input b.txt --weight 0", "--weight 0 must be a number above 0"),
+        ("--input a.txt --weight 1 --input empty.txt --weight 1", "empty.txt has no text for its --weight"),
         ("--input a.txt --weight 1 --input missing.txt --weight 1", "missing.txt"),
     ] {
         let output = run(args);

@@ -25,6 +25,9 @@ fn utf16_is_named_with_and_without_its_mark_and_read_with_its_encoding() {
         let case = Case::with("a.jsonl", utf16(&lines, big_endian));
         assert!(case.refusal("--input a.jsonl").contains("UTF-16"));
         assert_eq!(case.documents(&format!("--input a.jsonl --encoding {label}")), [TEXT]);
+        // Records are found in decoded text too.
+        let case = Case::with("a.txt", utf16(&lines, big_endian));
+        assert_eq!(case.documents(&format!("--input a.txt --encoding {label}")), [TEXT]);
     }
     // A folder leaves such files out and says so, and reads them where the encoding is given.
     let case = Case::with("in/u.txt", utf16(TEXT, false));

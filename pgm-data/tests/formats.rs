@@ -121,6 +121,7 @@ fn what_cannot_be_read_is_refused_with_its_kind() {
     for (name, content, says) in [
         ("a.txt", &b"PK\x03\x04rest"[..], "zip archive"),
         ("a.txt", b"%PDF-1.7 ...", "is a PDF"),
+        ("a.txt", b"{\\rtf1 some text}", "is RTF"),
         ("a.jsonl.bz2", b"BZh91AY", "bzip2"),
         ("a.txt", b"\xfd7zXZ\0rest", "compressed with xz"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
@@ -142,7 +143,9 @@ fn what_cannot_be_read_is_refused_with_its_kind() {
 fn the_format_can_be_given() {
     let case = Case::with("a.txt", "text,id\none,1\n");
     assert_eq!(case.documents("--input a.txt --format csv"), ["one"]);
-    // JSON is text where the user says so.
+    // JSON is text where the user says so, and only there.
+    let message = Case::with("a.txt", "{\"id\": 1}").refusal("--input a.txt");
+    assert!(message.contains("has no text field") && message.contains("--format text"), "{message}");
     let case = Case::with("a.txt", "{\"text\": 1}");
     assert_eq!(case.documents("--input a.txt --format text"), ["{\"text\": 1}"]);
 }

@@ -9,6 +9,7 @@ mod options;
 mod route;
 mod split_writer;
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 pub use options::{Prepare, Progress, Validation};
@@ -79,6 +80,10 @@ impl<'a> Sources<'a> {
             for part in parts {
                 train.push((&part.inputs, part.inputs.size(poll)?, 0));
             }
+            if let Some((inputs, ..)) = train.iter().find(|(_, size, _)| size.bytes == 0) {
+                let names: Vec<String> = inputs.files().iter().map(|path| path.display().to_string()).collect();
+                return Err(DataError::Option(format!("{} has no text for its --weight", names.join(", "))));
+            }
             // The whole mixture is as large as the source allows that is smallest for its share.
             let largest = train.iter().zip(parts).map(|((_, size, _), part)| size.bytes as f64 / part.share);
             let bytes = largest.fold(f64::INFINITY, f64::min);
@@ -115,10 +120,12 @@ impl Attempt<'_, '_> {
         let options = self.options;
         let folder = files::folder_beside(options.out)?;
         let (mut done, total) = (0, self.sources.total);
+        let report = RefCell::new(&mut *self.report);
         let mut advance = |bytes: u64| {
             done += bytes;
-            (self.report)(Progress { done: done.min(total), total })
+            report.borrow_mut()(Progress { done: done.min(total), total })
         };
+        let mut poll = || report.borrow_mut()(Progress { done: 0, total: 0 });
         let mut skipped = SkippedRecords::new(options.inputs.options().skip_bad);
         let mut train = SplitWriter::new(options, Split::Train, folder.path());
         let mut validation = SplitWriter::new(options, Split::Validation, folder.path());
@@ -135,7 +142,7 @@ impl Attempt<'_, '_> {
             };
             let mut route = Route::new(cut, *end, cut_documents);
             let mut complete = false;
-            let result = inputs.read(&mut skipped, &mut |piece| {
+            let result = inputs.read(&mut skipped, &mut poll, &mut |piece| {
                 advance(piece.source_bytes)?;
                 if let Validation::Documents(_) = options.validation {
                     if held_out == 0 {
@@ -159,7 +166,7 @@ impl Attempt<'_, '_> {
             }
         }
         if let Validation::TextInputs(inputs) = options.validation {
-            inputs.read(&mut skipped, &mut |piece| {
+            inputs.read(&mut skipped, &mut poll, &mut |piece| {
                 advance(piece.source_bytes)?;
                 validation.push(piece)
             })?;

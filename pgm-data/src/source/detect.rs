@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::compression::{Compression, decompressed};
 use super::format::FileFormat;
-use super::options::ReadOptions;
+use super::options::{ReadOptions, TextEncoding};
 use crate::error::DataError;
 
 /// How many bytes of a file are looked at.
@@ -15,9 +15,17 @@ const HEAD_BYTES: u64 = 8192;
 /// The result of looking at a file.
 pub(super) enum Detected {
     /// It can be read.
-    Readable(FileFormat, Compression),
+    Readable(DetectedFormat),
     /// It cannot be read, for this reason. The sentence has the file as its subject.
     Unreadable(String),
+}
+
+/// How a file is read.
+pub(super) struct DetectedFormat {
+    pub(super) format: FileFormat,
+    pub(super) compression: Compression,
+    /// Whether the content says that there are JSON records, and the name does not.
+    pub(super) found_by_content: bool,
 }
 
 /// Looks at the start of a file. `name` is the name that has its extension.
@@ -55,18 +63,22 @@ pub(super) fn detect(path: &Path, name: &str, options: &ReadOptions) -> Result<D
     if !format.is_text() {
         let readable = compression == Compression::None;
         let problem = || format!("is {format} within {compression}; decompress it first");
-        return Ok(if readable { Detected::Readable(format, compression) } else { Detected::Unreadable(problem()) });
+        let detected = DetectedFormat { format, compression, found_by_content: false };
+        return Ok(if readable { Detected::Readable(detected) } else { Detected::Unreadable(problem()) });
     }
-    if options.encoding.is_none()
-        && let Some(what) = other_encoding(&head)
-    {
-        return Ok(Detected::Unreadable(what));
-    }
-    let format = match format {
-        FileFormat::Text if options.format.is_none() => json_format(&head).unwrap_or(FileFormat::Text),
-        format => format,
+    let head = match options.encoding {
+        Some(TextEncoding(encoding)) => encoding.decode(&head).0.into_owned().into_bytes(),
+        None => match other_encoding(&head) {
+            Some(what) => return Ok(Detected::Unreadable(what)),
+            None => head,
+        },
     };
-    Ok(Detected::Readable(format, compression))
+    let records = json_format(&head).filter(|_| format == FileFormat::Text && options.format.is_none());
+    Ok(Detected::Readable(DetectedFormat {
+        format: records.unwrap_or(format),
+        compression,
+        found_by_content: records.is_some(),
+    }))
 }
 
 fn without_compression(name: &str) -> Option<&str> {
@@ -75,7 +87,7 @@ fn without_compression(name: &str) -> Option<&str> {
 
 // What the first bytes say: a format that can be read, or a description of one that cannot.
 fn binary_format(head: &[u8]) -> Option<Result<FileFormat, &'static str>> {
-    let known: [(&[u8], Result<FileFormat, &'static str>); 17] = [
+    let known: [(&[u8], Result<FileFormat, &'static str>); 18] = [
         (b"PAR1", Ok(FileFormat::Parquet)),
         (b"ARROW1", Ok(FileFormat::Arrow)),
         (b"\xff\xff\xff\xff", Ok(FileFormat::Arrow)),
@@ -88,6 +100,7 @@ fn binary_format(head: &[u8]) -> Option<Result<FileFormat, &'static str>> {
         (b"\x04\x22\x4d\x18", Err("compressed with lz4; decompress it, or use gzip or zstd")),
         (b"PK\x03\x04", Err("a zip archive (or an office document or a PyTorch file); unpack it first")),
         (b"7z\xbc\xaf", Err("a 7z archive; unpack it first")),
+        (b"{\\rtf", Err("RTF; convert it to text first")),
         (b"%PDF-", Err("a PDF; convert it to text first")),
         (b"SQLite format 3\0", Err("a SQLite database; export its text first")),
         (b"\x89HDF\r\n", Err("HDF5; export its text first")),

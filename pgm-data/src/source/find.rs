@@ -57,8 +57,8 @@ impl FoundFiles {
     // A file that was named: what cannot be read is an error.
     fn push_named(&mut self, path: &Path, options: &ReadOptions) -> Result<(), DataError> {
         match detect(path, &path.to_string_lossy(), options)? {
-            Detected::Readable(format, compression) => {
-                self.files.push(InputFile { path: path.to_path_buf(), format, compression, copy: None });
+            Detected::Readable(detected) => {
+                self.files.push(InputFile::new(path.to_path_buf(), detected, None));
                 Ok(())
             }
             Detected::Unreadable(problem) => Err(DataError::Malformed { path: path.to_path_buf(), problem }),
@@ -78,9 +78,8 @@ impl FoundFiles {
         };
         let copy = copy().map_err(DataError::io("read", name))?;
         match detect(&copy, "", options)? {
-            Detected::Readable(format, compression) => {
-                let copy = Some(Arc::new(copy));
-                self.files.push(InputFile { path: name.to_path_buf(), format, compression, copy });
+            Detected::Readable(detected) => {
+                self.files.push(InputFile::new(name.to_path_buf(), detected, Some(Arc::new(copy))));
                 Ok(())
             }
             Detected::Unreadable(problem) => Err(DataError::Malformed { path: name.to_path_buf(), problem }),
@@ -106,9 +105,7 @@ impl FoundFiles {
         let mut files = Vec::new();
         for path in paths {
             match detect(&path, &path.to_string_lossy(), options)? {
-                Detected::Readable(format, compression) => {
-                    files.push(InputFile { path, format, compression, copy: None });
-                }
+                Detected::Readable(detected) => files.push(InputFile::new(path, detected, None)),
                 Detected::Unreadable(reason) => self.skip(path, &reason),
             }
         }
@@ -116,7 +113,7 @@ impl FoundFiles {
         self.files.extend(sorted.train);
         self.validation.extend(sorted.validation);
         for (file, reason) in sorted.skipped {
-            self.skip(file.path, reason);
+            self.skip(file.path().to_path_buf(), reason);
         }
         Ok(())
     }

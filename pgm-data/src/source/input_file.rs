@@ -7,21 +7,29 @@ use std::sync::Arc;
 use tempfile::TempPath;
 
 use super::compression::Compression;
+use super::detect::DetectedFormat;
 use super::format::FileFormat;
 
 /// A file that is read.
 #[derive(Clone, Debug)]
 pub struct InputFile {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     /// Its format after decompression.
     pub format: FileFormat,
+    /// Whether its content says that it has records, and its name does not.
+    pub(super) found_by_content: bool,
     /// Its compression.
     pub compression: Compression,
     // What was read from standard input or a pipe, since the text is read twice.
-    pub(super) copy: Option<Arc<TempPath>>,
+    copy: Option<Arc<TempPath>>,
 }
 
 impl InputFile {
+    pub(super) fn new(path: PathBuf, detected: DetectedFormat, copy: Option<Arc<TempPath>>) -> Self {
+        let DetectedFormat { format, compression, found_by_content } = detected;
+        Self { path, format, found_by_content, compression, copy }
+    }
+
     /// Its name in messages: its path, or "standard input".
     pub fn path(&self) -> &Path {
         &self.path

@@ -205,22 +205,31 @@ impl TextInputs {
     /// [`DataError::Io`], [`DataError::NotUtf8`] or [`DataError::Malformed`] naming the file and the place, and every
     /// error of `f`.
     pub fn for_each_piece(&self, f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>) -> Result<(), DataError> {
-        self.read(&mut SkippedRecords::new(self.options.skip_bad), f)
+        self.read(&mut SkippedRecords::new(self.options.skip_bad), &mut || Ok(()), f)
     }
 
-    /// As [`for_each_piece`](Self::for_each_piece), and counts the records that are left out.
+    /// As [`for_each_piece`](Self::for_each_piece), and counts the records that are left out. `poll` is called for every
+    /// piece that is read before the first one comes, as it is where documents are shuffled.
     ///
     /// # Errors
-    /// As for [`for_each_piece`](Self::for_each_piece).
-    pub(crate) fn read(&self, skipped: &mut SkippedRecords, f: &mut PieceSink) -> Result<(), DataError> {
+    /// As for [`for_each_piece`](Self::for_each_piece), and every error of `poll`.
+    pub(crate) fn read(
+        &self,
+        skipped: &mut SkippedRecords,
+        poll: &mut dyn FnMut() -> Result<(), DataError>,
+        f: &mut PieceSink,
+    ) -> Result<(), DataError> {
         let detokenizer = self.detokenizer;
         let Some(seed) = self.shuffle else {
             return self.found.files.iter().try_for_each(|file| self.read_file(file, detokenizer, skipped, f));
         };
-        let n_bytes = self.size(&mut || Ok(()))?.bytes;
+        let n_bytes = self.size(poll)?.bytes;
         let mut shuffle = DocumentShuffle::new(seed, n_bytes)?;
         for file in &self.found.files {
-            self.read_file(file, detokenizer, skipped, &mut |piece| shuffle.push(&piece))?;
+            self.read_file(file, detokenizer, skipped, &mut |piece| {
+                poll()?;
+                shuffle.push(&piece)
+            })?;
         }
         shuffle.finish(f)
     }
@@ -241,7 +250,8 @@ impl TextInputs {
                 (documents, _) => separated::read(file, open()?, documents, detokenizer, f),
             };
         }
-        let mut sink = RecordSink { path: file.path(), detokenizer, skipped, pieces: f };
+        let hint = if file.found_by_content { "; --format text reads the file as plain text" } else { "" };
+        let mut sink = RecordSink { path: file.path(), hint, detokenizer, skipped, pieces: f };
         match file.format {
             FileFormat::Text => unreachable!("read above"),
             FileFormat::JsonLines => json::read_lines(file, open()?, field, &mut sink),

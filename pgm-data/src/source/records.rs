@@ -58,6 +58,8 @@ pub(super) enum FieldValue<'a> {
 /// Where the documents of one file go.
 pub(super) struct RecordSink<'a> {
     pub(super) path: &'a Path,
+    /// What else a message about a bad record says.
+    pub(super) hint: &'static str,
     pub(super) detokenizer: Option<Detokenizer>,
     pub(super) skipped: &'a mut SkippedRecords,
     pub(super) pieces: &'a mut PieceSink<'a>,
@@ -106,7 +108,7 @@ impl RecordSink<'_> {
 
     /// A record that cannot be read.
     pub(super) fn bad(&mut self, place: &str, problem: &str) -> Result<(), DataError> {
-        self.skipped.bad(self.path, format!("{place}: {problem}"))
+        self.skipped.bad(self.path, format!("{place}: {problem}{}", self.hint))
     }
 }
 

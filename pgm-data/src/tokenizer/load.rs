@@ -119,6 +119,12 @@ pub(super) fn load(
     let vocab_size = if mask.is_some() { n_known } else { n_known + 1 };
     let special = SpecialTokens { bos, eos, pad, mask: mask.unwrap_or(n_known as u32) };
 
+    let others = [("bos", Some(special.bos)), ("eos", Some(special.eos)), ("pad", special.pad)];
+    if let Some((role, _)) = others.into_iter().find(|(_, id)| *id == Some(special.mask)) {
+        let problem = format!("has one token for {role} and mask; name another with --special-tokens {role}=NAME");
+        return Err(failed(problem));
+    }
+
     // Without the flag an added token is found in text, and a row could have the mask.
     let roles = [Some(special.bos), Some(special.eos), special.pad, Some(special.mask)];
     for token in tree["added_tokens"].as_array_mut().into_iter().flatten() {

@@ -62,6 +62,19 @@ fn other_encodings_are_named_with_the_byte_and_read_with_their_name() {
 }
 
 #[test]
+fn files_that_are_utf8_stay_so_beside_others() {
+    for (label, bytes) in [("utf-16le", utf16("naïve", false)), ("latin1", b"na\xefve".to_vec())] {
+        let case = Case::with("in/a.txt", "café");
+        case.write("in/b.txt", bytes).write("in/c.csv", "text\n日本\n");
+        assert_eq!(case.documents(&format!("--input in --encoding {label}")), ["café", "naïve", "日本"], "{label}");
+        let output = case.prepare(&format!("--input in --val in --encoding {label}"));
+        assert!(output.stderr.contains("read: in/a.txt (text)"), "{}", output.stderr);
+        let named = ["read: in/b.txt (text, UTF-16LE)", "read: in/b.txt (text, windows-1252)"];
+        assert!(named.iter().any(|line| output.stderr.contains(line)), "{}", output.stderr);
+    }
+}
+
+#[test]
 fn a_long_text_is_decoded_without_a_gap() {
     let text: String = (0..200_000).map(|i| format!("é{i} ")).collect();
     let case = Case::with("a.txt", utf16(&text, false));

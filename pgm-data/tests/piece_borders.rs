@@ -67,14 +67,14 @@ fn the_pieces_of_a_document_have_the_tokens_of_the_whole() {
     ] {
         for text in [&spaced, &lines] {
             let case = Case::with("a.txt", text);
-            case.write_json("tokenizer.json", &tokenizer);
+            case.write_json("tokenizer.json", &tokenizer).write("v.txt", "the river mill");
             case.write_json("a.jsonl", &json!({"text": text}));
             let whole = TextTokenizer::from_file(&case.path("tokenizer.json"), &Default::default()).unwrap();
             let expected = whole.encode(text).unwrap();
             for input in ["a.txt", "a.jsonl"] {
                 let _ = std::fs::remove_dir_all(case.path("out"));
                 let args =
-                    format!("prepare --input {input} --val {input} --tokenizer tokenizer.json --length 5 --out out");
+                    format!("prepare --input {input} --val v.txt --tokenizer tokenizer.json --length 5 --out out");
                 let output = case.run(&args.split(' ').collect::<Vec<_>>());
                 assert!(output.ok, "{name}: {}", output.stderr);
                 assert_eq!(case.folder().manifest().train.tokens, expected.len() as u64, "{name}, {input}");

@@ -24,6 +24,8 @@ pub(super) enum Detected {
 pub(super) struct DetectedFormat {
     pub(super) format: FileFormat,
     pub(super) compression: Compression,
+    /// Its encoding; `None` is UTF-8.
+    pub(super) encoding: Option<TextEncoding>,
     /// Whether the content says that there are JSON records, and the name does not.
     pub(super) found_by_content: bool,
 }
@@ -63,10 +65,11 @@ pub(super) fn detect(path: &Path, name: &str, options: &ReadOptions) -> Result<D
     if !format.is_text() {
         let readable = compression == Compression::None;
         let problem = || format!("is {format} within {compression}; decompress it first");
-        let detected = DetectedFormat { format, compression, found_by_content: false };
+        let detected = DetectedFormat { format, compression, encoding: None, found_by_content: false };
         return Ok(if readable { Detected::Readable(detected) } else { Detected::Unreadable(problem()) });
     }
-    let head = match options.encoding {
+    let encoding = options.encoding.filter(|encoding| !is_utf8(&head, *encoding));
+    let head = match encoding {
         Some(TextEncoding(encoding)) => encoding.decode(&head).0.into_owned().into_bytes(),
         None => match other_encoding(&head) {
             Some(what) => return Ok(Detected::Unreadable(what)),
@@ -77,6 +80,7 @@ pub(super) fn detect(path: &Path, name: &str, options: &ReadOptions) -> Result<D
     Ok(Detected::Readable(DetectedFormat {
         format: records.unwrap_or(format),
         compression,
+        encoding,
         found_by_content: records.is_some(),
     }))
 }
@@ -114,6 +118,16 @@ fn binary_format(head: &[u8]) -> Option<Result<FileFormat, &'static str>> {
         return Some(Err("a tar archive; unpack it first"));
     }
     known.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| format)
+}
+
+// Whether a file is UTF-8 although other files have another encoding. ASCII says nothing, except against UTF-16.
+fn is_utf8(head: &[u8], TextEncoding(encoding): TextEncoding) -> bool {
+    let valid = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    let is_utf16 = encoding == encoding_rs::UTF_16LE || encoding == encoding_rs::UTF_16BE;
+    valid && !head.contains(&0) && (is_utf16 || !head.is_ascii())
 }
 
 // Why the start of a file is not UTF-8 text, as far as it can be told by byte order marks and NUL bytes.

@@ -9,6 +9,7 @@ use tempfile::TempPath;
 use super::compression::Compression;
 use super::detect::DetectedFormat;
 use super::format::FileFormat;
+use super::options::TextEncoding;
 
 /// A file that is read.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct InputFile {
     path: PathBuf,
     /// Its format after decompression.
     pub format: FileFormat,
+    /// Its encoding, of a file of characters that is not UTF-8.
+    pub encoding: Option<TextEncoding>,
     /// Whether its content says that it has records, and its name does not.
     pub(super) found_by_content: bool,
     /// Its compression.
@@ -26,8 +29,8 @@ pub struct InputFile {
 
 impl InputFile {
     pub(super) fn new(path: PathBuf, detected: DetectedFormat, copy: Option<Arc<TempPath>>) -> Self {
-        let DetectedFormat { format, compression, found_by_content } = detected;
-        Self { path, format, found_by_content, compression, copy }
+        let DetectedFormat { format, compression, encoding, found_by_content } = detected;
+        Self { path, format, encoding, found_by_content, compression, copy }
     }
 
     /// Its name in messages: its path, or "standard input".

@@ -180,8 +180,8 @@ impl TextInputs {
         let mut skipped = SkippedRecords::new(self.options.skip_bad);
         for file in &self.found.files {
             let whole_file = file.format == FileFormat::Text && self.options.documents == Documents::File;
-            if whole_file && file.compression == Compression::None && self.options.encoding.is_none() {
-                let mark_bytes = OpenedText::new(file, None)?.mark_bytes;
+            if whole_file && file.compression == Compression::None && file.encoding.is_none() {
+                let mark_bytes = OpenedText::new(file)?.mark_bytes;
                 let n_bytes = file.content().metadata().map_err(DataError::io("read", file.path()))?.len();
                 total.bytes += n_bytes - mark_bytes;
                 total.documents += 1;
@@ -241,8 +241,8 @@ impl TextInputs {
         skipped: &mut SkippedRecords,
         f: &mut PieceSink,
     ) -> Result<(), DataError> {
-        let ReadOptions { field, column, encoding, documents, .. } = &self.options;
-        let open = || OpenedText::new(file, *encoding);
+        let ReadOptions { field, column, documents, .. } = &self.options;
+        let open = || OpenedText::new(file);
         if file.format == FileFormat::Text {
             return match (documents, detokenizer) {
                 (Documents::File, None) => plain_text::read(file, open()?, f),

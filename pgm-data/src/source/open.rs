@@ -20,10 +20,10 @@ pub(super) struct OpenedText {
 }
 
 impl OpenedText {
-    pub(super) fn new(file: &InputFile, encoding: Option<TextEncoding>) -> Result<Self, DataError> {
+    pub(super) fn new(file: &InputFile) -> Result<Self, DataError> {
         let open = || {
             let reader = decompressed(BufReader::with_capacity(BUFFER, File::open(file.content())?), file.compression)?;
-            let mut reader: Box<dyn Read> = match encoding {
+            let mut reader: Box<dyn Read> = match file.encoding {
                 Some(TextEncoding(encoding)) => Box::new(DecodingReader::new(reader, encoding.new_decoder())),
                 None => reader,
             };

@@ -1,5 +1,6 @@
 //! The settings of reading, and their names on the command line.
 
+use std::fmt;
 use std::str::FromStr;
 
 use encoding_rs::Encoding;
@@ -16,7 +17,7 @@ pub struct ReadOptions {
     pub column: String,
     /// The format of all files. `None` decides for each file by its extension and content.
     pub format: Option<FileFormat>,
-    /// The encoding of text, JSON, CSV and TSV files. `None` is UTF-8.
+    /// The encoding of text, JSON, CSV and TSV files that are not UTF-8. `None` expects UTF-8.
     pub encoding: Option<TextEncoding>,
     /// The documents of plain text.
     pub documents: Documents,
@@ -40,6 +41,12 @@ impl Default for ReadOptions {
 /// A character encoding other than UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextEncoding(pub(super) &'static Encoding);
+
+impl fmt::Display for TextEncoding {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
 
 /// Parses the labels of the WHATWG Encoding Standard, for example `utf-16le`, `latin1`, `shift_jis` and `gb18030`.
 impl FromStr for TextEncoding {

@@ -72,8 +72,7 @@ impl<'a> DocumentCutter<'a> {
         self.end_document(end, end, f)
     }
 
-    // The next border, with the line breaks that belong to it. A border is complete when the text after it has begun or
-    // it is a line break.
+    // Start and end of the next border. Line breaks beside it are removed later.
     fn border(&mut self) -> Option<(usize, usize)> {
         let found = match self.documents {
             Documents::File => None,
@@ -117,11 +116,7 @@ impl<'a> DocumentCutter<'a> {
 
     // Gives the text up to `start` as the end of a document and continues at `end`.
     fn end_document(&mut self, start: usize, end: usize, f: &mut PieceSink) -> Result<(), DataError> {
-        let at_line_break = !matches!(self.documents, Documents::File);
-        let mut text = &self.text[..start];
-        if at_line_break {
-            text = text.trim_end_matches(['\n', '\r']);
-        }
+        let mut text = self.text[..start].trim_end_matches(['\n', '\r']);
         if !self.in_document {
             text = self.without_start(text);
         }

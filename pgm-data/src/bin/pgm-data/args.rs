@@ -39,7 +39,7 @@ pub(crate) struct InputArgs {
     /// The format of all files: text, json-lines, json, csv, tsv, parquet or arrow
     #[arg(long)]
     format: Option<FileFormat>,
-    /// The encoding of files that are not UTF-8: utf-16le, latin1, shift_jis, ...
+    /// The encoding of the files that are not UTF-8: utf-16le, latin1, shift_jis, ...
     #[arg(long)]
     encoding: Option<TextEncoding>,
     /// A document of plain text: file, line, blank-line, or any other text as the separator

@@ -27,7 +27,8 @@ fn described(file: &InputFile) -> String {
         Compression::None => String::new(),
         compression => format!(", {compression}"),
     };
-    format!("{} ({}{compression})", file.path().display(), file.format)
+    let encoding = file.encoding.map(|encoding| format!(", {encoding}")).unwrap_or_default();
+    format!("{} ({}{encoding}{compression})", file.path().display(), file.format)
 }
 
 fn write_list(out: &mut dyn Write, what: &str, lines: impl Iterator<Item = String>, all: bool) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
-use crate::manifest::{MANIFEST_FILE, Manifest, Mode, Split, TOKENIZER_FILE, VERSION, hex};
+use crate::manifest::{MANIFEST_FILE, Manifest, Mode, Split, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, VERSION, hex};
 use crate::rows::TokenRows;
 use crate::shard::{Layout, Shard, ShardHeader, token_width};
 use crate::tokenizer::TextTokenizer;
@@ -41,6 +41,13 @@ impl DataFolder {
         }
         let origin = tokenizer_path.display().to_string();
         let tokenizer = TextTokenizer::with_special(json, &origin, manifest.special.clone(), manifest.vocab_size)?;
+        let config_path = path.join(TOKENIZER_CONFIG_FILE);
+        let config = match std::fs::read(&config_path) {
+            Ok(config) => Some(config),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(DataError::io("read", config_path)(error)),
+        };
+        let tokenizer = tokenizer.with_config(config);
         Ok(Self { path: path.to_path_buf(), manifest, tokenizer })
     }
 
@@ -56,7 +63,7 @@ impl DataFolder {
 
     /// A fingerprint of the content: SHA-256, in hexadecimal.
     ///
-    /// It covers every field of the manifest, and the name, size and stored checksum of every shard. Two corpora have
+    /// It covers the settings and counts of the manifest, and the name, size and stored checksum of every shard. Two corpora have
     /// different identities, even with equal row counts and one tokenizer. The same text prepared again has the same
     /// identity, and so has a copied or moved folder.
     ///
@@ -68,7 +75,12 @@ impl DataFolder {
     pub fn identity(&self) -> Result<String, DataError> {
         let mut hasher = Sha256::new();
         // Serialised again, so that white space in the file does not matter.
-        hasher.update(serde_json::to_vec(&self.manifest).expect("a manifest always serialises"));
+        // Names and counts that earlier versions did not write would give the same content another identity.
+        let mut content = self.manifest.clone();
+        content.special_names = None;
+        (content.skipped_nulls, content.skipped_bad) = (0, 0);
+        (content.train.unknown_tokens, content.validation.unknown_tokens) = (0, 0);
+        hasher.update(serde_json::to_vec(&content).expect("a manifest always serialises"));
         for split in [Split::Train, Split::Validation] {
             for name in &self.manifest.split(split).shards {
                 let header = ShardHeader::read(&self.path.join(name), self.layout())?;

@@ -17,13 +17,15 @@ pub enum DataError {
         cause: std::io::Error,
     },
     /// An input pattern matches no file.
-    #[error("no file matches {pattern}; check --input")]
+    #[error("no file {}; check --input{}", found(pattern), left_out(reasons))]
     NoInput {
         /// The pattern.
         pattern: String,
+        /// What was found and left out.
+        reasons: Vec<String>,
     },
     /// A text file that is not UTF-8.
-    #[error("{} is not UTF-8 text at byte {offset}; convert it or leave it out", path.display())]
+    #[error("{} is not UTF-8 text at byte {offset}; give its encoding with --encoding (latin1, for example), convert it or leave it out", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -38,6 +40,14 @@ pub enum DataError {
         /// What is wrong, where, and what to do.
         problem: String,
     },
+    /// No training row is left without the bad records.
+    #[error("no training row is left: {n_bad} bad records were skipped ({})", named.join("; "))]
+    AllBad {
+        /// Their number.
+        n_bad: u64,
+        /// Place and problem of the first ones.
+        named: Vec<String>,
+    },
     /// A tokenizer file that cannot be used.
     #[error("tokenizer {origin}: {problem}")]
     Tokenizer {
@@ -46,13 +56,25 @@ pub enum DataError {
         /// What is wrong.
         problem: String,
     },
-    /// The tokenizer has no BOS or EOS token with a usual name.
-    #[error("tokenizer {origin} has no {role} token with a usual name; name it with --special-tokens {role}=NAME")]
-    NoSpecialToken {
-        /// The file.
-        origin: String,
-        /// "bos" or "eos".
-        role: &'static str,
+    /// The text gives the mask token.
+    #[error(
+        "the text has the mask token {token}, which only a model may write; take it out of the text, or choose another mask with --special-tokens mask=NAME"
+    )]
+    MaskInText {
+        /// The token's name.
+        token: String,
+    },
+    /// The tokenizer does not know most of the text.
+    #[error(
+        "the tokenizer does not fit the text: {percent} % of the {split} {what}; choose another --tokenizer, or check --encoding"
+    )]
+    UnknownText {
+        /// "training" or "validation".
+        split: &'static str,
+        /// "tokens are unknown" or "characters are in no token".
+        what: &'static str,
+        /// The share.
+        percent: u64,
     },
     /// An invalid option.
     #[error("{0}")]
@@ -101,4 +123,16 @@ impl DataError {
         let path = path.into();
         move |cause| Self::Io { action, path, cause }
     }
+}
+
+fn found(pattern: &str) -> String {
+    if std::path::Path::new(pattern).is_dir() {
+        format!("in {pattern} can be read as text")
+    } else {
+        format!("matches {pattern}")
+    }
+}
+
+fn left_out(reasons: &[String]) -> String {
+    if reasons.is_empty() { String::new() } else { format!(" (left out: {})", reasons.join("; ")) }
 }

@@ -1,7 +1,8 @@
 //! Text to token rows: memory-mapped training data, in an order that is a pure function of (seed, step).
 //!
-//! [`prepare()`] turns plain text, JSONL and Parquet into a data folder. [`DataFolder`] opens it, [`TokenRows`] maps
-//! the rows of one split, and [`RowOrder`] says which rows a training step takes. This crate knows no model.
+//! [`prepare()`] turns plain text, JSON, tables, Parquet and Arrow into a data folder. [`DataFolder`] opens it,
+//! [`TokenRows`] maps the rows of one split, and [`RowOrder`] says which rows a training step takes. This crate knows no
+//! model.
 
 pub mod data_folder;
 pub mod detokenize;
@@ -20,9 +21,9 @@ pub use data_folder::DataFolder;
 pub use detokenize::Detokenizer;
 pub use error::DataError;
 pub use manifest::{Manifest, Mode, Split, SplitManifest};
-pub use prepare::{Prepare, Progress, Validation, prepare};
+pub use prepare::{Prepare, Prepared, Progress, Validation, prepare, prepare_with_notes};
 pub use row_order::RowOrder;
 pub use rows::{Row, TokenRows};
-pub use source::TextInputs;
+pub use source::{Compression, Documents, FileFormat, InputFile, ReadOptions, SkippedFile, TextEncoding, TextInputs};
 pub use special_tokens::{SpecialNames, SpecialTokens};
 pub use tokenizer::TextTokenizer;

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::detokenize::Detokenizer;
-use crate::special_tokens::SpecialTokens;
+use crate::special_tokens::{SpecialNames, SpecialTokens};
 
 /// Name of the manifest in a data folder. It is written last, so a folder with a manifest is complete.
 pub const MANIFEST_FILE: &str = "data.json";
 /// Name of the tokenizer in a data folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Name of the file with the names of the special tokens. Only folders whose tokenizer has such a file have it.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 /// The version of the folder's layout that this crate reads and writes.
 pub(crate) const VERSION: u32 = 1;
 
@@ -64,8 +66,17 @@ pub struct Manifest {
     pub vocab_size: usize,
     /// Ids of the special tokens.
     pub special: SpecialTokens,
+    /// Names of the special tokens. Folders of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special_names: Option<SpecialNames>,
     /// SHA-256 of `tokenizer.json`, in hexadecimal.
     pub tokenizer_sha256: String,
+    /// Records that were left out because their text is null.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_nulls: u64,
+    /// Records that were left out because they could not be read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_bad: u64,
     /// The training rows.
     pub train: SplitManifest,
     /// The validation rows.
@@ -94,10 +105,17 @@ pub struct SplitManifest {
     pub tokens: u64,
     /// Tokens that are in no row: an incomplete last row in packed data, truncated documents in padded data.
     pub dropped_tokens: u64,
+    /// Tokens that stand for text which the tokenizer does not know.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_tokens: u64,
     /// Number of rows.
     pub rows: u64,
     /// File names of the shards, in order.
     pub shards: Vec<String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A hash as the manifest has it: lower-case hexadecimal.

@@ -21,16 +21,22 @@ pub struct SpecialTokens {
     pub mask: u32,
 }
 
-/// Names of special tokens. `None` means that the token is looked up by the usual names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Names of special tokens. Where a user chooses them, `None` means that the token is looked up by the usual names; in a
+/// manifest it means that the token has no name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SpecialNames {
     /// Name of the BOS token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bos: Option<String>,
     /// Name of the EOS token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eos: Option<String>,
     /// Name of the padding token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad: Option<String>,
     /// Name of the mask token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
 }
 

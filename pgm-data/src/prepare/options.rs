@@ -7,11 +7,14 @@ use crate::manifest::Mode;
 use crate::source::TextInputs;
 use crate::tokenizer::TextTokenizer;
 
+/// The largest number of tokens per row.
+const MAX_LENGTH: usize = 1 << 24;
+
 /// Where the validation rows come from.
 #[derive(Clone, Debug)]
 pub enum Validation {
-    /// This fraction of the text, counted in bytes from the end. Plain text is cut anywhere, a JSONL or Parquet
-    /// document stays whole.
+    /// This fraction of the text, counted in bytes from the end; of a mixture, from the end of each part. Plain text is
+    /// cut anywhere. Other documents stay whole, unless no validation row is left then.
     Fraction(f64),
     /// This many of the last documents.
     Documents(u64),
@@ -45,7 +48,14 @@ impl Prepare<'_> {
             let message = format!("--length {} is too short: a row needs at least {least} tokens", self.length);
             return Err(DataError::Option(message));
         }
+        if self.length > MAX_LENGTH {
+            let message = format!("--length {} is too long: a row can have {MAX_LENGTH} tokens", self.length);
+            return Err(DataError::Option(message));
+        }
         match self.validation {
+            Validation::Documents(_) if !self.inputs.parts().is_empty() => Err(DataError::Option(
+                "--val-documents cannot be combined with --weight; use --val-fraction or --val".to_string(),
+            )),
             Validation::Fraction(fraction) if !(*fraction > 0.0 && *fraction < 1.0) => {
                 Err(DataError::Option(format!("--val-fraction {fraction} must lie between 0 and 1")))
             }

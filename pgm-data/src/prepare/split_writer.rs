@@ -9,9 +9,13 @@ use crate::error::DataError;
 use crate::manifest::{Mode, Split, SplitManifest};
 use crate::shard::{Layout, ShardWriter, token_width};
 use crate::source::TextPiece;
+use crate::special_tokens::SpecialNames;
+use crate::tokenizer::TextTokenizer;
 
 /// Tokens per shard: 128 MiB at two bytes each.
 const SHARD_TOKENS: usize = 64 << 20;
+/// Bytes of a chunk that are checked for characters that the tokenizer drops.
+const SAMPLE_BYTES: usize = 4096;
 /// Bytes of text that are tokenized together.
 const CHUNK_BYTES: usize = 8 << 20;
 
@@ -21,8 +25,11 @@ pub(super) struct SplitWriter<'a> {
     split: Split,
     folder: PathBuf,
     layout: Layout,
-    pieces: Vec<TextPiece>,
+    // Each with whether it continues the document of the piece before.
+    pieces: Vec<(TextPiece, bool)>,
     bytes: usize,
+    in_document: bool,
+    text: SplitText,
     row: Vec<u32>,
     // Whether EOS comes before the next token. It is written late so that none follows the last document.
     eos_pending: bool,
@@ -46,6 +53,8 @@ impl<'a> SplitWriter<'a> {
             layout,
             pieces: Vec::new(),
             bytes: 0,
+            in_document: false,
+            text: SplitText::default(),
             row: vec![options.tokenizer.special().bos],
             eos_pending: false,
             document_tokens: 0,
@@ -54,22 +63,37 @@ impl<'a> SplitWriter<'a> {
         }
     }
 
-    /// Adds text.
+    /// Adds text or token ids.
     pub(super) fn push(&mut self, piece: TextPiece) -> Result<(), DataError> {
-        self.bytes += piece.text.len();
-        self.pieces.push(piece);
+        self.bytes += piece.text.len() + piece.tokens.as_ref().map_or(0, |tokens| 4 * tokens.len());
+        let ends_document = piece.ends_document;
+        self.pieces.push((piece, self.in_document));
+        self.in_document = !ends_document;
         if self.bytes >= CHUNK_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DataError> {
         let pieces = std::mem::take(&mut self.pieces);
-        self.counts.text_bytes += self.bytes as u64;
         self.bytes = 0;
         let tokenizer = self.options.tokenizer;
-        let encoded: Result<Vec<Vec<u32>>, DataError> =
-            pieces.par_iter().map(|piece| tokenizer.encode(&piece.text)).collect();
-        for (tokens, piece) in encoded?.into_iter().zip(&pieces) {
+        let names = self.text.names.get_or_insert_with(|| marker_names(tokenizer));
+        let encoded: Result<Vec<EncodedPiece>, DataError> = pieces
+            .par_iter()
+            .map(|(piece, continues)| EncodedPiece::new(tokenizer, piece, *continues, names))
+            .collect();
+        let unknown = tokenizer.unknown_id();
+        if let Some((piece, _)) = pieces.iter().find(|(piece, _)| !piece.text.is_empty()) {
+            self.text.sample(tokenizer, &piece.text);
+        }
+        for (EncodedPiece { tokens, markers }, (piece, _)) in encoded?.into_iter().zip(&pieces) {
+            self.counts.text_bytes += piece.text.len() as u64;
             self.counts.tokens += tokens.len() as u64;
+            if let Some(unknown) = unknown {
+                self.counts.unknown_tokens += tokens.iter().filter(|&&token| token == unknown).count() as u64;
+            }
+            for (index, count) in markers {
+                self.text.markers[index] += count;
+            }
             match self.options.mode {
                 Mode::Pack => self.pack(&tokens, piece.ends_document)?,
                 Mode::Pad => self.pad(&tokens, piece.ends_document)?,
@@ -148,7 +172,7 @@ impl<'a> SplitWriter<'a> {
     }
 
     /// Writes the remaining rows. `name` is the split's name in the error for a split without rows.
-    pub(super) fn finish(mut self, name: &'static str) -> Result<SplitManifest, DataError> {
+    pub(super) fn finish(mut self, name: &'static str) -> Result<(SplitManifest, SplitText), DataError> {
         self.flush()?;
         if self.options.mode == Mode::Pad && self.row.len() > 1 {
             // The last piece of a split plain text does not end a document.
@@ -161,6 +185,74 @@ impl<'a> SplitWriter<'a> {
         if self.counts.rows == 0 {
             return Err(DataError::TooShort { split: name, tokens: self.counts.tokens, length: self.options.length });
         }
-        Ok(self.counts)
+        Ok((self.counts, self.text))
+    }
+}
+
+/// What was seen in the text of a split.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SplitText {
+    names: Option<Vec<String>>,
+    /// How often the names of special tokens are in the text, in the order of [`marker_names`].
+    pub(super) markers: [u64; 4],
+    /// Characters of a sample that are in no token.
+    pub(super) lost: u64,
+    /// Characters of the sample.
+    pub(super) sampled: u64,
+}
+
+impl SplitText {
+    fn sample(&mut self, tokenizer: &TextTokenizer, text: &str) {
+        let end = (0..=text.len().min(SAMPLE_BYTES)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        let (lost, sampled) = tokenizer.lost_characters(&text[..end]);
+        self.lost += lost;
+        self.sampled += sampled;
+    }
+}
+
+/// The names of BOS, EOS, padding and mask that are no words of the text: special tokens are not found in text, so
+/// their names there are ordinary characters. Names that two tokens share are there once, others are empty.
+pub(super) fn marker_names(tokenizer: &TextTokenizer) -> Vec<String> {
+    let SpecialNames { bos, eos, pad, mask } = tokenizer.special_names();
+    let mut names: Vec<String> = Vec::new();
+    for name in [bos, eos, pad, mask] {
+        let name = name.filter(|name| !names.contains(name) && tokenizer.is_special(name));
+        names.push(name.unwrap_or_default());
+    }
+    names
+}
+
+/// The tokens of a piece.
+struct EncodedPiece {
+    tokens: Vec<u32>,
+    // Which names of special tokens the text has, and how often.
+    markers: Vec<(usize, u64)>,
+}
+
+impl EncodedPiece {
+    fn new(tokenizer: &TextTokenizer, piece: &TextPiece, continues: bool, names: &[String]) -> Result<Self, DataError> {
+        let special = tokenizer.special();
+        let mut markers = Vec::new();
+        let tokens = if let Some(ids) = &piece.tokens {
+            let vocab_size = tokenizer.vocab_size();
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+                let problem = format!("the token id {id} is outside the tokenizer's vocabulary of {vocab_size}");
+                return Err(DataError::Option(format!("{problem}; give the --tokenizer that made the ids")));
+            }
+            // BOS and EOS are put between documents anyway.
+            let ids = ids.strip_prefix(&[special.bos]).unwrap_or(ids);
+            ids.strip_suffix(&[special.eos]).unwrap_or(ids).to_vec()
+        } else {
+            for (index, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                let count = piece.text.matches(name.as_str()).count() as u64;
+                markers.extend((count > 0).then_some((index, count)));
+            }
+            if continues { tokenizer.encode_continued(&piece.text)? } else { tokenizer.encode(&piece.text)? }
+        };
+        if tokens.contains(&special.mask) {
+            let token = tokenizer.special_names().mask.unwrap_or_else(|| format!("with the id {}", special.mask));
+            return Err(DataError::MaskInText { token });
+        }
+        Ok(Self { tokens, markers })
     }
 }

@@ -1,67 +1,128 @@
-//! Reading text: plain files, JSONL and Parquet, each as a stream of pieces.
+//! Reading text: plain files, JSON, tables, Parquet and Arrow, each as a stream of pieces.
 //!
-//! A detokenizer is applied before text is cut into pieces: to whole documents of JSONL and Parquet, to plain text line
-//! by line. So the concatenated pieces do not depend on where the cuts are.
+//! A detokenizer is applied before text is cut into pieces: to whole documents of records, to plain text line by line.
+//! So the concatenated pieces do not depend on where the cuts are.
 
-mod documents;
+mod columns;
+mod compression;
+mod detect;
+mod field_path;
+mod find;
+mod format;
+mod hub;
+mod input_file;
+mod json;
+mod open;
+mod options;
 mod piece;
 mod plain_text;
+mod records;
+mod separated;
+mod shuffle;
+mod table;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use compression::Compression;
+pub use format::FileFormat;
+pub use input_file::{InputFile, SkippedFile};
+pub use options::{Documents, ReadOptions, TextEncoding};
 pub use piece::TextPiece;
+pub use records::SkippedRecords;
 
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
+use find::FoundFiles;
+use open::OpenedText;
+use piece::PieceSink;
+use records::RecordSink;
+use shuffle::DocumentShuffle;
 
 /// The size of the inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InputSize {
     /// Bytes of text, before any detokenizer.
     pub bytes: u64,
-    /// Documents: plain files, lines of JSONL, rows of Parquet that are not null.
+    /// Documents: plain files or their parts, and records whose text is not null.
     pub documents: u64,
 }
 
 /// Files to read, in order, and where their text is.
 #[derive(Clone, Debug)]
 pub struct TextInputs {
-    files: Vec<PathBuf>,
-    field: String,
-    column: String,
+    found: FoundFiles,
+    options: ReadOptions,
     detokenizer: Option<Detokenizer>,
+    shuffle: Option<u64>,
+    mixture: Vec<MixturePart>,
+}
+
+/// One source of a mixture.
+#[derive(Clone, Debug)]
+pub(crate) struct MixturePart {
+    /// Its text.
+    pub(crate) inputs: TextInputs,
+    /// Its share of the mixture's bytes. All shares together are 1.
+    pub(crate) share: f64,
 }
 
 impl TextInputs {
-    /// Finds the files of paths, folders and glob patterns. Folders are searched recursively, without hidden and binary
-    /// files.
-    ///
-    /// `*.jsonl` and `*.ndjson` are read as JSONL with the text in `field`, `*.parquet` as Parquet with the text in
-    /// `column`, and any other file as plain text, one document per file.
+    /// Finds the files of paths, folders and glob patterns, with the text in `field` of JSON and in `column` of tables.
     ///
     /// # Errors
-    /// [`DataError::NoInput`] for a pattern that matches no file, [`DataError::Io`] for an unreadable folder.
+    /// As for [`find`](Self::find).
     pub fn resolve(patterns: &[String], field: &str, column: &str) -> Result<Self, DataError> {
-        let mut files = Vec::new();
-        for pattern in patterns {
-            let path = Path::new(pattern);
-            let before = files.len();
-            if path.is_dir() {
-                walk(path, &mut files)?;
-            } else if path.is_file() {
-                files.push(path.to_path_buf());
-            } else {
-                let no_input = || DataError::NoInput { pattern: pattern.clone() };
-                let matches = glob::glob(pattern).map_err(|_| no_input())?;
-                files.extend(matches.flatten().filter(|path| path.is_file()));
-            }
-            if files.len() == before {
-                return Err(DataError::NoInput { pattern: pattern.clone() });
-            }
+        let options = ReadOptions { field: field.to_string(), column: column.to_string(), ..ReadOptions::default() };
+        Self::find(patterns, &options)
+    }
+
+    /// Finds the files of paths, folders and glob patterns; `-` is standard input.
+    ///
+    /// The format of a file is found by its extension, in any case and before `.gz` or `.zst`, and by its content:
+    /// JSON, Parquet and Arrow are never read as text. Folders are searched recursively. Hidden files, files that are
+    /// no text, descriptions of the data set and the test split are left out; the validation split is in
+    /// [`validation_split`](Self::validation_split).
+    ///
+    /// # Errors
+    /// [`DataError::NoInput`] for a pattern that matches no file, [`DataError::Malformed`] for a named file that
+    /// cannot be read as text, [`DataError::Io`] for an unreadable file or folder.
+    pub fn find(patterns: &[String], options: &ReadOptions) -> Result<Self, DataError> {
+        let found = FoundFiles::of_patterns(patterns, options)?;
+        Ok(Self { found, options: options.clone(), detokenizer: None, shuffle: None, mixture: Vec::new() })
+    }
+
+    /// Several inputs with their weights. [`prepare()`](crate::prepare()) takes of each its share of the text's bytes,
+    /// from its start, and as much as it can without using any text twice: the input that is smallest for its weight
+    /// is taken whole.
+    ///
+    /// # Errors
+    /// [`DataError::Option`] for weights that are not positive numbers, or inputs with different detokenizers.
+    pub fn mixture(parts: Vec<(Self, f64)>) -> Result<Self, DataError> {
+        let refused = |problem: String| Err(DataError::Option(problem));
+        let Some((first, _)) = parts.first() else {
+            return refused("a mixture needs at least one --input".to_string());
+        };
+        if let Some((_, weight)) = parts.iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0)) {
+            return refused(format!("--weight {weight} must be a number above 0"));
         }
-        Ok(Self { files, field: field.to_string(), column: column.to_string(), detokenizer: None })
+        if parts.iter().any(|(inputs, _)| inputs.detokenizer != first.detokenizer) {
+            return refused("all inputs of a mixture must have the same detokenizer".to_string());
+        }
+        let mut found = FoundFiles::default();
+        for (inputs, _) in &parts {
+            found.files.extend(inputs.found.files.iter().cloned());
+            found.validation.extend(inputs.found.validation.iter().cloned());
+            found.skipped.extend(inputs.found.skipped.iter().cloned());
+        }
+        let (options, detokenizer, shuffle) = (first.options.clone(), first.detokenizer, first.shuffle);
+        let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
+        let part = |(inputs, weight)| MixturePart { inputs, share: weight / total };
+        Ok(Self { found, options, detokenizer, shuffle, mixture: parts.into_iter().map(part).collect() })
+    }
+
+    /// The parts of a mixture. Other inputs have none.
+    pub(crate) fn parts(&self) -> &[MixturePart] {
+        &self.mixture
     }
 
     /// The same files with a detokenizer.
@@ -69,105 +130,138 @@ impl TextInputs {
         Self { detokenizer, ..self }
     }
 
+    /// The same documents in a random order, which depends on `seed` and on nothing else. `None` keeps the order of the
+    /// files. The documents go through temporary files, which take as much disk as the text.
+    pub fn shuffled(self, seed: Option<u64>) -> Self {
+        Self { shuffle: seed, ..self }
+    }
+
     /// The detokenizer, if there is one.
     pub fn detokenizer(&self) -> Option<Detokenizer> {
         self.detokenizer
     }
 
-    /// The files, in the order in which they are read.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    /// The settings of reading.
+    pub fn options(&self) -> &ReadOptions {
+        &self.options
     }
 
-    /// Counts the bytes of text and the documents of all files. Plain files are not read. JSONL and Parquet files are
-    /// read once, and `poll` is called for every document so that the caller can stop.
+    /// The paths of the files, in the order in which they are read.
+    pub fn files(&self) -> Vec<&Path> {
+        self.found.files.iter().map(InputFile::path).collect()
+    }
+
+    /// The files with their formats, in the order in which they are read.
+    pub fn input_files(&self) -> &[InputFile] {
+        &self.found.files
+    }
+
+    /// What was found and is not read, with the reasons.
+    pub fn skipped_files(&self) -> &[SkippedFile] {
+        &self.found.skipped
+    }
+
+    /// The files of the validation split, if the inputs are folders that have one.
+    pub fn validation_split(&self) -> Option<Self> {
+        if self.found.validation.is_empty() {
+            return None;
+        }
+        let found = FoundFiles { files: self.found.validation.clone(), ..FoundFiles::default() };
+        Some(Self { found, shuffle: None, mixture: Vec::new(), ..self.clone() })
+    }
+
+    /// Counts the bytes of text and the documents of all files. Plain files whose size says it are not read. Other
+    /// files are read once, and `poll` is called for every piece so that the caller can stop.
     ///
     /// # Errors
     /// As for [`for_each_piece`](Self::for_each_piece), and every error of `poll`.
     pub fn size(&self, poll: &mut dyn FnMut() -> Result<(), DataError>) -> Result<InputSize, DataError> {
         let mut total = InputSize::default();
-        for path in &self.files {
-            if matches!(Kind::of(path), Kind::Text) {
-                total.bytes += path.metadata().map_err(DataError::io("read", path))?.len();
+        let mut skipped = SkippedRecords::new(self.options.skip_bad);
+        for file in &self.found.files {
+            let whole_file = file.format == FileFormat::Text && self.options.documents == Documents::File;
+            if whole_file && file.compression == Compression::None && file.encoding.is_none() {
+                let mark_bytes = OpenedText::new(file)?.mark_bytes;
+                let n_bytes = file.content().metadata().map_err(DataError::io("read", file.path()))?.len();
+                total.bytes += n_bytes - mark_bytes;
                 total.documents += 1;
-            } else {
-                self.read_file(path, None, &mut |piece| {
-                    total.bytes += piece.source_bytes;
-                    total.documents += 1;
-                    poll()
-                })?;
+                continue;
             }
+            // Separators are looked for after the detokenizer, so its bytes count there.
+            let separated = file.format == FileFormat::Text && !whole_file;
+            let detokenizer = self.detokenizer.filter(|_| separated);
+            self.read_file(file, detokenizer, &mut skipped, &mut |piece| {
+                total.bytes += piece.source_bytes;
+                total.documents += u64::from(piece.ends_document);
+                poll()
+            })?;
         }
         Ok(total)
     }
 
-    /// Calls `f` with all text, in order. Plain text comes in pieces of bounded size, documents of JSONL and Parquet
-    /// come whole.
+    /// Calls `f` with all text, in order. Documents come in pieces of bounded size.
     ///
     /// # Errors
     /// [`DataError::Io`], [`DataError::NotUtf8`] or [`DataError::Malformed`] naming the file and the place, and every
     /// error of `f`.
     pub fn for_each_piece(&self, f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>) -> Result<(), DataError> {
-        self.files.iter().try_for_each(|path| self.read_file(path, self.detokenizer, f))
+        self.read(&mut SkippedRecords::new(self.options.skip_bad), &mut || Ok(()), f)
+    }
+
+    /// As [`for_each_piece`](Self::for_each_piece), and counts the records that are left out. `poll` is called for every
+    /// piece that is read before the first one comes, as it is where documents are shuffled.
+    ///
+    /// # Errors
+    /// As for [`for_each_piece`](Self::for_each_piece), and every error of `poll`.
+    pub(crate) fn read(
+        &self,
+        skipped: &mut SkippedRecords,
+        poll: &mut dyn FnMut() -> Result<(), DataError>,
+        f: &mut PieceSink,
+    ) -> Result<(), DataError> {
+        let detokenizer = self.detokenizer;
+        let Some(seed) = self.shuffle else {
+            return self.found.files.iter().try_for_each(|file| self.read_file(file, detokenizer, skipped, f));
+        };
+        let n_bytes = self.size(poll)?.bytes;
+        let mut shuffle = DocumentShuffle::new(seed, n_bytes)?;
+        for file in &self.found.files {
+            self.read_file(file, detokenizer, skipped, &mut |piece| {
+                poll()?;
+                shuffle.push(&piece)
+            })?;
+        }
+        shuffle.finish(f)
     }
 
     fn read_file(
         &self,
-        path: &Path,
+        file: &InputFile,
         detokenizer: Option<Detokenizer>,
-        f: &mut dyn FnMut(TextPiece) -> Result<(), DataError>,
+        skipped: &mut SkippedRecords,
+        f: &mut PieceSink,
     ) -> Result<(), DataError> {
-        match (Kind::of(path), detokenizer) {
-            (Kind::Text, None) => plain_text::read(path, f),
-            (Kind::Text, Some(detokenizer)) => plain_text::read_detokenized(path, detokenizer, f),
-            (Kind::JsonLines, _) => documents::read_json_lines(path, &self.field, detokenizer, f),
-            (Kind::Parquet, _) => documents::read_parquet(path, &self.column, detokenizer, f),
+        let ReadOptions { field, column, documents, .. } = &self.options;
+        let open = || OpenedText::new(file);
+        if file.format == FileFormat::Text {
+            return match (documents, detokenizer) {
+                (Documents::File, None) => plain_text::read(file, open()?, f),
+                (Documents::File, Some(detokenizer)) => plain_text::read_detokenized(file, open()?, detokenizer, f),
+                (documents, _) => separated::read(file, open()?, documents, detokenizer, f),
+            };
+        }
+        let hint = if file.found_by_content { "; --format text reads the file as plain text" } else { "" };
+        let mut sink = RecordSink { path: file.path(), hint, detokenizer, skipped, pieces: f };
+        match file.format {
+            FileFormat::Text => unreachable!("read above"),
+            FileFormat::JsonLines => json::read_lines(file, open()?, field, &mut sink),
+            FileFormat::Json => json::read_values(file, open()?, field, &mut sink),
+            FileFormat::Csv => table::read(file, open()?, b',', column, &mut sink),
+            FileFormat::Tsv => table::read(file, open()?, b'\t', column, &mut sink),
+            FileFormat::Parquet => columns::read_parquet(file, column, &mut sink),
+            FileFormat::Arrow => columns::read_arrow(file, column, &mut sink),
         }
     }
-}
-
-/// The format of a file, by its extension.
-enum Kind {
-    Text,
-    JsonLines,
-    Parquet,
-}
-
-impl Kind {
-    fn of(path: &Path) -> Self {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl" | "ndjson") => Self::JsonLines,
-            Some("parquet") => Self::Parquet,
-            _ => Self::Text,
-        }
-    }
-}
-
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let entries = std::fs::read_dir(folder).map_err(DataError::io("read", folder))?;
-    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(DataError::io("read", folder))?;
-    paths.sort();
-    for path in paths {
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            walk(&path, files)?;
-        } else if path.is_file() && (!matches!(Kind::of(&path), Kind::Text) || !looks_binary(&path)?) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-// A zero byte among the first 8 KiB.
-fn looks_binary(path: &Path) -> Result<bool, DataError> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(DataError::io("read", path))?;
-    file.take(8192).read_to_end(&mut start).map_err(DataError::io("read", path))?;
-    Ok(start.contains(&0))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ fn folders_and_globs_are_searched_and_a_pattern_without_a_file_is_an_error() {
     std::fs::write(folder.path().join("1.txt"), "one").unwrap();
     std::fs::write(folder.path().join("image.png"), [1, 0, 2]).unwrap();
     std::fs::write(folder.path().join(".hidden"), "no").unwrap();
-    let count = |pattern: String| TextInputs::resolve(&[pattern], "text", "text").map(|inputs| inputs.files.len());
+    let count = |pattern: String| TextInputs::resolve(&[pattern], "text", "text").map(|inputs| inputs.files().len());
     assert_eq!(count(folder.path().display().to_string()).unwrap(), 2);
     assert_eq!(count(format!("{}/*.txt", folder.path().display())).unwrap(), 1);
     assert!(matches!(count(format!("{}/*.md", folder.path().display())), Err(DataError::NoInput { .. })));

@@ -46,7 +46,12 @@ fn sampling(c: &mut Criterion) {
     let Network::Partition(model) = &network.folded() else { unreachable!("a partition model") };
     let denoiser = PartitionDenoiser::new(model, &device, config.backbone().mask_index);
     for steps in [8, 64] {
-        let request = SampleRequest { length: 256, given: vec![(0, config.backbone().bos_index as u32)], seed: 1 };
+        let request = SampleRequest {
+            length: 256,
+            given: vec![(0, config.backbone().bos_index as u32)],
+            seed: 1,
+            ..SampleRequest::default()
+        };
         let settings = SampleSettings { steps, ..SampleSettings::default() };
         c.bench_function(&format!("sample bytes-small, 256 tokens in {steps} steps"), |bencher| {
             bencher.iter(|| {

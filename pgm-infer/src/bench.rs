@@ -123,8 +123,12 @@ pub fn alternate(
     for run in 0..workload.warmup + workload.runs {
         for ((network, config), measured) in models.iter().zip(&mut measured) {
             let bos = config.backbone().bos_index as u32;
-            let request =
-                |row: usize| SampleRequest { length: workload.length, given: vec![(0, bos)], seed: row as u64 };
+            let request = |row: usize| SampleRequest {
+                length: workload.length,
+                given: vec![(0, bos)],
+                seed: row as u64,
+                ..SampleRequest::default()
+            };
             let requests: Vec<SampleRequest> = (0..workload.batch).map(request).collect();
             let schedule = default_schedule(config);
             let settings = SampleSettings { steps: workload.steps, schedule, ..SampleSettings::default() };

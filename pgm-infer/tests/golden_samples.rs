@@ -27,8 +27,12 @@ fn draws() -> [(&'static str, DrawSettings); 3] {
 // Rows that differ in length and in their given tokens, so that some are packed.
 fn requests(model: &TextModel, is_causal: bool) -> Vec<SampleRequest> {
     let bos = model.config().backbone().bos_index as u32;
-    let row =
-        |length, seed, given: &[(usize, u32)]| SampleRequest { length, given: [&[(0, bos)], given].concat(), seed };
+    let row = |length, seed, given: &[(usize, u32)]| SampleRequest {
+        length,
+        given: [&[(0, bos)], given].concat(),
+        seed,
+        ..SampleRequest::default()
+    };
     let word = |start: usize, text: &str| -> Vec<(usize, u32)> {
         text.bytes().enumerate().map(|(index, byte)| (start + index, u32::from(byte))).collect()
     };
@@ -71,7 +75,7 @@ fn lines() -> String {
     lines += &line("full", &partition, &requests(&partition, false), &settings, SamplingPath::Full);
     // More positions in a step than the head computes at once.
     let long: Vec<SampleRequest> = [(300, 5), (140, 6), (300, 7)]
-        .map(|(length, seed)| SampleRequest { length, given: vec![(0, 256)], seed })
+        .map(|(length, seed)| SampleRequest { length, given: vec![(0, 256)], seed, ..SampleRequest::default() })
         .to_vec();
     for (order, steps) in [("uniform", 1), ("confidence", 6), ("margin", 3)] {
         let order = order.parse::<OrderKind>().unwrap();

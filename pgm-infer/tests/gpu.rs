@@ -37,7 +37,12 @@ fn run(config: &ModelConfig, weights: WeightDtype, draw: DrawSettings, device: &
     // The same numbers on both devices: they are drawn on the host.
     let network = Network::new(config, device).with_noise(0.5, 4).folded().with_weight_dtype(weights).unwrap();
     let bos = config.backbone().bos_index as u32;
-    let requests = [(20, 1), (13, 2)].map(|(length, seed)| SampleRequest { length, given: vec![(0, bos)], seed });
+    let requests = [(20, 1), (13, 2)].map(|(length, seed)| SampleRequest {
+        length,
+        given: vec![(0, bos)],
+        seed,
+        ..SampleRequest::default()
+    });
     let settings = SampleSettings { steps: 5, draw, ..SampleSettings::default() };
     let observe = &mut |_: &StepView| ControlFlow::Continue(());
     NetworkHandle { network: &network, config, device }

@@ -31,8 +31,12 @@ fn config() -> ModelConfig {
 
 // Lengths below, at and above the trained 16; given tokens in the middle.
 fn requests() -> Vec<SampleRequest> {
-    let row =
-        |length, seed, given: &[(usize, u32)]| SampleRequest { length, given: [&[(0, 27)], given].concat(), seed };
+    let row = |length, seed, given: &[(usize, u32)]| SampleRequest {
+        length,
+        given: [&[(0, 27)], given].concat(),
+        seed,
+        ..SampleRequest::default()
+    };
     vec![row(16, 1, &[]), row(5, 2, &[(3, 4)]), row(23, 3, &[(7, 1), (20, 2)]), row(16, 4, &[(15, 9)])]
 }
 
@@ -67,7 +71,14 @@ fn near_ties_are_as_rare_as_their_margin_says() {
     let (mut n_ties, mut n_close, mut n_draws) = (0, 0, 0);
     for seed in 0..60 {
         let rows = |n: u64| -> Vec<SampleRequest> {
-            (0..n).map(|row| SampleRequest { length: 24, given: vec![(0, 27)], seed: 7 * seed + row }).collect()
+            (0..n)
+                .map(|row| SampleRequest {
+                    length: 24,
+                    given: vec![(0, 27)],
+                    seed: 7 * seed + row,
+                    ..SampleRequest::default()
+                })
+                .collect()
         };
         let together = run(&clean, &rows(7), &settings);
         let alone: Vec<SampledRow> = rows(7).chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
@@ -210,7 +221,7 @@ fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together(
     let source = NetworkHandle { network: &network, config: &config, device: &device };
     let row = |length: usize, n_given: usize, seed| {
         let given = (0..n_given).map(|position| (position, 3 * position as u32 % 20)).collect();
-        SampleRequest { length, given, seed }
+        SampleRequest { length, given, seed, ..SampleRequest::default() }
     };
     let requests = [row(16, 1, 1), row(9, 6, 2), row(23, 3, 3), row(4, 4, 5)];
     for draw in [DrawSettings::default(), DrawSettings { temperature: 0.0, ..DrawSettings::default() }] {
@@ -227,7 +238,7 @@ fn autoregressive_rows_of_any_prompt_and_length_are_the_same_alone_and_together(
             assert_eq!(row.order, (request.given.len()..request.length).collect::<Vec<_>>());
         }
     }
-    let blank = SampleRequest { length: 8, given: vec![(0, 27), (4, 1)], seed: 0 };
+    let blank = SampleRequest { length: 8, given: vec![(0, 27), (4, 1)], seed: 0, ..SampleRequest::default() };
     let settings = SampleSettings::default();
     let refused = source.generate(&[blank], &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()));
     assert!(refused.unwrap_err().to_string().contains("only continues a text"));

@@ -35,9 +35,10 @@ pub use task::{EventListener, Finish, OrderFactory, Task, TaskEvent, TaskFailure
 use crate::InferError;
 use crate::denoise::{SamplingPath, wrong_order};
 use crate::sample::SampleRequest;
+use crate::text::layout::RowLayout;
 use crate::text::reader::RowReader;
 use crate::text::template::{self, Part};
-use crate::text::{ModelBytes, TextModel};
+use crate::text::{ModelBytes, TextModel, TextRow};
 use queue::{Job, SampleQueue};
 use sample::TaskState;
 use worker::Worker;
@@ -118,13 +119,18 @@ impl Engine {
             return Err(InferError::Request("a stop string must not be empty".into()));
         }
         let request = |seed: u64| match &task.text {
-            TaskInput::Prompt(prompt) if prompt.is_empty() => self.model.request(&[], task.length, seed),
-            TaskInput::Prompt(prompt) => self.model.request(&[Part::Text(prompt.clone())], task.length, seed),
-            TaskInput::Template(text, blank) => self.model.request(&template::parse(text, *blank)?, task.length, seed),
-            TaskInput::Parts(parts) => self.model.request(parts, task.length, seed),
-            TaskInput::Tokens { given, length } => self.request_of_tokens(given, *length, seed),
+            TaskInput::Prompt(prompt) if prompt.is_empty() => self.model.row(&[], task.length, seed),
+            TaskInput::Prompt(prompt) => self.model.row(&[Part::Text(prompt.clone())], task.length, seed),
+            TaskInput::Template(text, blank) => self.model.row(&template::parse(text, *blank)?, task.length, seed),
+            TaskInput::Parts(parts) => self.model.row(parts, task.length, seed),
+            TaskInput::Row(row) => Ok(row.clone()),
+            TaskInput::Tokens { given, length } => {
+                let request = self.request_of_tokens(given, *length, seed)?;
+                let layout = RowLayout::of_request(&request);
+                Ok(TextRow { request, layout })
+            }
         };
-        let first = request(task.seed)?;
+        let TextRow { request: first, layout } = request(task.seed)?;
         // Whether the network can sample the request.
         self.model.denoiser(SamplingPath::Clean).row(&first, &task.settings)?;
         if task.order.is_some() && matches!(self.model.network(), Network::Autoregressive(_)) {
@@ -137,7 +143,7 @@ impl Engine {
         let deadline = task.timeout.and_then(|timeout| now.checked_add(timeout));
         let cancelled = Arc::new(AtomicBool::new(false));
         let state = TaskState {
-            reader: RowReader::new(&first, task.stop, task.ends_at_eos),
+            reader: RowReader::new(layout, task.stop, task.ends_at_eos),
             deadline,
             queued: now,
             listener: Some(listener),
@@ -164,7 +170,7 @@ impl Engine {
                 given.len()
             )));
         }
-        Ok(SampleRequest { length, given: given.to_vec(), seed })
+        Ok(SampleRequest { length, given: given.to_vec(), seed, ..SampleRequest::default() })
     }
 
     /// Submits a task; its events come as an iterator, which ends with the last sample. Dropping it cancels the task.

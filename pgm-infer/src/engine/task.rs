@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::InferError;
 use crate::sample::order::Order;
 use crate::sample::{RowChange, SampleSettings, SampledRow};
-use crate::text::FilledBlank;
 use crate::text::template::Part;
+use crate::text::{FilledBlank, TextRow};
 
 /// The given part of a text.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub enum TaskInput {
     Template(String, usize),
     /// A template in parts.
     Parts(Vec<Part>),
+    /// A row of the engine's model, see [`TextModel::row`](crate::TextModel::row). The seed is the task's.
+    Row(TextRow),
     /// Positions and tokens of a row of `length` tokens. BOS is added nowhere; it is usually given at position 0.
     Tokens {
         /// Positions and tokens.

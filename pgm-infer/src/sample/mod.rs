@@ -32,7 +32,7 @@ pub use clean_row::{CleanRow, RowId};
 pub use denoiser::Denoiser;
 pub use draw::DrawSettings;
 pub use logits::Logits;
-pub use request::{SampleRequest, SampleSettings};
+pub use request::{AllowedTokens, SampleRequest, SampleSettings};
 pub use row::{RowChange, RowStep, SampleRow, SampledRow};
 pub use run::{SampleOutput, StepView, sample};
 pub use schedule::Schedule;

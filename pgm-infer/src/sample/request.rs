@@ -1,12 +1,14 @@
 //! Requests and settings of sampling.
 
+use std::sync::Arc;
+
 use crate::InferError;
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
 use crate::sample::schedule::Schedule;
 
 /// One row to sample: its length, its given tokens, its seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SampleRequest {
     /// Tokens of the row, given ones included.
     pub length: usize,
@@ -14,6 +16,17 @@ pub struct SampleRequest {
     pub given: Vec<(usize, u32)>,
     /// Seed of the row's random stream.
     pub seed: u64,
+    /// Open positions at which only some tokens are drawn; most often none.
+    pub allowed: Vec<AllowedTokens>,
+}
+
+/// The tokens that may be drawn at a position. Their probabilities are renormalised, before temperature, top-k and top-p.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedTokens {
+    /// The position.
+    pub position: usize,
+    /// The tokens, at least one, ascending.
+    pub tokens: Arc<[u32]>,
 }
 
 /// How to sample. The defaults are in [`settings`](crate::settings).

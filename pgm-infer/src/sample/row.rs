@@ -12,7 +12,7 @@ use crate::sample::clean_row::CleanRow;
 use crate::sample::draw::DrawSettings;
 use crate::sample::logits::{Alternatives, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, Progress};
-use crate::sample::request::{SampleRequest, SampleSettings};
+use crate::sample::request::{AllowedTokens, SampleRequest, SampleSettings};
 use crate::sample::schedule::Schedule;
 use crate::unwind::{catch, drop_caught};
 
@@ -72,6 +72,7 @@ pub struct SampleRow {
     order: GuardedOrder,
     schedule: Schedule,
     draw: DrawSettings,
+    allowed: Vec<AllowedTokens>,
     steps: usize,
     step: usize,
     log_probabilities: Vec<f64>,
@@ -153,6 +154,7 @@ impl SampleRow {
             order,
             schedule: settings.schedule,
             draw: settings.draw,
+            allowed: request.allowed.clone(),
             steps: settings.steps,
             step: 0,
             log_probabilities: Vec::new(),
@@ -192,6 +194,11 @@ impl SampleRow {
     /// How this row's tokens are drawn.
     pub fn draw(&self) -> &DrawSettings {
         &self.draw
+    }
+
+    /// The tokens that may be drawn at a position, ascending; none if all may be.
+    pub fn allowed(&self, position: usize) -> Option<&[u32]> {
+        self.allowed.iter().find(|allowed| allowed.position == position).map(|allowed| &*allowed.tokens)
     }
 
     /// Whether the row's order reads [`LogitStats`](crate::sample::logits::LogitStats).
@@ -357,6 +364,15 @@ fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
                 let message = format!("position {position} is given, but the row has {} tokens", request.length);
                 return Err(InferError::Request(message));
             }
+        }
+    }
+    for AllowedTokens { position, tokens } in &request.allowed {
+        if !is_open.get(*position).is_some_and(|&open| open) {
+            return Err(InferError::Request(format!("position {position} has allowed tokens, but it is not open")));
+        }
+        if tokens.is_empty() || !tokens.is_sorted() {
+            let message = format!("the allowed tokens of position {position} must be ascending, and at least one");
+            return Err(InferError::Request(message));
         }
     }
     Ok((0..request.length).filter(|&position| is_open[position]).collect())

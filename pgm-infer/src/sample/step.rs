@@ -53,11 +53,13 @@ async fn step(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow], wait: Wait) 
     let mut queries = Vec::new();
     for (place, (index, begun)) in active.iter().enumerate() {
         let row = &rows[*index];
-        queries.extend(begun.uniforms.iter().enumerate().map(|(index, &uniform)| PositionQuery {
+        let drawn = begun.uniforms.iter().zip(&begun.positions).enumerate();
+        queries.extend(drawn.map(|(index, (&uniform, &position))| PositionQuery {
             draw: PositionDraw { row: place, index, uniform },
             settings: *row.draw(),
             stats: row.needs_stats(),
             n_alternatives: row.n_alternatives(),
+            allowed: row.allowed(position),
         }));
     }
     let mut readings = logits.read(&queries, denoiser.excluded_classes(), wait).await?.into_iter();

@@ -55,7 +55,7 @@ fn requests() -> impl Strategy<Value = Vec<SampleRequest>> {
     let row = (1..30_usize, any::<u64>(), any::<u64>()).prop_map(|(length, seed, pattern)| {
         let is_given = |position: &usize| *position == 0 || pattern >> (position % 64) & 3 == 0;
         let given = (0..length).filter(is_given).map(|position| (position, position as u32 % 5)).collect();
-        SampleRequest { length, given, seed }
+        SampleRequest { length, given, seed, ..SampleRequest::default() }
     });
     prop::collection::vec(row, 1..5)
 }
@@ -190,7 +190,7 @@ fn an_order_that_breaks_its_contract_is_an_error() {
 }
 
 fn request(length: usize, seed: u64) -> SampleRequest {
-    SampleRequest { length, given: vec![(0, 0)], seed }
+    SampleRequest { length, given: vec![(0, 0)], seed, ..SampleRequest::default() }
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! A sample while it is decoded: the text so far, and the part of it that cannot change any more.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
 use crate::engine::{Task, TaskInput};
 use crate::sample::RowChange;
 use crate::text::canvas::{Canvas, Segment};
+use crate::text::layout::BlankLayout;
 use crate::{OrderKind, TextModel};
 
 /// A sample of a stream.
@@ -20,7 +19,7 @@ pub struct SampleProgress {
     canvas: Canvas,
     // The tokens before the first blank, and the positions of that blank.
     before: Vec<u32>,
-    blank: Range<usize>,
+    blank: BlankLayout,
     // Tokens from the start of the blank that were decoded without a gap when they were last read.
     n_read: usize,
     sent: String,
@@ -30,24 +29,23 @@ impl SampleProgress {
     /// The samples of `tasks`, in the order of the answer.
     ///
     /// # Panics
-    /// If a task is not given as tokens.
+    /// If a task is not given as a row.
     pub fn of_tasks(tasks: &[Task], model: &TextModel) -> Vec<Self> {
         let eos = model.config().backbone().eos_index as u32;
         let sample = |task: &Task, index: usize| {
-            let TaskInput::Tokens { given, length } = &task.text else { panic!("a server's task is given as tokens") };
-            let is_open = |position: &usize| given.iter().all(|(known, _)| known != position);
-            let start = (0..*length).find(is_open).unwrap_or(*length);
-            let end = (start..*length).find(|position| !is_open(position)).unwrap_or(*length);
-            let canvas = Canvas::new(given, *length);
+            let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
+            let (given, length) = (&row.request.given, row.request.length);
+            let blank = row.layout.blanks.first().cloned().unwrap_or_default();
+            let canvas = Canvas::new(given, length);
             Self {
                 seed: task.seed.wrapping_add(index as u64),
                 n_steps: task.settings.steps,
                 stop: task.stop.clone(),
                 eos: task.ends_at_eos.then_some(eos),
                 remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
-                before: canvas.prefix(0..start),
+                before: canvas.prefix(0..blank.positions.start),
                 canvas,
-                blank: start..end,
+                blank,
                 n_read: 0,
                 sent: String::new(),
             }
@@ -100,7 +98,7 @@ impl SampleProgress {
         if self.remasks {
             return None;
         }
-        let mut prefix = self.canvas.prefix(self.blank.clone());
+        let mut prefix = self.canvas.prefix(self.blank.positions.clone());
         if prefix.len() == self.n_read {
             return None;
         }
@@ -108,10 +106,11 @@ impl SampleProgress {
         if let Some(end) = prefix.iter().position(|&token| Some(token) == self.eos) {
             prefix.truncate(end);
         }
+        let is_whole = prefix.len() == self.blank.positions.len();
         let mut tokens = self.before.clone();
         tokens.append(&mut prefix);
         let text = model.decode_after(&tokens, self.before.len()).ok()?;
-        let text = settled(&text, &self.stop);
+        let text = settled(self.blank.own_text(&text, is_whole), &self.stop);
         let new = text.strip_prefix(self.sent.as_str()).filter(|new| !new.is_empty())?.to_string();
         self.sent.push_str(&new);
         Some(new)

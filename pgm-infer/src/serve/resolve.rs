@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::body::{Common, MAX_SEED};
 use super::error::ApiError;
 use super::state::Limits;
-use crate::engine::{Finish, Task};
+use crate::engine::{Finish, Task, TaskInput};
 use crate::sample::order::{OrderFlags, OrderKind};
 use crate::settings::Overrides;
 use crate::{SampleSettings, TextModel};
@@ -66,6 +66,11 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         ..Overrides::default()
     };
     Ok(overrides.apply(defaults))
+}
+
+/// The drawn tokens of a task that stand for a given token at the border of a blank.
+pub fn n_replaced(task: &Task) -> usize {
+    if let TaskInput::Row(row) = &task.text { row.n_replaced() } else { 0 }
 }
 
 /// The seed of a request, drawn where it names none.

@@ -1,13 +1,17 @@
 //! Text around the sampling loop: a model with its tokenizer, templates, and how a row of tokens reads.
 
+mod border;
 pub mod canvas;
 mod generation;
+pub(crate) mod layout;
 mod model;
 mod pieces;
 pub(crate) mod reader;
-mod request;
+pub(crate) mod request;
 pub mod template;
+mod token_bytes;
 
 pub use generation::GenerationConfig;
+pub use layout::TextRow;
 pub use model::{ModelBytes, TextModel, check_tokenizer};
 pub use reader::FilledBlank;

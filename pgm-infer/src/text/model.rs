@@ -6,10 +6,11 @@ use std::path::Path;
 use burn::tensor::Device;
 use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use super::generation::GenerationConfig;
 use super::pieces::pieces;
+use super::token_bytes::TokenBytes;
 use crate::InferError;
 use crate::denoise::{NetworkHandle, SamplingPath};
 use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, StepView};
@@ -35,6 +36,7 @@ pub struct TextModel {
     network: Network,
     n_parameters: usize,
     tokenizer: Tokenizer,
+    token_bytes: Option<TokenBytes>,
     generation: GenerationConfig,
     device: Device,
 }
@@ -102,8 +104,12 @@ impl TextModel {
         tokenizer.set_encode_special_tokens(true);
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
-        let n_parameters = network.n_parameters();
-        Ok(Self { config, network: network.folded(), n_parameters, tokenizer, generation, device: device.clone() })
+        // It adds special tokens, which are never asked for, and may trim the places of tokens in the text.
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        let backbone = config.backbone();
+        let token_bytes = TokenBytes::new(&tokenizer, &[backbone.bos_index, backbone.eos_index, backbone.mask_index]);
+        let (n_parameters, network) = (network.n_parameters(), network.folded());
+        Ok(Self { config, network, n_parameters, tokenizer, token_bytes, generation, device: device.clone() })
     }
 
     /// The model with its weights in another dtype, see [`Network::with_weight_dtype`].
@@ -140,6 +146,25 @@ impl TextModel {
     /// [`InferError::Tokenizer`] when the tokenizer refuses it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, InferError> {
         caught("encode", || Ok(self.tokenizer.encode_fast(text, false)?.get_ids().to_vec()))
+    }
+
+    // As `encode`, with the byte at which the text of each token ends.
+    pub(super) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), InferError> {
+        caught("encode", || {
+            let encoding = self.tokenizer.encode(text, false)?;
+            let ends = encoding.get_offsets().iter().map(|(_, end)| *end).collect();
+            Ok((encoding.get_ids().to_vec(), ends))
+        })
+    }
+
+    /// Whether given text comes back byte for byte in the text of a row. Tokenizers of whole words write their own spaces.
+    pub fn keeps_text(&self) -> bool {
+        self.token_bytes.is_some()
+    }
+
+    // The bytes of each token, if the tokens are stretches of text.
+    pub(super) fn token_bytes(&self) -> Option<&TokenBytes> {
+        self.token_bytes.as_ref()
     }
 
     /// The text of token ids, special tokens left out.

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::layout::RowLayout;
 use super::model::TextModel;
 use crate::InferError;
-use crate::sample::SampleRequest;
 
 /// A stretch of open positions and the text written into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) enum BlankEnd {
 
 /// Reads rows that have their blanks at the same positions.
 pub(crate) struct RowReader {
-    blanks: Vec<Range<usize>>,
+    layout: RowLayout,
     stop: Vec<String>,
     ends_at_eos: bool,
 }
@@ -40,20 +40,9 @@ pub(crate) struct RowText {
 }
 
 impl RowReader {
-    /// A reader of rows with the given positions of `request`.
-    pub(crate) fn new(request: &SampleRequest, stop: Vec<String>, ends_at_eos: bool) -> Self {
-        let mut given: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
-        given.sort_unstable();
-        given.push(request.length);
-        let mut next = 0;
-        let mut blanks = Vec::new();
-        for position in given {
-            if next < position {
-                blanks.push(next..position);
-            }
-            next = position + 1;
-        }
-        Self { blanks, stop, ends_at_eos }
+    /// A reader of rows of this layout.
+    pub(crate) fn new(layout: RowLayout, stop: Vec<String>, ends_at_eos: bool) -> Self {
+        Self { layout, stop, ends_at_eos }
     }
 
     /// Why the row's first blank that ends early does, if every blank is decoded up to its end.
@@ -64,10 +53,10 @@ impl RowReader {
         let tokens = &tokens();
         let mask = model.config().backbone().mask_index as u32;
         let mut why = None;
-        for index in 0..self.blanks.len() {
+        for index in 0..self.layout.blanks.len() {
             match self.early_end(model, tokens, index) {
                 Some((_, end)) => why = why.or(Some(end)),
-                None if tokens[self.blanks[index].clone()].contains(&mask) => return None,
+                None if tokens[self.layout.blanks[index].positions.clone()].contains(&mask) => return None,
                 None => {}
             }
         }
@@ -78,15 +67,17 @@ impl RowReader {
     // start count.
     fn early_end(&self, model: &TextModel, tokens: &[u32], index: usize) -> Option<(String, BlankEnd)> {
         let backbone = model.config().backbone();
-        let written = &tokens[self.blanks[index].clone()];
+        let blank = &self.layout.blanks[index];
+        let written = &tokens[blank.positions.clone()];
         let until = |written: &[u32], token: usize| written.iter().position(|&other| other as usize == token);
         let written = &written[..until(written, backbone.mask_index).unwrap_or(written.len())];
         let eos = if self.ends_at_eos { until(written, backbone.eos_index) } else { None };
         if self.stop.is_empty() && eos.is_none() {
             return None;
         }
-        let mut text =
-            text_after(model, self.before(model, tokens, index), &written[..eos.unwrap_or(written.len())]).ok()?;
+        let written = &written[..eos.unwrap_or(written.len())];
+        let text = text_after(model, self.before(model, tokens, index), written).ok()?;
+        let mut text = blank.own_text(&text, written.len() == blank.positions.len()).to_string();
         let found = self.stop.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at, stop)));
         match found.min_by_key(|(at, _)| *at) {
             Some((at, stop)) => {
@@ -100,8 +91,9 @@ impl RowReader {
     // The given tokens between a blank and the one before it. BOS is no text, even if the tokenizer does not list it as a
     // special token.
     fn before<'a>(&self, model: &TextModel, tokens: &'a [u32], index: usize) -> &'a [u32] {
-        let start = index.checked_sub(1).map_or(first(model, tokens), |last| self.blanks[last].end);
-        let end = self.blanks.get(index).map_or(tokens.len(), |blank| blank.start);
+        let blanks = &self.layout.blanks;
+        let start = index.checked_sub(1).map_or(first(model, tokens), |last| blanks[last].positions.end);
+        let end = blanks.get(index).map_or(tokens.len(), |blank| blank.positions.start);
         &tokens[start.min(end)..end]
     }
 
@@ -113,26 +105,36 @@ impl RowReader {
         let mask = model.config().backbone().mask_index as u32;
         let written = |tokens: &[u32]| -> Vec<u32> { tokens.iter().copied().filter(|&token| token != mask).collect() };
         let (mut text, mut last, mut blanks, mut ended) = (String::new(), Vec::new(), Vec::new(), None);
-        for (index, positions) in self.blanks.iter().enumerate() {
-            let (before, now) = (self.before(model, tokens, index), written(&tokens[positions.clone()]));
-            text += &text_after(model, &last, before)?;
+        for (index, blank) in self.layout.blanks.iter().enumerate() {
+            let (mut before, now) = (self.before(model, tokens, index), written(&tokens[blank.positions.clone()]));
+            match &self.layout.texts {
+                Some(texts) => text += &texts[index],
+                None => text += &text_after(model, &last, before)?,
+            }
+            if before.is_empty() {
+                // The text between the blanks is in their tokens.
+                before = &last;
+            }
             let end = if finished { self.early_end(model, tokens, index) } else { None };
             let of_blank = match end {
                 Some((of_blank, why)) => {
                     ended = ended.or(Some(why));
                     of_blank
                 }
-                None => text_after(model, before, &now)?,
+                None => {
+                    let is_whole = tokens[blank.positions.clone()].last().is_some_and(|&token| token != mask);
+                    blank.own_text(&text_after(model, before, &now)?, is_whole).to_string()
+                }
             };
             text += &of_blank;
-            blanks.push(FilledBlank { positions: positions.clone(), text: of_blank });
+            blanks.push(FilledBlank { positions: blank.positions.clone(), text: of_blank });
             last = now;
         }
-        if ended.is_none() {
+        match &self.layout.texts {
+            Some(texts) => text += texts.last().map_or("", String::as_str),
             // In one piece, because a character may begin in one stretch and end in the next.
-            text = model.decode(&written(&tokens[first(model, tokens)..]))?;
-        } else {
-            text += &text_after(model, &last, self.before(model, tokens, self.blanks.len()))?;
+            None if ended.is_none() => text = model.decode(&written(&tokens[first(model, tokens)..]))?,
+            None => text += &text_after(model, &last, self.before(model, tokens, self.layout.blanks.len()))?,
         }
         Ok(RowText { text, blanks, ended })
     }

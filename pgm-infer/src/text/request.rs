@@ -2,10 +2,42 @@
 
 use pgm_model::config::MAX_LENGTH;
 
+use super::border::GivenText;
+use super::layout::{BlankLayout, RowLayout, TextRow};
 use super::model::TextModel;
 use super::template::Part;
 use crate::InferError;
-use crate::sample::SampleRequest;
+use crate::sample::{AllowedTokens, SampleRequest};
+
+/// A stretch of a row.
+#[derive(Clone, Debug)]
+pub(crate) enum RowPart {
+    /// Text or a blank.
+    Template(Part),
+    /// Given tokens.
+    Tokens(Vec<u32>),
+}
+
+// A stretch of a row in tokens.
+enum Piece {
+    Given { tokens: GivenText, text: Option<String> },
+    Blank(usize),
+    Free,
+}
+
+impl Piece {
+    // Positions that it takes; a blank of free length takes more.
+    fn size(&self) -> usize {
+        match self {
+            Self::Given { tokens: GivenText { head, tokens, tail }, .. } => {
+                let replaces = tail.as_ref().is_some_and(|tail| tail.replaces_given);
+                tokens.len() + usize::from(head.is_some()) + usize::from(replaces)
+            }
+            Self::Blank(count) => *count,
+            Self::Free => 0,
+        }
+    }
+}
 
 impl TextModel {
     /// A row that starts with BOS and the parts of a template; positions after them are open up to `length` tokens.
@@ -16,29 +48,30 @@ impl TextModel {
     /// # Errors
     /// [`InferError::Request`] when the parts do not fit into `length` or leave nothing to fill in.
     pub fn request(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<SampleRequest, InferError> {
-        self.request_within(self.config().backbone().length, parts, length, seed)
+        Ok(self.row(parts, length, seed)?.request)
     }
 
-    /// As [`request`](Self::request); `most` is the largest row without a `length`.
-    pub(crate) fn request_within(
+    /// As [`request`](Self::request), with what is needed to read the sampled row as text.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn row(&self, parts: &[Part], length: Option<usize>, seed: u64) -> Result<TextRow, InferError> {
+        self.row_within(self.config().backbone().length, parts, length, seed)
+    }
+
+    /// As [`row`](Self::row); `most` is the largest row without a `length`.
+    pub(crate) fn row_within(
         &self,
         most: usize,
         parts: &[Part],
         length: Option<usize>,
         seed: u64,
-    ) -> Result<SampleRequest, InferError> {
-        let texts = parts.iter().map(|part| match part {
-            Part::Text(text) => self.encode(text),
-            Part::Blank(_) | Part::Free => Ok(Vec::new()),
-        });
-        let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        let n_free = parts.iter().filter(|part| matches!(part, Part::Free)).count();
-        let size = |(part, text): (&Part, &Vec<u32>)| match part {
-            Part::Blank(count) => *count,
-            _ => text.len(),
-        };
-        let fixed = parts.iter().zip(&texts).map(size).fold(1_usize, usize::saturating_add);
-        let has_blank = parts.iter().any(|part| matches!(part, Part::Blank(_)));
+    ) -> Result<TextRow, InferError> {
+        let parts: Vec<RowPart> = parts.iter().cloned().map(RowPart::Template).collect();
+        let pieces = self.pieces_of(&parts)?;
+        let n_free = pieces.iter().filter(|piece| matches!(piece, Piece::Free)).count();
+        let fixed = pieces.iter().map(Piece::size).fold(1_usize, usize::saturating_add);
+        let has_blank = pieces.iter().any(|piece| matches!(piece, Piece::Blank(_)));
         let next = fixed.saturating_add(n_free);
         if length.is_none() && next > most {
             let message = format!(
@@ -55,24 +88,161 @@ impl TextModel {
             let message = format!("the text and its blanks need {next} tokens with BOS, but --length is {length}");
             return Err(InferError::Request(message));
         }
-        let room = length - fixed;
-        let (mut given, mut next) = (vec![(0, self.config().backbone().bos_index as u32)], 1_usize);
-        let mut n_seen = 0;
-        for (part, text) in parts.iter().zip(&texts) {
-            given.extend(text.iter().enumerate().map(|(index, &token)| (next + index, token)));
-            next += match part {
-                Part::Text(_) => text.len(),
-                Part::Blank(count) => *count,
-                Part::Free => {
-                    n_seen += 1;
-                    room / n_free + usize::from(n_seen <= room % n_free)
-                }
-            };
-        }
-        if given.len() == length {
+        if fixed == length && !has_blank {
             let message = format!("the text fills all {length} tokens; give a larger --length or a blank");
             return Err(InferError::Request(message));
         }
-        Ok(SampleRequest { length, given, seed })
+        Ok(self.place(&pieces, length, seed))
+    }
+
+    /// A row of parts that all have their length.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`], and [`InferError::Request`] for a row that is too long or has nothing to fill in.
+    pub(crate) fn row_of_parts(&self, parts: &[RowPart], seed: u64) -> Result<TextRow, InferError> {
+        let pieces = self.pieces_of(parts)?;
+        let length = pieces.iter().map(Piece::size).fold(1_usize, usize::saturating_add);
+        if length > MAX_LENGTH {
+            return Err(InferError::Request(format!("a row of {length} tokens; it has at most {MAX_LENGTH}")));
+        }
+        if pieces.iter().all(|piece| matches!(piece, Piece::Given { .. })) {
+            return Err(InferError::Request(format!("{length} given tokens leave nothing of {length} to write")));
+        }
+        Ok(self.place(&pieces, length, seed))
+    }
+
+    fn pieces_of(&self, parts: &[RowPart]) -> Result<Vec<Piece>, InferError> {
+        // Text in several parts is one text to the tokenizer's borders.
+        let is_blank = |part: Option<&RowPart>| {
+            matches!(part, Some(RowPart::Template(Part::Free)))
+                || matches!(part, Some(RowPart::Template(Part::Blank(n))) if *n > 0)
+        };
+        // A row without blanks is continued behind its end.
+        let is_open = !parts.iter().any(|part| is_blank(Some(part)));
+        let piece = |(index, part): (usize, &RowPart)| {
+            let text = match part {
+                RowPart::Template(Part::Blank(count)) => return Ok(Piece::Blank(*count)),
+                RowPart::Template(Part::Free) => return Ok(Piece::Free),
+                RowPart::Tokens(tokens) => {
+                    let tokens = GivenText { tokens: tokens.clone(), ..GivenText::default() };
+                    return Ok(Piece::Given { tokens, text: None });
+                }
+                RowPart::Template(Part::Text(text)) => text,
+            };
+            let Some(table) = self.token_bytes().filter(|_| !text.is_empty()) else {
+                let tokens = GivenText { tokens: self.encode(text)?, ..GivenText::default() };
+                return Ok(Piece::Given { tokens, text: Some(text.clone()) });
+            };
+            let is_behind = is_blank(index.checked_sub(1).and_then(|last| parts.get(last)));
+            let is_last = index + 1 == parts.len();
+            let is_before = is_blank(parts.get(index + 1)) || (is_last && is_open);
+            let tokens = GivenText::new(text, (is_behind, is_before), table, &|text| self.encode_with_ends(text))?;
+            Ok(Piece::Given { tokens, text: Some(text.clone()) })
+        };
+        parts.iter().enumerate().map(piece).collect()
+    }
+
+    // Puts the pieces into a row of `length` tokens.
+    fn place(&self, pieces: &[Piece], length: usize, seed: u64) -> TextRow {
+        let n_free = pieces.iter().filter(|piece| matches!(piece, Piece::Free)).count();
+        let room = length - pieces.iter().map(Piece::size).fold(1_usize, usize::saturating_add);
+        let mut place = Placement::new(self.config().backbone().bos_index as u32);
+        let mut n_seen = 0;
+        for piece in pieces {
+            match piece {
+                Piece::Given { tokens, text } => place.give(tokens, text.as_deref()),
+                Piece::Blank(count) => place.open(*count),
+                Piece::Free => {
+                    n_seen += 1;
+                    place.open(room / n_free + usize::from(n_seen <= room % n_free));
+                }
+            }
+        }
+        let rest = length - place.next;
+        place.open(rest);
+        place.finish(length, seed, self.token_bytes().is_some())
+    }
+}
+
+// A row while its pieces are placed.
+struct Placement {
+    given: Vec<(usize, u32)>,
+    allowed: Vec<AllowedTokens>,
+    next: usize,
+    blanks: Vec<BlankLayout>,
+    texts: Vec<String>,
+    has_all_texts: bool,
+    n_replaced: usize,
+    // The characters that the first token of the next blank holds, and where it stands.
+    starts: Option<(usize, String)>,
+}
+
+impl Placement {
+    fn new(bos: u32) -> Self {
+        Self {
+            given: vec![(0, bos)],
+            allowed: Vec::new(),
+            next: 1,
+            blanks: Vec::new(),
+            texts: vec![String::new()],
+            has_all_texts: true,
+            n_replaced: 0,
+            starts: None,
+        }
+    }
+
+    fn open(&mut self, count: usize) {
+        let (start, starts_with) = self.starts.take().unwrap_or((self.next, String::new()));
+        let end = self.next + count;
+        self.next = end;
+        if start == end {
+            return;
+        }
+        let follows = self.texts.len() == self.blanks.len() && starts_with.is_empty();
+        match self.blanks.last_mut().filter(|_| follows) {
+            Some(blank) => blank.positions.end = end,
+            None => {
+                self.texts.resize(self.blanks.len() + 1, String::new());
+                self.blanks.push(BlankLayout { positions: start..end, starts_with, ends_with: String::new() });
+            }
+        }
+    }
+
+    fn give(&mut self, given: &GivenText, text: Option<&str>) {
+        if text.is_some_and(str::is_empty) {
+            return;
+        }
+        self.texts.resize(self.blanks.len() + 1, String::new());
+        match (text, self.texts.last_mut()) {
+            (Some(text), Some(last)) => last.push_str(text),
+            _ => self.has_all_texts = false,
+        }
+        if let Some(head) = &given.head {
+            self.allowed.push(AllowedTokens { position: self.next, tokens: head.allowed.clone() });
+            self.next += 1;
+            self.n_replaced += 1;
+            if let Some(blank) = self.blanks.last_mut() {
+                blank.positions.end = self.next;
+                blank.ends_with.clone_from(&head.required);
+            }
+        }
+        self.given.extend((self.next..).zip(given.tokens.iter().copied()));
+        self.next += given.tokens.len();
+        if let Some(tail) = &given.tail {
+            self.allowed.push(AllowedTokens { position: self.next, tokens: tail.allowed.clone() });
+            self.starts = Some((self.next, tail.required.clone()));
+            self.next += usize::from(tail.replaces_given);
+            self.n_replaced += usize::from(tail.replaces_given);
+        }
+    }
+
+    fn finish(self, length: usize, seed: u64, reads_texts: bool) -> TextRow {
+        let Self { given, allowed, blanks, mut texts, n_replaced, has_all_texts, .. } = self;
+        texts.resize(blanks.len() + 1, String::new());
+        let texts = (reads_texts && has_all_texts).then_some(texts);
+        TextRow {
+            request: SampleRequest { length, given, seed, allowed },
+            layout: RowLayout { blanks, texts, n_replaced },
+        }
     }
 }

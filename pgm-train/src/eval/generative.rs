@@ -104,6 +104,7 @@ pub fn sample_texts(
             length,
             given: vec![(0, backbone.bos_index as u32)],
             seed: settings.seed.wrapping_add((n_done + index) as u64),
+            ..SampleRequest::default()
         };
         let requests: Vec<SampleRequest> = (0..n_now).map(request).collect();
         let start = Instant::now();

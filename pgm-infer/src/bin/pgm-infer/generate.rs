@@ -112,9 +112,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     // An autoregressive model takes a step for each token.
     let steps = (!matches!(model.config(), ModelConfig::Autoregressive(_))).then_some(settings.steps);
     let seed = args.seed.unwrap_or_else(seed_from_clock);
-    let requests = (0..args.n as u64)
-        .map(|index| model.request(&parts, args.length, seed.wrapping_add(index)))
-        .collect::<Result<Vec<_>, _>>()?;
+    // All rows have the same layout.
+    let row = model.row(&parts, args.length, seed)?;
+    let requests: Vec<SampleRequest> = (0..args.n as u64)
+        .map(|index| SampleRequest { seed: seed.wrapping_add(index), ..row.request.clone() })
+        .collect();
     // Without a handler Ctrl-C ends the program at once, and the current batch is not printed.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
 
@@ -128,12 +130,12 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         })?;
         let seconds = start.elapsed().as_secs_f64();
         screen.clear();
-        for (request, row) in batch.iter().zip(&outcome.rows) {
-            let text = model.decode(&row.tokens[1..])?;
+        for (request, sampled) in batch.iter().zip(&outcome.rows) {
+            let text = row.read(&model, sampled)?;
             if args.json {
                 let object = json!({
-                    "text": text, "tokens": row.tokens, "order": row.order,
-                    "log_probabilities": row.log_probabilities, "complete": row.complete, "seed": request.seed,
+                    "text": text, "tokens": sampled.tokens, "order": sampled.order,
+                    "log_probabilities": sampled.log_probabilities, "complete": sampled.complete, "seed": request.seed,
                     "steps": steps, "decoding_order": settings.order, "temperature": settings.draw.temperature,
                     "top_k": settings.draw.top_k, "top_p": settings.draw.top_p, "network_evaluations": outcome.n_evaluations, "batch": batch.len(),
                     "seconds": seconds, "device": device_name, "weights": args.weights.weights().name(),

@@ -24,7 +24,7 @@ const FIRST_BLOCKS: usize = 8;
 /// Reads each query at its row of `logits`, `[N', V]`.
 pub(super) async fn read(
     logits: &Tensor<2>,
-    queries: &[(usize, PositionQuery)],
+    queries: &[(usize, PositionQuery<'_>)],
     excluded: &[usize],
     wait: Wait,
 ) -> Result<Vec<PositionReading>, InferError> {
@@ -34,35 +34,44 @@ pub(super) async fn read(
         let all = rows.iter().copied().eq(0..logits.dims()[0]);
         if all { logits.clone() } else { logits.clone().select(0, indices(&rows, &logits.device())) }
     };
-    let members = |is_member: &dyn Fn(&PositionQuery) -> bool| -> Vec<usize> {
+    let members = |is_member: &dyn Fn(&PositionQuery<'_>) -> bool| -> Vec<usize> {
         (0..queries.len()).filter(|&index| is_member(&queries[index].1)).collect()
     };
     let mut kinds: Vec<DrawSettings> = Vec::new();
-    for (_, query) in queries {
+    for (_, query) in queries.iter().filter(|(_, query)| query.allowed.is_none()) {
         if !kinds.contains(&query.settings) {
             kinds.push(query.settings);
         }
     }
     // Tokens with the same settings are drawn together.
     for settings in kinds {
-        let members = members(&|query| query.settings == settings);
+        let members = members(&|query| query.allowed.is_none() && query.settings == settings);
         let uniforms: Vec<f64> = members.iter().map(|&member| queries[member].1.draw.uniform).collect();
         let blocks = Blocks::new(rows(&members), excluded, &settings, wait).await?;
         let drawn = blocks.draw(&uniforms, &settings, wait).await?;
         members.into_iter().zip(drawn).for_each(|(member, token)| readings[member].token = token);
     }
-    let with_stats = members(&|query| query.stats);
+    let with_stats = members(&|query| query.allowed.is_none() && query.stats);
     if !with_stats.is_empty() {
         let stats = stats(rows(&with_stats), excluded, wait).await?;
         with_stats.into_iter().zip(stats).for_each(|(member, stats)| readings[member].stats = stats);
     }
-    let with_alternatives = members(&|query| query.n_alternatives > 0);
+    let with_alternatives = members(&|query| query.allowed.is_none() && query.n_alternatives > 0);
     if !with_alternatives.is_empty() {
         let n_classes = logits.dims()[1];
         let values = wait.read(rows(&with_alternatives)).await?;
         for (member, logits) in with_alternatives.into_iter().zip(values.chunks_exact(n_classes)) {
             readings[member].alternatives = host::alternatives(logits, queries[member].1.n_alternatives, excluded);
         }
+    }
+    // Few positions are restricted to some classes; the host reads them.
+    let restricted = members(&|query| query.allowed.is_some());
+    if !restricted.is_empty() {
+        let values = wait.read(rows(&restricted).cast(FloatDType::F32)).await?;
+        let of_host: Vec<(usize, PositionQuery<'_>)> =
+            restricted.iter().enumerate().map(|(row, &member)| (row, queries[member].1)).collect();
+        let found = host::read(&values, logits.dims()[1], &of_host, excluded);
+        restricted.into_iter().zip(found).for_each(|(member, reading)| readings[member] = reading);
     }
     Ok(readings)
 }

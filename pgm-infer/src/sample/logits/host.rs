@@ -9,18 +9,51 @@ use crate::sample::draw::Categorical;
 pub(super) fn read(
     values: &[f32],
     n_classes: usize,
-    queries: &[(usize, PositionQuery)],
+    queries: &[(usize, PositionQuery<'_>)],
     excluded: &[usize],
 ) -> Vec<PositionReading> {
-    let read = |drawer: &mut Categorical, (row, query): &(usize, PositionQuery)| {
+    let read = |drawer: &mut Categorical, (row, query): &(usize, PositionQuery<'_>)| {
         let logits = &values[row * n_classes..][..n_classes];
-        PositionReading {
-            token: drawer.draw(logits, excluded, &query.settings, query.draw.uniform),
-            stats: if query.stats { stats(logits, excluded) } else { LogitStats::default() },
-            alternatives: alternatives(logits, query.n_alternatives, excluded),
+        match query.allowed {
+            None => read_one(drawer, logits, query, excluded),
+            Some(allowed) => read_among(drawer, logits, query, allowed, excluded),
         }
     };
     queries.par_iter().map_init(Categorical::default, read).collect()
+}
+
+fn read_one(
+    drawer: &mut Categorical,
+    logits: &[f32],
+    query: &PositionQuery<'_>,
+    excluded: &[usize],
+) -> PositionReading {
+    PositionReading {
+        token: drawer.draw(logits, excluded, &query.settings, query.draw.uniform),
+        stats: if query.stats { stats(logits, excluded) } else { LogitStats::default() },
+        alternatives: alternatives(logits, query.n_alternatives, excluded),
+    }
+}
+
+// As if the classes `allowed` were all that there are.
+fn read_among(
+    drawer: &mut Categorical,
+    logits: &[f32],
+    query: &PositionQuery<'_>,
+    allowed: &[u32],
+    excluded: &[usize],
+) -> PositionReading {
+    let exists = |class: &usize| *class < logits.len() && !excluded.contains(class);
+    let classes: Vec<usize> = allowed.iter().map(|&class| class as usize).filter(exists).collect();
+    let logits: Vec<f32> = classes.iter().map(|&class| logits[class]).collect();
+    let mut reading = read_one(drawer, &logits, query, &[]);
+    if let Some(token) = &mut reading.token {
+        token.class = classes[token.class];
+    }
+    for (class, _) in &mut reading.alternatives {
+        *class = classes[*class as usize] as u32;
+    }
+    reading
 }
 
 /// The `n` most probable classes; of equal logits the lower class comes first.
@@ -59,5 +92,6 @@ fn stats(logits: &[f32], excluded: &[usize]) -> LogitStats {
         total += weight;
         weighted += weight * (logit - best);
     }
-    LogitStats { margin: (1.0 - (second - best).exp()) / total, entropy: total.ln() - weighted / total }
+    let second = if second == f64::NEG_INFINITY { 0.0 } else { (second - best).exp() };
+    LogitStats { margin: (1.0 - second) / total, entropy: total.ln() - weighted / total }
 }

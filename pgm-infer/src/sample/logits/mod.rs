@@ -124,9 +124,14 @@ impl<'a> Logits<'a> {
         excluded: &[usize],
         settings: &DrawSettings,
     ) -> Result<Vec<DrawnToken>, InferError> {
-        let query =
-            |draw: &PositionDraw| PositionQuery { draw: *draw, settings: *settings, stats: false, n_alternatives: 0 };
-        let queries: Vec<PositionQuery> = picks.iter().map(query).collect();
+        let query = |draw: &PositionDraw| PositionQuery {
+            draw: *draw,
+            settings: *settings,
+            stats: false,
+            n_alternatives: 0,
+            allowed: None,
+        };
+        let queries: Vec<PositionQuery<'_>> = picks.iter().map(query).collect();
         let readings = finish(self.read(&queries, excluded, Wait::Blocking))?;
         let token = |(reading, pick): (PositionReading, &PositionDraw)| {
             reading.token.ok_or(InferError::NotFinite { position: pick.index })
@@ -141,13 +146,13 @@ impl<'a> Logits<'a> {
     /// [`InferError::Device`] when the device fails.
     pub async fn read(
         &self,
-        queries: &[PositionQuery],
+        queries: &[PositionQuery<'_>],
         excluded: &[usize],
         wait: Wait,
     ) -> Result<Vec<PositionReading>, InferError> {
         let mut readings = vec![PositionReading::default(); queries.len()];
         for (index, part) in self.parts.iter().enumerate() {
-            let place = |query: &PositionQuery| {
+            let place = |query: &PositionQuery<'_>| {
                 let (part, start) = self.rows[query.draw.row];
                 (part == index).then_some(start + query.draw.index)
             };
@@ -165,7 +170,7 @@ impl<'a> Logits<'a> {
     async fn read_part(
         &self,
         part: &Part,
-        queries: &[(usize, PositionQuery)],
+        queries: &[(usize, PositionQuery<'_>)],
         excluded: &[usize],
         wait: Wait,
     ) -> Result<Vec<PositionReading>, InferError> {

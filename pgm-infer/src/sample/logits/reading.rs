@@ -21,7 +21,7 @@ pub struct PositionDraw {
 
 /// A token to draw and what else is read at its position.
 #[derive(Clone, Copy, Debug)]
-pub struct PositionQuery {
+pub struct PositionQuery<'a> {
     /// The token to draw.
     pub draw: PositionDraw,
     /// How it is drawn.
@@ -30,6 +30,9 @@ pub struct PositionQuery {
     pub stats: bool,
     /// How many of the most probable tokens are read; from a device this copies all logits of the position.
     pub n_alternatives: usize,
+    /// The classes that exist for this query, ascending; none if all do. From a device this copies all logits of the
+    /// position.
+    pub allowed: Option<&'a [u32]>,
 }
 
 /// The result of a [`PositionQuery`].

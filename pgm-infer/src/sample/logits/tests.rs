@@ -16,8 +16,8 @@ fn on_device(values: &[f32], n_positions: usize, n_classes: usize) -> Logits<'st
 
 fn stats(logits: &Logits, picks: &[PositionDraw], excluded: &[usize]) -> Vec<LogitStats> {
     let settings = DrawSettings::default();
-    let query = |&draw: &PositionDraw| PositionQuery { draw, settings, stats: true, n_alternatives: 0 };
-    let queries: Vec<PositionQuery> = picks.iter().map(query).collect();
+    let query = |&draw: &PositionDraw| PositionQuery { draw, settings, stats: true, n_alternatives: 0, allowed: None };
+    let queries: Vec<PositionQuery<'_>> = picks.iter().map(query).collect();
     let readings = finish(logits.read(&queries, excluded, Wait::Blocking)).unwrap();
     readings.into_iter().map(|reading| reading.stats).collect()
 }
@@ -194,12 +194,13 @@ fn an_awaited_read_gives_what_a_blocking_read_gives() {
     let mut rng = StdRng::seed_from_u64(2);
     let values: Vec<f32> = (0..2 * 700).map(|_| rng.random_range(-3.0_f32..3.0)).collect();
     let settings = DrawSettings { top_p: 0.8, ..DrawSettings::default() };
-    let queries: Vec<PositionQuery> = (0..2)
+    let queries: Vec<PositionQuery<'_>> = (0..2)
         .map(|index| PositionQuery {
             draw: PositionDraw { row: 0, index, uniform: 0.3 },
             settings,
             stats: true,
             n_alternatives: 3,
+            allowed: None,
         })
         .collect();
     let logits = on_device(&values, 2, 700);

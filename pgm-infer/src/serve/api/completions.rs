@@ -17,9 +17,11 @@ use crate::serve::error::ApiError;
 use crate::serve::logprobs::{Logprobs, logprobs};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
-use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
+use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length, n_replaced};
 use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
+use crate::text::request::RowPart;
+use crate::text::template::Part;
 
 /// The default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -128,35 +130,39 @@ fn resolve_completion(
     body.check()?;
     let mut settings = resolve::settings(&body.common, model, limits)?;
     settings.alternatives = body.logprobs.unwrap_or(0);
-    let encode = |prompt| match prompt {
-        Prompt::Text(text) => model.encode(&text),
-        Prompt::Tokens(tokens) => Ok(tokens),
-    };
-    let prompts = body.prompts()?.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    let suffix = model.encode(body.suffix.as_deref().unwrap_or(""))?;
+    let suffix = body.suffix.clone().unwrap_or_default();
+    let n_blank = body.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
+    // The blank is counted before memory is allocated for it.
+    check_length(n_blank.saturating_add(1), resolve::max_length(model, limits), "max_tokens")?;
     let (n, seed, stop) = (body.n.unwrap_or(1), resolve::seed(&body.common), body.common.stops()?);
     let (backbone, max_length) = (model.config().backbone(), resolve::max_length(model, limits));
     let mut request = ResolvedRequest { tasks: Vec::new(), n_prompt_tokens: 0 };
     let mut echo = Vec::new();
-    for (index, prompt) in prompts.iter().enumerate() {
-        let start = 1 + prompt.len();
-        let end = start.saturating_add(body.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
-        let length = end.saturating_add(suffix.len());
-        check_length(length, max_length, "max_tokens")?;
-        if prompt.iter().any(|&token| token as usize >= backbone.vocab_size) {
-            let message = format!("prompt has a token beyond the model's {} tokens", backbone.vocab_size);
-            return Err(ApiError::field("prompt", message));
+    for (index, prompt) in body.prompts()?.into_iter().enumerate() {
+        let (prompt, prompt_text) = match prompt {
+            Prompt::Text(text) => (RowPart::Template(Part::Text(text.clone())), Some(text)),
+            Prompt::Tokens(tokens) => {
+                if tokens.iter().any(|&token| token as usize >= backbone.vocab_size) {
+                    let message = format!("prompt has a token beyond the model's {} tokens", backbone.vocab_size);
+                    return Err(ApiError::field("prompt", message));
+                }
+                echo.push(model.decode(&tokens)?);
+                (RowPart::Tokens(tokens), None)
+            }
+        };
+        if let Some(text) = prompt_text {
+            echo.push(if model.keeps_text() { text } else { model.decode(&model.encode(&text)?)? });
         }
-        let mut given = vec![(0, backbone.bos_index as u32)];
-        given.extend((1..).zip(prompt.iter().copied()));
-        given.extend((end..).zip(suffix.iter().copied()));
-        let mut task = Task::new(TaskInput::Tokens { given, length });
+        let blank = RowPart::Template(Part::Blank(n_blank));
+        let parts = [prompt, blank, RowPart::Template(Part::Text(suffix.clone()))];
+        let row = model.row_of_parts(&parts, 0)?;
+        check_length(row.request.length, max_length, "max_tokens")?;
+        request.n_prompt_tokens += row.n_given();
+        let mut task = Task::new(TaskInput::Row(row));
         (task.settings, task.n, task.seed) = (settings, n, seed.wrapping_add((index * n) as u64));
         // Text before a suffix does not end at an EOS: the suffix follows.
         (task.stop, task.ends_at_eos) = (stop.clone(), suffix.is_empty());
         request.tasks.push(task);
-        request.n_prompt_tokens += prompt.len() + suffix.len();
-        echo.push(model.decode(prompt)?);
     }
     let format = CompletionFormat {
         id: format!("cmpl-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>()),
@@ -167,6 +173,7 @@ fn resolve_completion(
         logprobs: body.logprobs.is_some(),
         include_usage: body.wants_usage(),
         n_prompt_tokens: request.n_prompt_tokens,
+        n_replaced: request.tasks.iter().map(n_replaced).collect(),
         n_completion_tokens: 0,
     };
     Ok((request, format))
@@ -184,6 +191,8 @@ struct CompletionFormat {
     logprobs: bool,
     include_usage: bool,
     n_prompt_tokens: usize,
+    // Of each prompt: drawn tokens that stand for a given one.
+    n_replaced: Vec<usize>,
     n_completion_tokens: usize,
 }
 
@@ -194,7 +203,8 @@ impl CompletionFormat {
     }
 
     fn finished(&mut self, index: usize, text: String, output: &TaskOutput, model: &TextModel) -> Choice {
-        self.n_completion_tokens += output.sampled.order.len();
+        let n_replaced = self.n_replaced.get(index / self.n).copied().unwrap_or(0);
+        self.n_completion_tokens += output.sampled.order.len().saturating_sub(n_replaced);
         let whole = output.blanks.first().map_or("", |blank| blank.text.as_str());
         let logprobs = if self.logprobs { logprobs(model, output, whole) } else { None };
         Choice { index, text, finish_reason: Some(FinishReason::of(&output.finish)), logprobs, seed: output.seed }

@@ -15,7 +15,7 @@ use crate::engine::{Task, TaskInput, TaskOutput};
 use crate::serve::body::{InfillBody, RequestBody};
 use crate::serve::error::ApiError;
 use crate::serve::progress::DenoiseStep;
-use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length};
+use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length, n_replaced};
 use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::text::template::{self, Part};
@@ -100,7 +100,8 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
         move || Ok((admission, resolve_infill(&body, model.engine.model(), &limits)?))
     })
     .await?;
-    let format = InfillFormat { model: model.name.clone(), n_prompt_tokens: request.n_prompt_tokens };
+    let n_replaced = request.tasks.first().map_or(0, n_replaced);
+    let format = InfillFormat { model: model.name.clone(), n_prompt_tokens: request.n_prompt_tokens, n_replaced };
     let run = Run::start(&server, &model, admission, &request.tasks, stream)?;
     if stream {
         return Ok(run.stream(&request.tasks, format));
@@ -125,10 +126,10 @@ fn resolve_infill(body: &InfillBody, model: &TextModel, limits: &Limits) -> Resu
     if let Some(length) = body.length {
         check_length(length, max_length, "length")?;
     }
-    let row = model.request_within(max_length, &parts, body.length, 0)?;
-    check_length(row.length, max_length, "template")?;
-    let n_prompt_tokens = row.given.len() - 1;
-    let mut task = Task::new(TaskInput::Tokens { given: row.given, length: row.length });
+    let row = model.row_within(max_length, &parts, body.length, 0)?;
+    check_length(row.request.length, max_length, "template")?;
+    let n_prompt_tokens = row.n_given();
+    let mut task = Task::new(TaskInput::Row(row));
     (task.settings, task.seed, task.stop) = (settings, resolve::seed(&body.common), body.common.stops()?);
     Ok(ResolvedRequest { tasks: vec![task], n_prompt_tokens })
 }
@@ -147,11 +148,14 @@ fn sides(body: &InfillBody) -> Vec<Part> {
 struct InfillFormat {
     model: String,
     n_prompt_tokens: usize,
+    // Drawn tokens that stand for a given one.
+    n_replaced: usize,
 }
 
 impl InfillFormat {
     fn answer(&self, content: String, output: &TaskOutput) -> Infill {
-        let (seconds, n) = (output.duration.as_secs_f64(), output.sampled.order.len());
+        let seconds = output.duration.as_secs_f64();
+        let n = output.sampled.order.len().saturating_sub(self.n_replaced);
         Infill {
             content,
             stop: true,

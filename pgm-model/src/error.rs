@@ -84,7 +84,9 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// A tensor of a dtype that weights cannot have.
-    #[error("{origin}: tensor {name} is stored as {dtype}, which is none of F64, F32, F16, BF16")]
+    #[error(
+        "{origin}: tensor {name} is stored as {dtype}, which is none of F64, F32, F16, BF16; convert the weights in PyTorch, e.g. with .to(torch.bfloat16), and save them again"
+    )]
     DType {
         /// The weights file.
         origin: String,
@@ -92,6 +94,30 @@ pub enum ModelError {
         name: String,
         /// The stored dtype.
         dtype: String,
+    },
+    /// A tensor with values that are NaN or infinite.
+    #[error(
+        "{origin}: tensor {name} has {count} values that are not finite, the first is {first}; the run diverged or the file is damaged, take an earlier checkpoint"
+    )]
+    NotFinite {
+        /// The weights file.
+        origin: String,
+        /// The published name.
+        name: String,
+        /// How many values are not finite.
+        count: usize,
+        /// The first of them.
+        first: f32,
+    },
+    /// What a download leaves in the place of a file.
+    #[error("{origin} is {found}, not the file that it stands for; {remedy}")]
+    Substitute {
+        /// The file.
+        origin: String,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A PyTorch file that cannot be read.
     #[error("cannot import {origin}: {cause}")]

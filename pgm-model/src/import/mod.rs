@@ -6,8 +6,14 @@
 //! file or the published defaults, in this order. Weights are loaded by
 //! [`model_folder::from_source`](crate::model_folder::from_source), so that one table knows the names.
 //!
+//! [`CheckpointFiles`] finds the files of a checkpoint: one file, the shards of an index, or a hub folder.
+//!
 //! [`torch_file`] reads the container and the pickle in it. Nothing is executed.
 
+mod causal;
+#[cfg(feature = "files")]
+mod checkpoint_files;
+mod configuration;
 mod metadata;
 mod published_checkpoint;
 mod resolve;
@@ -15,6 +21,8 @@ mod tensors;
 mod torch_checkpoint;
 pub mod torch_file;
 
+#[cfg(feature = "files")]
+pub use checkpoint_files::CheckpointFiles;
 pub use metadata::SpecialNames;
 pub use published_checkpoint::{CheckpointWeights, PublishedCheckpoint};
 pub use resolve::{ImportOverrides, ResolvedSetting, SpecialIds};

@@ -3,13 +3,15 @@
 use burn::tensor::Device;
 use safetensors::SafeTensors;
 
+use super::causal::{WithIdentityModulation, is_unconditional};
+use super::configuration::{read_config_json, read_special_names};
 use super::metadata::{CheckpointMetadata, SpecialNames};
-use super::tensors::{FileTensor, ModelTensors, Tensors, import_error};
-use super::torch_checkpoint::{TorchCheckpoint, read_torch_checkpoint};
+use super::tensors::{FileTensor, ModelTensors, Tensors, complete_tied, import_error};
+use super::torch_checkpoint::{Averages, TorchCheckpoint, averages_beside, read_torch_checkpoint, read_torch_tensors};
 use super::torch_file::TorchFile;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::model_folder::{self, CONFIG_METADATA};
+use crate::model_folder::{CONFIG_METADATA, TOKENIZER_METADATA, from_finite_source, refuse_substitute};
 use crate::networks::Network;
 
 /// Where the JSON header of a safetensors file begins, after its length.
@@ -32,8 +34,10 @@ pub struct PublishedCheckpoint<'a> {
     pub(super) origin: String,
     pub(super) raw: Tensors<'a>,
     // Averages that contradict the state dict are an error only for those who want them.
-    ema: Option<Result<Tensors<'a>, String>>,
+    ema: Option<Averages<'a>>,
     left_out: Vec<String>,
+    /// The one of two tied tensors that the file leaves out.
+    tied: Option<&'static str>,
     pub(super) metadata: CheckpointMetadata,
 }
 
@@ -43,46 +47,74 @@ impl<'a> PublishedCheckpoint<'a> {
     /// # Errors
     /// One sentence for each way in which a file can be truncated, damaged, hostile, or no checkpoint.
     pub fn parse(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
-        // A safetensors file begins with a length, whose bytes may be those of any other format.
-        let is_safetensors = bytes.get(HEADER_START) == Some(&b'{');
-        let checkpoint = if TorchFile::has_signature(bytes) && !is_safetensors {
-            Self::from_torch(bytes, origin)?
-        } else if bytes.len() > HEADER_START && bytes[HEADER_START] != b'{' {
-            return Err(import_error(origin, "it is neither a file of torch.save nor a safetensors file"));
-        } else {
-            Self::from_safetensors(bytes, origin)?
+        Self::parse_shards(&[(bytes, origin)], origin, None)
+    }
+
+    /// Opens a checkpoint whose tensors are in one or several files, each with the name for its errors; `origin` is the name
+    /// of them all. `config` is the `config.json` beside them and its name.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_shards(
+        shards: &[(&'a [u8], &str)],
+        origin: &str,
+        config: Option<(&[u8], &str)>,
+    ) -> Result<Self, ModelError> {
+        let beside = config.map(|(json, origin)| read_config_json(json, origin)).transpose()?;
+        let mut checkpoint = match shards {
+            [(bytes, origin)] if is_torch(bytes, origin)? => Self::from_torch(bytes, origin)?,
+            shards => Self::from_tensors(shards, origin)?,
         };
-        let all = checkpoint.raw.values().chain(checkpoint.ema.iter().flatten().flat_map(Tensors::values));
-        let n_bytes = all.fold(0_usize, |sum, tensor| sum.saturating_add(tensor.n_bytes()));
-        if n_bytes / MAX_SHARING > bytes.len() {
+        checkpoint.metadata = checkpoint.metadata.or(beside.unwrap_or_default());
+        let ema = checkpoint.ema.iter().flat_map(|ema| &ema.tensors).flat_map(Tensors::values);
+        let n_bytes =
+            checkpoint.raw.values().chain(ema).fold(0_usize, |sum, tensor| sum.saturating_add(tensor.n_bytes()));
+        let n_available: usize = shards.iter().map(|(bytes, _)| bytes.len()).sum();
+        if n_bytes / MAX_SHARING > n_available {
             let problem =
-                format!("its tensors claim {n_bytes} bytes, the file has {}; it is no plain checkpoint", bytes.len());
+                format!("its tensors claim {n_bytes} bytes, the file has {n_available}; it is no plain checkpoint");
             return Err(import_error(origin, problem));
         }
+        checkpoint.complete_tied()?;
         Ok(checkpoint)
+    }
+
+    fn complete_tied(&mut self) -> Result<(), ModelError> {
+        self.tied = complete_tied(&mut self.raw);
+        if let Some(Averages { tensors: Ok(tensors), .. }) = &mut self.ema {
+            complete_tied(tensors);
+        }
+        match self.tied {
+            Some(missing) if self.metadata.is_tied == Some(false) => Err(self.error(format!(
+                "tensor {missing} is missing, and tie_word_embeddings = false in its configuration; the file is incomplete, \
+                 download it again"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn from_torch(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
         let file = TorchFile::parse(bytes).map_err(|cause| ModelError::Torch { origin: origin.to_string(), cause })?;
         let TorchCheckpoint { raw, ema, left_out, metadata } = read_torch_checkpoint(&file, origin)?;
-        Ok(Self { origin: origin.to_string(), raw, ema, left_out, metadata })
+        Ok(Self { origin: origin.to_string(), raw, ema, left_out, tied: None, metadata })
     }
 
-    fn from_safetensors(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
-        let unreadable = |error: safetensors::SafeTensorError| ModelError::Weights {
-            origin: origin.to_string(),
-            problem: error.to_string(),
-        };
-        let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
-        let named = file.tensors().into_iter().map(|(name, view)| (name, FileTensor::Safe(view))).collect();
-        let ModelTensors { tensors, left_out } = ModelTensors::select(named, origin)?;
-        let mut metadata = CheckpointMetadata::default();
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
-        if let Some(json) = header.metadata().as_ref().and_then(|metadata| metadata.get(CONFIG_METADATA)) {
-            let config = serde_json::from_str(json);
-            metadata.config = Some(config.map_err(|cause| ModelError::Json { origin: origin.to_string(), cause })?);
+    // Files that hold nothing but tensors.
+    fn from_tensors(shards: &[(&'a [u8], &str)], origin: &str) -> Result<Self, ModelError> {
+        let (mut named, mut metadata) = (Vec::new(), CheckpointMetadata::default());
+        for &(bytes, origin) in shards {
+            if is_torch(bytes, origin)? {
+                let file =
+                    TorchFile::parse(bytes).map_err(|cause| ModelError::Torch { origin: origin.to_string(), cause })?;
+                named.extend(read_torch_tensors(&file, origin)?);
+            } else {
+                named.extend(read_safetensors(bytes, origin, &mut metadata)?);
+            }
         }
-        Ok(Self { origin: origin.to_string(), raw: tensors.into_iter().collect(), ema: None, left_out, metadata })
+        let ModelTensors { tensors, ema, left_out } = ModelTensors::select(named, origin)?;
+        let ema = ema.map(|ema| averages_beside(ema, &tensors));
+        let raw = tensors.into_iter().collect();
+        Ok(Self { origin: origin.to_string(), raw, ema, left_out, tied: None, metadata })
     }
 
     /// The averaged weights if the file has them, else the raw ones.
@@ -110,17 +142,45 @@ impl<'a> PublishedCheckpoint<'a> {
         (self.metadata.steps, self.metadata.top_p)
     }
 
+    /// Where the averaged weights are in the file, if it has them.
+    pub fn ema_place(&self) -> Option<&str> {
+        self.ema.as_ref().map(|ema| ema.place.as_str())
+    }
+
+    /// The name of the head's or the embedding's tensor if the file leaves it out because the two are tied. It has been
+    /// taken from the other.
+    pub fn tied(&self) -> Option<&'static str> {
+        self.tied
+    }
+
+    /// The `tokenizer_config.json` inside the file: what [`to_published_with_tokenizer`] kept, or the names of the special
+    /// tokens that were pickled.
+    ///
+    /// [`to_published_with_tokenizer`]: crate::model_folder::to_published_with_tokenizer
+    pub fn tokenizer_config_json(&self) -> Option<Vec<u8>> {
+        let names = &self.metadata.special;
+        self.metadata.tokenizer_config.clone().or_else(|| (!names.is_empty()).then(|| names.to_json()))
+    }
+
+    /// Takes names of special tokens from a `tokenizer_config.json` (or a `special_tokens_map.json`) beside the file. Names
+    /// that the file has itself stay.
+    pub fn add_special_names(&mut self, tokenizer_config: &[u8]) {
+        let (own, beside) = (std::mem::take(&mut self.metadata.special), read_special_names(tokenizer_config));
+        self.metadata.special = own.or(beside);
+    }
+
     /// A network of that configuration with the file's weights.
     ///
     /// # Errors
-    /// As [`model_folder::from_source`]; [`ModelError::Import`] when the file has no averaged weights.
+    /// As [`model_folder::from_source`](crate::model_folder::from_source), [`ModelError::NotFinite`] when a weight is NaN or
+    /// infinite, and [`ModelError::Import`] when the file has no averaged weights.
     pub fn network(
         &self,
         weights: CheckpointWeights,
         config: &ModelConfig,
         device: &Device,
     ) -> Result<Network, ModelError> {
-        let tensors = match (weights, &self.ema) {
+        let tensors = match (weights, self.ema.as_ref().map(|ema| &ema.tensors)) {
             (CheckpointWeights::Raw, _) => &self.raw,
             (CheckpointWeights::Ema, Some(Ok(ema))) => ema,
             (CheckpointWeights::Ema, Some(Err(problem))) => {
@@ -130,10 +190,61 @@ impl<'a> PublishedCheckpoint<'a> {
                 return Err(self.error("it has no averaged weights (ema.shadow_params); take --weights raw"));
             }
         };
-        model_folder::from_source(tensors, &self.origin, config, device)
+        match config {
+            ModelConfig::Autoregressive(config_of) if is_unconditional(&self.raw) => {
+                let source = WithIdentityModulation::new(tensors, config_of);
+                from_finite_source(&source, &self.origin, config, device)
+            }
+            _ => from_finite_source(tensors, &self.origin, config, device),
+        }
     }
 
     pub(super) fn error(&self, problem: impl Into<String>) -> ModelError {
         import_error(&self.origin, problem)
     }
+}
+
+// Whether a file is one of `torch.save`; the other format is safetensors.
+fn is_torch(bytes: &[u8], origin: &str) -> Result<bool, ModelError> {
+    refuse_substitute(bytes, origin)?;
+    // A safetensors file begins with a length, whose bytes may be those of any other format.
+    let is_safetensors = bytes.get(HEADER_START) == Some(&b'{');
+    if TorchFile::has_signature(bytes) && !is_safetensors {
+        return Ok(true);
+    }
+    if bytes.len() > HEADER_START && !is_safetensors {
+        return Err(import_error(origin, "it is neither a file of torch.save nor a safetensors file"));
+    }
+    Ok(false)
+}
+
+/// The tensors of a safetensors file; what its metadata says is added to `metadata`.
+fn read_safetensors<'a>(
+    bytes: &'a [u8],
+    origin: &str,
+    metadata: &mut CheckpointMetadata,
+) -> Result<Vec<(String, FileTensor<'a>)>, ModelError> {
+    let unreadable = |error: safetensors::SafeTensorError| ModelError::Weights {
+        origin: origin.to_string(),
+        problem: error.to_string(),
+    };
+    let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
+    let mut named: Vec<_> = file.tensors().into_iter().map(|(name, view)| (name, FileTensor::Safe(view))).collect();
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
+    let Some(header) = header.metadata() else { return Ok(named) };
+    if let Some(json) = header.get(CONFIG_METADATA) {
+        let config = serde_json::from_str(json);
+        metadata.config = Some(config.map_err(|cause| ModelError::Json { origin: origin.to_string(), cause })?);
+    }
+    if let Some(json) = header.get(TOKENIZER_METADATA) {
+        metadata.special = read_special_names(json.as_bytes());
+        metadata.tokenizer_config = Some(json.clone().into_bytes());
+    }
+    // Of tensors that share their memory, `safetensors.torch.save_model` stores one and notes the names of the others.
+    for (name, stored) in header.iter().filter(|(name, _)| file.tensor(name).is_err()) {
+        if let Ok(view) = file.tensor(stored) {
+            named.push((name.clone(), FileTensor::Safe(view)));
+        }
+    }
+    Ok(named)
 }

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::causal::{COND_DIM, is_unconditional};
 use super::published_checkpoint::PublishedCheckpoint;
 use super::tensors::{EMBEDDING, FileTensor, import_error};
 use super::torch_file::shortened;
@@ -90,7 +91,7 @@ impl PublishedCheckpoint<'_> {
         let sizes = self.sizes()?;
         picker.note_sizes(&sizes);
         let backbone = self.backbone(&sizes, &mut picker, overrides, tokenizer)?;
-        let config = match (sizes.n_decoder_blocks, &self.metadata.config) {
+        let config = match (sizes.n_decoder_blocks, self.is_autoregressive(&sizes, &mut picker)?) {
             (Some(decoder_blocks), _) => ModelConfig::Partition(PartitionConfig {
                 backbone,
                 encoder_blocks: sizes.n_blocks,
@@ -98,19 +99,47 @@ impl PublishedCheckpoint<'_> {
                 queries: self.queries(&mut picker, overrides)?,
                 projection: self.projection(&mut picker),
             }),
-            // The tensors of the baselines have the same names.
-            (None, Some(ModelConfig::Autoregressive(_))) => {
-                ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: sizes.n_blocks })
-            }
-            (None, _) => ModelConfig::Masked(MaskedConfig { backbone, n_blocks: sizes.n_blocks }),
+            (None, true) => ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: sizes.n_blocks }),
+            (None, false) => ModelConfig::Masked(MaskedConfig { backbone, n_blocks: sizes.n_blocks }),
         };
         config.validate()?;
         Ok((config, picker.settings))
     }
 
+    // The tensors of the baselines have the same names, but published autoregressive models have no adaLN.
+    fn is_autoregressive(&self, sizes: &Sizes, picker: &mut Picker) -> Result<bool, ModelError> {
+        let is_partition = sizes.n_decoder_blocks.is_some();
+        let is_unconditional = is_unconditional(&self.raw);
+        let causal = self.metadata.causal.as_ref();
+        let (name, source) = match (&self.metadata.config, causal) {
+            (Some(ModelConfig::Autoregressive(_)), _) if !is_partition => ("autoregressive", FILE.to_string()),
+            (None, Some((setting, true))) if is_partition => {
+                let problem =
+                    format!("its configuration has {setting}, but its tensors are those of a partition model");
+                return Err(self.error(problem));
+            }
+            (None, Some((setting, true))) => ("autoregressive", format!("{setting} in {FILE}")),
+            (None, Some((setting, false))) if is_unconditional => {
+                let problem = format!(
+                    "its configuration has {setting}, but its blocks have no adaLN_modulation, which only autoregressive \
+                     models lack; it is a masked model of another architecture"
+                );
+                return Err(self.error(problem));
+            }
+            _ if is_partition => ("partition", TENSORS.to_string()),
+            (None, _) if is_unconditional => ("autoregressive", format!("{TENSORS}, which have no adaLN_modulation")),
+            _ => ("masked", TENSORS.to_string()),
+        };
+        picker.note("model_type", name, &source);
+        Ok(name == "autoregressive")
+    }
+
     fn sizes(&self) -> Result<Sizes, ModelError> {
         let (vocab_size, hidden_size) = self.matrix(EMBEDDING)?;
-        let (cond_dim, _) = self.matrix("sigma_map.mlp.0.weight")?;
+        let cond_dim = match is_unconditional(&self.raw) {
+            true => COND_DIM,
+            false => self.matrix("sigma_map.mlp.0.weight")?.0,
+        };
         let is_baseline = !self.raw.keys().any(|name| name.starts_with("encoder.blocks."));
         let blocks = if is_baseline { "blocks." } else { "encoder.blocks." };
         let (mlp_width, _) = self.matrix(&format!("{blocks}0.mlp.0.weight"))?;
@@ -184,22 +213,27 @@ impl PublishedCheckpoint<'_> {
         let usual = BackboneConfig::new(vocab_size, hidden_size, n_heads, length);
         let [mask, bos, eos] =
             published.as_ref().map_or([usual.mask_index, usual.bos_index, usual.eos_index], |published| published.ids);
-        let candidates = |flag: Option<usize>, ours: Option<usize>, tokenizer: Option<usize>, default: usize| {
-            [(flag, FLAG), (ours, FILE), (tokenizer, TOKENIZER), (Some(default), DEFAULT)]
+        let candidates = |flag: Option<usize>, file: Option<usize>, tokenizer: Option<usize>, default: usize| {
+            [(flag, FLAG), (file, FILE), (tokenizer, TOKENIZER), (Some(default), DEFAULT)]
         };
         let mask_index = picker.pick(
             "mask_index",
-            candidates(overrides.mask_index, ours.map(|ours| ours.mask_index), tokenizer.mask, mask),
+            candidates(
+                overrides.mask_index,
+                metadata.mask_index.or(ours.map(|ours| ours.mask_index)),
+                tokenizer.mask,
+                mask,
+            ),
             "give --mask-id",
         )?;
         let bos_index = picker.pick(
             "bos_index",
-            candidates(overrides.bos_index, ours.map(|ours| ours.bos_index), tokenizer.bos, bos),
+            candidates(overrides.bos_index, metadata.bos_index.or(ours.map(|ours| ours.bos_index)), tokenizer.bos, bos),
             "give --bos",
         )?;
         let eos_index = picker.pick(
             "eos_index",
-            candidates(overrides.eos_index, ours.map(|ours| ours.eos_index), tokenizer.eos, eos),
+            candidates(overrides.eos_index, metadata.eos_index.or(ours.map(|ours| ours.eos_index)), tokenizer.eos, eos),
             "give --eos",
         )?;
         let pad_index = picker.pick_if_any(

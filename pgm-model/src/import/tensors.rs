@@ -11,6 +11,9 @@ use crate::model_folder::{StoredTensor, TensorSource};
 /// Every published checkpoint has this tensor, so the beginning of its name is that of the others.
 pub(super) const EMBEDDING: &str = "vocab_embed.embedding";
 
+/// The head's matrix, which a file of a model with tied weights may leave out.
+pub(super) const HEAD: &str = "output_layer.linear.weight";
+
 /// A tensor as a view of the file.
 #[derive(Clone, Debug)]
 pub(super) enum FileTensor<'a> {
@@ -23,6 +26,14 @@ impl FileTensor<'_> {
         match self {
             Self::Torch(tensor) => tensor.shape(),
             Self::Safe(view) => view.shape(),
+        }
+    }
+
+    /// Where its elements lie in memory: two names of one parameter have the same place.
+    pub(super) fn place(&self) -> (*const u8, &[usize]) {
+        match self {
+            Self::Torch(tensor) => (tensor.start(), tensor.shape()),
+            Self::Safe(view) => (view.data().as_ptr(), view.shape()),
         }
     }
 
@@ -69,49 +80,93 @@ fn dtype(element: Element) -> Dtype {
     }
 }
 
+/// Parts of a name that are no part of the published one: PyTorch wrappers put them in front of the module that they wrap.
+const WRAPPERS: [&str; 6] = [
+    "module",
+    "_orig_mod",
+    "_forward_module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_checkpoint_wrapped_model",
+];
+
+/// A name without the parts that wrappers (DDP, FSDP, `torch.compile`, activation checkpointing) added, at any level.
+pub(super) fn without_wrappers(name: &str) -> String {
+    name.split('.').filter(|part| !WRAPPERS.contains(part)).collect::<Vec<_>>().join(".")
+}
+
 /// The tensors of the model, in the file's order and without the prefix, and the names of the others.
 pub(super) struct ModelTensors<'a> {
     pub(super) tensors: Vec<(String, FileTensor<'a>)>,
+    /// Averages that lie beside the model, under a prefix of their own such as `ema_model.`.
+    pub(super) ema: Option<Vec<(String, FileTensor<'a>)>>,
     pub(super) left_out: Vec<String>,
 }
 
 impl<'a> ModelTensors<'a> {
-    /// The tensors whose names have the same prefix as the embedding's.
+    /// The tensors whose names have the same prefix as the embedding's, or as the head's that is tied to it.
     ///
     /// # Errors
     /// [`ModelError::Import`] when there is no embedding, a name occurs twice, or the model is one of images.
     pub(super) fn select(named: Vec<(String, FileTensor<'a>)>, origin: &str) -> Result<Self, ModelError> {
-        let prefixes = named.iter().filter_map(|(name, _)| {
-            let prefix = name.strip_suffix(EMBEDDING)?;
-            (prefix.is_empty() || prefix.ends_with('.')).then_some(prefix)
-        });
+        let named: Vec<_> = named.into_iter().map(|(name, tensor)| (without_wrappers(&name), tensor)).collect();
+        let prefixes = |anchor: &str| -> Vec<String> {
+            let prefix = |name: &str| {
+                let prefix = name.strip_suffix(anchor)?;
+                (prefix.is_empty() || prefix.ends_with('.')).then(|| prefix.to_string())
+            };
+            named.iter().filter_map(|(name, _)| prefix(name)).collect()
+        };
+        let mut found = prefixes(EMBEDDING);
+        if found.is_empty() {
+            found = prefixes(HEAD);
+        }
+        let is_ema = |prefix: &str| prefix.to_ascii_lowercase().starts_with("ema");
         // The file of a distillation may hold its teacher, too.
-        let rank = |prefix: &&str| (!prefix.starts_with("backbone."), prefix.len());
-        let Some(prefix) = prefixes.min_by_key(rank).map(str::to_string) else {
+        let rank = |prefix: &&String| (is_ema(prefix), !prefix.starts_with("backbone."), prefix.len());
+        let Some(prefix) = found.iter().min_by_key(rank).cloned() else {
             let problem = format!(
                 "none of its {} tensors is called {EMBEDDING}; it is no published checkpoint of a text model",
                 named.len()
             );
             return Err(import_error(origin, problem));
         };
-        let (mut tensors, mut left_out, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let ema_prefix =
+            found.iter().filter(|other| is_ema(other) && **other != prefix).min_by_key(|other| other.len());
+        let (mut tensors, mut ema, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        let mut names = BTreeSet::new();
         for (name, tensor) in named {
-            match name.strip_prefix(&prefix) {
-                Some(rest) if !names.insert(rest.to_string()) => {
-                    return Err(import_error(origin, format!("it holds tensor {} twice", shortened(&name))));
-                }
-                Some(rest) => tensors.push((rest.to_string(), tensor)),
-                None => left_out.push(name),
+            if !names.insert(name.clone()) {
+                return Err(import_error(origin, format!("it holds tensor {} twice", shortened(&name))));
+            }
+            match (name.strip_prefix(&prefix), ema_prefix.and_then(|prefix| name.strip_prefix(prefix))) {
+                // With an empty prefix, every name begins with it.
+                (_, Some(rest)) => ema.push((rest.to_string(), tensor)),
+                (Some(rest), None) => tensors.push((rest.to_string(), tensor)),
+                (None, None) => left_out.push(name),
             }
         }
-        if names.iter().any(|name| name.starts_with("cls_embed.")) {
+        if tensors.iter().any(|(name, _)| name.starts_with("cls_embed.")) {
             return Err(import_error(
                 origin,
                 "it is a class-conditional image model, which this version does not have",
             ));
         }
-        Ok(Self { tensors, left_out })
+        Ok(Self { tensors, ema: ema_prefix.is_some().then_some(ema), left_out })
     }
+}
+
+/// Gives a tied head the embedding, or the embedding the tied head, where a file stores only one of the two. Returns the
+/// name of the tensor that was left out.
+pub(super) fn complete_tied(tensors: &mut Tensors) -> Option<&'static str> {
+    let (missing, stored) = match (tensors.contains_key(EMBEDDING), tensors.contains_key(HEAD)) {
+        (true, false) => (HEAD, EMBEDDING),
+        (false, true) => (EMBEDDING, HEAD),
+        _ => return None,
+    };
+    let tensor = tensors.get(stored)?.clone();
+    tensors.insert(missing.to_string(), tensor);
+    Some(missing)
 }
 
 pub(super) fn import_error(origin: &str, problem: impl Into<String>) -> ModelError {

@@ -1,9 +1,11 @@
 //! Finds weights, settings and tokenizer in a file of `torch.save`, where Lightning and other trainers put them.
 
+use std::collections::HashMap;
+
+use super::configuration::{Configuration, Scalar, refuse_foreign};
 use super::metadata::{CheckpointMetadata, SpecialNames};
-use super::tensors::{FileTensor, ModelTensors, Tensors, import_error};
+use super::tensors::{EMBEDDING, FileTensor, HEAD, ModelTensors, Tensors, import_error};
 use super::torch_file::{Node, StridedTensor, TorchError, TorchFile, Value, shortened};
-use crate::config::MAX_LENGTH;
 use crate::error::ModelError;
 use crate::model_folder::is_buffer;
 
@@ -14,11 +16,27 @@ const MAX_TENSORS: usize = 1 << 16;
 /// The largest length of a tensor's name in bytes. Names are copied, and a pickle may give one long name to many tensors.
 const MAX_NAME: usize = 1 << 9;
 
+/// Keys under which trainers keep the state dict, or a dictionary that has it.
+const STATE_KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "network", "net"];
+/// How many dictionaries a state dict may lie in.
+const MAX_NESTING: usize = 4;
+/// Keys under which trainers keep the averaged weights.
+const EMA_KEYS: [&str; 7] =
+    ["ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "ema_params", "model_ema_state_dict"];
+
+/// Averaged weights.
+#[derive(Clone, Debug)]
+pub(super) struct Averages<'a> {
+    /// Where they are in the file.
+    pub(super) place: String,
+    /// The tensors, or why they contradict the state dict.
+    pub(super) tensors: Result<Tensors<'a>, String>,
+}
+
 /// The parts of a checkpoint.
 pub(super) struct TorchCheckpoint<'a> {
     pub(super) raw: Tensors<'a>,
-    /// The averaged weights, or why they contradict the state dict.
-    pub(super) ema: Option<Result<Tensors<'a>, String>>,
+    pub(super) ema: Option<Averages<'a>>,
     pub(super) left_out: Vec<String>,
     pub(super) metadata: CheckpointMetadata,
 }
@@ -31,6 +49,19 @@ pub(super) fn read_torch_checkpoint<'a>(file: &TorchFile<'a>, origin: &str) -> R
     CheckpointReader { file, origin }.read()
 }
 
+/// The tensors of one file of `torch.save`, such as a shard; errors name it as `origin`.
+///
+/// # Errors
+/// As [`read_torch_checkpoint`].
+pub(super) fn read_torch_tensors<'a>(
+    file: &TorchFile<'a>,
+    origin: &str,
+) -> Result<Vec<(String, FileTensor<'a>)>, ModelError> {
+    let reader = CheckpointReader { file, origin };
+    let levels = reader.levels();
+    reader.named_tensors(levels[levels.len() - 1])
+}
+
 struct CheckpointReader<'f, 'a> {
     file: &'f TorchFile<'a>,
     origin: &'f str,
@@ -38,19 +69,79 @@ struct CheckpointReader<'f, 'a> {
 
 impl<'a> CheckpointReader<'_, 'a> {
     fn read(&self) -> Result<TorchCheckpoint<'a>, ModelError> {
-        let pickle = self.file.pickle();
-        let root = pickle.root();
-        // Lightning and most trainers wrap the state dict; otherwise the root is the state dict.
-        let wrapped = ["state_dict", "model", "module"].iter().find_map(|key| {
-            let node = pickle.entry(root, key)?;
-            pickle.entries(node).map(|_| node)
-        });
-        let named = self.named_tensors(wrapped.unwrap_or(root))?;
-        let ModelTensors { tensors, left_out } = ModelTensors::select(named, self.origin)?;
-        let shadow = pickle.entry(root, "ema").and_then(|ema| pickle.entry(ema, "shadow_params"));
-        let ema = shadow.map(|shadow| self.averaged(shadow, &tensors));
-        let metadata = self.metadata(root)?;
+        let levels = self.levels();
+        let mut named = self.named_tensors(levels[levels.len() - 1])?;
+        let ema = levels.iter().find_map(|&level| self.ema_entry(level));
+        // A file may hold nothing but the averages.
+        if let Some((_, averages)) = ema
+            && named.is_empty()
+        {
+            named = self.named_tensors(self.last_level(averages))?;
+        }
+        let ModelTensors { tensors, ema: beside, left_out } = ModelTensors::select(named, self.origin)?;
+        let ema = match (ema.and_then(|(key, averages)| self.averages(key, averages, &tensors)), beside) {
+            (Some(averages), _) => Some(averages),
+            (None, beside) => beside.map(|beside| averages_beside(beside, &tensors)),
+        };
+        let metadata = self.metadata(levels[0])?;
         Ok(TorchCheckpoint { raw: tensors.into_iter().collect(), ema, left_out, metadata })
+    }
+
+    // The root, and the dictionaries around the state dict, which is the last. Lightning and most trainers wrap the state
+    // dict; otherwise the root is the state dict.
+    fn levels(&self) -> Vec<Node> {
+        self.levels_from(self.file.pickle().root())
+    }
+
+    fn levels_from(&self, root: Node) -> Vec<Node> {
+        let mut levels = vec![root];
+        while levels.len() < MAX_NESTING
+            && let Some(inner) = self.dictionary(levels[levels.len() - 1], &STATE_KEYS)
+        {
+            levels.push(inner.1);
+        }
+        levels
+    }
+
+    fn last_level(&self, root: Node) -> Node {
+        let levels = self.levels_from(root);
+        levels[levels.len() - 1]
+    }
+
+    // The first of the keys under which there is a dictionary.
+    fn dictionary<'k>(&self, node: Node, keys: &[&'k str]) -> Option<(&'k str, Node)> {
+        let pickle = self.file.pickle();
+        keys.iter().find_map(|&key| {
+            let node = pickle.entry(node, key)?;
+            pickle.entries(node).map(|_| (key, node))
+        })
+    }
+
+    // The dictionary of the averages: tensors by name, or an averaging class's state with a list or a dictionary of them.
+    fn ema_entry(&self, level: Node) -> Option<(&'static str, Node)> {
+        self.dictionary(level, &EMA_KEYS)
+    }
+
+    fn averages(&self, key: &str, node: Node, named: &[(String, FileTensor<'a>)]) -> Option<Averages<'a>> {
+        if let Some(shadow) = self.file.pickle().entry(node, "shadow_params") {
+            let place = format!("{key}.shadow_params, in the order of the state dict's parameters");
+            return Some(Averages { place, tensors: self.averages_in_order(shadow, named) });
+        }
+        let (place, dictionary) = match self.dictionary(node, &["shadow", "shadow_state_dict"]) {
+            Some((inner, dictionary)) => (format!("the dictionary {key}.{inner}"), dictionary),
+            None => (format!("the dictionary {key}"), self.last_level(node)),
+        };
+        let averaged = match self.named_tensors(dictionary) {
+            Ok(averaged) if averaged.is_empty() => return None,
+            Ok(averaged) => averaged,
+            Err(error) => return Some(Averages { place, tensors: Err(error.to_string()) }),
+        };
+        let selected = ModelTensors::select(averaged, self.origin).map_err(|error| error.to_string());
+        let tensors = selected.and_then(|selected| {
+            let averaged = selected.ema.unwrap_or(selected.tensors);
+            match_names(averaged, named).map_err(|problem| format!("{place}: {problem}"))
+        });
+        Some(Averages { place, tensors })
     }
 
     fn named_tensors(&self, state_dict: Node) -> Result<Vec<(String, FileTensor<'a>)>, ModelError> {
@@ -83,11 +174,24 @@ impl<'a> CheckpointReader<'_, 'a> {
     }
 
     // The averaged weights: a list in the order of the state dict without its buffers.
-    fn averaged(&self, shadow: Node, named: &[(String, FileTensor<'a>)]) -> Result<Tensors<'a>, String> {
+    fn averages_in_order(&self, shadow: Node, named: &[(String, FileTensor<'a>)]) -> Result<Tensors<'a>, String> {
         let Some(shadow) = self.file.pickle().elements(shadow) else {
             return Err("its ema.shadow_params is no list".to_string());
         };
-        let parameters: Vec<_> = named.iter().filter(|(name, _)| !is_buffer(name)).collect();
+        // PyTorch lists a parameter once, also where two names of the state dict share it.
+        let mut parameters: Vec<&(String, FileTensor)> = Vec::new();
+        let mut shared = Vec::new();
+        let mut places = HashMap::new();
+        let n_parameters = named.iter().filter(|(name, _)| !is_buffer(name)).count();
+        for entry in named.iter().filter(|(name, _)| !is_buffer(name)) {
+            match places.get(&entry.1.place()) {
+                Some(first) if shadow.len() < n_parameters => shared.push((entry.0.clone(), String::clone(first))),
+                _ => {
+                    places.insert(entry.1.place(), entry.0.clone());
+                    parameters.push(entry);
+                }
+            }
+        }
         if shadow.len() != parameters.len() {
             let (n_averaged, n_parameters) = (shadow.len(), parameters.len());
             return Err(format!(
@@ -106,6 +210,11 @@ impl<'a> CheckpointReader<'_, 'a> {
             }
             averaged.insert(name.clone(), FileTensor::Torch(tensor));
         }
+        for (name, first) in shared {
+            if let Some(tensor) = averaged.get(&first).cloned() {
+                averaged.insert(name, tensor);
+            }
+        }
         Ok(averaged)
     }
 
@@ -114,40 +223,20 @@ impl<'a> CheckpointReader<'_, 'a> {
         let pickle = self.file.pickle();
         let hyper = ["hyper_parameters", "hparams"].iter().find_map(|key| pickle.entry(root, key));
         let config = hyper.and_then(|hyper| self.child(hyper, "config").or(Some(hyper)));
-        let config = config.or_else(|| pickle.entry(root, "config"));
-        let at = |path: &[&str]| path.iter().try_fold(config?, |node, key| self.child(node, key));
-        let size = |path: &[&str]| at(path).and_then(|node| pickle.size(node));
-        let number = |path: &[&str]| match at(path).map(|node| pickle.get(node)) {
-            Some(&Value::Float(value)) => Some(value),
-            Some(&Value::Int(value)) => Some(value as f64),
-            _ => None,
-        };
-        for (path, what) in [
-            (
-                ["algo", "causal_attention"],
-                "is autoregressive (algo.causal_attention): only partition and masked models are imported",
-            ),
-            (
-                ["algo", "time_conditioning"],
-                "is conditioned on the time (algo.time_conditioning), which no model of this version is",
-            ),
-        ] {
-            if at(&path).is_some_and(|node| *pickle.get(node) == Value::Bool(true)) {
-                return Err(import_error(self.origin, format!("its model {what}")));
-            }
-        }
+        let config = config.or_else(|| ["config", "cfg", "args"].iter().find_map(|key| pickle.entry(root, key)));
         let tokenizer = hyper.and_then(|hyper| self.child(hyper, "tokenizer"));
-        let queries = at(&["model", "swap", "pre_query_mode"]).and_then(|node| pickle.str(node)).map(str::to_string);
+        let settings = match config {
+            Some(node) => {
+                let configuration = PickledConfiguration { reader: self, node };
+                refuse_foreign(&configuration, self.origin)?;
+                CheckpointMetadata::of_configuration(&configuration)
+            }
+            None => CheckpointMetadata::default(),
+        };
         Ok(CheckpointMetadata {
-            config: None,
-            n_heads: size(&["model", "n_heads"]),
-            length: size(&["model", "length"]),
-            dropout: number(&["model", "dropout"]),
-            queries,
-            steps: size(&["sampling", "steps"]).filter(|&steps| (1..=MAX_LENGTH).contains(&steps)),
-            top_p: number(&["sampling", "p_nucleus"]).filter(|&p| p > 0.0 && p <= 1.0),
             tokenizer: tokenizer.and_then(|tokenizer| self.tokenizer_json(tokenizer)),
             special: tokenizer.map(|tokenizer| self.special_names(tokenizer)).unwrap_or_default(),
+            ..settings
         })
     }
 
@@ -198,4 +287,59 @@ impl<'a> CheckpointReader<'_, 'a> {
             pad: name("pad_token"),
         }
     }
+}
+
+// A pickled configuration: a dictionary or an OmegaConf object.
+struct PickledConfiguration<'r, 'f, 'a> {
+    reader: &'r CheckpointReader<'f, 'a>,
+    node: Node,
+}
+
+impl Configuration for PickledConfiguration<'_, '_, '_> {
+    fn scalar(&self, path: &[&str]) -> Option<Scalar> {
+        let node = path.iter().try_fold(self.node, |node, key| self.reader.child(node, key))?;
+        match self.reader.file.pickle().get(node) {
+            Value::Bool(value) => Some(Scalar::Bool(*value)),
+            Value::Int(value) => Some(Scalar::Int(*value)),
+            Value::Float(value) => Some(Scalar::Float(*value)),
+            Value::Str(text) => Some(Scalar::Text(text.to_string())),
+            _ => None,
+        }
+    }
+}
+
+/// Averages that lie in the state dict itself, under a prefix of their own.
+pub(super) fn averages_beside<'a>(
+    beside: Vec<(String, FileTensor<'a>)>,
+    named: &[(String, FileTensor<'a>)],
+) -> Averages<'a> {
+    Averages {
+        place: "the names of the state dict that begin with ema".to_string(),
+        tensors: match_names(beside, named),
+    }
+}
+
+// The averages of all parameters, by name.
+fn match_names<'a>(
+    averaged: Vec<(String, FileTensor<'a>)>,
+    named: &[(String, FileTensor<'a>)],
+) -> Result<Tensors<'a>, String> {
+    let averaged: Tensors = averaged.into_iter().collect();
+    let place = |wanted: &str| named.iter().find(|(name, _)| name == wanted).map(|(_, tensor)| tensor.place());
+    let is_tied = place(HEAD) == place(EMBEDDING);
+    for (name, raw) in named.iter().filter(|(name, _)| !is_buffer(name)) {
+        let found = averaged.get(name).map(FileTensor::shape);
+        if found.is_none() && is_tied && (name == HEAD || name == EMBEDDING) {
+            // The file leaves out one of two tied tensors.
+            continue;
+        }
+        let Some(found) = found else {
+            return Err(format!("it has no averaged weight of {}", shortened(name)));
+        };
+        if found != raw.shape() {
+            let (name, expected) = (shortened(name), raw.shape());
+            return Err(format!("the averaged weight {name} has shape {found:?}, the raw one {expected:?}"));
+        }
+    }
+    Ok(averaged)
 }

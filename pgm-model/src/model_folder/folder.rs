@@ -23,6 +23,8 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// Name of the tokenizer in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Name of the tokenizer's settings in a model folder: the names of its special tokens, and a chat template.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 /// Name of the sampling defaults in a model folder.
 pub const GENERATION_FILE: &str = "generation_config.json";
 

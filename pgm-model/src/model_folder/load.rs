@@ -34,8 +34,39 @@ pub fn from_source(
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Network, ModelError> {
-    let mut fill =
-        Fill { path: ParameterPath::default(), source, origin, device, n_used: 0, missing: Vec::new(), failed: None };
+    fill(source, origin, config, device, false)
+}
+
+/// As [`from_source`], and refuses weights that are NaN or infinite.
+///
+/// # Errors
+/// As [`from_source`], and [`ModelError::NotFinite`].
+pub(crate) fn from_finite_source(
+    source: &dyn TensorSource,
+    origin: &str,
+    config: &ModelConfig,
+    device: &Device,
+) -> Result<Network, ModelError> {
+    fill(source, origin, config, device, true)
+}
+
+fn fill(
+    source: &dyn TensorSource,
+    origin: &str,
+    config: &ModelConfig,
+    device: &Device,
+    must_be_finite: bool,
+) -> Result<Network, ModelError> {
+    let mut fill = Fill {
+        path: ParameterPath::default(),
+        source,
+        origin,
+        device,
+        must_be_finite,
+        n_used: 0,
+        missing: Vec::new(),
+        failed: None,
+    };
     let network = Network::new(config, device).map(&mut fill);
     if let Some(error) = fill.failed {
         return Err(error);
@@ -63,6 +94,7 @@ struct Fill<'a> {
     source: &'a dyn TensorSource,
     origin: &'a str,
     device: &'a Device,
+    must_be_finite: bool,
     n_used: usize,
     missing: Vec<String>,
     failed: Option<ModelError>,
@@ -87,6 +119,13 @@ impl Fill<'_> {
         }
         let transposed = is_transposed.then(|| [expected[0], expected[1]]);
         let values = stored.read(transposed, &|bytes| self.source.release(bytes), self.origin, name)?;
+        if self.must_be_finite
+            && let Some(first) = values.iter().find(|value| !value.is_finite())
+        {
+            let count = values.iter().filter(|value| !value.is_finite()).count();
+            let (origin, name) = (self.origin.to_string(), name.to_string());
+            return Err(ModelError::NotFinite { origin, name, count, first: *first });
+        }
         Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
     }
 }

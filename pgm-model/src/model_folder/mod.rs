@@ -1,4 +1,5 @@
-//! Model folders: `config.json` and `model.safetensors`, with `tokenizer.json` and `generation_config.json` beside.
+//! Model folders: `config.json` and `model.safetensors`, with `tokenizer.json`, `tokenizer_config.json` and
+//! `generation_config.json` beside.
 //!
 //! Weights are stored under the names of the published checkpoints, without their `backbone.` prefix. Linear weights are
 //! stored as `[out, in]`. So PyTorch code reads our files, and we read its files. `published_names.rs` has the one table
@@ -22,13 +23,14 @@ mod tensor_source;
 
 #[cfg(feature = "files")]
 pub use atomic_write::{atomic_write, atomic_write as write_file, sync_file, sync_folder};
-pub use folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_bytes};
+pub use folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_bytes};
 #[cfg(feature = "files")]
 pub use folder::{load, load_config, load_weights, load_with_progress, save};
+pub(crate) use load::from_finite_source;
 pub use load::{from_safetensors, from_source};
 #[cfg(feature = "files")]
 pub use mapped_file::MappedFile;
 pub(crate) use published_names::is_buffer;
 pub use published_names::known_names;
-pub use serialise::{CONFIG_METADATA, to_published, to_safetensors};
-pub use tensor_source::{StoredTensor, TensorSource};
+pub use serialise::{CONFIG_METADATA, TOKENIZER_METADATA, to_published, to_published_with_tokenizer, to_safetensors};
+pub use tensor_source::{StoredTensor, TensorSource, refuse_substitute};

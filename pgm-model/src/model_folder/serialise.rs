@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, is_linear_weight};
+use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, is_buffer, is_linear_weight};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::networks::Network;
@@ -16,6 +16,8 @@ use crate::weight_dtype::WeightDtype;
 
 /// Key of the safetensors metadata under which [`to_published`] keeps the configuration.
 pub const CONFIG_METADATA: &str = "pgm_config";
+/// Key of the safetensors metadata under which [`to_published_with_tokenizer`] keeps `tokenizer_config.json`.
+pub const TOKENIZER_METADATA: &str = "pgm_tokenizer_config";
 
 /// The network's weights as a safetensors file: published names, float32, linear weights `[out, in]`.
 ///
@@ -27,11 +29,25 @@ pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
 
 /// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`,
 /// and the file has the rotary frequencies. The configuration is part of the metadata, under [`CONFIG_METADATA`]. The
-/// values are stored in float32 or rounded to half precision.
+/// weights are stored in float32 or rounded to half precision. The rotary frequencies are always float32, because a rounded
+/// frequency is an angle that is wrong by a good part of a radian at the end of a long row.
 ///
 /// # Errors
 /// As [`to_safetensors`], and [`ModelError::Precision`] for a quantised dtype, which the published form does not have.
 pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightDtype) -> Result<Vec<u8>, ModelError> {
+    to_published_with_tokenizer(network, config, weights, None)
+}
+
+/// As [`to_published`], with the contents of `tokenizer_config.json` in the metadata, under [`TOKENIZER_METADATA`].
+///
+/// # Errors
+/// As [`to_published`].
+pub fn to_published_with_tokenizer(
+    network: &Network,
+    config: &ModelConfig,
+    weights: WeightDtype,
+    tokenizer_config: Option<&str>,
+) -> Result<Vec<u8>, ModelError> {
     let dtype = match weights {
         WeightDtype::F32 => Dtype::F32,
         WeightDtype::F16 => Dtype::F16,
@@ -46,7 +62,11 @@ pub fn to_published(network: &Network, config: &ModelConfig, weights: WeightDtyp
     let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
     tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
     let json = serde_json::to_string(config).expect("a configuration always serialises");
-    Ok(serialise(&tensors, PREFIX, dtype, HashMap::from([(CONFIG_METADATA.to_string(), json)])))
+    let mut metadata = HashMap::from([(CONFIG_METADATA.to_string(), json)]);
+    if let Some(tokenizer_config) = tokenizer_config {
+        metadata.insert(TOKENIZER_METADATA.to_string(), tokenizer_config.to_string());
+    }
+    Ok(serialise(&tensors, PREFIX, dtype, metadata))
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.
@@ -57,6 +77,7 @@ fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: Hash
     let stored: Vec<_> = tensors
         .iter()
         .map(|(name, (shape, bytes))| {
+            let dtype = if is_buffer(name) { Dtype::F32 } else { dtype };
             let rounded: Cow<[u8]> = match dtype {
                 Dtype::F16 => {
                     values(bytes).into_iter().flat_map(|v| burn::tensor::f16::from_f32(v).to_le_bytes()).collect()
@@ -66,15 +87,15 @@ fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: Hash
                 }
                 _ => Cow::Borrowed(bytes),
             };
-            (format!("{prefix}{name}"), shape.clone(), rounded)
+            (format!("{prefix}{name}"), dtype, shape.clone(), rounded)
         })
         .collect();
-    let views = stored.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(dtype, shape.clone(), bytes).expect("shape and bytes have the same size");
+    let views = stored.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).expect("shape and bytes have the same size");
         (name, view)
     });
     metadata.insert("format".to_string(), "pt".to_string());
-    safetensors::serialize(views, Some(metadata)).expect("views of equal dtype always serialise")
+    safetensors::serialize(views, Some(metadata)).expect("views with distinct names always serialise")
 }
 
 fn collect(network: &Network) -> Result<Collected, ModelError> {

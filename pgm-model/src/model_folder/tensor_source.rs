@@ -61,6 +61,22 @@ impl StoredTensor<'_> {
     }
 }
 
+/// Refuses a file that a download left in the place of the real one: a pointer of Git LFS, or a web page.
+///
+/// # Errors
+/// [`ModelError::Substitute`].
+pub fn refuse_substitute(bytes: &[u8], origin: &str) -> Result<(), ModelError> {
+    let start = bytes[..bytes.len().min(256)].trim_ascii_start();
+    let (found, remedy) = if start.starts_with(b"version https://git-lfs") {
+        ("a Git LFS pointer", "run `git lfs pull` in its folder")
+    } else if start.starts_with(b"<!") || start.starts_with(b"<html") {
+        ("a web page", "download the file itself")
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::Substitute { origin: origin.to_string(), found, remedy })
+}
+
 /// Tensors under their published names, without the `backbone.` prefix.
 pub trait TensorSource {
     /// The names of all tensors.
@@ -91,6 +107,7 @@ impl<'a> SafeTensorsSource<'a> {
     /// # Errors
     /// [`ModelError::Weights`] when the bytes are no safetensors file.
     pub(super) fn new(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
+        refuse_substitute(bytes, origin)?;
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;
         let prefix = if tensors.names().iter().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };

@@ -8,17 +8,20 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use pgm_infer::device::Dtype;
 use pgm_infer::{GenerationConfig, text};
-use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, ResolvedSetting, SpecialIds};
-use pgm_model::model_folder::{self, GENERATION_FILE, MappedFile, TOKENIZER_FILE};
+use pgm_model::import::{
+    CheckpointFiles, CheckpointWeights, ImportOverrides, PublishedCheckpoint, ResolvedSetting, SpecialIds,
+};
+use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Queries};
 use tokenizers::Tokenizer;
 
 #[derive(Args)]
 pub struct ImportArgs {
-    /// A Lightning .ckpt, a state dict as .pt or .bin, or a .safetensors file with the published names
+    /// A Lightning .ckpt, a state dict as .pt or .bin, a .safetensors file with the published names, an index of shards
+    /// (.index.json), or a folder of the Hugging Face Hub
     #[arg(long)]
     from: PathBuf,
-    /// The model's tokenizer.json [default: the one in the file, if there is one]
+    /// The model's tokenizer.json, or its folder [default: the one in the file or in the hub folder, if there is one]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
     /// Attention heads [default: the file's, else the width divided by 64]
@@ -77,9 +80,10 @@ fn parse_queries(name: &str) -> Result<Queries, String> {
 /// Converts a published checkpoint to a model folder and prints where each setting came from.
 pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     refuse_used(&args.out)?;
-    let file = MappedFile::open(&args.from)?;
-    let checkpoint = PublishedCheckpoint::parse(file.bytes(), file.origin())?;
-    let tokenizer = read_tokenizer(args, &checkpoint)?;
+    let files = CheckpointFiles::open(&args.from)?;
+    let mut checkpoint = files.checkpoint()?;
+    let tokenizer = read_tokenizer(args, &files, &checkpoint)?;
+    let tokenizer_config = read_tokenizer_config(args, &files, &mut checkpoint)?;
     let special = tokenizer.as_ref().map(|found| special_ids(&checkpoint, &found.tokenizer)).unwrap_or_default();
     let overrides = ImportOverrides {
         n_heads: args.heads,
@@ -100,7 +104,7 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
     };
     let network = checkpoint.network(weights, &config, device)?;
     let (name, source) = match (weights, args.weights) {
-        (CheckpointWeights::Ema, _) => ("ema", "ema.shadow_params, in the order of the state dict's parameters"),
+        (CheckpointWeights::Ema, _) => ("ema", checkpoint.ema_place().unwrap_or("the file")),
         (CheckpointWeights::Raw, Some(_)) => ("raw", "the state dict"),
         (CheckpointWeights::Raw, None) => ("raw", "the state dict; the file has no averaged weights"),
     };
@@ -118,12 +122,22 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
             source: found.origin.clone(),
         });
     }
+    if let Some((json, origin)) = tokenizer_config {
+        model_folder::write_file(&args.out.join(TOKENIZER_CONFIG_FILE), &json)?;
+        taken.push(ResolvedSetting { key: "tokenizer_cfg", value: TOKENIZER_CONFIG_FILE.to_string(), source: origin });
+    }
     // The configuration is written last: a folder that has one is complete.
     model_folder::save(&args.out, &config, &network)?;
 
     let mut out = std::io::stdout().lock();
     for ResolvedSetting { key, value, source } in &taken {
         writeln!(out, "{key:<15} {value:<14} from {source}")?;
+    }
+    if let Some(missing) = checkpoint.tied() {
+        writeln!(
+            out,
+            "tied weights: the file leaves out {missing}; head and embedding begin with the same values and are trained apart"
+        )?;
     }
     if let Some(first) = checkpoint.left_out().first() {
         writeln!(
@@ -154,7 +168,11 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
         );
     }
     let (config, network) = model_folder::load(&args.model, device)?;
-    model_folder::write_file(&args.out, &model_folder::to_published(&network, &config, args.dtype.weights())?)?;
+    let tokenizer_config = args.model.join(TOKENIZER_CONFIG_FILE);
+    let tokenizer_config = tokenizer_config.exists().then(|| read_text(&tokenizer_config)).transpose()?;
+    let weights = args.dtype.weights();
+    let published = model_folder::to_published_with_tokenizer(&network, &config, weights, tokenizer_config.as_deref())?;
+    model_folder::write_file(&args.out, &published)?;
     let kind = match config {
         ModelConfig::Partition(_) => "partition",
         ModelConfig::Masked(_) => "masked",
@@ -185,8 +203,13 @@ struct FoundTokenizer {
     origin: String,
 }
 
-fn read_tokenizer(args: &ImportArgs, checkpoint: &PublishedCheckpoint) -> anyhow::Result<Option<FoundTokenizer>> {
-    let (json, origin) = match (&args.tokenizer, checkpoint.tokenizer_json()) {
+fn read_tokenizer(
+    args: &ImportArgs,
+    files: &CheckpointFiles,
+    checkpoint: &PublishedCheckpoint,
+) -> anyhow::Result<Option<FoundTokenizer>> {
+    let named = args.tokenizer.as_deref().map(tokenizer_file);
+    let (json, origin) = match (named.as_deref().or(files.tokenizer()), checkpoint.tokenizer_json()) {
         (Some(path), _) => {
             let origin = path.display().to_string();
             (std::fs::read(path).with_context(|| format!("cannot read {origin}"))?, origin)
@@ -194,9 +217,41 @@ fn read_tokenizer(args: &ImportArgs, checkpoint: &PublishedCheckpoint) -> anyhow
         (None, Some(json)) => (json.to_vec(), format!("the tokenizer in {}", args.from.display())),
         (None, None) => return Ok(None),
     };
+    model_folder::refuse_substitute(&json, &origin)?;
     let tokenizer =
         Tokenizer::from_bytes(&json).map_err(|error| anyhow!("{origin} is not a valid tokenizer.json: {error}"))?;
     Ok(Some(FoundTokenizer { json, tokenizer, origin }))
+}
+
+// `--tokenizer` names the file or its folder.
+fn tokenizer_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_path_buf() }
+}
+
+/// The contents of `tokenizer_config.json` and where they come from: beside the tokenizer, else the file itself.
+fn read_tokenizer_config(
+    args: &ImportArgs,
+    files: &CheckpointFiles,
+    checkpoint: &mut PublishedCheckpoint,
+) -> anyhow::Result<Option<(Vec<u8>, String)>> {
+    let beside = args.tokenizer.as_deref().map(|path| tokenizer_file(path).with_file_name(TOKENIZER_CONFIG_FILE));
+    let beside = beside.filter(|path| path.exists());
+    if let Some(path) = beside.as_deref().or(files.tokenizer_config()) {
+        let text = read_text(path)?;
+        checkpoint.add_special_names(text.as_bytes());
+        return Ok(Some((text.into_bytes(), path.display().to_string())));
+    }
+    let of_file = checkpoint.tokenizer_config_json();
+    Ok(of_file.map(|json| (json, format!("the special tokens in {}", args.from.display()))))
+}
+
+// A JSON file as text.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let origin = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {origin}"))?;
+    model_folder::refuse_substitute(text.as_bytes(), &origin)?;
+    serde_json::from_str::<serde_json::Value>(&text).with_context(|| format!("{origin} is not valid JSON"))?;
+    Ok(text)
 }
 
 fn special_ids(checkpoint: &PublishedCheckpoint, tokenizer: &Tokenizer) -> SpecialIds {

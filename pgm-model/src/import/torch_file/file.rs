@@ -87,18 +87,37 @@ impl<'a> TorchFile<'a> {
             let args = self.pickle.elements(object.args).unwrap_or_default();
             match (name, args) {
                 (("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor"), [storage, offset, shape, strides, ..]) => {
-                    return self.view(*storage, *offset, *shape, *strides).map(Some);
+                    return self.view(*storage, None, [*offset, *shape, *strides]).map(Some);
+                }
+                // Dtypes that have no storage class of their own.
+                (("torch._utils", "_rebuild_tensor_v3"), [storage, offset, shape, strides, _, _, dtype, ..]) => {
+                    let dtype = self.pickle.global(*dtype).map(|(_, dtype)| dtype).unwrap_or_default();
+                    let Some(element) = Element::of_dtype(dtype) else { return unknown_dtype(dtype) };
+                    return self.view(*storage, Some(element), [*offset, *shape, *strides]).map(Some);
                 }
                 (("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), [data, ..]) => node = *data,
                 (("torch.nn.parameter", "Parameter"), [data, ..]) => node = *data,
+                // Quantised, sparse and other special tensors.
+                (("torch._utils", rebuild), _) if rebuild.starts_with("_rebuild_") => {
+                    return tensor_error(format!(
+                        "is no ordinary tensor (torch rebuilds it with {}); make a dense float tensor of it in PyTorch",
+                        shortened(rebuild)
+                    ));
+                }
                 _ => return Ok(None),
             }
         }
         tensor_error(format!("is wrapped more than {MAX_WRAPPERS} times"))
     }
 
-    fn view(&self, storage: Node, offset: Node, shape: Node, strides: Node) -> Result<StridedTensor<'a>, TorchError> {
-        let (element, bytes) = self.storage(storage)?;
+    // The last argument is offset, shape and strides.
+    fn view(
+        &self,
+        storage: Node,
+        dtype: Option<Element>,
+        [offset, shape, strides]: [Node; 3],
+    ) -> Result<StridedTensor<'a>, TorchError> {
+        let (element, bytes) = self.storage(storage, dtype)?;
         let sizes = |node: Node| -> Option<Vec<usize>> {
             let elements = self.pickle.elements(node)?;
             if elements.len() > MAX_RANK {
@@ -134,8 +153,8 @@ impl<'a> TorchFile<'a> {
         Ok(StridedTensor { element, shape, strides, bytes: &bytes[offset * element.size()..] })
     }
 
-    // ('storage', class, key, location, count)
-    fn storage(&self, node: Node) -> Result<(Element, &'a [u8]), TorchError> {
+    // ('storage', class, key, location, count). An untyped storage counts bytes and has the tensor's `dtype`.
+    fn storage(&self, node: Node, dtype: Option<Element>) -> Result<(Element, &'a [u8]), TorchError> {
         let Value::Persistent(reference) = self.pickle.get(node) else { return tensor_error("has no storage") };
         let Some([_, class, key, _, count, ..]) = self.pickle.elements(*reference) else {
             return tensor_error("has a storage that cannot be read");
@@ -143,8 +162,12 @@ impl<'a> TorchFile<'a> {
         let Some((_, class)) = self.pickle.global(*class) else {
             return tensor_error("has a storage without a type");
         };
-        let Some(element) = Element::of_storage(class) else {
-            return tensor_error(format!("has a storage of the unknown type {}", shortened(class)));
+        let (element, unit) = match dtype {
+            Some(element) if class == "UntypedStorage" => (element, 1),
+            _ => match Element::of_storage(class) {
+                Some(element) => (element, element.size()),
+                None => return unknown_dtype(class.strip_suffix("Storage").unwrap_or(class)),
+            },
         };
         let (Some(key), Some(count)) = (self.pickle.str(*key), self.pickle.size(*count)) else {
             return tensor_error("has a storage without a name or length");
@@ -155,7 +178,7 @@ impl<'a> TorchFile<'a> {
                 shortened(key)
             ));
         };
-        match count.checked_mul(element.size()) {
+        match count.checked_mul(unit) {
             Some(length) if length <= bytes.len() => Ok((element, &bytes[..length])),
             _ => tensor_error(format!(
                 "has a storage of {count} elements, but entry data/{} holds {} bytes",
@@ -171,4 +194,12 @@ impl<'a> TorchFile<'a> {
         let Object { state: Some(state), .. } = object.as_ref() else { return None };
         self.pickle.entry(*state, key)
     }
+}
+
+fn unknown_dtype<T>(dtype: &str) -> Result<T, TorchError> {
+    tensor_error(format!(
+        "is stored as {}, which is none of float64, float32, float16, bfloat16; convert the weights in PyTorch, e.g. with \
+         .to(torch.bfloat16), and save them again",
+        shortened(dtype)
+    ))
 }

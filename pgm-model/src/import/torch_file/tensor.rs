@@ -45,6 +45,23 @@ impl Element {
         })
     }
 
+    /// By the name of torch's dtype.
+    pub(super) fn of_dtype(name: &str) -> Option<Self> {
+        Some(match name {
+            "float64" => Self::F64,
+            "float32" => Self::F32,
+            "float16" => Self::F16,
+            "bfloat16" => Self::BF16,
+            "int64" => Self::I64,
+            "int32" => Self::I32,
+            "int16" => Self::I16,
+            "int8" => Self::I8,
+            "uint8" => Self::U8,
+            "bool" => Self::Bool,
+            _ => return None,
+        })
+    }
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
@@ -75,6 +92,11 @@ impl<'a> StridedTensor<'a> {
     /// Its shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// The address of its first element. Two names of one parameter have the same.
+    pub fn start(&self) -> *const u8 {
+        self.bytes.as_ptr()
     }
 
     /// Bytes of all elements together.

@@ -69,7 +69,7 @@ impl Study {
         writeln!(out, "## Likelihood\n\n![perplexity against steps](results-perplexity.svg)\n")?;
         writeln!(
             out,
-            "Perplexity of a byte on {} held-out rows (`eval ppl`, {} antithetic times a row; exact for the \
+            "Perplexity of a byte on {} held-out rows (`eval ppl`, {} antithetic times per row; exact for the \
              autoregressive model, which does not count the first byte of a row), and what a training step gets through.\n",
             self.plan.rows.min(found.trained[0].ppl.rows),
             self.plan.times
@@ -148,7 +148,7 @@ impl Study {
         writeln!(out, "| model | steps | perplexity | public counting | entropy | distinct-2 | tokens/s |")?;
         writeln!(out, "|---|---:|---:|---:|---:|---:|---:|")?;
         for row in &found.generated {
-            let steps = row.steps.map_or("one a byte".to_string(), |steps| steps.to_string());
+            let steps = row.steps.map_or("one per byte".to_string(), |steps| steps.to_string());
             let distinct = row.report.distinct.get(1).and_then(|distinct| distinct.per_sample).unwrap_or(f64::NAN);
             writeln!(
                 out,

@@ -36,7 +36,7 @@ fn sampling(c: &mut Criterion) {
             model.forward_cached(Tensor::<2, Int>::ones([1, n], &device), &mut cache);
             cache
         };
-        let cache = Cache::joined(&length.map(of_row));
+        let cache = Cache::concat(&length.map(of_row));
         let tokens = Tensor::<2, Int>::ones([16, 1], &device);
         c.bench_function(&format!("autoregressive step, 16 rows {name}"), |bencher| {
             bencher.iter(|| black_box(model.forward_cached(tokens.clone(), &mut cache.clone())));

@@ -184,12 +184,12 @@ fn rows_of_a_cache_join_and_leave_without_changing_each_other() {
         }
     };
     // A row without tokens is among them.
-    let mut cache = Cache::joined(&[read(&[1, 2, 3]), Cache::default(), read(&[4]), Cache::new(1)]);
+    let mut cache = Cache::concat(&[read(&[1, 2, 3]), Cache::default(), read(&[4]), Cache::new(1)]);
     assert_eq!(cache.lengths(), [3, 1, 0]);
     let logits = model.forward_cached(tokens(&[5, 6, 7], 3), &mut cache);
     same(logits, &[&[1, 2, 3, 5], &[4, 6], &[7]]);
     // The longest leaves, one is taken twice, another joins.
-    let mut cache = Cache::joined(&[cache.rows(&[2, 1, 1]), read(&[8, 9, 3, 2])]);
+    let mut cache = Cache::concat(&[cache.rows(&[2, 1, 1]), read(&[8, 9, 3, 2])]);
     assert_eq!(cache.lengths(), [1, 2, 2, 4]);
     let logits = model.forward_cached(tokens(&[2, 3, 4, 5], 4), &mut cache);
     same(logits, &[&[7, 2], &[4, 6, 3], &[4, 6, 4], &[8, 9, 3, 2, 5]]);

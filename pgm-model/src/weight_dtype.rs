@@ -72,7 +72,7 @@ impl Network {
 
     /// The network with the weights of its matmuls cast to a half-precision dtype. The cast is part of the graph: gradients
     /// reach the float32 weights of the original.
-    pub fn cast_products(self, dtype: FloatDType) -> Self {
+    pub fn cast_matmul_weights(self, dtype: FloatDType) -> Self {
         self.cast_matrices(dtype, false)
     }
 

@@ -107,7 +107,7 @@ fn the_gradient_of_a_cast_network_reaches_the_float32_weights() {
         all.1
     };
     let (full, half) =
-        (gradients(&network, &network), gradients(&network, &network.clone().cast_products(FloatDType::BF16)));
+        (gradients(&network, &network), gradients(&network, &network.clone().cast_matmul_weights(FloatDType::BF16)));
     assert_eq!(full.len(), half.len());
     for (full, half) in full.iter().zip(&half) {
         let largest = full.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));

@@ -83,7 +83,7 @@ impl<'a> CausalDenoiser<'a> {
         let new = missing.chunk_by(|a, b| a.len() == b.len()).map(|rows| self.compute(rows));
         let parts: Vec<Cache> = std::iter::once(cached.cache).chain(new).collect();
         let places: Vec<usize> = places.into_iter().flatten().collect();
-        Cache::joined(&parts).rows(&places)
+        Cache::concat(&parts).rows(&places)
     }
 }
 

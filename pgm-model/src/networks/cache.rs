@@ -45,7 +45,7 @@ impl Cache {
 
     /// The rows of all `parts` in one cache.
     #[must_use]
-    pub fn joined(parts: &[Self]) -> Self {
+    pub fn concat(parts: &[Self]) -> Self {
         let all = Self { blocks: Vec::new(), lengths: parts.iter().flat_map(|part| part.lengths.clone()).collect() };
         let width = all.width();
         let parts: Vec<&Self> = parts.iter().filter(|part| !part.lengths.is_empty()).collect();

@@ -62,7 +62,7 @@ impl TrainModel {
             network = network.map(&mut Checkpointed);
         }
         if self.options.precision == Precision::Bf16 {
-            network = network.cast_products(FloatDType::BF16);
+            network = network.cast_matmul_weights(FloatDType::BF16);
         }
         Self { network, ..self.clone() }
     }

@@ -41,7 +41,7 @@ thread_local! {
 struct Vector(#[allow(dead_code)] [f32; 8]);
 
 #[derive(Clone, Copy)]
-struct Product {
+struct Matmul {
     out: *mut f32,
     row: usize,
     add: bool,
@@ -53,13 +53,13 @@ struct Product {
 }
 
 // SAFETY: tasks write to parts of `out` that do not overlap, and only read the others.
-unsafe impl Sync for Product {}
+unsafe impl Sync for Matmul {}
 
 /// `out = lhs rhs`, or `out += lhs rhs` if `add`. Each pointer comes with its strides; sizes are m, k, n.
 ///
 /// # Safety
 /// The processor must have AVX2 and FMA, the three matrices must lie in their memory, and nobody else may use `out`.
-pub(super) unsafe fn product(
+pub(super) unsafe fn matmul(
     (out, row): (*mut f32, usize),
     add: bool,
     (lhs, lhs_strides): (*const f32, [usize; 2]),
@@ -67,7 +67,7 @@ pub(super) unsafe fn product(
     [m, k, n]: [usize; 3],
     parallel: bool,
 ) {
-    let product = Product { out, row, add, lhs, lhs_strides, rhs, rhs_strides, k };
+    let matmul = Matmul { out, row, add, lhs, lhs_strides, rhs, rhs_strides, k };
     let threads = if parallel { n_threads() } else { 1 };
     // Enough tasks to keep the threads equally busy; rows are cut only where there are too few columns for that.
     let wanted = n.div_ceil(COLUMNS).next_multiple_of(threads);
@@ -78,7 +78,7 @@ pub(super) unsafe fn product(
     let task = |index: usize| {
         let (i, j) = (index / n_columns * rows, index % n_columns * columns);
         // SAFETY: the caller's promise; tasks differ in their rows or columns.
-        unsafe { product.part(i..(i + rows).min(m), j..(j + columns).min(n)) };
+        unsafe { matmul.part(i..(i + rows).min(m), j..(j + columns).min(n)) };
     };
     match n_tasks {
         1 => task(0),
@@ -86,7 +86,7 @@ pub(super) unsafe fn product(
     }
 }
 
-impl Product {
+impl Matmul {
     // Computes these rows and columns of the result.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn part(&self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {

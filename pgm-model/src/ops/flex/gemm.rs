@@ -115,7 +115,7 @@ unsafe fn run(
     if avx2::is_best() {
         let (lhs, rhs) = ((lhs.values.as_ptr(), lhs.strides), (rhs.values.as_ptr(), rhs.strides));
         // SAFETY: the processor has the instructions; the assertions say that the three matrices lie in their memory.
-        return unsafe { avx2::product((out, row), add, lhs, rhs, [m, k, n], parallel) };
+        return unsafe { avx2::matmul((out, row), add, lhs, rhs, [m, k, n], parallel) };
     }
     let stride = |stride: usize| stride as isize;
     #[cfg(feature = "threads")]

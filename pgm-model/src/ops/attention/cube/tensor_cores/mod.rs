@@ -11,8 +11,8 @@
 //! leaving their lanes. Sums are float32. Shapes are those of the scalar kernels.
 
 mod key_gradients;
+mod mma;
 mod output;
-mod product;
 mod query_gradients;
 mod tile;
 

@@ -4,7 +4,7 @@
 use cubecl::prelude::*;
 
 use super::super::layout::{Layout, angle_start, token_at};
-use super::product::{load_rows, mma, store_rotated_grad, sums_as_lhs, zero_sums};
+use super::mma::{load_rows, mma, store_rotated_grad, sums_as_lhs, zero_sums};
 use super::tile::{LoadOptions, ROW_PADDING, TILE, is_visible, load_labels, load_tile, resident_tile, shares_a_label};
 
 /// The gradient of the queries, in the columns of the queries.

@@ -4,7 +4,7 @@
 use cubecl::prelude::*;
 
 use super::super::layout::{angle_start, label_at, token_at};
-use super::product::load_pair;
+use super::mma::load_pair;
 
 /// Units of a cube: four planes, each with sixteen rows.
 pub(crate) const UNITS: u32 = 4 * 32;

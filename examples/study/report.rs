@@ -69,7 +69,7 @@ impl Study {
         writeln!(out, "## Likelihood\n\n![perplexity against steps](results-perplexity.svg)\n")?;
         writeln!(
             out,
-            "Perplexity of a byte on {} held-out rows (`eval ppl`, {} antithetic times per row; exact for the \
+            "Perplexity of a byte on {} held-out rows (`eval ppl`, {} draws per row by the any-order estimator; exact for the \
              autoregressive model, which does not count the first byte of a row), and what a training step gets through.\n",
             self.plan.rows.min(found.trained[0].ppl.rows),
             self.plan.times
@@ -82,7 +82,7 @@ impl Study {
             let (parameters, rate) = (models[0].parameters, models[0].training_rate);
             writeln!(out, "| {} | {parameters} | {} | {rate:.0} |", title(kind), cells.join(" | "))?;
         }
-        writeln!(out, "\nOn the same rows, times and groups, nats per byte (below 0: the first is better):\n")?;
+        writeln!(out, "\nOn the same rows and hidden tokens, nats per byte (below 0: the first is better):\n")?;
         writeln!(out, "| difference | {} |", self.seed_columns("nats"))?;
         writeln!(out, "|---|{}", "---:|".repeat(self.plan.seeds.len()))?;
         let mut pairs: Vec<(&str, &str)> = found.differences.iter().map(|row| (row.kind, row.other)).collect();

@@ -10,7 +10,6 @@ use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
     model_folder,
 };
-use pgm_train::TrainError;
 use pgm_train::eval::choice::{Reduction, read_questions};
 use pgm_train::eval::greedy::read_last_words;
 use pgm_train::eval::{
@@ -18,6 +17,7 @@ use pgm_train::eval::{
     RowNats,
 };
 use pgm_train::judge::{JudgeSettings, OwnJudge, judge_samples};
+use pgm_train::{HiddenTokens, NelboEstimator, TrainError};
 use serde_json::json;
 
 const LENGTH: usize = 24;
@@ -115,24 +115,44 @@ fn by_hand(model: &EvalModel, tokens: &[u32], is_masked: &[bool]) -> Vec<f32> {
 }
 
 #[test]
-fn the_bound_is_an_average_over_its_draws_and_approaches_an_exact_sum() {
+fn a_uniform_model_has_its_exact_likelihood_at_any_size() {
     // A new network predicts all tokens with equal probability. Its exact NLL is ln(V - 1) per token.
     let folder = tempfile::tempdir().unwrap();
+    for mode in [Mode::Pack, Mode::Pad] {
+        let data = data(folder.path(), mode);
+        for kind in [Kind::Partition, Kind::Masked, Kind::Autoregressive] {
+            let path = save_model(folder.path(), kind);
+            let (config, _) = model_folder::load(&path, &Device::flex()).unwrap();
+            let blank = Network::new(&config, &Device::flex());
+            model_folder::save(&path, &config, &blank).unwrap();
+            let model = EvalModel::load(&path, &Device::flex()).unwrap();
+            for (rows, times) in [(1, 1), (3, 2), (7, 1), (0, 3)] {
+                let settings = PplSettings { rows, times, batch: 5, ..PplSettings::default() };
+                let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
+                let found = report.nats_per_token.unwrap();
+                assert!((found.value - 257_f64.ln()).abs() < 1e-5, "{mode:?}, {rows} rows: {found:?}");
+                if let Some([low, high]) = found.interval {
+                    assert!(high - low < 1e-5 && low <= found.value + 1e-9 && found.value <= high + 1e-9, "{found:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn both_estimators_agree_within_their_intervals() {
+    let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), Mode::Pack);
-    let path = save_model(folder.path(), Kind::Partition);
-    let (config, _) = model_folder::load(&path, &Device::flex()).unwrap();
-    let blank = Network::new(&config, &Device::flex());
-    model_folder::save(&path, &config, &blank).unwrap();
-    let model = EvalModel::load(&path, &Device::flex()).unwrap();
-    let settings = PplSettings { times: 64, batch: 5, ..PplSettings::default() };
-    let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
-    let (found, exact) = (report.nats_per_token.unwrap(), 257_f64.ln());
-    let [low, high] = found.interval.unwrap();
-    assert!(low < exact && exact < high && (high - low) < 0.6, "{found:?} {exact}");
-    assert_eq!(
-        (report.measure, report.mode, report.rows),
-        ("nelbo", Mode::Pack, data.rows(Split::Validation).unwrap().len())
-    );
+    let model = EvalModel::load(&save_model(folder.path(), Kind::Partition), &Device::flex()).unwrap();
+    let of = |estimator| {
+        let settings = PplSettings { times: 64, batch: 16, estimator, ..PplSettings::default() };
+        eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap().nats_per_token.unwrap()
+    };
+    let (any_order, mdlm) = (of(NelboEstimator::AnyOrder), of(NelboEstimator::Mdlm));
+    let ([low, high], [mdlm_low, mdlm_high]) = (any_order.interval.unwrap(), mdlm.interval.unwrap());
+    assert!(low < mdlm_high && mdlm_low < high, "{any_order:?} {mdlm:?}");
+    assert!(mdlm_low < any_order.value && any_order.value < mdlm_high, "{any_order:?} {mdlm:?}");
+    assert!(high - low < mdlm_high - mdlm_low, "{any_order:?} {mdlm:?}");
 }
 
 #[test]
@@ -142,24 +162,28 @@ fn the_bound_of_each_row_agrees_with_the_training_path() {
         let folder = tempfile::tempdir_in(folder.path()).unwrap();
         let data = data(folder.path(), mode);
         let model = EvalModel::load(&save_model(folder.path(), kind), &Device::flex()).unwrap();
-        let settings = PplSettings { rows: 3, times: 2, seed: 9, batch: 2, ..PplSettings::default() };
-        let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
-        let rows = data.rows(Split::Validation).unwrap();
-        for found in &report.by_row {
-            let row = rows.row(found.row).unwrap();
-            let mut sum = 0.0;
-            for (time, is_masked) in eval::ppl::draws(found.row, row.tokens.len(), &settings) {
-                let nats = by_hand(&model, &row.tokens, &is_masked);
-                let counted = (0..row.valid).filter(|&position| is_masked[position]);
-                sum += counted.map(|position| f64::from(nats[position]) / time).sum::<f64>() / 2.0;
+        for estimator in [NelboEstimator::AnyOrder, NelboEstimator::Mdlm] {
+            let settings = PplSettings { rows: 3, times: 2, seed: 9, batch: 2, estimator, ..PplSettings::default() };
+            let report = eval::ppl(&model, &data, &settings, in_memory(), &mut go_on).unwrap();
+            let rows = data.rows(Split::Validation).unwrap();
+            for (place, found) in report.by_row.iter().enumerate() {
+                let row = rows.row(found.row).unwrap();
+                let mut sum = 0.0;
+                for HiddenTokens { is_hidden, weight } in
+                    eval::ppl::draws(place, found.row, &row, report.rows, &settings)
+                {
+                    let nats = by_hand(&model, &row.tokens, &is_hidden);
+                    let counted = (0..row.valid).filter(|&position| is_hidden[position]);
+                    sum += counted.map(|position| f64::from(nats[position]) * weight).sum::<f64>() / 2.0;
+                }
+                assert!((found.nats - sum).abs() < 1e-4 * sum.max(1.0), "row {}: {} {sum}", found.row, found.nats);
+                assert_eq!(found.tokens, row.valid);
             }
-            assert!((found.nats - sum).abs() < 1e-4 * sum.max(1.0), "row {}: {} {sum}", found.row, found.nats);
-            assert_eq!(found.tokens, row.valid);
+            let all: usize = report.by_row.iter().map(|row| row.tokens).sum();
+            let sum: f64 = report.by_row.iter().map(|row| row.nats).sum();
+            assert!((report.perplexity.unwrap().value.ln() - sum / all as f64).abs() < 1e-12);
+            assert_eq!(report.perplexity, report.perplexity_all_tokens);
         }
-        let all: usize = report.by_row.iter().map(|row| row.tokens).sum();
-        let sum: f64 = report.by_row.iter().map(|row| row.nats).sum();
-        assert!((report.perplexity.unwrap().value.ln() - sum / all as f64).abs() < 1e-12);
-        assert_eq!(report.perplexity, report.perplexity_all_tokens);
     }
 }
 
@@ -258,6 +282,23 @@ fn data_of_another_model_is_refused() {
 }
 
 #[test]
+fn data_with_other_special_tokens_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), Mode::Pad);
+    for kind in ["bos", "eos", "pad"] {
+        let path = save_model(&folder.path().join(kind), Kind::Masked);
+        let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["backbone"][format!("{kind}_index")] = json!(33);
+        std::fs::write(path.join("config.json"), config.to_string()).unwrap();
+        let model = EvalModel::load(&path, &Device::flex()).unwrap();
+        let error = eval::ppl(&model, &data, &PplSettings::default(), in_memory(), &mut go_on).unwrap_err().to_string();
+        let says = format!("has \"!\" (id 33) as its {kind} token, the data has \"<|endoftext|>\" (id 256)");
+        assert!(error.contains(&says) && error.contains(&format!("{kind}=!")), "{error}");
+    }
+}
+
+#[test]
 fn choices_are_scored_by_the_mean_over_shared_draws() {
     let folder = tempfile::tempdir().unwrap();
     let question = Question::new("two plus".into(), vec!["one".into(), "three".into(), "one".into()], 1);
@@ -274,7 +315,7 @@ fn choices_are_scored_by_the_mean_over_shared_draws() {
         let answers = open().into_done();
         assert!(answers[1].scores.is_empty());
         let scores = &answers[0].scores;
-        // Equal choices have equal scores: the choices of a question share times and masks.
+        // Equal choices have equal scores: the choices of a question share their draws.
         assert_eq!(scores[0], scores[2]);
         assert_eq!(answers[0].right, scores[1] > scores[0]);
         assert_eq!(report.accuracy.unwrap().value, if answers[0].right { 1.0 } else { 0.0 });
@@ -289,10 +330,10 @@ fn choices_are_scored_by_the_mean_over_shared_draws() {
             by_hand(&model, &row, &vec![false; row.len()])[..row.len() - 1].iter().map(|&x| f64::from(x)).sum::<f64>()
         } else {
             let draws = eval::choice::draws(0, row.len(), &settings);
-            let weighted_nll = |(time, is_masked): (f64, Vec<bool>)| {
-                let nats = by_hand(&model, &row, &is_masked);
-                let masked = nats.iter().zip(&is_masked).filter(|(_, is_masked)| **is_masked);
-                masked.map(|(&nats, _)| f64::from(nats) / time).sum::<f64>() / 6.0
+            let weighted_nll = |HiddenTokens { is_hidden, weight }: HiddenTokens| {
+                let nats = by_hand(&model, &row, &is_hidden);
+                let hidden = nats.iter().zip(&is_hidden).filter(|(_, is_hidden)| **is_hidden);
+                hidden.map(|(&nats, _)| f64::from(nats) * weight).sum::<f64>() / 6.0
             };
             draws.into_iter().map(weighted_nll).sum()
         };

@@ -8,7 +8,7 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, TokenRows, Validation, prepare};
 use pgm_model::Network;
-use pgm_train::batches::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationLoader};
+use pgm_train::batches::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationBatch, ValidationLoader};
 use pgm_train::{TrainConfig, TrainModel};
 
 const MASK: u32 = 257;
@@ -99,29 +99,65 @@ fn padding_weighs_nothing_and_the_loss_is_a_mean_over_valid_tokens() {
 }
 
 #[test]
-fn validation_is_the_same_for_every_seed_and_takes_each_row_at_four_times() {
+fn validation_is_the_same_for_every_seed_and_draws_stratified_counts() {
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path(), Mode::Pack);
-    let all = |settings: &[&str]| -> Vec<(Vec<i32>, Vec<f32>)> {
+    let all = |settings: &[&str]| -> Vec<ValidationBatch> {
         let config = config(settings);
         let loader = ValidationLoader::new(rows.clone(), config.objective, &config.run, MASK, Device::flex());
-        loader.iter().map(|batch| numbers(&batch.unwrap())).collect()
+        loader.iter().map(|batch| batch.unwrap()).collect()
     };
-    let batches = all(&["validate_rows=10"]);
-    assert_eq!(batches, all(&["validate_rows=10", "seed=9"]));
-    assert_eq!(batches.len(), 8, "two blocks of rows, four times each");
-    // Masked tokens weigh 1/t: the four largest weights of a row, one for each time, lie in four quarters.
-    for row in 0..6 {
-        let mut times: Vec<f32> = batches[..4]
-            .iter()
-            .filter_map(|(_, weights)| weights[row * 10..(row + 1) * 10].iter().copied().find(|&weight| weight > 0.0))
-            .map(f32::recip)
-            .collect();
-        times.sort_by(f32::total_cmp);
-        let quarters: Vec<usize> = times.iter().map(|t| (((t - 1e-3) / 0.999 * 4.0) as usize).min(3)).collect();
-        let mut distinct = quarters.clone();
-        distinct.dedup();
-        assert_eq!(quarters, distinct, "row {row}: {times:?}");
+    let of = |settings: &[&str]| -> Vec<_> { all(settings).iter().map(|batch| numbers(&batch.batch)).collect() };
+    let batches = of(&["validate_rows=10"]);
+    assert_eq!(batches, of(&["validate_rows=10", "seed=9"]));
+    assert_ne!(batches, of(&["validate_rows=10", "validate_estimator=mdlm"]));
+    assert_eq!(batches.len(), 8, "two blocks of rows, four draws each");
+    let ranges: Vec<_> = all(&["validate_rows=10"]).into_iter().map(|batch| batch.rows).collect();
+    assert_eq!((&ranges[3], &ranges[4]), (&(0..6), &(6..10)));
+    // Hidden tokens weigh n/k: 10 rows with 4 draws hide each of the counts from 1 to 10 four times.
+    let mut counts = [0; 10];
+    for (_, weights) in &batches {
+        for row in weights.chunks(10) {
+            let k = row.iter().filter(|&&weight| weight > 0.0).count();
+            assert!((row.iter().sum::<f32>() - 10.0).abs() < 1e-5, "{row:?}");
+            counts[k - 1] += 1;
+        }
+    }
+    assert_eq!(counts, [4; 10]);
+    // Another batch size gives the same draws of the same rows.
+    let weights = |batches: &[ValidationBatch]| -> Vec<Vec<Vec<f32>>> {
+        let mut rows = vec![Vec::new(); 10];
+        for batch in batches {
+            let (_, weights) = numbers(&batch.batch);
+            batch.rows.clone().zip(weights.chunks(10)).for_each(|(row, weights)| rows[row].push(weights.to_vec()));
+        }
+        rows
+    };
+    assert_eq!(weights(&all(&["validate_rows=10"])), weights(&all(&["validate_rows=10", "batch=3"])));
+}
+
+#[test]
+fn a_validation_neither_hides_nor_counts_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = rows(folder.path(), Mode::Pad);
+    for objective in ["partition", "masked", "masked-complementary"] {
+        let config = config(&[&format!("objective={objective}"), "validate_rows=9"]);
+        let loader = ValidationLoader::new(rows.clone(), config.objective, &config.run, MASK, Device::flex());
+        for batch in loader.iter() {
+            let batch = batch.unwrap();
+            let (_, weights) = numbers(&batch.batch);
+            for ((row, weights), &tokens) in batch.rows.clone().zip(weights.chunks(10)).zip(&batch.tokens) {
+                let valid = rows.row(row).unwrap().valid;
+                assert_eq!(tokens, valid);
+                assert!(weights[valid..].iter().all(|&weight| weight == 0.0));
+                assert!((weights.iter().sum::<f32>() - valid as f32).abs() < 1e-5, "{weights:?}");
+            }
+            if let NetworkInputs::Masked(tokens) = &batch.batch.inputs {
+                let tokens = tokens.clone().try_into_vec_as::<i32>().unwrap();
+                let hidden = tokens.iter().filter(|&&token| token == MASK as i32).count();
+                assert_eq!(hidden, weights.iter().filter(|&&weight| weight > 0.0).count());
+            }
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Shapes: B rows of a micro-batch, L length.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor};
 use pgm_infer::denoise::CleanRow;
 use pgm_model::Partition;
@@ -30,6 +32,17 @@ pub struct ObjectiveBatch {
     pub n_valid: usize,
     /// Seed of the device's generator for this micro-batch (dropout).
     pub seed: u64,
+}
+
+/// A batch of a validation: one draw of hidden tokens of some rows.
+#[derive(Clone, Debug)]
+pub struct ValidationBatch {
+    /// The batch; its weights are those of the estimator, not divided by the number of tokens.
+    pub batch: ObjectiveBatch,
+    /// The indices of its rows in the split.
+    pub rows: Range<usize>,
+    /// Tokens of each row that count.
+    pub tokens: Vec<usize>,
 }
 
 /// A row with some of its positions masked, at a time.

@@ -1,4 +1,4 @@
-//! Rows with their times and groups on the host, and their upload as the batch of an objective.
+//! Rows with their groups and weights on the host, and their upload as the batch of an objective.
 
 use std::ops::Range;
 
@@ -13,12 +13,13 @@ use rand_chacha::ChaCha8Rng;
 use super::batch::{NetworkInputs, ObjectiveBatch};
 use crate::config::Objective;
 
-/// Rows with their times and groups.
+/// Rows with their groups and weights.
 pub(super) struct HostBatch {
     pub(super) rows: Vec<Row>,
-    pub(super) times: Vec<f64>,
     /// Whether each position is in group 1.
     pub(super) groups: Vec<Vec<bool>>,
+    /// The weight of each position, before validity and the mean over the step.
+    pub(super) weights: Vec<Vec<f64>>,
 }
 
 impl HostBatch {
@@ -27,15 +28,13 @@ impl HostBatch {
         self.rows.iter().map(|row| n_counted(row, objective)).sum()
     }
 
-    /// Uploads a range of rows. `weigh` gives the weights of a row from its time and groups, before validity and
-    /// `scale`.
+    /// Uploads a range of rows, with the weights of valid tokens times `scale`.
     pub(super) fn upload(
         &self,
         range: Range<usize>,
         objective: Objective,
         mask: u32,
         device: &Device,
-        weigh: impl Fn(f64, &[bool]) -> Vec<f64>,
         scale: f64,
     ) -> ObjectiveBatch {
         let length = self.rows[range.start].tokens.len();
@@ -48,9 +47,8 @@ impl HostBatch {
         let mut weights = Vec::with_capacity(shape[0] * length);
         for index in range.clone() {
             let (row, groups) = (&self.rows[index], &self.groups[index]);
-            let row_weights = weigh(self.times[index], groups);
             for &hidden in copies {
-                for (position, (&token, &weight)) in row.tokens.iter().zip(&row_weights).enumerate() {
+                for (position, (&token, &weight)) in row.tokens.iter().zip(&self.weights[index]).enumerate() {
                     let is_masked = groups[position] == hidden;
                     let counts = position < row.valid && (copies.len() == 1 || is_masked);
                     tokens.push(token as i32);
@@ -70,8 +68,8 @@ impl HostBatch {
     }
 }
 
-// Tokens of a row that count: an autoregressive model predicts all but the first.
-fn n_counted(row: &Row, objective: Objective) -> usize {
+/// Tokens of a row that count: an autoregressive model predicts all but the first.
+pub(super) fn n_counted(row: &Row, objective: Objective) -> usize {
     match objective {
         Objective::Autoregressive => row.valid.saturating_sub(1),
         _ => row.valid,

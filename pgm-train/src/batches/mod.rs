@@ -7,7 +7,7 @@ pub(crate) mod random;
 mod train_loader;
 mod validation_loader;
 
-pub use batch::{Batch, DistillBatch, MaskedRow, NetworkInputs, ObjectiveBatch};
+pub use batch::{Batch, DistillBatch, MaskedRow, NetworkInputs, ObjectiveBatch, ValidationBatch};
 pub use train_loader::TrainLoader;
 pub use validation_loader::ValidationLoader;
 

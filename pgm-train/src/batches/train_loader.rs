@@ -46,8 +46,6 @@ impl TrainLoader {
         let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
         let times = antithetic_times(&uniforms);
         let groups = draw_groups(&rows, &times, &mut rng);
-        let host = HostBatch { rows, times, groups };
-        let scale = 1.0 / host.n_valid(objective).max(1) as f64;
         let weigh = |t: f64, groups: &[bool]| -> Vec<f64> {
             match objective {
                 Objective::Partition | Objective::MaskedComplementary => {
@@ -57,11 +55,14 @@ impl TrainLoader {
                 Objective::Autoregressive => causal_weights(groups.len()),
             }
         };
+        let weights = times.iter().zip(&groups).map(|(&t, groups)| weigh(t, groups)).collect();
+        let host = HostBatch { rows, groups, weights };
+        let scale = 1.0 / host.n_valid(objective).max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);
         let n_rows = run.micro_batch();
         let batches = (0..run.accumulate).map(|part| ObjectiveBatch {
             seed: dropout.random(),
-            ..host.upload(part * n_rows..(part + 1) * n_rows, objective, self.mask, &self.device, weigh, scale)
+            ..host.upload(part * n_rows..(part + 1) * n_rows, objective, self.mask, &self.device, scale)
         });
         Ok(batches.collect())
     }

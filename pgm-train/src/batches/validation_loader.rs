@@ -1,4 +1,5 @@
-//! The batches of a validation: the first rows of the split, each at several antithetic times, the same in every run.
+//! The batches of a validation: the first rows of the split, each with several draws of hidden tokens, the same in every
+//! run.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,14 +8,12 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::TokenRows;
-use pgm_model::loss::{EPS, nelbo_weights};
-use rand::RngExt;
 
-use super::batch::ObjectiveBatch;
-use super::host_batch::{HostBatch, causal_weights, draw_groups, read_rows};
+use super::batch::ValidationBatch;
+use super::host_batch::{HostBatch, causal_weights, n_counted, read_rows};
 use super::iterator::BatchIterator;
-use super::random::{VALIDATION, VALIDATION_GROUPS, VALIDATION_SEED, stream};
 use crate::config::{Objective, RunConfig};
+use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
 
 /// How a run validates.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ struct ValidationSettings {
     batch: usize,
     /// Rows in all.
     rows: usize,
-    /// Times of each row; an autoregressive model has none and takes each row once.
+    /// Draws of each row; an autoregressive model has none and takes each row once.
     times: usize,
 }
 
@@ -33,6 +32,7 @@ struct ValidationSettings {
 pub struct ValidationLoader {
     rows: Arc<TokenRows>,
     settings: ValidationSettings,
+    draws: NelboDraws,
     mask: u32,
     device: Device,
     batches: Range<usize>,
@@ -49,39 +49,37 @@ impl ValidationLoader {
             times: if objective == Objective::Autoregressive { 1 } else { run.validate_times },
         };
         let n_batches = settings.rows.div_ceil(settings.batch) * settings.times;
-        Self { rows, settings, mask, device, batches: 0..n_batches }
+        let draws = NelboDraws::of_validation(run.validate_estimator, settings.rows, settings.times);
+        Self { rows, settings, draws, mask, device, batches: 0..n_batches }
     }
 
-    // Weights are w(t) on group 1 and not yet divided by the number of tokens.
-    fn batch(&self, index: usize) -> Result<ObjectiveBatch, DatasetError> {
-        let ValidationSettings { objective, batch, times: n_times, rows: n_rows } = self.settings;
-        let (block, time_index) = (index / n_times, index % n_times);
-        let indices: Vec<usize> = (block * batch..((block + 1) * batch).min(n_rows)).collect();
-        let rows = read_rows(&self.rows, &indices)?;
-        let n = n_times as f64;
-        // A row's times share one uniform, one in each of `n_times` equal parts.
-        let times: Vec<f64> = indices
-            .iter()
-            .map(|&row| stream(VALIDATION_SEED, VALIDATION, row as u64).random::<f64>())
-            .map(|uniform| EPS + (1.0 - EPS) * (uniform + time_index as f64) / n)
-            .collect();
-        let groups = indices.iter().zip(rows.iter().zip(&times)).flat_map(|(&index, (row, &t))| {
-            let entry = (index * n_times + time_index) as u64;
-            let mut rng = stream(VALIDATION_SEED, VALIDATION_GROUPS, entry);
-            draw_groups(std::slice::from_ref(row), &[t], &mut rng)
-        });
-        let groups = groups.collect();
-        let host = HostBatch { rows, times, groups };
-        let weigh = |t: f64, groups: &[bool]| match objective {
-            Objective::Autoregressive => causal_weights(groups.len()),
-            _ => nelbo_weights(t, groups).collect(),
-        };
-        Ok(host.upload(0..indices.len(), objective, self.mask, &self.device, weigh, 1.0))
+    fn batch(&self, index: usize) -> Result<ValidationBatch, DatasetError> {
+        let ValidationSettings { objective, batch, times, rows: n_rows } = self.settings;
+        let (block, draw) = (index / times, index % times);
+        let range = block * batch..((block + 1) * batch).min(n_rows);
+        let rows = read_rows(&self.rows, &range.clone().collect::<Vec<_>>())?;
+        let tokens: Vec<usize> = rows.iter().map(|row| n_counted(row, objective)).collect();
+        let (mut groups, mut weights) = (Vec::new(), Vec::new());
+        for (row, index) in rows.iter().zip(range.clone()) {
+            let length = row.tokens.len();
+            if objective == Objective::Autoregressive {
+                groups.push(vec![false; length]);
+                weights.push(causal_weights(length));
+            } else {
+                let item = DrawnItem { place: index, index, length, valid: row.valid };
+                let HiddenTokens { is_hidden, weight } = self.draws.draw(item, draw);
+                weights.push(is_hidden.iter().map(|&is_hidden| if is_hidden { weight } else { 0.0 }).collect());
+                groups.push(is_hidden);
+            }
+        }
+        let host = HostBatch { rows, groups, weights };
+        let batch = host.upload(0..range.len(), objective, self.mask, &self.device, 1.0);
+        Ok(ValidationBatch { batch, rows: range, tokens })
     }
 }
 
-impl DataLoader<ObjectiveBatch> for ValidationLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<ObjectiveBatch> + 'a> {
+impl DataLoader<ValidationBatch> for ValidationLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<ValidationBatch> + 'a> {
         Box::new(BatchIterator::new(self.batches.clone(), |index| Ok(vec![self.batch(index)?])))
     }
 
@@ -89,11 +87,11 @@ impl DataLoader<ObjectiveBatch> for ValidationLoader {
         self.batches.len()
     }
 
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<ObjectiveBatch>> {
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<ValidationBatch>> {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<ObjectiveBatch>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<ValidationBatch>> {
         Arc::new(Self { batches: self.batches.start + start..self.batches.start + end, ..self.clone() })
     }
 }

@@ -120,6 +120,25 @@ impl DistillConfig {
         rounds
     }
 
+    /// Sentences about values that are allowed but hardly meant, for the user to read before the run.
+    pub fn warnings(&self) -> Vec<String> {
+        let (n_rounds, each) = (self.schedule().len(), self.round_steps);
+        let rounds = (n_rounds < self.rounds).then(|| {
+            format!(
+                "only {n_rounds} of rounds = {} fit: each round divides the sampling steps by steps_at_once = {}, from \
+                 teacher_steps = {}, and no student has fewer than min_steps = {} steps; raise teacher_steps or lower \
+                 min_steps for more rounds",
+                self.rounds, self.steps_at_once, self.teacher_steps, self.min_steps
+            )
+        });
+        let warmup = if self.restart_optimiser {
+            self.run.warmup_warning("round_steps", each)
+        } else {
+            self.run.warmup_warning("round_steps times rounds", n_rounds * each)
+        };
+        rounds.into_iter().chain(warmup).collect()
+    }
+
     /// Keys that a resumed distillation may change.
     pub(crate) fn free_keys(&self) -> Vec<&'static str> {
         let mut free = RunConfig::FREE_ON_RESUME.to_vec();
@@ -187,6 +206,20 @@ mod tests {
         assert_eq!(schedule(&["rounds=2", "steps_at_once=1"]).unwrap(), [(1024, 1024); 2]);
         let message = schedule(&["teacher_steps=15"]).unwrap_err().to_string();
         assert!(message.contains("teacher_steps = 15"), "{message}");
+    }
+
+    #[test]
+    fn rounds_that_do_not_fit_and_a_long_warm_up_get_a_warning() {
+        let warnings = |settings: &[&str]| parse(settings).unwrap().warnings();
+        assert!(warnings(&["optim.warmup=20"]).is_empty());
+        let capped = warnings(&["rounds=20", "optim.warmup=0"]);
+        assert_eq!(capped.len(), 1);
+        assert!(
+            capped[0].starts_with("only 7 of rounds = 20 fit: ") && capped[0].contains("min_steps = 8"),
+            "{capped:?}"
+        );
+        assert!(warnings(&["optim.warmup=21"])[0].starts_with("round_steps times rounds = 20 is less than"));
+        assert!(warnings(&["optim.warmup=5", "restart_optimiser=true"])[0].starts_with("round_steps = 4 is less than"));
     }
 
     #[test]

@@ -17,5 +17,5 @@ pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
 pub use model::ModelSection;
 pub use objective::Objective;
 pub use optim::{Decay, OptimSection};
-pub use run::{Precision, RunConfig, StepOptions};
+pub use run::{NelboEstimator, Precision, RunConfig, StepOptions};
 pub use train::TrainConfig;

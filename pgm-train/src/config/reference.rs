@@ -188,7 +188,7 @@ fn choices(type_name: &str) -> Vec<(String, String)> {
             (word(Projection::Linear), "One linear layer.".to_string()),
             (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
         ],
-        "Objective" | "Precision" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
+        "Objective" | "Precision" | "NelboEstimator" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
             let variants = documented(&format!("pub enum {type_name} {{"));
             variants.into_iter().map(|(line, doc)| (kebab(line.trim_end_matches(',')), doc)).collect()
         }
@@ -287,6 +287,7 @@ mod tests {
             ("model.queries", "Queries"),
             ("model.projection", "Projection"),
             ("precision", "Precision"),
+            ("validate_estimator", "NelboEstimator"),
             ("optim.decay", "Decay"),
             ("objective", "Objective"),
         ] {
@@ -305,7 +306,7 @@ mod tests {
                 n += 1;
             }
         }
-        assert_eq!(n, 4 + 2 + 2 + 2 + 4 + 4 + 2 + 2);
+        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 4 + 4 + 2 + 2);
     }
 
     #[test]

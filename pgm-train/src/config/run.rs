@@ -17,6 +17,17 @@ pub enum Precision {
     Bf16,
 }
 
+/// How the likelihood bound (NELBO) of held-out rows is estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NelboEstimator {
+    /// A stratified count k of the n tokens is hidden, with the weight n/k.
+    #[default]
+    AnyOrder,
+    /// MDLM's: a time t is drawn, each token is hidden with about this probability, with the weight 1/t.
+    Mdlm,
+}
+
 /// Keys of both kinds of file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
@@ -44,9 +55,12 @@ pub struct RunConfig {
     /// Rows of a validation, from the start of the validation split; 0 takes all.
     #[serde(default = "default::validate_rows")]
     pub validate_rows: usize,
-    /// Antithetic times drawn for each validation row, at least 4.
+    /// Draws of hidden tokens for each validation row; at least 4 for the estimator `mdlm`.
     #[serde(default = "default::validate_times")]
     pub validate_times: usize,
+    /// How a validation estimates the NELBO. Unused for an autoregressive model, whose likelihood is exact.
+    #[serde(default)]
+    pub validate_estimator: NelboEstimator,
     /// Steps between two checkpoints; the last step always has one.
     #[serde(default = "default::checkpoint_every")]
     pub checkpoint_every: usize,
@@ -84,11 +98,12 @@ mod default {
 
 impl RunConfig {
     /// Keys that a resumed run may change without a change of its weights.
-    pub(crate) const FREE_ON_RESUME: [&str; 7] = [
+    pub(crate) const FREE_ON_RESUME: [&str; 8] = [
         "log_every",
         "validate_every",
         "validate_rows",
         "validate_times",
+        "validate_estimator",
         "checkpoint_every",
         "checkpoint_keep",
         "checkpointing",
@@ -104,20 +119,34 @@ impl RunConfig {
         self.batch / self.accumulate
     }
 
+    // A sentence about a warm-up that is longer than the steps.
+    pub(super) fn warmup_warning(&self, key: &str, steps: usize) -> Option<String> {
+        let warmup = self.optim.warmup;
+        (steps < warmup).then(|| {
+            let share = 100.0 * steps as f64 / warmup as f64;
+            format!(
+                "{key} = {steps} is less than optim.warmup = {warmup}: the learning rate rises to {share:.1} % of optim.lr \
+                 only; lower optim.warmup"
+            )
+        })
+    }
+
     pub(super) fn validate(&self) -> Result<(), String> {
         at_least_one(&[
             ("batch", self.batch),
             ("accumulate", self.accumulate),
             ("log_every", self.log_every),
             ("validate_every", self.validate_every),
+            ("validate_times", self.validate_times),
             ("checkpoint_every", self.checkpoint_every),
             ("checkpoint_keep", self.checkpoint_keep),
         ])?;
         if !self.batch.is_multiple_of(self.accumulate) {
             return Err(format!("batch = {} must be a multiple of accumulate = {}", self.batch, self.accumulate));
         }
-        if self.validate_times < 4 {
-            return Err(format!("validate_times = {} must be at least 4", self.validate_times));
+        if self.validate_estimator == NelboEstimator::Mdlm && self.validate_times < 4 {
+            let times = self.validate_times;
+            return Err(format!("validate_times = {times} must be at least 4 with validate_estimator = \"mdlm\""));
         }
         self.optim.validate()
     }

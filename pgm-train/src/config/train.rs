@@ -60,6 +60,11 @@ impl TrainConfig {
         self.model.model_config(self.objective, data)
     }
 
+    /// Sentences about values that are allowed but hardly meant, for the user to read before the run.
+    pub fn warnings(&self) -> Vec<String> {
+        self.run.warmup_warning("steps", self.steps).into_iter().collect()
+    }
+
     /// Keys that a resumed run may change.
     pub(crate) fn free_keys(&self) -> Vec<&'static str> {
         let mut free = RunConfig::FREE_ON_RESUME.to_vec();
@@ -120,6 +125,28 @@ mod tests {
         let config = parse(&["objective=masked", "optim.lr=1", "model.queries=learn+freqs+mean", "seed = 7"]).unwrap();
         assert_eq!(config.objective, Objective::Masked);
         assert_eq!((config.run.optim.lr, config.run.seed, config.model.queries), (1.0, 7, Queries::LearnFreqsMean));
+    }
+
+    #[test]
+    fn steps_below_the_warm_up_get_a_warning() {
+        assert!(parse(&["optim.warmup=10"]).unwrap().warnings().is_empty());
+        let warnings = parse(&["optim.warmup=40"]).unwrap().warnings();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].starts_with("steps = 10 is less than optim.warmup = 40: "), "{warnings:?}");
+        assert!(warnings[0].contains("25.0 % of optim.lr"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_estimator_of_mdlm_needs_four_times() {
+        assert_eq!(parse(&["validate_times=1"]).unwrap().run.validate_estimator, crate::NelboEstimator::AnyOrder);
+        for (settings, says) in [
+            (&["validate_times=0"][..], "validate_times = 0 must be at least 1"),
+            (&["validate_estimator=mdlm", "validate_times=3"][..], "validate_times = 3 must be at least 4"),
+            (&["validate_estimator=sedd"][..], "any-order"),
+        ] {
+            let message = parse(settings).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
     }
 
     #[test]

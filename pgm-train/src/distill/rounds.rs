@@ -26,6 +26,7 @@ use crate::run::{
     Counters, DataIdentity, FitResult, LoopSettings, LoopStart, RunIdentity, TrainEvent, TrainModel, Training,
     newest_checkpoint, write_results,
 };
+use crate::special_tokens::TokenizerFiles;
 
 /// The arguments of [`distill()`].
 pub struct Distill<'a> {
@@ -63,6 +64,7 @@ pub struct DistillResult {
 /// # Errors
 /// When the configuration, the teacher, the data, a checkpoint or the disk cannot be used. Earlier checkpoints stay.
 pub fn distill(args: Distill) -> Result<DistillResult, TrainError> {
+    args.config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let distillation = Distillation::new(&args)?;
     let (mut models, mut validation) = (Vec::new(), None);
     for round in 0..distillation.schedule.len() {
@@ -91,7 +93,7 @@ struct Distillation<'a> {
     first_teacher: Network,
     // CRC-32 of the first teacher's weights.
     teacher_crc: u32,
-    tokenizer: Vec<u8>,
+    tokenizer: TokenizerFiles,
     data: DataIdentity,
     train_rows: Arc<TokenRows>,
     validation_rows: Arc<TokenRows>,
@@ -115,7 +117,7 @@ impl<'a> Distillation<'a> {
             model_config,
             first_teacher,
             teacher_crc,
-            tokenizer: data.tokenizer().json().to_vec(),
+            tokenizer: TokenizerFiles::of(&data, args.data)?,
             data: DataIdentity::new(&data)?,
             train_rows: Arc::new(data.rows(Split::Train)?),
             validation_rows: Arc::new(data.rows(Split::Validation)?),

@@ -1,4 +1,4 @@
-//! The likelihood bound (NELBO) of rows, one draw of time and masked positions at a time, and the exact likelihood of an
+//! The likelihood bound (NELBO) of rows, one draw of hidden tokens at a time, and the exact likelihood of an
 //! autoregressive model.
 //!
 //! Shapes: B rows, K masked positions of a row, L length, H hidden.
@@ -6,52 +6,35 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use pgm_infer::denoise::{CleanRow, hidden_at};
 use pgm_model::Network;
-use pgm_model::loss::{EPS, masked_probability, masked_weight};
-use rand::RngExt;
 
 use super::model::EvalModel;
 use crate::TrainError;
-use crate::batches::random::{EVALUATION, EVALUATION_GROUPS, stream};
+use crate::draws::HiddenTokens;
 use crate::token_nll::{read, token_nll};
 
-/// One draw of the bound: a row, a time, and the positions that are masked at this time.
+/// One draw of the bound: a row and its hidden tokens.
 pub(super) struct MaskedDraw<'a> {
     pub(super) tokens: &'a [u32],
     /// Number of tokens before the padding. Padding does not count.
     pub(super) valid: usize,
-    pub(super) time: f64,
-    pub(super) is_masked: Vec<bool>,
+    pub(super) hidden: HiddenTokens,
 }
 
 impl MaskedDraw<'_> {
     /// The masked positions before the padding.
     fn masked_positions(&self) -> Vec<usize> {
-        (0..self.valid).filter(|&position| self.is_masked[position]).collect()
+        (0..self.valid).filter(|&position| self.hidden.is_hidden[position]).collect()
     }
 
     fn clean_row(&self) -> CleanRow {
-        let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
+        let is_clean = |&position: &usize| !self.hidden.is_hidden[position];
+        let positions: Vec<usize> = (0..self.tokens.len()).filter(is_clean).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
         CleanRow::new(self.tokens.len(), positions, tokens)
     }
 }
 
-/// The `n` draws of item `index`: a time, and which of `length` positions are masked.
-///
-/// The times are antithetic: one uniform gives one time in each of `n` equal parts of `[EPS, 1]`. Each position takes one
-/// uniform, so rows of different lengths at the same index share the masks of their common positions.
-pub(super) fn draws(seed: u64, index: usize, length: usize, n: usize) -> Vec<(f64, Vec<bool>)> {
-    let uniform = stream(seed, EVALUATION, index as u64).random::<f64>();
-    let draw = |draw: usize| {
-        let time = EPS + (1.0 - EPS) * (uniform + draw as f64) / n as f64;
-        let mut rng = stream(seed, EVALUATION_GROUPS, (index * n + draw) as u64);
-        let p = masked_probability(time);
-        (time, (0..length).map(|_| rng.random::<f64>() < p).collect())
-    };
-    (0..n).map(draw).collect()
-}
-
-/// `w(t) NLL` in nats, summed over the masked positions of each draw. The rows have equal length and are one batch.
+/// The estimate of the NELBO of each draw's row, in nats: the sum of its hidden tokens' NLLs times the draw's weight. The rows have equal length and are one batch.
 pub(super) fn weighted_nll(model: &EvalModel, draws: &[MaskedDraw]) -> Result<Vec<f64>, TrainError> {
     let positions: Vec<Vec<usize>> = draws.iter().map(MaskedDraw::masked_positions).collect();
     // A draw without masked positions adds 0.
@@ -76,7 +59,7 @@ pub(super) fn weighted_nll(model: &EvalModel, draws: &[MaskedDraw]) -> Result<Ve
     let nll = read(token_nll(|hidden| network.logits(hidden), hidden, targets, mask_index))?;
     for (&draw, nll) in active.iter().zip(nll.chunks(n_positions)) {
         let sum: f64 = nll[..positions[draw].len()].iter().map(|&nll| f64::from(nll)).sum();
-        sums[draw] = masked_weight(draws[draw].time) * sum;
+        sums[draw] = draws[draw].hidden.weight * sum;
     }
     Ok(sums)
 }

@@ -5,19 +5,20 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{self, MaskedDraw, causal_nll, weighted_nll};
+use super::bound::{MaskedDraw, causal_nll, weighted_nll};
 use super::model::EvalModel;
 use super::result_log::ResultLog;
 use crate::TrainError;
+use crate::config::NelboEstimator;
+use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
 use crate::json_lines::read_json_lines;
 use crate::judge::metrics::Estimate;
 use crate::judge::{Observe, report_progress};
 
 /// A question, as a line of a task file: `{"context": "...", "choices": ["...", ...], "label": 0}`.
 ///
-/// The label is the index of the right choice, counted from 0: a number, or a string that is a number. Any other string is
-/// the text of the right choice, the first one with this text. A numeric string is always an index, even if it is also the
-/// text of a choice.
+/// The label is the right choice: a number is its index, counted from 0; a string is its text, the first choice with this
+/// text. A string that is the text of no choice but a number is an index, too.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Question {
     /// The text before each choice.
@@ -41,7 +42,7 @@ impl Question {
         let index = match &self.label {
             ChoiceLabel::Index(index) => Some(*index),
             ChoiceLabel::Text(text) => {
-                text.parse().ok().or_else(|| self.choices.iter().position(|choice| choice == text))
+                self.choices.iter().position(|choice| choice == text).or_else(|| text.trim().parse().ok())
             }
         };
         index.filter(|&index| index < self.choices.len())
@@ -88,9 +89,10 @@ pub enum Reduction {
 /// Settings of [`choice()`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChoiceSettings {
-    /// Draws of time and masked positions per choice, with antithetic times. All choices of a question share them. Unused
-    /// for an autoregressive model.
+    /// Draws of hidden tokens per choice. All choices of a question share them. Unused for an autoregressive model.
     pub draws: usize,
+    /// How the NELBO is estimated. Unused for an autoregressive model.
+    pub estimator: NelboEstimator,
     /// How a score is computed.
     pub reduction: Reduction,
     /// Text between context and choice.
@@ -105,7 +107,14 @@ pub struct ChoiceSettings {
 impl Default for ChoiceSettings {
     /// The paper's 1024 draws, [`Reduction::Sum`].
     fn default() -> Self {
-        Self { draws: 1024, reduction: Reduction::Sum, separator: " ".to_string(), seed: 0, batch: 32 }
+        Self {
+            draws: 1024,
+            estimator: NelboEstimator::AnyOrder,
+            reduction: Reduction::Sum,
+            separator: " ".to_string(),
+            seed: 0,
+            batch: 32,
+        }
     }
 }
 
@@ -211,15 +220,16 @@ fn answer(
 }
 
 /// The draws for a row of `length` tokens. They depend on the question's index and the settings only: all choices of a
-/// question share the times, and the masks of their common positions.
-pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<(f64, Vec<bool>)> {
-    bound::draws(settings.seed, question, length, settings.draws)
+/// question share the counts and the order in which their common positions are hidden.
+pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<HiddenTokens> {
+    let item = DrawnItem { place: 0, index: question, length, valid: length };
+    NelboDraws::of_evaluation(settings.estimator, settings.seed, 1, settings.draws).all(item).collect()
 }
 
 fn nelbo(model: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
     let mut drawn = draws(question, row.len(), settings)
         .into_iter()
-        .map(|(time, is_masked)| MaskedDraw { tokens: row, valid: row.len(), time, is_masked })
+        .map(|hidden| MaskedDraw { tokens: row, valid: row.len(), hidden })
         .peekable();
     let mut sum = 0.0;
     while drawn.peek().is_some() {
@@ -234,13 +244,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_an_index_or_the_text_of_a_choice_and_a_numeric_string_is_an_index() {
+    fn a_label_is_the_text_of_a_choice_or_an_index() {
         let cases = [
             (r#"{"context": "", "choices": ["a", "b"], "label": 1}"#, Some(1)),
             (r#"{"context": "", "choices": ["a", "b"], "label": "1"}"#, Some(1)),
             (r#"{"context": "", "choices": ["a", "b", "b"], "label": "b"}"#, Some(1)),
-            (r#"{"context": "", "choices": ["1", "0"], "label": "1"}"#, Some(1)),
-            (r#"{"context": "", "choices": ["3", "2"], "label": "2"}"#, None),
+            (r#"{"context": "", "choices": ["1", "0"], "label": "1"}"#, Some(0)),
+            (r#"{"context": "", "choices": ["1", "0"], "label": 1}"#, Some(1)),
+            (r#"{"context": "", "choices": ["3", "2"], "label": "2"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["3", "4"], "label": "2"}"#, None),
+            (r#"{"context": "", "choices": ["2.5", "-1"], "label": "-1"}"#, Some(1)),
+            (r#"{"context": "", "choices": ["3", "4"], "label": " 1"}"#, Some(1)),
             (r#"{"context": "", "choices": ["a", "b"], "label": "c"}"#, None),
         ];
         for (line, expected) in cases {

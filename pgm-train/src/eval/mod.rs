@@ -1,7 +1,7 @@
 //! Evaluation of models: perplexity of held-out rows ([`ppl()`]), multiple choice ([`choice()`]), the last word of a text
 //! ([`greedy()`]), and samples for a judge ([`sample_texts()`]).
 //!
-//! Random draws (rows, times, groups, samples) depend on the seed and an index only. They do not depend on the model, the
+//! Random draws (rows, hidden tokens, samples) depend on the seed and an index only. They do not depend on the model, the
 //! batch size or an interruption. Two models with one seed are therefore asked the same questions, a repeated run gives
 //! the same numbers, and with a [`ResultLog`] a stopped run continues where it stopped.
 

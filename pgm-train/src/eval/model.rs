@@ -9,6 +9,7 @@ use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
 use serde_json::{Value, json};
 
+use crate::special_tokens::{first_difference, prepare_flag, special_of_data, special_of_model};
 use crate::{TrainError, files};
 
 /// A model folder under evaluation: the model with its tokenizer, and the checksum of its weights.
@@ -111,7 +112,7 @@ pub fn kind(config: &ModelConfig) -> &'static str {
     }
 }
 
-/// Checks that a model and a data folder have the same vocabulary and tokenizer. `flag` names the model in the error.
+/// Checks that a model and a data folder have the same vocabulary, special tokens and tokenizer. `flag` names the model in the error.
 pub(crate) fn check_same_tokens(
     folder: &Path,
     flag: &str,
@@ -120,14 +121,19 @@ pub(crate) fn check_same_tokens(
 ) -> Result<(), TrainError> {
     let fail = |problem: String| Err(TrainError::Config { origin: format!("{flag} {}", folder.display()), problem });
     let (backbone, manifest) = (model.backbone(), data.manifest());
-    let pairs = [
-        ("tokens in the vocabulary", backbone.vocab_size, manifest.vocab_size),
-        ("as its mask", backbone.mask_index, manifest.special.mask as usize),
-    ];
-    for (what, model, data) in pairs {
-        if model != data {
-            return fail(format!("has {model} {what}, the data has {data}; prepare the data for this model"));
-        }
+    let (model_vocab, data_vocab) = (backbone.vocab_size, manifest.vocab_size);
+    if model_vocab != data_vocab {
+        return fail(format!(
+            "has {model_vocab} tokens in the vocabulary, the data has {data_vocab}; prepare the data for this model"
+        ));
+    }
+    let path = folder.join(TOKENIZER_FILE);
+    let tokenizer = std::fs::read(&path).map_err(|error| TrainError::file("read", &path, error))?;
+    let (of_model, of_data) = (special_of_model(model, &tokenizer), special_of_data(data));
+    if let Some((model, data)) = first_difference(&of_model, &of_data) {
+        let role = &model.role;
+        let advice = prepare_flag(&of_model);
+        return fail(format!("has {model} as its {role} token, the data has {data}; {advice}"));
     }
     if !same_tokenizer(folder, data.tokenizer().json())? {
         return fail("has another tokenizer than the data; prepare the data with the model's".to_string());

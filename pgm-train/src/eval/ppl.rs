@@ -4,23 +4,27 @@ use pgm_data::{DataFolder, Detokenizer, Mode, Row, RowOrder, Split};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{self, MaskedDraw, causal_nll, weighted_nll};
+use super::bound::{MaskedDraw, causal_nll, weighted_nll};
 use super::model::EvalModel;
 use super::result_log::ResultLog;
 use crate::TrainError;
+use crate::config::NelboEstimator;
+use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
 use crate::judge::metrics::Estimate;
 use crate::judge::{Observe, report_progress};
 
-/// Settings of [`ppl`]. Rows, times and groups depend on these only, not on the model.
+/// Settings of [`ppl`]. Rows and hidden tokens depend on these only, not on the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PplSettings {
     /// The split: "train" or "validation".
     pub split: String,
     /// Number of rows, drawn with the seed; 0 takes all.
     pub rows: usize,
-    /// Antithetic times per row. Unused for an autoregressive model.
+    /// Draws of hidden tokens per row. Unused for an autoregressive model.
     pub times: usize,
-    /// Seed of the rows, times, groups and of the bootstrap.
+    /// How the NELBO is estimated. Unused for an autoregressive model.
+    pub estimator: NelboEstimator,
+    /// Seed of the rows, the hidden tokens and the bootstrap.
     pub seed: u64,
     /// Rows of a batch.
     #[serde(skip)]
@@ -29,7 +33,14 @@ pub struct PplSettings {
 
 impl Default for PplSettings {
     fn default() -> Self {
-        Self { split: "validation".to_string(), rows: 0, times: 8, seed: 0, batch: 8 }
+        Self {
+            split: "validation".to_string(),
+            rows: 0,
+            times: 8,
+            estimator: NelboEstimator::AnyOrder,
+            seed: 0,
+            batch: 8,
+        }
     }
 }
 
@@ -38,7 +49,7 @@ impl Default for PplSettings {
 pub struct RowNats {
     /// The row's index in its split.
     pub row: usize,
-    /// Its NELBO (the mean over the times) or its exact NLL, in nats.
+    /// Its NELBO (the mean over the draws) or its exact NLL, in nats.
     pub nats: f64,
     /// Number of its tokens without padding, BOS included.
     pub tokens: usize,
@@ -118,7 +129,7 @@ pub fn ppl(
         other => return Err(invalid(format!("--split {other} is neither train nor validation"))),
     };
     if settings.times == 0 || settings.batch == 0 {
-        return Err(invalid("--times and --batch must be at least 1".to_string()));
+        return Err(invalid("-n and --batch must be at least 1".to_string()));
     }
     let rows = data.rows(split)?;
     if rows.len() == 0 {
@@ -129,13 +140,18 @@ pub fn ppl(
         n => RowOrder::new(settings.seed, rows.len()).step(0, n.min(rows.len())),
     };
     chosen.sort_unstable();
+    let draws = NelboDraws::of_evaluation(settings.estimator, settings.seed, chosen.len(), settings.times);
     while log.done().len() < chosen.len() {
         let done = log.done().len();
         report_progress(observe, done, chosen.len())?;
         let indices = &chosen[done..(done + settings.batch).min(chosen.len())];
         let batch = indices.iter().map(|&row| rows.row(row)).collect::<Result<Vec<Row>, _>>()?;
-        let nats =
-            if model.is_autoregressive() { exact(model, &batch)? } else { bounds(model, &batch, indices, settings)? };
+        let items: Vec<DrawnItem> = (done..).zip(indices.iter().zip(&batch)).map(item).collect();
+        let nats = if model.is_autoregressive() {
+            exact(model, &batch)?
+        } else {
+            bounds(model, &batch, &items, &draws, settings.times)?
+        };
         for ((&index, row), nats) in indices.iter().zip(&batch).zip(nats) {
             log.push(RowNats { row: index, nats, tokens: row.valid })?;
         }
@@ -171,25 +187,34 @@ pub fn ppl(
     })
 }
 
-/// The draws of a row: for each time, which of its `length` positions are masked. They depend on the seed, the row's
-/// index and the number of times only.
-pub fn draws(row: usize, length: usize, settings: &PplSettings) -> Vec<(f64, Vec<bool>)> {
-    bound::draws(settings.seed, row, length, settings.times)
+/// The draws of the row at `place` of the `n_rows` rows that are evaluated; `index` is its index in the split.
+pub fn draws(place: usize, index: usize, row: &Row, n_rows: usize, settings: &PplSettings) -> Vec<HiddenTokens> {
+    let draws = NelboDraws::of_evaluation(settings.estimator, settings.seed, n_rows, settings.times);
+    draws.all(item((place, (&index, row)))).collect()
 }
 
-// A batch holds the first draw of all rows, the next batch the second: draws of one batch mask about equally many
-// positions.
-fn bounds(model: &EvalModel, batch: &[Row], indices: &[usize], settings: &PplSettings) -> Result<Vec<f64>, TrainError> {
-    let mut drawn: Vec<_> =
-        indices.iter().zip(batch).map(|(&row, read)| draws(row, read.tokens.len(), settings).into_iter()).collect();
+fn item((place, (&index, row)): (usize, (&usize, &Row))) -> DrawnItem {
+    DrawnItem { place, index, length: row.tokens.len(), valid: row.valid }
+}
+
+// A batch holds the first draw of all rows, the next batch the second: draws of one batch hide similar numbers of
+// tokens.
+fn bounds(
+    model: &EvalModel,
+    batch: &[Row],
+    items: &[DrawnItem],
+    draws: &NelboDraws,
+    n_draws: usize,
+) -> Result<Vec<f64>, TrainError> {
     let mut sums = vec![0.0; batch.len()];
-    for _ in 0..settings.times {
-        let now = batch.iter().zip(&mut drawn).filter_map(|(row, drawn)| {
-            let (time, is_masked) = drawn.next()?;
-            Some(MaskedDraw { tokens: &row.tokens, valid: row.valid, time, is_masked })
+    for draw in 0..n_draws {
+        let drawn = batch.iter().zip(items).map(|(row, &item)| MaskedDraw {
+            tokens: &row.tokens,
+            valid: row.valid,
+            hidden: draws.draw(item, draw),
         });
-        for (sum, nats) in sums.iter_mut().zip(weighted_nll(model, &now.collect::<Vec<_>>())?) {
-            *sum += nats / settings.times as f64;
+        for (sum, nats) in sums.iter_mut().zip(weighted_nll(model, &drawn.collect::<Vec<_>>())?) {
+            *sum += nats / n_draws as f64;
         }
     }
     Ok(sums)

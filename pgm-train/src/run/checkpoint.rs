@@ -265,7 +265,8 @@ mod tests {
     }
 
     fn state(step: usize) -> CheckpointState {
-        let data = DataIdentity { data: ("hash".to_string(), 5), data_identity: Some("abc".to_string()) };
+        let data =
+            DataIdentity { data: ("hash".to_string(), 5), data_identity: Some("abc".to_string()), special: Vec::new() };
         CheckpointState::new(step, 1.0, PendingLoss::default(), serde_json::json!({}), data)
     }
 

@@ -21,6 +21,7 @@ use super::{checkpoint, plot};
 use crate::TrainError;
 use crate::batches::{TrainLoader, ValidationLoader};
 use crate::config::TrainConfig;
+use crate::special_tokens::{TOKENIZER_CONFIG_FILE, TokenizerFiles};
 
 /// The arguments of [`fit()`].
 pub struct Fit<'a> {
@@ -60,8 +61,10 @@ pub struct FitResult {
 /// loss is no longer a number. Earlier checkpoints stay.
 pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     let config = Arc::new(args.config.clone());
+    config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let data = DataFolder::open(args.data)?;
     let model_config = config.model_config(data.manifest())?;
+    let tokenizer = TokenizerFiles::of(&data, args.data)?;
     if !args.resume && (!checkpoint::list(args.out).is_empty() || args.out.join("model").exists()) {
         return Err(TrainError::Exists { path: args.out.to_path_buf() });
     }
@@ -101,7 +104,7 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         observe: args.observe,
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
-    write_results(args.out, &model_config, data.tokenizer().json(), end, config.steps)
+    write_results(args.out, &model_config, &tokenizer, end, config.steps)
 }
 
 // The newest checkpoint, when it is one of this run.
@@ -123,7 +126,7 @@ fn resumed(args: &Fit, identity: &RunIdentity) -> Result<Option<LoopStart>, Trai
 pub(crate) fn write_results(
     out: &Path,
     config: &ModelConfig,
-    tokenizer: &[u8],
+    tokenizer: &TokenizerFiles,
     end: LoopEnd,
     steps: usize,
 ) -> Result<FitResult, TrainError> {
@@ -132,7 +135,8 @@ pub(crate) fn write_results(
     let complete = step == steps;
     if complete {
         let folder = out.join("model");
-        model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, tokenizer)?;
+        model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, &tokenizer.json)?;
+        model_folder::write_file(&folder.join(TOKENIZER_CONFIG_FILE), &tokenizer.config)?;
         let defaults = serde_json::json!({ "steps": 128, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
         let json = serde_json::to_vec_pretty(&defaults).expect("JSON values always serialise");
         model_folder::write_file(&folder.join(model_folder::GENERATION_FILE), &json)?;

@@ -35,14 +35,17 @@ pub struct ValidationLine {
     pub step: usize,
     /// NELBO of the averaged weights, nats per token.
     pub val_nelbo: f64,
+    /// Its 95 % interval over the rows; absent for a single row and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_nelbo_interval: Option<[f64; 2]>,
     /// Its exponential, the perplexity. Above 709 nats it is infinite, which JSON cannot say: it is `null` in the file.
     #[serde(deserialize_with = "null_is_infinite")]
     pub val_ppl: f64,
 }
 
 impl ValidationLine {
-    pub(crate) fn new(step: usize, val_nelbo: f64) -> Self {
-        Self { step, val_nelbo, val_ppl: val_nelbo.exp() }
+    pub(crate) fn new(step: usize, val_nelbo: f64, val_nelbo_interval: Option<[f64; 2]>) -> Self {
+        Self { step, val_nelbo, val_nelbo_interval, val_ppl: val_nelbo.exp() }
     }
 }
 
@@ -122,7 +125,10 @@ mod tests {
     #[test]
     fn a_resumed_history_forgets_lines_after_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
-        let line = |step| Line::Validation(ValidationLine { step, val_nelbo: 0.1 + step as f64, val_ppl: 2.0 });
+        let line = |step| {
+            let nats = 0.1 + step as f64;
+            Line::Validation(ValidationLine::new(step, nats, Some([nats - 0.3, nats + 0.1])))
+        };
         let mut history = History::open(folder.path(), 0).unwrap();
         [5, 10, 15].iter().for_each(|&step| history.push(&line(step)).unwrap());
         history.file.write_all(b"{\"step\":20,\"val_n").unwrap();
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn a_perplexity_too_large_for_a_float_keeps_its_line() {
         let folder = tempfile::tempdir().unwrap();
-        let line = Line::Validation(ValidationLine::new(3, 800.0));
+        let line = Line::Validation(ValidationLine::new(3, 800.0, None));
         let mut history = History::open(folder.path(), 0).unwrap();
         history.push(&line).unwrap();
         drop(history);
@@ -151,7 +157,8 @@ mod tests {
                     \"grad_norm\":1.5,\"tokens_per_second\":1000.0,\"seconds\":2.5}\n";
         std::fs::write(folder.path().join(METRICS_FILE), text).unwrap();
         let lines = read(folder.path()).unwrap();
-        assert!(matches!(&lines[0], Line::Validation(line) if line.step == 0 && line.val_ppl == 244.69));
+        let Line::Validation(line) = &lines[0] else { panic!("{lines:?}") };
+        assert_eq!((line.step, line.val_ppl, line.val_nelbo_interval), (0, 244.69, None));
         assert!(matches!(&lines[1], Line::Train(line) if line.step == 10 && line.seconds == 2.5));
     }
 }

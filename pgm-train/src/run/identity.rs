@@ -6,6 +6,7 @@ use pgm_data::DataFolder;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::special_tokens::{SpecialToken, special_of_data};
 
 /// The data of a run, as in `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub(crate) struct DataIdentity {
     /// [`DataFolder::identity`]; absent in checkpoints of earlier versions.
     #[serde(default)]
     pub(crate) data_identity: Option<String>,
+    /// Its special tokens; empty in checkpoints of earlier versions.
+    #[serde(default)]
+    pub(crate) special: Vec<SpecialToken>,
 }
 
 impl DataIdentity {
@@ -23,6 +27,7 @@ impl DataIdentity {
         Ok(Self {
             data: (manifest.tokenizer_sha256.clone(), manifest.train.rows),
             data_identity: Some(folder.identity()?),
+            special: special_of_data(folder),
         })
     }
 

@@ -18,7 +18,7 @@ use super::resume::{LoopStart, RunIdentity};
 use super::train_loop::{LoopEnd, LoopSettings, TrainLoop};
 use super::train_model::TrainModel;
 use crate::TrainError;
-use crate::batches::{Batch, ObjectiveBatch};
+use crate::batches::{Batch, ValidationBatch};
 use crate::config::OptimSection;
 
 /// A training: a whole run of [`fit`](super::fit::fit()), or a round of a distillation.
@@ -47,7 +47,7 @@ impl Training<'_> {
     pub(crate) fn launch(
         self,
         train: Arc<dyn DataLoader<Batch>>,
-        validation: Arc<dyn DataLoader<ObjectiveBatch>>,
+        validation: Arc<dyn DataLoader<ValidationBatch>>,
     ) -> Result<LoopEnd, TrainError> {
         let schedule = ModuleLrScheduler::new(LrSchedule::new(self.optim, self.schedule_steps));
         let mut learner = Learner::new(self.model, AdamW::from_config(self.optim), schedule);

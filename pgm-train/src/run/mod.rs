@@ -13,6 +13,7 @@ mod plot;
 mod resume;
 mod train_loop;
 mod train_model;
+mod validation;
 
 pub use event::TrainEvent;
 pub use fit::{Fit, FitResult, fit};

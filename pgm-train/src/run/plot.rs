@@ -12,11 +12,14 @@ pub(crate) const LOSS_FILE: &str = "loss.svg";
 
 /// Draws training loss and validation NELBO against steps.
 pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
-    let (mut train, mut validation) = (Vec::new(), Vec::new());
+    let (mut train, mut validation, mut intervals) = (Vec::new(), Vec::new(), Vec::new());
     for line in history::read(out)? {
         match line {
             Line::Train(line) => train.push((line.step as f64, line.train_loss)),
-            Line::Validation(line) => validation.push((line.step as f64, line.val_nelbo)),
+            Line::Validation(line) => {
+                validation.push((line.step as f64, line.val_nelbo));
+                intervals.extend(line.val_nelbo_interval.map(|ends| (line.step as f64, ends)));
+            }
         }
     }
     let all = || train.iter().chain(&validation);
@@ -28,7 +31,7 @@ pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
     }
     let margin = (0.05 * (high - low)).max(0.01);
     let mut svg = String::new();
-    picture(&mut svg, &train, &validation, last, low - margin..high + margin)
+    picture(&mut svg, [&train, &validation], &intervals, last, low - margin..high + margin)
         .map_err(|error| TrainError::file("write", out.join(LOSS_FILE), error))?;
     pgm_model::model_folder::write_file(&out.join(LOSS_FILE), svg.as_bytes())?;
     Ok(())
@@ -36,8 +39,8 @@ pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
 
 fn picture(
     svg: &mut String,
-    train: &[(f64, f64)],
-    validation: &[(f64, f64)],
+    [train, validation]: [&[(f64, f64)]; 2],
+    intervals: &[(f64, [f64; 2])],
     last: f64,
     range: std::ops::Range<f64>,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -65,6 +68,8 @@ fn picture(
         .draw_series(LineSeries::new(validation.iter().copied(), orange.stroke_width(2)))?
         .label("validation NELBO")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], orange.stroke_width(2)));
+    let bar = |&(step, [low, high]): &(f64, [f64; 2])| PathElement::new([(step, low), (step, high)], orange);
+    chart.draw_series(intervals.iter().map(bar))?;
     chart.draw_series(validation.iter().map(|point| Circle::new(*point, 3, orange.filled())))?;
     chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
     root.present()?;

@@ -11,6 +11,7 @@ use super::checkpoint::{self, CheckpointRecords, CheckpointState, PendingLoss};
 use super::event::TrainEvent;
 use super::identity::DataIdentity;
 use crate::TrainError;
+use crate::special_tokens::first_difference;
 
 /// The records and counters that a run starts with.
 pub(crate) struct LoopStart {
@@ -79,8 +80,11 @@ impl RunIdentity {
             remove(&mut before, key);
             remove(&mut now, key);
         }
-        if let Some((key, before, now)) = first_difference("", &before, &now) {
+        if let Some((key, before, now)) = first_changed_setting("", &before, &now) {
             return changed(key, before, now);
+        }
+        if let Some((before, now)) = first_difference(&state.data.special, &self.data.special) {
+            return changed(format!("the {} token of --data", before.role), before.to_string(), now.to_string());
         }
         if !state.data.same_as(&self.data) {
             return changed("--data".to_string(), state.data.to_string(), self.data.to_string());
@@ -112,13 +116,13 @@ fn remove(value: &mut Value, key: &str) {
     }
 }
 
-fn first_difference(prefix: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
+fn first_changed_setting(prefix: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
     match (before.as_object(), now.as_object()) {
         (Some(a), Some(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
             keys.into_iter().find_map(|key| {
                 let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                first_difference(&name, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
+                first_changed_setting(&name, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
             })
         }
         _ if before == now => None,
@@ -129,10 +133,15 @@ fn first_difference(prefix: &str, before: &Value, now: &Value) -> Option<(String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::special_tokens::SpecialToken;
     use serde_json::json;
 
     fn data(hash: Option<&str>) -> DataIdentity {
-        DataIdentity { data: ("tokenizer".to_string(), 7), data_identity: hash.map(str::to_string) }
+        DataIdentity {
+            data: ("tokenizer".to_string(), 7),
+            data_identity: hash.map(str::to_string),
+            special: Vec::new(),
+        }
     }
 
     fn check(before: Value, now: Value, hashes: [Option<&str>; 2]) -> Result<(), String> {
@@ -149,6 +158,23 @@ mod tests {
         let message = check(settings(), settings(), [Some("abc"), Some("abd")]).unwrap_err();
         assert!(message.contains("--data was 7 rows with tokenizer tokenize and checksum abc and is now"), "{message}");
         assert_eq!(check(settings(), settings(), [None, Some("abd")]), Ok(()), "an earlier version stored no hash");
+    }
+
+    #[test]
+    fn data_with_other_special_tokens_is_refused_by_their_names() {
+        let data = |id, name: &str| {
+            let token = SpecialToken { role: "bos".to_string(), id, name: Some(name.to_string()) };
+            DataIdentity { special: vec![token], ..data(None) }
+        };
+        let check = |before: DataIdentity, now: DataIdentity| {
+            let state = CheckpointState::new(1, 0.0, PendingLoss::default(), json!({}), before);
+            let identity = RunIdentity { settings: json!({}), data: now };
+            identity.check(Path::new("run"), &state, &[]).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(data(2, "[CLS]"), data(2, "[CLS]")), Ok(()));
+        let message = check(data(2, "[CLS]"), data(3, "[SEP]")).unwrap_err();
+        let says = "the bos token of --data was \"[CLS]\" (id 2) and is now \"[SEP]\" (id 3)";
+        assert!(message.contains(says), "{message}");
     }
 
     #[test]

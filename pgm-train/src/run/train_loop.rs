@@ -13,8 +13,8 @@ use burn::module::Module;
 use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor, Transaction};
 use burn::train::{
-    EventProcessorTraining, InferenceStep, Learner, LearnerEvent, SupervisedLearningStrategy,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
+    EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy, SupervisedTrainingEventProcessor,
+    TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
 use super::capture::Captured;
@@ -25,6 +25,7 @@ use super::history::{History, Line, TrainLine, ValidationLine};
 use super::optim::{clip_global_norm, ema_decay, update_average};
 use super::resume::{Counters, RunIdentity};
 use super::train_model::{StepOutput, TrainModel};
+use super::validation::ValidationSums;
 use crate::TrainError;
 use crate::config::RunConfig;
 
@@ -283,22 +284,16 @@ impl TrainLoop {
         state: &mut LoopState,
     ) -> Result<ValidationLine, TrainError> {
         let pause = Instant::now();
-        let (mut sum, mut n_tokens) = (0.0, 0);
         let n_batches = loader.num_items();
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
         sent(components.event_processor.process_valid(start))?;
+        let mut sums = ValidationSums::default();
         for batch in loader.iter() {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-            n_tokens += batch.n_valid;
-            let loss = InferenceStep::step(&state.average, batch).loss;
-            sum += loss.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))?;
+            sums.add(&batch.rows, &batch.tokens, &state.average.row_sums(batch.batch)?);
         }
-        let val_nelbo = sum / n_tokens as f64;
-        if !val_nelbo.is_finite() {
-            return Err(TrainError::NotFinite { what: "validation loss", step: state.step });
-        }
-        let line = ValidationLine::new(state.step, val_nelbo);
-        let figures = StepFigures { loss: val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
+        let line = sums.line(state.step).ok_or(TrainError::NotFinite { what: "validation loss", step: state.step })?;
+        let figures = StepFigures { loss: line.val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
         let progress = Progress::new(n_batches, n_batches, Some("steps".to_string()));
         let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
         let item = TrainingItem::new(output, progress, Some(state.step), None);

@@ -8,11 +8,13 @@ use burn::optim::GradientsParams;
 use burn::tensor::{ExecutionError, FloatDType, GradientCheckpointingStrategy, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use pgm_model::{LossTarget, Network};
+use pgm_model::{LossTarget, Network, Positions};
 
 use super::dashboard::StepFigures;
-use crate::batches::{Batch, DistillBatch, NetworkInputs, ObjectiveBatch};
+use crate::TrainError;
+use crate::batches::{Batch, DistillBatch, NetworkInputs, ObjectiveBatch, ValidationBatch};
 use crate::config::{Precision, StepOptions};
+use crate::token_nll::{read, token_nll};
 
 /// A loss whose targets are not in the batch: a distillation's, which asks its teacher for them.
 pub(crate) trait DistillObjective: Debug + Send + Sync {
@@ -90,6 +92,44 @@ impl TrainModel {
     }
 }
 
+impl TrainModel {
+    /// The weighted sum of cross-entropies of each row of a batch. The head runs over some positions at a time, and the
+    /// sums are in float64.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] when the device fails.
+    ///
+    /// # Panics
+    /// When the batch is for another kind of network: a programmer's error.
+    pub(crate) fn row_sums(&self, batch: ObjectiveBatch) -> Result<Vec<f64>, TrainError> {
+        let ObjectiveBatch { inputs, tokens, weights, .. } = batch;
+        let [n_rows, length] = tokens.dims();
+        let (hidden, targets, weights) = match (&self.network, inputs) {
+            (Network::Partition(model), NetworkInputs::Partition(partition)) => {
+                (model.hidden_partition(tokens.clone(), &partition), tokens, weights)
+            }
+            (Network::Masked(model), NetworkInputs::Masked(masked)) => {
+                let all = Positions::all(n_rows, length, &masked.device());
+                (model.hidden_at(masked, &all), tokens, weights)
+            }
+            (Network::Autoregressive(model), NetworkInputs::Causal) => {
+                let n_predicted = length - 1;
+                let hidden = model.hidden(tokens.clone().narrow(1, 0, n_predicted));
+                (hidden, tokens.narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted))
+            }
+            _ => panic!("the batch is for another kind of network"),
+        };
+        let n_positions = targets.dims()[1];
+        let nll = read(token_nll(|hidden| self.network.logits(hidden), hidden, targets, self.mask_index))?;
+        let weights = read(weights)?;
+        // A weight of 0 leaves a token out, even where its cross-entropy is infinite.
+        let weighted =
+            |(&nll, &weight): (&f32, &f32)| if weight == 0.0 { 0.0 } else { f64::from(nll) * f64::from(weight) };
+        let row_sum = |(nll, weights): (&[f32], &[f32])| nll.iter().zip(weights).map(weighted).sum();
+        Ok(nll.chunks(n_positions).zip(weights.chunks(n_positions)).map(row_sum).collect())
+    }
+}
+
 /// The output of a step for the learner's metrics.
 #[derive(Clone, Debug)]
 pub struct StepOutput {
@@ -137,10 +177,10 @@ impl TrainStep for TrainModel {
 }
 
 impl InferenceStep for TrainModel {
-    type Input = ObjectiveBatch;
+    type Input = ValidationBatch;
     type Output = StepOutput;
 
-    fn step(&self, batch: ObjectiveBatch) -> StepOutput {
-        StepOutput { loss: self.loss(batch), figures: None }
+    fn step(&self, batch: ValidationBatch) -> StepOutput {
+        StepOutput { loss: self.loss(batch.batch), figures: None }
     }
 }

@@ -117,6 +117,9 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let requests: Vec<SampleRequest> = (0..args.n as u64)
         .map(|index| SampleRequest { seed: seed.wrapping_add(index), ..row.request.clone() })
         .collect();
+    if let Some(warning) = length_warning(&model, &requests) {
+        let _ = writeln!(std::io::stderr(), "note: {warning}");
+    }
     // Without a handler Ctrl-C ends the program at once, and the current batch is not printed.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
 
@@ -153,6 +156,19 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+// A sentence about rows that are longer than those that the model was trained on.
+fn length_warning(model: &TextModel, requests: &[SampleRequest]) -> Option<String> {
+    let trained = model.config().backbone().length;
+    let length = requests.iter().map(|request| request.length).max()?;
+    (length > trained).then(|| {
+        format!(
+            "{length} tokens are {:.1} times the {trained} of the rows that the model was trained on; expect worse text the \
+             longer it is",
+            length as f64 / trained as f64
+        )
+    })
 }
 
 // The model's settings, overridden by the flags.

@@ -16,10 +16,10 @@ use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
 use pgm_model::model_folder::TOKENIZER_FILE;
 use pgm_model::{ModelConfig, WeightDtype};
-use pgm_train::TrainError;
 use pgm_train::eval::choice::Reduction;
 use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
 use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
+use pgm_train::{NelboEstimator, TrainError};
 use serde_json::{Value, json};
 
 #[derive(Subcommand)]
@@ -36,7 +36,7 @@ pub enum EvalCommand {
 
 #[derive(Args)]
 struct Common {
-    /// Seed of all random draws; with one seed, all models get the same rows, times and groups
+    /// Seed of all random draws; with one seed, all models get the same rows and hidden tokens
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A file for the results so far; the same command continues from it after a stop
@@ -63,9 +63,12 @@ pub struct PplArgs {
     /// Number of rows, drawn with the seed; 0 takes all
     #[arg(long, default_value_t = 0)]
     rows: usize,
-    /// Antithetic times per row
-    #[arg(short = 'n', long, default_value_t = 8)]
+    /// Draws of hidden tokens per row
+    #[arg(short = 'n', long, visible_alias = "draws", default_value_t = 8)]
     times: usize,
+    /// How the NELBO is estimated; an autoregressive model has an exact likelihood
+    #[arg(long, value_enum, default_value = "any-order")]
+    estimator: EstimatorArg,
     /// Rows of a batch
     #[arg(long, default_value_t = 8)]
     batch: usize,
@@ -124,6 +127,23 @@ pub struct GenerativeArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum EstimatorArg {
+    /// A stratified count k of the n tokens is hidden, with the weight n/k
+    AnyOrder,
+    /// MDLM's: each token is hidden with the probability of a time t, with the weight 1/t
+    Mdlm,
+}
+
+impl EstimatorArg {
+    fn estimator(self) -> NelboEstimator {
+        match self {
+            Self::AnyOrder => NelboEstimator::AnyOrder,
+            Self::Mdlm => NelboEstimator::Mdlm,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum ReductionArg {
     /// Minus the NELBO
     Sum,
@@ -142,6 +162,9 @@ pub struct ChoiceArgs {
     /// Draws for the NELBO of each choice
     #[arg(long, default_value_t = 1024)]
     draws: usize,
+    /// How the NELBO is estimated; an autoregressive model has an exact likelihood
+    #[arg(long, value_enum, default_value = "any-order")]
+    estimator: EstimatorArg,
     /// How the score of a choice is computed
     #[arg(long, value_enum, default_value = "sum")]
     reduction: ReductionArg,
@@ -220,6 +243,7 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
         split: args.split.clone(),
         rows: args.rows,
         times: args.times,
+        estimator: args.estimator.estimator(),
         seed: args.common.seed,
         batch: args.batch,
     };
@@ -334,6 +358,7 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let model = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.common.weights.weights())?;
     let settings = ChoiceSettings {
         draws: args.draws,
+        estimator: args.estimator.estimator(),
         reduction: match args.reduction {
             ReductionArg::Sum => Reduction::Sum,
             ReductionArg::Mean => Reduction::Mean,

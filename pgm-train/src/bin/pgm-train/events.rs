@@ -4,6 +4,7 @@ use std::io::Write;
 
 use burn::train::Interrupter;
 use pgm_train::TrainEvent;
+use pgm_train::history::ValidationLine;
 
 /// An interrupter that Ctrl-C stops.
 pub fn stopped_by_ctrl_c() -> anyhow::Result<Interrupter> {
@@ -11,6 +12,17 @@ pub fn stopped_by_ctrl_c() -> anyhow::Result<Interrupter> {
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
     Ok(interrupter)
+}
+
+/// The figures of a validation with their interval.
+pub fn validation_text(line: &ValidationLine) -> String {
+    let text = format!("{:.4} nats per token, perplexity {:.3}", line.val_nelbo, line.val_ppl);
+    match line.val_nelbo_interval {
+        Some([low, high]) => {
+            format!("{text}; 95 %: {low:.4} to {high:.4} nats, {:.3} to {:.3}", low.exp(), high.exp())
+        }
+        None => text,
+    }
 }
 
 /// Prints an event as one line.
@@ -36,10 +48,7 @@ pub fn print_event(event: &TrainEvent) {
             )
         }
         TrainEvent::Validated(line) => {
-            format!(
-                "step {}  validation {:.4} nats per token, perplexity {:.3}",
-                line.step, line.val_nelbo, line.val_ppl
-            )
+            format!("step {}  validation {}", line.step, validation_text(line))
         }
         TrainEvent::Saved { step } => format!("step {step}  saved"),
         TrainEvent::Notice(text) => format!("note: {text}"),

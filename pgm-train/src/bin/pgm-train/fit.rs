@@ -12,7 +12,7 @@ use clap::Args;
 use pgm_infer::device::DeviceName;
 use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
 
-use crate::events::{print_event, stopped_by_ctrl_c};
+use crate::events::{print_event, stopped_by_ctrl_c, validation_text};
 
 #[derive(Args)]
 pub struct FitArgs {
@@ -41,6 +41,12 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
     let interrupter = stopped_by_ctrl_c()?;
     let terminal = std::io::stdout().is_terminal();
+    if terminal {
+        // The dashboard covers what is printed later.
+        for warning in config.warnings() {
+            let _ = writeln!(std::io::stderr(), "note: {warning}");
+        }
+    }
     let renderer: Option<Box<dyn MetricsRenderer>> =
         terminal.then(|| Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None)) as _);
     // The dashboard covers the terminal, so notices are printed after it.
@@ -72,7 +78,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let out_folder = args.out.display();
     if let Some(validation) = &result.validation {
-        writeln!(out, "validation: {:.4} nats per token, perplexity {:.3}", validation.val_nelbo, validation.val_ppl)?;
+        writeln!(out, "validation: {}", validation_text(validation))?;
     }
     if result.complete {
         writeln!(out, "model: {out_folder}/model   curve: {out_folder}/loss.svg")?;

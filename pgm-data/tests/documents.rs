@@ -146,6 +146,11 @@ fn a_mixture_has_the_shares_of_its_weights_and_uses_no_text_twice() {
         assert!(run(&format!("--input a.txt --weight 7 --input {other} --weight 3")).ok);
         assert_eq!(case.tokens(Split::Train), before);
     }
+    // The share is exact also where a document is longer than it.
+    case.write("long.jsonl", format!("{{\"text\": \"{}\"}}\n", "c".repeat(2_000_000)));
+    assert!(run("--input b.txt --weight 0.9 --input long.jsonl --weight 0.1").ok);
+    let manifest = case.folder().manifest().clone();
+    assert_eq!(manifest.train.text_bytes + manifest.validation.text_bytes, 10_000);
     for (args, says) in [
         ("--input a.txt --weight 0.7 --input b.txt", "2 --input have 1 --weight"),
         ("--input a.txt --weight 0.7 --input b.txt --weight 0", "--weight 0 must be a number above 0"),

@@ -47,7 +47,8 @@ impl Route {
             _ if start >= self.cut => Destination::Validation,
             _ => Destination::Train,
         };
-        if piece.divisible && by_start != Destination::Nowhere && self.seen >= self.end {
+        if by_start != Destination::Nowhere && self.seen >= self.end {
+            // The share of a mixture is exact, so its last document is cut.
             if self.seen > self.end {
                 piece = split_piece(piece, self.end - start).0;
             }

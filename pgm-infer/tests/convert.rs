@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgm_model::model_folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use pgm_model::model_folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 
 fn lightning() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgm-model/tests/golden/lightning")
@@ -76,4 +76,55 @@ fn what_cannot_be_imported_leaves_no_folder() {
     let used = scratch.path().display().to_string();
     let refusal = run(&["import", "--from", &ckpt, "--out", &used]).unwrap_err();
     assert!(refusal.contains("is not empty"), "{refusal}");
+}
+
+#[test]
+fn a_hub_folder_is_imported_with_its_tokenizer_and_the_names_of_its_special_tokens() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let ckpt = lightning().join("last.ckpt").display().to_string();
+    run(&["import", "--from", &ckpt, "--out", &path("first")]).unwrap();
+    // The names that were pickled with the checkpoint.
+    let names = std::fs::read_to_string(scratch.path().join("first").join(TOKENIZER_CONFIG_FILE)).unwrap();
+    assert!(names.contains("\"bos_token\": \"<|endoftext|>\""), "{names}");
+
+    let hub = scratch.path().join("hub");
+    std::fs::create_dir(&hub).unwrap();
+    std::fs::copy(lightning().join("tokenizer.json"), hub.join(TOKENIZER_FILE)).unwrap();
+    let settings =
+        r#"{"bos_token": {"content": "<|endoftext|>"}, "eos_token": "a", "chat_template": "{{ messages }}"}"#;
+    std::fs::write(hub.join(TOKENIZER_CONFIG_FILE), settings).unwrap();
+    std::fs::write(hub.join(CONFIG_FILE), r#"{"n_heads": 8, "model_length": 16, "time_conditioning": false}"#).unwrap();
+    let weights = path("hub/model.safetensors");
+    run(&["export", "--model", &path("first"), "--dtype", "bf16", "--out", &weights]).unwrap();
+
+    let said = run(&["import", "--from", &path("hub"), "--out", &path("second")]).unwrap();
+    assert!(said.contains("tokenizer.json") && said.contains("tokenizer_config.json"), "{said}");
+    let read = |file: &str| std::fs::read_to_string(scratch.path().join(file)).unwrap();
+    assert_eq!(read("second/tokenizer_config.json"), settings);
+    let config: serde_json::Value = serde_json::from_str(&read("second/config.json")).unwrap();
+    assert_eq!((&config["backbone"]["n_heads"], &config["backbone"]["length"]), (&8.into(), &16.into()), "{said}");
+
+    // Export and import carry the settings, and `--tokenizer` takes a folder.
+    let exported = path("exported.safetensors");
+    run(&["export", "--model", &path("second"), "--out", &exported]).unwrap();
+    run(&["import", "--from", &exported, "--out", &path("third")]).unwrap();
+    assert_eq!(read("third/tokenizer_config.json"), settings);
+    run(&["import", "--from", &exported, "--tokenizer", &path("second"), "--out", &path("fourth")]).unwrap();
+    assert_eq!(read("fourth/tokenizer_config.json"), settings);
+    assert_eq!(read("fourth/tokenizer.json"), read("second/tokenizer.json"));
+
+    // A foreign model, a pointer in the place of the tokenizer, and settings that are no JSON leave no folder.
+    let refuse = |expected: &str| {
+        let refusal = run(&["import", "--from", &path("hub"), "--out", &path("fifth")]).unwrap_err();
+        assert!(refusal.contains(expected), "{refusal}");
+        assert!(!scratch.path().join("fifth").exists());
+    };
+    std::fs::write(hub.join(TOKENIZER_CONFIG_FILE), "{").unwrap();
+    refuse("tokenizer_config.json is not valid JSON");
+    std::fs::write(hub.join(TOKENIZER_CONFIG_FILE), "{}").unwrap();
+    std::fs::write(hub.join(TOKENIZER_FILE), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    refuse("tokenizer.json is a Git LFS pointer");
+    std::fs::write(hub.join(CONFIG_FILE), r#"{"algo": {"name": "bd3lm"}}"#).unwrap();
+    refuse("algo.name = bd3lm");
 }

@@ -19,7 +19,8 @@ const N_FREQUENCIES: usize = 256;
 
 /// Whether the tensors are those of a model without a condition.
 pub(super) fn is_unconditional(tensors: &Tensors) -> bool {
-    !tensors.keys().any(|name| name.contains("adaLN_modulation") || name.starts_with("sigma_map."))
+    let has_condition = |name: &String| name.contains("adaLN_modulation") || name.starts_with("sigma_map.");
+    tensors.keys().any(|name| name.starts_with("blocks.")) && !tensors.keys().any(has_condition)
 }
 
 /// The tensors of a file and the adaLN layers that it lacks.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 use super::token_bytes::TokenBytes;
 use crate::InferError;
 
+// Letters that words begin with.
+const PROBES: [&str; 3] = ["a", "t", "s"];
+
 /// The token at a border of a blank: drawn among those that agree with the given characters.
 #[derive(Clone, Debug)]
 pub(super) struct Border {
@@ -66,14 +69,23 @@ impl GivenText {
         }
         if is_before && !rest.is_empty() {
             if rest.ends_with(char::is_whitespace) {
-                // What running text has instead: a letter follows.
-                let (probe, probe_ends) = encode(&format!("{text}a"))?;
+                // What running text has instead: a letter follows, one that a token joins to white space if there is one.
+                let mut probes = Vec::new();
+                for letter in PROBES {
+                    let (tokens, ends) = encode(&format!("{text}{letter}"))?;
+                    let is_border = ends.contains(&text.len());
+                    probes.push((letter, tokens, ends));
+                    if !is_border {
+                        break;
+                    }
+                }
+                let Some((letter, probe, probe_ends)) = probes.pop() else { return Ok(given) };
                 let found = probe_ends.iter().position(|&end| end > text.len());
                 let start = |index: usize| index.checked_sub(1).map_or(0, |last| probe_ends[last]);
                 if let Some(last) = found.filter(|&last| last + 1 == probe.len()) {
                     let n_head = text.len() - rest.len();
                     let first = probe_ends.iter().position(|&end| end > n_head).unwrap_or(last);
-                    let border = table.get(probe[last]).and_then(|bytes| bytes.strip_suffix(b"a"));
+                    let border = table.get(probe[last]).and_then(|bytes| bytes.strip_suffix(letter.as_bytes()));
                     let border = border.and_then(|bytes| prefix(bytes, false, table));
                     // With a border at either end both must agree on the tokens between them.
                     let is_aligned = given.head.is_none() || start(first) == n_head;

@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use super::model::TextModel;
-use crate::InferError;
-use crate::sample::{SampleRequest, SampledRow};
-use crate::text::reader::RowReader;
+use crate::sample::SampleRequest;
 
 /// A row of a template: what to sample, and how its tokens read.
 ///
@@ -27,15 +24,6 @@ impl TextRow {
     /// Tokens at borders that stand for a given token: they are drawn, but no part of a blank's length.
     pub fn n_replaced(&self) -> usize {
         self.layout.n_replaced
-    }
-
-    /// The text of a sampled row, open positions left out. The given texts are those of the template, byte for byte.
-    ///
-    /// # Errors
-    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
-    pub fn read(&self, model: &TextModel, row: &SampledRow) -> Result<String, InferError> {
-        let reader = RowReader::new(self.layout.clone(), Vec::new(), false);
-        Ok(reader.read(model, &row.tokens, row.complete)?.text)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::layout::RowLayout;
+use super::layout::{RowLayout, TextRow};
 use super::model::TextModel;
 use crate::InferError;
+use crate::sample::SampledRow;
 
 /// A stretch of open positions and the text written into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,17 @@ impl RowReader {
             None => text += &text_after(model, &last, self.before(model, tokens, self.layout.blanks.len()))?,
         }
         Ok(RowText { text, blanks, ended })
+    }
+}
+
+impl TextRow {
+    /// The text of a sampled row, open positions left out. The given texts are those of the template, byte for byte.
+    ///
+    /// # Errors
+    /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
+    pub fn read(&self, model: &TextModel, row: &SampledRow) -> Result<String, InferError> {
+        let reader = RowReader::new(self.layout.clone(), Vec::new(), false);
+        Ok(reader.read(model, &row.tokens, row.complete)?.text)
     }
 }
 

@@ -164,7 +164,11 @@ fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
         if given.is_empty() {
             continue;
         }
-        let at = if index + 1 == parts.len() { rest.len().checked_sub(given.len()) } else { rest.find(given.as_str()) };
+        let at = if index > 0 && index + 1 == parts.len() {
+            rest.len().checked_sub(given.len())
+        } else {
+            rest.find(given.as_str())
+        };
         let at = at.filter(|&at| rest.get(at..).is_some_and(|rest| rest.starts_with(given.as_str())));
         let at = at.unwrap_or_else(|| panic!("{name}: {parts:?} came back as {text:?}"));
         assert!(index > 0 || at == 0, "{name}: {parts:?} came back as {text:?}");

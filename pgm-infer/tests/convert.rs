@@ -67,7 +67,7 @@ fn what_cannot_be_imported_leaves_no_folder() {
         (ckpt.clone(), &["--queries", "learn+freak"], "learn+freqs+logsumexp"),
         (ckpt.clone(), &["--heads", "5"], "hidden_size"),
         (ckpt.clone(), &["--mask-id", "301"], "outside the vocabulary"),
-        (ckpt.clone(), &["--tokenizer", ckpt.as_str()], "no valid tokenizer.json"),
+        (ckpt.clone(), &["--tokenizer", ckpt.as_str()], "not a valid tokenizer.json"),
     ] {
         let refusal = run(&[&["import", "--from", &from, "--out", &out], extra].concat()).unwrap_err();
         assert!(refusal.contains(expected), "{refusal}");

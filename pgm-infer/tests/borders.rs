@@ -155,7 +155,8 @@ fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
     let row = model.row(parts, None, seed).unwrap();
     let settings = SampleSettings { steps: 3, ..SampleSettings::default() };
     let mut watch = |_: &pgm_infer::StepView<'_>| ControlFlow::Continue(());
-    let sampled = model.generate(&[row.request.clone()], &settings, SamplingPath::Clean, &mut watch).unwrap();
+    let sampled =
+        model.generate(std::slice::from_ref(&row.request), &settings, SamplingPath::Clean, &mut watch).unwrap();
     let sampled = &sampled.rows[0];
     let text = row.read(model, sampled).unwrap();
     let mut rest = text.as_str();

@@ -20,15 +20,24 @@ pub(crate) fn scratch(n: usize) -> Box<Uninit> {
     Box::new_uninit_slice(n)
 }
 
-/// Writes `value(i)` to each element.
-#[inline(always)]
-pub(crate) fn write_each(out: &mut Uninit, mut value: impl FnMut(usize) -> f32) -> &mut [f32] {
-    for (i, out) in out.iter_mut().enumerate() {
-        out.write(value(i));
-    }
-    // SAFETY: the loop wrote every element.
-    unsafe { out.assume_init_mut() }
+/// Writes a value to each element `i` of memory: `write_each!(out, |i| value)`.
+///
+/// A macro and not a function: a loop in a function compiled for an instruction set uses that set, a closure that is too large
+/// to be inlined does not.
+macro_rules! write_each {
+    ($out:expr, |$index:pat_param| $value:expr) => {{
+        let out: &mut $crate::ops::flex::memory::Uninit = $out;
+        for ($index, slot) in out.iter_mut().enumerate() {
+            slot.write($value);
+        }
+        // SAFETY: the loop wrote every element.
+        #[allow(unsafe_code)]
+        unsafe {
+            out.assume_init_mut()
+        }
+    }};
 }
+pub(crate) use write_each;
 
 /// Writes chunks of `size` numbers; `write(i, chunk)` returns chunk i as numbers.
 pub(crate) fn write_chunks(
@@ -108,7 +117,7 @@ mod tests {
     fn rows_and_states_come_in_order() {
         let (values, rows) = write_rows(70, 3, Vec::new, |rows, row, out| {
             rows.push(row);
-            write_each(out, |i| (row * 3 + i) as f32)
+            write_each!(out, |i| (row * 3 + i) as f32)
         });
         assert_eq!(values, (0..210).map(|i| i as f32).collect::<Vec<_>>());
         assert_eq!(rows.concat(), (0..70).collect::<Vec<_>>());
@@ -117,6 +126,6 @@ mod tests {
     #[test]
     #[should_panic = "all of the memory is written"]
     fn memory_that_is_not_written_as_a_whole_is_refused() {
-        written(3, |out| write_each(&mut out[..2], |_| 0.0));
+        written(3, |out| write_each!(&mut out[..2], |_| 0.0));
     }
 }

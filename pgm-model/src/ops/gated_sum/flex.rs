@@ -45,7 +45,7 @@ for_each_instruction_set! {
 fn sum_body<'a, const FMA: bool>(x: &[f32], branch: &[f32], gate: &[f32], out: &'a mut Uninit) -> &'a mut [f32] {
     let n = out.len();
     let (x, branch, gate) = (&x[..n], &branch[..n], &gate[..n]);
-    write_each(out, |i| fma::<FMA>(branch[i], gate[i], x[i]))
+    write_each!(out, |i| fma::<FMA>(branch[i], gate[i], x[i]))
 }
 
 #[inline(always)]
@@ -58,7 +58,7 @@ fn sum_grad_body<'a, const FMA: bool>(
 ) -> &'a mut [f32] {
     let n = out.len();
     let (branch, gate, grad, gate_grad) = (&branch[..n], &gate[..n], &grad[..n], &mut gate_grad[..n]);
-    write_each(out, |i| {
+    write_each!(out, |i| {
         gate_grad[i] = fma::<FMA>(grad[i], branch[i], gate_grad[i]);
         grad[i] * gate[i]
     })

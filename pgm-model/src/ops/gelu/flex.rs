@@ -39,7 +39,7 @@ for_each_instruction_set! {
 fn gelu_body<'a, const FMA: bool>(x: &[f32], bias: &[f32], out: &'a mut Uninit) -> &'a mut [f32] {
     let n = out.len();
     let (x, bias) = (&x[..n], &bias[..n]);
-    write_each(out, |i| {
+    write_each!(out, |i| {
         let x = x[i] + bias[i];
         let u = x * fma::<FMA>(x * x, GELU[1], GELU[0]);
         x / (1.0 + exp_of::<FMA>(-u))
@@ -56,7 +56,7 @@ fn gelu_grad_body<'a, const FMA: bool>(
 ) -> &'a mut [f32] {
     let n = out.len();
     let (x, bias, grad, bias_grad) = (&x[..n], &bias[..n], &grad[..n], &mut bias_grad[..n]);
-    write_each(out, |i| {
+    write_each!(out, |i| {
         let x = x[i] + bias[i];
         let square = x * x;
         let e = exp_of::<FMA>(-x * fma::<FMA>(square, GELU[1], GELU[0]));

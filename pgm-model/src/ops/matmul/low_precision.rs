@@ -84,7 +84,7 @@ for_each_instruction_set! {
 #[inline(always)]
 fn from_f16_body<'a, const FMA: bool>(x: &[f16], out: &'a mut Uninit) -> &'a mut [f32] {
     let x = &x[..out.len()];
-    write_each(out, |i| {
+    write_each!(out, |i| {
         // A multiplication moves the exponent's bias from 15 to 127 and normalises subnormal numbers. Infinities and NaN
         // keep the largest exponent.
         let bits = u32::from(x[i].to_bits());
@@ -98,14 +98,14 @@ fn from_f16_body<'a, const FMA: bool>(x: &[f16], out: &'a mut Uninit) -> &'a mut
 #[inline(always)]
 fn from_bf16_body<'a, const FMA: bool>(x: &[bf16], out: &'a mut Uninit) -> &'a mut [f32] {
     let x = &x[..out.len()];
-    write_each(out, |i| f32::from_bits(u32::from(x[i].to_bits()) << 16))
+    write_each!(out, |i| f32::from_bits(u32::from(x[i].to_bits()) << 16))
 }
 
 #[inline(always)]
 fn from_i8_body<'a, const FMA: bool>(x: &[i8], scale: &[f32], out: &'a mut Uninit) -> &'a mut [f32] {
     let n = out.len();
     let (x, scale) = (&x[..n], &scale[..n]);
-    write_each(out, |i| f32::from(x[i]) * scale[i])
+    write_each!(out, |i| f32::from(x[i]) * scale[i])
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn norm_body<'a, const FMA: bool>(
     let mean = sum_of(n, |i| x[i]) / n as f32;
     let variance = sum_of(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
     let rate = 1.0 / (variance + EPSILON).sqrt();
-    (write_each(out, |i| fma::<FMA>((x[i] - mean) * rate, weight[i], bias[i])), [mean, rate])
+    (write_each!(out, |i| fma::<FMA>((x[i] - mean) * rate, weight[i], bias[i])), [mean, rate])
 }
 
 #[inline(always)]
@@ -83,7 +83,7 @@ fn norm_grad_body<'a, const FMA: bool>(
     let (weight_grad, bias_grad) = (&mut weight_grad[..n], &mut bias_grad[..n]);
     let average = sum_of(n, |i| grad[i] * weight[i]) / n as f32;
     let projection = sum_of(n, |i| grad[i] * weight[i] * ((x[i] - mean) * rate)) / n as f32;
-    write_each(out, |i| {
+    write_each!(out, |i| {
         let normalised = (x[i] - mean) * rate;
         weight_grad[i] = fma::<FMA>(grad[i], normalised, weight_grad[i]);
         bias_grad[i] += grad[i];

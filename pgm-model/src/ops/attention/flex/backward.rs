@@ -63,7 +63,7 @@ fn group_gradients(
     let [keys, key_values, k_grad, v_grad] = buffers.keys.each_mut().map(|buffer| &mut **buffer);
     let keys = inputs.rotated_keys(group, head, keys);
     let key_values = inputs.gathered_values(group, head, key_values);
-    let [k_grad, v_grad] = [k_grad, v_grad].map(|grads| write_each(&mut grads[..group.keys.len() * d], |_| 0.0));
+    let [k_grad, v_grad] = [k_grad, v_grad].map(|grads| write_each!(&mut grads[..group.keys.len() * d], |_| 0.0));
     for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
         let first = piece * QUERIES;
         let (n, n_keys) = (queries.len(), inputs.n_visible(group, first + queries.len()));

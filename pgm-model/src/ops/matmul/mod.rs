@@ -10,7 +10,7 @@ mod low_precision;
 #[cfg(feature = "fused")]
 use burn::backend::Dispatch;
 use burn::nn::Linear;
-use burn::tensor::{DType, FloatDType, Tensor, module};
+use burn::tensor::{FloatDType, Tensor, module};
 
 #[cfg(feature = "fused")]
 use super::autodiff::with_recomputation;
@@ -66,7 +66,7 @@ pub fn recomputed_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
 pub fn matmul<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let dtype = weight.dtype();
     #[cfg(feature = "flex")]
-    if x.dtype() == DType::F32 && dtype == DType::F32 && is_flex(&x.device()) {
+    if x.dtype() == burn::tensor::DType::F32 && dtype == burn::tensor::DType::F32 && is_flex(&x.device()) {
         return Tensor::from_dispatch(Dispatch::matmul(x.into_dispatch(), weight.into_dispatch()));
     }
     #[cfg(feature = "flex")]
@@ -131,7 +131,7 @@ mod tests {
             case.check_matmul("recomputed", &run(None, false));
             let composed = case.composed(&run(None, true));
             for (device, dtype) in devices().into_iter().flat_map(|d| HALF.map(|dtype| (d.clone(), dtype))) {
-                if device.supports_dtype(DType::from(dtype)) {
+                if device.supports_dtype(burn::tensor::DType::from(dtype)) {
                     let half = case.run(&device, FloatDType::F32, &run(Some(dtype), true));
                     compare(&format!("recomputed, {dtype:?}"), &device, &half, &composed, 2e-2);
                 }

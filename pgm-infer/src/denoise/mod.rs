@@ -1,6 +1,7 @@
 //! The networks as [`Denoiser`]s, which give the sampling loop its logits.
 
 mod causal;
+mod mask_git;
 mod masked;
 mod network;
 mod partition;
@@ -8,6 +9,7 @@ mod rows;
 
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
+pub use mask_git::MaskGitDenoiser;
 pub use masked::{HeadPositions, MaskedDenoiser};
 pub use network::{NetworkHandle, SamplingPath, hidden_at, logits_at};
 pub use partition::{FullDenoiser, PartitionDenoiser};

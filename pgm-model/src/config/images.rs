@@ -12,17 +12,15 @@ pub const MAX_CLASSES: usize = 1 << 24;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageConfig {
-    /// Number of classes. The class embedding has one more row, the last, for "no class".
+    /// Number of classes, 0 for images without labels. The class embedding has one more row, the last, for "no class".
     pub n_classes: usize,
     /// Register tokens. In a Partition Transformer: none, or two, one for each group, which stand before the sequence. In a
     /// MaskGIT: any number, behind the sequence.
     #[serde(default)]
     pub registers: usize,
-    /// Rows and columns of codes. A sequence holds them in raster order.
+    /// Rows and columns of codes. A sequence holds them in raster order. Where the tokens are the channels of pixels, those of
+    /// a pixel are neighbouring columns.
     pub grid: [usize; 2],
-    /// Tokens of each cell of the grid: 1 for codes, 3 where the tokens are the channels of pixels.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub channels: usize,
     /// The identity of the codec whose codes the model knows: the hash of its weights. Absent if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
@@ -31,24 +29,15 @@ pub struct ImageConfig {
     pub class_names: Vec<String>,
 }
 
-fn one() -> usize {
-    1
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde calls
-fn is_one(n: &usize) -> bool {
-    *n == 1
-}
-
 impl ImageConfig {
     /// A grid of codes with classes, without registers.
     pub fn new(n_classes: usize, grid: [usize; 2]) -> Self {
-        Self { n_classes, registers: 0, grid, channels: 1, codec: None, class_names: Vec::new() }
+        Self { n_classes, registers: 0, grid, codec: None, class_names: Vec::new() }
     }
 
     /// Number of codes of an image, without BOS.
     pub fn n_cells(&self) -> usize {
-        self.grid[0].saturating_mul(self.grid[1]).saturating_mul(self.channels)
+        self.grid[0].saturating_mul(self.grid[1])
     }
 
     /// The class of that name, or of that number.
@@ -64,10 +53,10 @@ impl ImageConfig {
 
     /// Checks everything but the number of registers, which depends on the network.
     pub(super) fn validate(&self, backbone: &BackboneConfig, n_before: usize) -> Result<(), ModelError> {
-        if self.n_classes == 0 || self.n_classes > MAX_CLASSES {
-            return Err(invalid("image.n_classes", self.n_classes, format!("must be between 1 and {MAX_CLASSES}")));
+        if self.n_classes > MAX_CLASSES {
+            return Err(invalid("image.n_classes", self.n_classes, format!("must be at most {MAX_CLASSES}")));
         }
-        let grid = format!("{}x{}x{}", self.grid[0], self.grid[1], self.channels);
+        let grid = format!("{}x{}", self.grid[0], self.grid[1]);
         if self.n_cells() == 0 {
             return Err(invalid("image.grid", grid, "must have at least one cell"));
         }

@@ -11,18 +11,26 @@ pub(super) const PREFIX: &str = "backbone.";
 pub(super) const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
 /// Whole names, ours and the published one.
-const WHOLE: [(&str, &str); 4] = [
+const WHOLE: [(&str, &str); 9] = [
     ("embedding.weight", "vocab_embed.embedding"),
     ("swap.base", "decoder.group_swap.base_embedding"),
     ("classes.weight", "cls_embed.embedding_table.weight"),
     ("registers.weight", "reg_tokens.weight"),
+    ("input.codes.weight", "tok_emb.weight"),
+    ("input.positions.weight", "pos_emb.weight"),
+    ("input.classes.weight", "cls_emb.weight"),
+    ("input.registers.weight", "reg_tokens.weight"),
+    ("output.bias", "head.bias"),
 ];
 
 /// Beginnings of the published names of embeddings that end in `.weight`, as those of linear layers do.
-const EMBEDDINGS: [&str; 2] = ["cls_embed.", "reg_tokens."];
+const EMBEDDINGS: [&str; 5] = ["cls_embed.", "reg_tokens.", "tok_emb.", "pos_emb.", "cls_emb."];
+
+/// The head's weight in MaskGIT's files, and the embedding whose weight it is.
+pub(crate) const TIED: (&str, &str) = ("head.weight", "tok_emb.weight");
 
 /// Beginnings of names; the first that matches counts.
-const BEGINNINGS: [(&str, &str); 12] = [
+const BEGINNINGS: [(&str, &str); 14] = [
     ("time.input.", "sigma_map.mlp.0."),
     ("time.output.", "sigma_map.mlp.2."),
     ("decoder.", "decoder.layers."),
@@ -32,13 +40,33 @@ const BEGINNINGS: [(&str, &str); 12] = [
     ("swap.projection.", "decoder.group_swap.query_processor."),
     ("swap.kv.", "decoder.group_swap.hidden_to_key_value."),
     ("swap.out.", "decoder.group_swap.output_linear."),
+    ("output.norm.", "last_norm.norm_final."),
+    ("output.modulation.", "last_norm.mlp.1."),
     ("head.norm.", "output_layer.norm_final."),
     ("head.modulation.", "output_layer.adaLN_modulation."),
     ("head.linear.", "output_layer.linear."),
 ];
 
 /// Beginnings of the names of encoder blocks: those of the partition model, and those of the baselines.
-const ENCODER_BLOCKS: [(&str, &str); 2] = [("encoder.", "encoder.blocks."), ("blocks.", "blocks.")];
+const ENCODER_BLOCKS: [(&str, &str); 3] =
+    [("encoder.", "encoder.blocks."), ("blocks.", "blocks."), ("layers.", MASK_GIT_BLOCKS)];
+
+/// Beginning of the published names of MaskGIT's blocks.
+const MASK_GIT_BLOCKS: &str = "transformer.layers.";
+
+/// Parts of the names inside a block of MaskGIT.
+const IN_MASK_GIT_BLOCKS: [(&str, &str); 10] = [
+    (".modulation.", ".mlp.1."),
+    (".norm1.", ".ln1."),
+    (".norm2.", ".ln2."),
+    (".q.", ".attn.wq."),
+    (".k.", ".attn.wk."),
+    (".v.", ".attn.wv."),
+    (".out.", ".attn.wo."),
+    (".gate.", ".ff.w1."),
+    (".down.", ".ff.w2."),
+    (".up.", ".ff.w3."),
+];
 
 /// Parts of the names inside a block.
 const IN_BLOCKS: [(&str, &str); 7] = [
@@ -66,12 +94,17 @@ fn published_name(path: &str) -> String {
             name = name.replace(ours, published);
         }
     }
+    if name.starts_with(MASK_GIT_BLOCKS) {
+        for (ours, published) in IN_MASK_GIT_BLOCKS {
+            name = name.replace(ours, published);
+        }
+    }
     // Burn calls a norm's weight gamma and its bias beta.
     name.replace(".gamma", ".weight").replace(".beta", ".bias")
 }
 
-/// Whether a tensor is a linear weight, which is stored transposed.
-pub(super) fn is_linear_weight(name: &str, rank: usize) -> bool {
+// Whether a tensor is a linear weight, which is stored transposed.
+fn is_linear_weight(name: &str, rank: usize) -> bool {
     rank == 2 && name.ends_with(".weight") && !EMBEDDINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
@@ -80,31 +113,58 @@ pub(crate) fn is_buffer(name: &str) -> bool {
     name.ends_with("inv_freq")
 }
 
-/// The path from the network's root to the parameter that is visited.
-#[derive(Default)]
-pub(super) struct ParameterPath(Vec<String>);
+/// How the parameters of a module are called and stored in published files.
+#[derive(Debug)]
+pub(crate) struct Naming {
+    /// The published name of a parameter, from its path.
+    pub(crate) published: fn(&str) -> String,
+    /// Whether the tensor of that published name and rank is stored transposed.
+    pub(crate) is_transposed: fn(&str, usize) -> bool,
+}
+
+/// The names of [`Network`]'s parameters.
+pub(crate) static NETWORK: Naming = Naming { published: published_name, is_transposed: is_linear_weight };
+
+/// The path from a module's root to the parameter that is visited.
+pub(super) struct ParameterPath {
+    parts: Vec<String>,
+    naming: &'static Naming,
+}
 
 impl ParameterPath {
+    pub(super) fn new(naming: &'static Naming) -> Self {
+        Self { parts: Vec::new(), naming }
+    }
+
     pub(super) fn enter(&mut self, name: &str) {
-        self.0.push(name.to_string());
+        self.parts.push(name.to_string());
     }
 
     pub(super) fn exit(&mut self) {
-        self.0.pop();
+        self.parts.pop();
+    }
+
+    /// Whether a tensor of that published name is stored transposed.
+    pub(super) fn is_transposed(&self, name: &str, rank: usize) -> bool {
+        (self.naming.is_transposed)(name, rank)
     }
 
     /// The published name of the parameter.
     pub(super) fn published(&self) -> String {
         // Names of enum variants are no part of a path.
         let is_variant = |part: &str| part.starts_with(char::is_uppercase);
-        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| !is_variant(part)).collect();
-        published_name(&parts.join("."))
+        let parts: Vec<&str> = self.parts.iter().map(String::as_str).filter(|part| !is_variant(part)).collect();
+        (self.naming.published)(&parts.join("."))
     }
 }
 
 /// The published name of each parameter, in the modules' order.
 pub fn known_names(network: &Network) -> Vec<String> {
-    #[derive(Default)]
+    names_of(network, &NETWORK)
+}
+
+/// The published name of each parameter of a module, in the module's order.
+pub(super) fn names_of<M: Module>(module: &M, naming: &'static Naming) -> Vec<String> {
     struct Names {
         path: ParameterPath,
         names: Vec<String>,
@@ -120,7 +180,7 @@ pub fn known_names(network: &Network) -> Vec<String> {
             self.names.push(self.path.published());
         }
     }
-    let mut names = Names::default();
-    network.visit(&mut names);
+    let mut names = Names { path: ParameterPath::new(naming), names: Vec::new() };
+    module.visit(&mut names);
     names.names
 }

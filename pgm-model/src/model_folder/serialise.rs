@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, is_buffer, is_linear_weight};
+use super::published_names::{FREQUENCIES, NETWORK, Naming, PREFIX, ParameterPath, TIED, is_buffer};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::networks::Network;
@@ -24,7 +24,15 @@ pub const TOKENIZER_METADATA: &str = "pgm_tokenizer_config";
 /// # Errors
 /// [`ModelError::Device`] when a weight cannot be read from its device.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
-    Ok(serialise(&collect(network)?, "", Dtype::F32, HashMap::new()))
+    module_to_safetensors(network, &NETWORK)
+}
+
+/// The weights of any module as a safetensors file, in float32.
+///
+/// # Errors
+/// As [`to_safetensors`].
+pub(crate) fn module_to_safetensors<M: Module>(module: &M, naming: &'static Naming) -> Result<Vec<u8>, ModelError> {
+    Ok(serialise(&collect(module, naming)?, "", Dtype::F32, HashMap::new()))
 }
 
 /// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`,
@@ -57,20 +65,31 @@ pub fn to_published_with_tokenizer(
             return Err(ModelError::Precision(message.into()));
         }
     };
-    let mut tensors = collect(network)?;
-    let frequencies = frequencies(config.backbone().head_dim());
-    let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
-    tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
+    let mut tensors = collect(network, &NETWORK)?;
+    let prefix = match config {
+        // Its own names, without a prefix; the head's weight is stored twice, as its authors' code expects.
+        ModelConfig::MaskGit(_) => {
+            let tied = tensors.get(TIED.1).cloned().expect("every MaskGIT has an embedding");
+            tensors.insert(TIED.0.to_string(), tied);
+            ""
+        }
+        _ => {
+            let frequencies = frequencies(config.backbone().head_dim());
+            let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
+            tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
+            PREFIX
+        }
+    };
     let json = serde_json::to_string(config).expect("a configuration always serialises");
     let mut metadata = HashMap::from([(CONFIG_METADATA.to_string(), json)]);
     if let Some(tokenizer_config) = tokenizer_config {
         metadata.insert(TOKENIZER_METADATA.to_string(), tokenizer_config.to_string());
     }
-    Ok(serialise(&tensors, PREFIX, dtype, metadata))
+    Ok(serialise(&tensors, prefix, dtype, metadata))
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.
-type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+pub(crate) type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: HashMap<String, String>) -> Vec<u8> {
     let values = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
@@ -98,8 +117,11 @@ fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: Hash
     safetensors::serialize(views, Some(metadata)).expect("views with distinct names always serialise")
 }
 
-fn collect(network: &Network) -> Result<Collected, ModelError> {
-    #[derive(Default)]
+/// The weights of any module by their published names.
+///
+/// # Errors
+/// As [`to_safetensors`].
+pub(crate) fn collect<M: Module>(module: &M, naming: &'static Naming) -> Result<Collected, ModelError> {
     struct Collect {
         path: ParameterPath,
         tensors: Collected,
@@ -114,7 +136,7 @@ fn collect(network: &Network) -> Result<Collected, ModelError> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.published();
-            let value = if is_linear_weight(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
+            let value = if self.path.is_transposed(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
             let shape = value.dims().to_vec();
             match value.try_into_vec_as::<f32>() {
                 Ok(values) => {
@@ -127,8 +149,8 @@ fn collect(network: &Network) -> Result<Collected, ModelError> {
             }
         }
     }
-    let mut collect = Collect::default();
-    network.visit(&mut collect);
+    let mut collect = Collect { path: ParameterPath::new(naming), tensors: Collected::new(), failed: None };
+    module.visit(&mut collect);
     match collect.failed {
         Some(error) => Err(error),
         None => Ok(collect.tensors),

@@ -109,6 +109,7 @@ pub fn kind(config: &ModelConfig) -> &'static str {
         ModelConfig::Partition(_) => "partition",
         ModelConfig::Masked(_) => "masked",
         ModelConfig::Autoregressive(_) => "autoregressive",
+        ModelConfig::MaskGit(_) => "maskgit",
     }
 }
 

@@ -82,6 +82,9 @@ impl TrainModel {
                 model.loss_partition(tokens.clone(), &partition, &target(tokens, weights))
             }
             (Network::Masked(model), NetworkInputs::Masked(masked)) => model.loss(masked, &target(tokens, weights)),
+            (Network::MaskGit(model), NetworkInputs::MaskGit(masked, classes)) => {
+                model.loss(masked, Some(&classes), &target(tokens, weights))
+            }
             (Network::Autoregressive(model), NetworkInputs::Causal) => {
                 let n_predicted = tokens.dims()[1] - 1;
                 let target = target(tokens.clone().narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted));
@@ -111,6 +114,9 @@ impl TrainModel {
             (Network::Masked(model), NetworkInputs::Masked(masked)) => {
                 let all = Positions::all(n_rows, length, &masked.device());
                 (model.hidden_at(masked, &all), tokens, weights)
+            }
+            (Network::MaskGit(model), NetworkInputs::MaskGit(masked, classes)) => {
+                (model.hidden(masked, Some(&classes)), tokens, weights)
             }
             (Network::Autoregressive(model), NetworkInputs::Causal) => {
                 let n_predicted = length - 1;

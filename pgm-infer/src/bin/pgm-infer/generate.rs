@@ -192,7 +192,7 @@ fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSett
 // Refuses flags that this kind of model cannot follow.
 fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> {
     match (args.sampler, config) {
-        (Some(Sampler::Full), ModelConfig::Masked(_)) => {
+        (Some(Sampler::Full), ModelConfig::Masked(_) | ModelConfig::MaskGit(_)) => {
             bail!("--sampler full is the partition model's training path; this model is masked")
         }
         (Some(_), ModelConfig::Autoregressive(_)) => {

@@ -343,7 +343,7 @@ impl Order for Dice {
     }
 
     fn select(&mut self, _context: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
-        let thrown = self.own.as_mut().map(RngExt::random);
+        let thrown: Option<u64> = self.own.as_mut().map(RngExt::random);
         self.thrown.extend(thrown);
         (0..drawn.len()).collect()
     }

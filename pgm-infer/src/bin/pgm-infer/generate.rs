@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
 use pgm_infer::settings::Overrides;
+use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
@@ -125,7 +126,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
 
     let mut out = std::io::stdout().lock();
     for batch in requests.chunks(args.batch) {
-        let mut screen = Screen::new(&model, batch, args.visual);
+        let mut screen = Screen::new(&model, &row, args.visual);
         let start = Instant::now();
         let outcome = model.generate(batch, &settings, path, &mut |view| {
             screen.update(view);
@@ -222,9 +223,8 @@ struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    fn new(model: &'a TextModel, requests: &[SampleRequest], visual: bool) -> Self {
-        let canvas = Canvas::new(&requests[0].given, requests[0].length);
-        Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
+    fn new(model: &'a TextModel, row: &TextRow, visual: bool) -> Self {
+        Self { model, canvas: Canvas::of_row(row), visual, terminal: std::io::stderr().is_terminal() }
     }
 
     fn update(&mut self, view: &StepView) {

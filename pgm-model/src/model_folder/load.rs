@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::published_names::{NETWORK, Naming, ParameterPath, TIED, is_buffer, names_of};
+use super::published_names::{ParameterPath, TIED, is_buffer, is_linear_weight, known_names};
 use super::tensor_source::{SafeTensorsSource, TensorSource};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -34,7 +34,7 @@ pub fn from_source(
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Network, ModelError> {
-    fill(Network::new(config, device), &NETWORK, Filling { source, origin, device, must_be_finite: false })
+    fill(source, origin, config, device, false)
 }
 
 /// As [`from_source`], and refuses weights that are NaN or infinite.
@@ -47,28 +47,27 @@ pub(crate) fn from_finite_source(
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Network, ModelError> {
-    fill(Network::new(config, device), &NETWORK, Filling { source, origin, device, must_be_finite: true })
+    fill(source, origin, config, device, true)
 }
 
-/// Where weights come from, and on which device they go.
-#[derive(Clone, Copy)]
-pub(crate) struct Filling<'a> {
-    pub(crate) source: &'a dyn TensorSource,
-    /// The name of the source in errors.
-    pub(crate) origin: &'a str,
-    pub(crate) device: &'a Device,
-    /// Whether weights that are NaN or infinite are refused.
-    pub(crate) must_be_finite: bool,
-}
-
-/// `module` with the weights of a source.
-///
-/// # Errors
-/// As [`from_source`], and [`ModelError::NotFinite`] if `must_be_finite`.
-pub(crate) fn fill<M: Module>(module: M, naming: &'static Naming, from: Filling) -> Result<M, ModelError> {
-    let Filling { source, origin, .. } = from;
-    let mut fill = Fill { path: ParameterPath::new(naming), from, n_used: 0, missing: Vec::new(), failed: None };
-    let module = module.map(&mut fill);
+fn fill(
+    source: &dyn TensorSource,
+    origin: &str,
+    config: &ModelConfig,
+    device: &Device,
+    must_be_finite: bool,
+) -> Result<Network, ModelError> {
+    let mut fill = Fill {
+        path: ParameterPath::default(),
+        source,
+        origin,
+        device,
+        must_be_finite,
+        n_used: 0,
+        missing: Vec::new(),
+        failed: None,
+    };
+    let network = Network::new(config, device).map(&mut fill);
     if let Some(error) = fill.failed {
         return Err(error);
     }
@@ -79,7 +78,7 @@ pub(crate) fn fill<M: Module>(module: M, naming: &'static Naming, from: Filling)
     // Published files have the rotary frequencies, too. They follow from the sizes.
     let names: Vec<&str> = source.names().into_iter().filter(|name| !is_buffer(name)).collect();
     if fill.n_used < names.len() {
-        let mut known = BTreeSet::from_iter(names_of(&module, naming));
+        let mut known = BTreeSet::from_iter(known_names(&network));
         if known.contains(TIED.1) && names.contains(&TIED.0) {
             refuse_untied(source, &origin)?;
             known.insert(TIED.0.to_string());
@@ -90,7 +89,7 @@ pub(crate) fn fill<M: Module>(module: M, naming: &'static Naming, from: Filling)
             return Err(ModelError::UnknownTensor { origin, count: unknown.len(), first: (*first).to_string() });
         }
     }
-    Ok(module)
+    Ok(network)
 }
 
 // A head of its own would be lost in a network whose head is the embedding.
@@ -111,7 +110,10 @@ fn refuse_untied(source: &dyn TensorSource, origin: &str) -> Result<(), ModelErr
 // Gives each parameter the tensor of its published name.
 struct Fill<'a> {
     path: ParameterPath,
-    from: Filling<'a>,
+    source: &'a dyn TensorSource,
+    origin: &'a str,
+    device: &'a Device,
+    must_be_finite: bool,
     n_used: usize,
     missing: Vec<String>,
     failed: Option<ModelError>,
@@ -120,29 +122,30 @@ struct Fill<'a> {
 impl Fill<'_> {
     // `None` when the source has no such tensor.
     fn read<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Option<Tensor<D>>, ModelError> {
-        let Filling { source, origin, device, must_be_finite } = self.from;
-        let Some(stored) = source.tensor(name) else {
+        let Some(stored) = self.source.tensor(name) else {
             self.missing.push(name.to_string());
             return Ok(None);
         };
         self.n_used += 1;
-        let is_transposed = self.path.is_transposed(name, D);
+        let is_transposed = is_linear_weight(name, D);
         let mut expected = shape.to_vec();
         if is_transposed {
             expected.reverse();
         }
         if stored.shape != expected {
-            let (origin, name) = (origin.to_string(), name.to_string());
+            let (origin, name) = (self.origin.to_string(), name.to_string());
             return Err(ModelError::Shape { origin, name, expected, found: stored.shape });
         }
         let transposed = is_transposed.then(|| [expected[0], expected[1]]);
-        let values = stored.read(transposed, &|bytes| source.release(bytes), origin, name)?;
-        if must_be_finite && let Some(first) = values.iter().find(|value| !value.is_finite()) {
+        let values = stored.read(transposed, &|bytes| self.source.release(bytes), self.origin, name)?;
+        if self.must_be_finite
+            && let Some(first) = values.iter().find(|value| !value.is_finite())
+        {
             let count = values.iter().filter(|value| !value.is_finite()).count();
-            let (origin, name) = (origin.to_string(), name.to_string());
+            let (origin, name) = (self.origin.to_string(), name.to_string());
             return Err(ModelError::NotFinite { origin, name, count, first: *first });
         }
-        Ok(Some(Tensor::from_data(TensorData::new(values, shape), device)))
+        Ok(Some(Tensor::from_data(TensorData::new(values, shape), self.device)))
     }
 }
 

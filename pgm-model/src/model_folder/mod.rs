@@ -26,13 +26,11 @@ pub use atomic_write::{atomic_write, atomic_write as write_file, sync_file, sync
 pub use folder::{CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_bytes};
 #[cfg(feature = "files")]
 pub use folder::{load, load_config, load_weights, load_with_progress, save};
-pub(crate) use load::{Filling, fill, from_finite_source};
+pub(crate) use load::from_finite_source;
 pub use load::{from_safetensors, from_source};
 #[cfg(feature = "files")]
 pub use mapped_file::MappedFile;
+pub(crate) use published_names::is_buffer;
 pub use published_names::known_names;
-pub(crate) use published_names::{Naming, is_buffer};
 pub use serialise::{CONFIG_METADATA, TOKENIZER_METADATA, to_published, to_published_with_tokenizer, to_safetensors};
-pub(crate) use serialise::{collect, module_to_safetensors};
-pub(crate) use tensor_source::SafeTensorsSource;
 pub use tensor_source::{StoredTensor, TensorSource, refuse_substitute};

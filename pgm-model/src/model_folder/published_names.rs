@@ -103,8 +103,8 @@ fn published_name(path: &str) -> String {
     name.replace(".gamma", ".weight").replace(".beta", ".bias")
 }
 
-// Whether a tensor is a linear weight, which is stored transposed.
-fn is_linear_weight(name: &str, rank: usize) -> bool {
+/// Whether a tensor is a linear weight, which is stored transposed.
+pub(super) fn is_linear_weight(name: &str, rank: usize) -> bool {
     rank == 2 && name.ends_with(".weight") && !EMBEDDINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
@@ -113,58 +113,31 @@ pub(crate) fn is_buffer(name: &str) -> bool {
     name.ends_with("inv_freq")
 }
 
-/// How the parameters of a module are called and stored in published files.
-#[derive(Debug)]
-pub(crate) struct Naming {
-    /// The published name of a parameter, from its path.
-    pub(crate) published: fn(&str) -> String,
-    /// Whether the tensor of that published name and rank is stored transposed.
-    pub(crate) is_transposed: fn(&str, usize) -> bool,
-}
-
-/// The names of [`Network`]'s parameters.
-pub(crate) static NETWORK: Naming = Naming { published: published_name, is_transposed: is_linear_weight };
-
-/// The path from a module's root to the parameter that is visited.
-pub(super) struct ParameterPath {
-    parts: Vec<String>,
-    naming: &'static Naming,
-}
+/// The path from the network's root to the parameter that is visited.
+#[derive(Default)]
+pub(super) struct ParameterPath(Vec<String>);
 
 impl ParameterPath {
-    pub(super) fn new(naming: &'static Naming) -> Self {
-        Self { parts: Vec::new(), naming }
-    }
-
     pub(super) fn enter(&mut self, name: &str) {
-        self.parts.push(name.to_string());
+        self.0.push(name.to_string());
     }
 
     pub(super) fn exit(&mut self) {
-        self.parts.pop();
-    }
-
-    /// Whether a tensor of that published name is stored transposed.
-    pub(super) fn is_transposed(&self, name: &str, rank: usize) -> bool {
-        (self.naming.is_transposed)(name, rank)
+        self.0.pop();
     }
 
     /// The published name of the parameter.
     pub(super) fn published(&self) -> String {
         // Names of enum variants are no part of a path.
         let is_variant = |part: &str| part.starts_with(char::is_uppercase);
-        let parts: Vec<&str> = self.parts.iter().map(String::as_str).filter(|part| !is_variant(part)).collect();
-        (self.naming.published)(&parts.join("."))
+        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| !is_variant(part)).collect();
+        published_name(&parts.join("."))
     }
 }
 
 /// The published name of each parameter, in the modules' order.
 pub fn known_names(network: &Network) -> Vec<String> {
-    names_of(network, &NETWORK)
-}
-
-/// The published name of each parameter of a module, in the module's order.
-pub(super) fn names_of<M: Module>(module: &M, naming: &'static Naming) -> Vec<String> {
+    #[derive(Default)]
     struct Names {
         path: ParameterPath,
         names: Vec<String>,
@@ -180,7 +153,7 @@ pub(super) fn names_of<M: Module>(module: &M, naming: &'static Naming) -> Vec<St
             self.names.push(self.path.published());
         }
     }
-    let mut names = Names { path: ParameterPath::new(naming), names: Vec::new() };
-    module.visit(&mut names);
+    let mut names = Names::default();
+    network.visit(&mut names);
     names.names
 }

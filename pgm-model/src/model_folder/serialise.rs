@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::published_names::{FREQUENCIES, NETWORK, Naming, PREFIX, ParameterPath, TIED, is_buffer};
+use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, TIED, is_buffer, is_linear_weight};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::networks::Network;
@@ -24,15 +24,7 @@ pub const TOKENIZER_METADATA: &str = "pgm_tokenizer_config";
 /// # Errors
 /// [`ModelError::Device`] when a weight cannot be read from its device.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
-    module_to_safetensors(network, &NETWORK)
-}
-
-/// The weights of any module as a safetensors file, in float32.
-///
-/// # Errors
-/// As [`to_safetensors`].
-pub(crate) fn module_to_safetensors<M: Module>(module: &M, naming: &'static Naming) -> Result<Vec<u8>, ModelError> {
-    Ok(serialise(&collect(module, naming)?, "", Dtype::F32, HashMap::new()))
+    Ok(serialise(&collect(network)?, "", Dtype::F32, HashMap::new()))
 }
 
 /// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`,
@@ -65,7 +57,7 @@ pub fn to_published_with_tokenizer(
             return Err(ModelError::Precision(message.into()));
         }
     };
-    let mut tensors = collect(network, &NETWORK)?;
+    let mut tensors = collect(network)?;
     let prefix = match config {
         // Its own names, without a prefix; the head's weight is stored twice, as its authors' code expects.
         ModelConfig::MaskGit(_) => {
@@ -89,7 +81,7 @@ pub fn to_published_with_tokenizer(
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.
-pub(crate) type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: HashMap<String, String>) -> Vec<u8> {
     let values = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
@@ -117,11 +109,8 @@ fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: Hash
     safetensors::serialize(views, Some(metadata)).expect("views with distinct names always serialise")
 }
 
-/// The weights of any module by their published names.
-///
-/// # Errors
-/// As [`to_safetensors`].
-pub(crate) fn collect<M: Module>(module: &M, naming: &'static Naming) -> Result<Collected, ModelError> {
+fn collect(network: &Network) -> Result<Collected, ModelError> {
+    #[derive(Default)]
     struct Collect {
         path: ParameterPath,
         tensors: Collected,
@@ -136,7 +125,7 @@ pub(crate) fn collect<M: Module>(module: &M, naming: &'static Naming) -> Result<
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.published();
-            let value = if self.path.is_transposed(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
+            let value = if is_linear_weight(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
             let shape = value.dims().to_vec();
             match value.try_into_vec_as::<f32>() {
                 Ok(values) => {
@@ -149,8 +138,8 @@ pub(crate) fn collect<M: Module>(module: &M, naming: &'static Naming) -> Result<
             }
         }
     }
-    let mut collect = Collect { path: ParameterPath::new(naming), tensors: Collected::new(), failed: None };
-    module.visit(&mut collect);
+    let mut collect = Collect::default();
+    network.visit(&mut collect);
     match collect.failed {
         Some(error) => Err(error),
         None => Ok(collect.tensors),

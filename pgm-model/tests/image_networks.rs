@@ -157,7 +157,7 @@ fn a_model_folder_keeps_weights_classes_and_grid() {
 #[test]
 fn configurations_that_contradict_themselves_are_refused() {
     let refusals: [(fn(&mut BackboneConfig), usize, &str); 7] = [
-        (|b| b.image.as_mut().unwrap().grid = [3, 3], 0, "image.grid = 3x3"),
+        (|b| b.image.as_mut().unwrap().grid = [3, 3], 0, "image.grid = 3x3x1"),
         (|b| b.image.as_mut().unwrap().n_classes = usize::MAX, 0, "image.n_classes"),
         (|b| b.image.as_mut().unwrap().registers = 1, 1, "image.registers = 1"),
         (|b| b.image.as_mut().unwrap().class_names = vec!["a".into()], 1, "image.class_names = 1 names"),

@@ -18,9 +18,11 @@ pub struct ImageConfig {
     /// MaskGIT: any number, behind the sequence.
     #[serde(default)]
     pub registers: usize,
-    /// Rows and columns of codes. A sequence holds them in raster order. Where the tokens are the channels of pixels, those of
-    /// a pixel are neighbouring columns.
+    /// Rows and columns of codes. A sequence holds them in raster order.
     pub grid: [usize; 2],
+    /// Tokens of each cell of the grid: 1 for codes; 3 where the tokens are the channels of pixels, side by side.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub channels: usize,
     /// The identity of the codec whose codes the model knows: the hash of its weights. Absent if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
@@ -29,15 +31,24 @@ pub struct ImageConfig {
     pub class_names: Vec<String>,
 }
 
+fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde calls
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
 impl ImageConfig {
     /// A grid of codes with classes, without registers.
     pub fn new(n_classes: usize, grid: [usize; 2]) -> Self {
-        Self { n_classes, registers: 0, grid, codec: None, class_names: Vec::new() }
+        Self { n_classes, registers: 0, grid, channels: 1, codec: None, class_names: Vec::new() }
     }
 
-    /// Number of codes of an image, without BOS.
+    /// Number of tokens of an image, without BOS.
     pub fn n_cells(&self) -> usize {
-        self.grid[0].saturating_mul(self.grid[1])
+        self.grid[0].saturating_mul(self.grid[1]).saturating_mul(self.channels)
     }
 
     /// The class of that name, or of that number.
@@ -56,7 +67,7 @@ impl ImageConfig {
         if self.n_classes > MAX_CLASSES {
             return Err(invalid("image.n_classes", self.n_classes, format!("must be at most {MAX_CLASSES}")));
         }
-        let grid = format!("{}x{}", self.grid[0], self.grid[1]);
+        let grid = format!("{}x{}x{}", self.grid[0], self.grid[1], self.channels);
         if self.n_cells() == 0 {
             return Err(invalid("image.grid", grid, "must have at least one cell"));
         }

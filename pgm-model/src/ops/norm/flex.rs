@@ -4,18 +4,23 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
 use crate::ops::constants::EPSILON;
-use crate::ops::flex::memory::{ROWS, Uninit, total, write_each, write_rows};
+use crate::ops::flex::memory::{ROWS, SetSums, Uninit, write_each, write_rows};
 use crate::ops::flex::simd::{fma, for_each_instruction_set, sum_of};
-use crate::ops::flex::tensor::{shape, tensor, values, width};
+use crate::ops::flex::tensor::{rows_of_set, shape, tensor, values, width};
+
+// A weight and a bias have one row for all rows of x, or one for each of several sets of as many consecutive rows.
 
 pub(crate) fn affine_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> (FlexTensor, FlexTensor) {
     let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
     let (width, numbers) = (width(&x), values(&x));
     let n_rows = numbers.len() / width;
+    let (weights, biases) = (values(&weight), values(&bias));
+    let n_of_set = rows_of_set(n_rows, weights.len() / width);
     let new_moments = || Vec::with_capacity(2 * ROWS);
     let (out, moments) = write_rows(n_rows, width, new_moments, |moments, row, out| {
         let x = &numbers[row * width..][..width];
-        let (out, of_row) = norm(x, values(&weight), values(&bias), out);
+        let [weight, bias] = [weights, biases].map(|all| &all[row / n_of_set * width..][..width]);
+        let (out, of_row) = norm(x, weight, bias, out);
         moments.extend_from_slice(&of_row);
         out
     });
@@ -31,14 +36,18 @@ pub(crate) fn affine_norm_backward(
     let [x, weight, moments, grad] = [x, weight, moments, grad].map(|tensor| tensor.to_contiguous());
     let (width, numbers, grads, weights) = (width(&x), values(&x), values(&grad), values(&weight));
     let moments = values(&moments).as_chunks::<2>().0;
-    let new_sums = || vec![0.0; 2 * width];
-    let (out, sums) = write_rows(numbers.len() / width, width, new_sums, |sums, row, out| {
+    let (n_rows, n_sets) = (numbers.len() / width, weights.len() / width);
+    let n_of_set = rows_of_set(n_rows, n_sets);
+    let new_sums = || SetSums::new(2 * width);
+    let (out, sums) = write_rows(n_rows, width, new_sums, |sums, row, out| {
         let [x, grad] = [numbers, grads].map(|all| &all[row * width..][..width]);
-        let (weight_grad, bias_grad) = sums.split_at_mut(width);
-        norm_grad(x, weights, moments[row], grad, out, weight_grad, bias_grad)
+        let set = row / n_of_set;
+        let (weight_grad, bias_grad) = sums.of(set).split_at_mut(width);
+        norm_grad(x, &weights[set * width..][..width], moments[row], grad, out, weight_grad, bias_grad)
     });
-    let mut weight_grad = total(&sums, 2 * width);
-    let bias_grad = weight_grad.split_off(width);
+    let sums = SetSums::total(&sums, n_sets, 2 * width);
+    let of_sets = |first: usize| sums.chunks(2 * width).flat_map(|sum| &sum[first..first + width]).copied().collect();
+    let (weight_grad, bias_grad): (Vec<f32>, Vec<f32>) = (of_sets(0), of_sets(width));
     let vector = shape(&weight);
     (tensor(out, shape(&x)), tensor(weight_grad, vector.clone()), tensor(bias_grad, vector))
 }

@@ -8,16 +8,13 @@
 //! [`VectorCodebook`].
 
 mod autoencoder;
-mod blocks;
 mod config;
-mod fsq;
 mod identity;
 mod pixel_codec;
-mod vector_codebook;
 mod weights;
 
-pub use autoencoder::{Autoencoder, Reconstruction};
-pub use config::{AutoencoderConfig, CodecConfig, MAX_CODES, QuantizerConfig};
-pub use fsq::Fsq;
+pub use autoencoder::{
+    Autoencoder, AutoencoderConfig, Fsq, MAX_CODES, QuantizerConfig, Reconstruction, VectorCodebook,
+};
+pub use config::CodecConfig;
 pub use pixel_codec::{Codec, CodecNetwork};
-pub use vector_codebook::VectorCodebook;

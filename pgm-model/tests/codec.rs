@@ -104,7 +104,7 @@ fn a_codec_folder_has_the_weights_and_the_hash_of_the_file_that_it_came_from() {
     // The keys are those of the file.
     let weights = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let names: Vec<String> =
-        SafeTensors::deserialize(&weights).unwrap().names().into_iter().map(str::to_string).collect();
+        SafeTensors::deserialize(&weights).unwrap().names().into_iter().map(|name| name.to_string()).collect();
     for name in ["encoder.mid.1.q.weight", "decoder.conv_blocks.0.attn.2.norm.bias", "quantize.embedding.weight"] {
         assert!(names.iter().any(|found| found == name), "{name}");
     }

@@ -103,9 +103,8 @@ impl PublishedCheckpoint<'_> {
         let image = self.image_of(n_rows, n_cells, picker)?;
         let sizes = BackboneConfig::for_mask_git(vocab_size - 1, width, n_heads, image);
         // The usual ratio first: several may give the same width.
-        let ratios = ours.map(|ours| ours.mlp_ratio).into_iter().chain([sizes.mlp_ratio]).chain(1..=MAX_RATIO);
+        let mut ratios = ours.map(|ours| ours.mlp_ratio).into_iter().chain([sizes.mlp_ratio]).chain(1..=MAX_RATIO);
         let mlp_ratio = ratios
-            .into_iter()
             .find(|&mlp_ratio| swiglu_width(&BackboneConfig { mlp_ratio, ..sizes.clone() }) == inner)
             .ok_or_else(|| self.error(format!("no SwiGLU layer of width {width} has {inner} inner units")))?;
         picker.note("mlp_ratio", mlp_ratio, TENSORS);

@@ -107,15 +107,12 @@ impl ShiftScale {
         }
     }
 
-    /// `x * (1 + scale) + shift`.
-    ///
-    /// # Shapes
-    /// `[B, S, H] -> [B, S, H]`
-    pub(crate) fn modulate(self, x: Tensor<3>) -> Tensor<3> {
+    /// Shift and scale, `[1, 1, H]`, `[B, 1, H]` or `[1, S, H]` each; none if they are folded.
+    pub(crate) fn vectors(self) -> Option<[Tensor<3>; 2]> {
         match self {
-            Self::Folded => x,
-            Self::Constant([shift, scale]) => x * (scale + 1.0).unsqueeze::<3>() + shift.unsqueeze::<3>(),
-            Self::PerRow([shift, scale]) => x * (scale + 1.0) + shift,
+            Self::Folded => None,
+            Self::Constant(vectors) => Some(vectors.map(|vector| vector.unsqueeze::<3>())),
+            Self::PerRow(vectors) => Some(vectors),
         }
     }
 

@@ -39,5 +39,5 @@ pub use gated_sum::{gated_sum, gated_sum_per_row};
 pub use gelu::bias_gelu;
 pub(crate) use matmul::BLOCK;
 pub use matmul::{linear, matmul, recomputed_linear};
-pub use norm::{layer_norm, layer_norm_per_row, recomputed_norm, recomputed_norm_per_row, rms_norm};
+pub use norm::{affine_rms_norm, layer_norm, layer_norm_per_row, recomputed_norm, recomputed_norm_per_row, rms_norm};
 pub use optimizer::{AdamWStep, adamw, lerp, scale, sum_of_squares};

@@ -21,7 +21,7 @@ use super::device::fused;
 use super::device::is_flex;
 #[cfg(feature = "fused")]
 use super::extension::fused_ops::FusedOps;
-pub use rms::rms_norm;
+pub use rms::{affine_rms_norm, rms_norm};
 
 /// `(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the last dimension.
 ///
@@ -119,10 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn rms_norm_has_the_gradient_of_its_formula() {
+    fn rms_norm_in_its_fused_form_equals_the_composed_one() {
         for shape in SHAPES {
             let [b, s, h] = shape;
             Case::new(7, &[&shape], b * s * h).check("rms norm", &|_, x| flat(rms_norm(x[0].clone().reshape(shape))));
+            for (shape, vectors) in [(shape, [1, 1, h]), (shape, [b, 1, h]), ([1, b * s, h], [1, b * s, h])] {
+                Case::new(8, &[&shape, &vectors, &vectors], b * s * h).check("affine rms norm", &|_, x| {
+                    let affine = [x[1].clone(), x[2].clone()].map(|vector| vector.reshape(vectors));
+                    flat(affine_rms_norm(x[0].clone().reshape(shape), affine))
+                });
+            }
         }
     }
 }

@@ -7,9 +7,8 @@ use burn::tensor::{Device, Int, Tensor};
 use burn::train::Interrupter;
 use pgm_data::{CodecIdentity, DataFolder, ImageFolderWriter, ImageInfo, PixelShape, Split};
 use pgm_model::{ModelConfig, model_folder};
-use pgm_train::{
-    Fit, FitResult, NetworkInputs, ObjectiveBatch, TrainConfig, TrainError, TrainEvent, TrainLoader, fit, history,
-};
+use pgm_train::batches::{NetworkInputs, ObjectiveBatch, TrainLoader};
+use pgm_train::{Fit, FitResult, TrainConfig, TrainError, TrainEvent, fit, history};
 
 const TOML: &str = "
 objective = \"partition\"

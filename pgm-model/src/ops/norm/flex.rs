@@ -1,4 +1,5 @@
 //! [`layer_norm`](super::layer_norm) and RMSNorm on the CPU.
+#![allow(clippy::too_many_arguments)] // the loop of one row and its sums
 
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
@@ -96,7 +97,6 @@ fn norm_body<'a, const FMA: bool>(
     (write_each!(out, |i| fma::<FMA>((x[i] - mean) * rate, weight[i], bias[i])), [mean, rate])
 }
 
-#[allow(clippy::too_many_arguments)] // one row and its sums
 #[inline(always)]
 fn norm_grad_body<'a, const FMA: bool>(
     x: &[f32],

@@ -1,4 +1,4 @@
-//! A custom order: from both ends towards the middle.
+//! A custom order: from both ends towards the middle, with coins of its own.
 //!
 //! ```text
 //! cargo run --release --example custom_order -- run/model 'Once upon a time' 3
@@ -11,18 +11,28 @@ use std::path::Path;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use pgm_infer::sample::order::OrderContext;
+use pgm_infer::sample::order::{OrderContext, OrderStart};
 use pgm_infer::sample::{SampleRow, advance};
 use pgm_infer::text::template::Part;
 use pgm_infer::{Order, SampleSettings, SamplingPath, TextModel};
-use rand::Rng;
+use rand::{Rng, RngExt};
 
-/// Decodes the outermost open positions, half of them from either end.
-struct Inwards;
+/// Decodes the outermost open positions, half of them from either end. Where the number is odd, a coin gives one end one more.
+struct Inwards {
+    /// A generator of this order alone: the coins leave the draw of tokens as it is.
+    coins: Box<dyn Rng + Send>,
+}
+
+impl Inwards {
+    fn new(start: &OrderStart<'_>) -> Self {
+        Self { coins: Box::new(start.independent_rng()) }
+    }
+}
 
 impl Order for Inwards {
     fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn Rng) -> Vec<usize> {
-        let n_left = context.n_to_decode.div_ceil(2);
+        let is_odd = context.n_to_decode % 2 == 1;
+        let n_left = context.n_to_decode / 2 + usize::from(is_odd && self.coins.random());
         let (left, rest) = context.open.split_at(n_left);
         let right = &rest[rest.len() - (context.n_to_decode - n_left)..];
         [left, right].concat()
@@ -39,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     let parts = if prompt.is_empty() { Vec::new() } else { vec![Part::Text(prompt)] };
     let request = model.request(&parts, None, seed)?;
     let settings = SampleSettings { steps: 64, ..SampleSettings::for_model(&model) };
-    let mut row = SampleRow::with_order(&request, &settings, |_open, _rng| Box::new(Inwards))?;
+    let mut row = SampleRow::with_order(&request, &settings, |start| Box::new(Inwards::new(&start)))?;
     let denoiser = model.denoiser(SamplingPath::Clean);
     while !row.is_done() {
         for change in advance(denoiser.as_ref(), &mut [&mut row])?.changes {

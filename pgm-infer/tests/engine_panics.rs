@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use pgm_infer::engine::{Engine, EngineOptions, Task, TaskEvent, TaskInput};
-use pgm_infer::sample::order::{Candidate, Order, OrderContext};
+use pgm_infer::sample::order::{Candidate, Order, OrderContext, OrderStart};
 use pgm_infer::{InferError, SampledRow};
 
 mod common;
@@ -72,7 +72,7 @@ fn an_order_or_a_listener_may_panic_and_the_others_go_on() {
     // The second of three rows breaks.
     let in_order = |place: &'static str| {
         let n_made = std::sync::atomic::AtomicUsize::new(0);
-        let start = move |_: &[usize], _: &mut dyn rand::Rng| {
+        let start = move |_: OrderStart<'_>| {
             let number = n_made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             assert!(place != "start" || number != 1, "broken at start");
             Box::new(Broken(if number == 1 { place } else { "" })) as Box<dyn Order>

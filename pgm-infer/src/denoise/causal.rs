@@ -119,7 +119,7 @@ impl Denoiser for CausalDenoiser<'_> {
         }
         // A step decodes one token, whatever the number of steps in the settings.
         let settings = SampleSettings { steps: 1, ..*settings };
-        SampleRow::with_order(request, &settings, |_, _| Box::new(LeftToRight))
+        SampleRow::with_order(request, &settings, |_| Box::new(LeftToRight))
     }
 }
 

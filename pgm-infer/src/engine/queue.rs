@@ -44,7 +44,7 @@ impl SampleQueue {
         let task = SharedTask::new(state);
         for (index, request) in requests.iter().enumerate() {
             let start = || match &order {
-                Some(order) => SampleRow::with_order(request, &settings, |open, rng| order(open, rng)),
+                Some(order) => SampleRow::with_order(request, &settings, |start| order(start)),
                 None => denoiser.row(request, &settings),
             };
             let task = task.clone();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::InferError;
-use crate::sample::order::Order;
+use crate::sample::order::{Order, OrderStart};
 use crate::sample::{RowChange, SampleSettings, SampledRow};
 use crate::text::template::Part;
 use crate::text::{FilledBlank, TextRow};
@@ -32,8 +32,8 @@ pub enum TaskInput {
     },
 }
 
-/// Makes the order of one row from its open positions; see [`SampleRow::with_order`](crate::sample::SampleRow::with_order).
-pub type OrderFactory = Arc<dyn Fn(&[usize], &mut dyn rand::Rng) -> Box<dyn Order> + Send + Sync>;
+/// Makes the order of one row; see [`SampleRow::with_order`](crate::sample::SampleRow::with_order).
+pub type OrderFactory = Arc<dyn Fn(OrderStart<'_>) -> Box<dyn Order> + Send + Sync>;
 
 /// Samples to write.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use crate::InferError;
 use crate::sample::clean_row::CleanRow;
 use crate::sample::draw::DrawSettings;
 use crate::sample::logits::{Alternatives, PositionReading};
-use crate::sample::order::{Candidate, Order, OrderContext, Progress};
+use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
 use crate::sample::request::{AllowedTokens, SampleRequest, SampleSettings};
 use crate::sample::schedule::Schedule;
 use crate::unwind::{catch, drop_caught};
@@ -129,22 +129,23 @@ impl SampleRow {
     /// # Errors
     /// [`InferError::Setting`] and [`InferError::Request`] for requests that cannot be sampled.
     pub fn new(request: &SampleRequest, settings: &SampleSettings) -> Result<Self, InferError> {
-        Self::with_order(request, settings, |open, rng| settings.order.start(open, rng))
+        Self::with_order(request, settings, |start| settings.order.start(start))
     }
 
-    /// A new row in a custom order; `start` makes it from the open positions and the row's random stream.
+    /// A new row in a custom order, which `start` makes.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn with_order(
         request: &SampleRequest,
         settings: &SampleSettings,
-        start: impl FnOnce(&[usize], &mut ChaCha8Rng) -> Box<dyn Order>,
+        start: impl FnOnce(OrderStart<'_>) -> Box<dyn Order>,
     ) -> Result<Self, InferError> {
         settings.validate()?;
         let open = open_positions(request)?;
         let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
-        let order = GuardedOrder::new(|| start(&open, &mut rng))?;
+        let new = OrderStart { length: request.length, open: &open, seed: request.seed, rng: &mut rng };
+        let order = GuardedOrder::new(|| start(new))?;
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         Ok(Self {
             n_given: positions.len(),

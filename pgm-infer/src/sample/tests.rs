@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
-use super::logits::finish;
-use super::order::{Candidate, CandidateLimit, Order, OrderContext, OrderKind};
+use super::draw::DrawnToken;
+use super::logits::{PositionReading, finish};
+use super::order::{Candidate, CandidateLimit, Order, OrderContext, OrderKind, Progress};
 use super::*;
 use crate::InferError;
 
@@ -176,7 +179,7 @@ fn an_order_that_breaks_its_contract_is_an_error() {
         let settings = SampleSettings { steps: 2, ..SampleSettings::default() };
         let selected = selected.to_vec();
         let mut row =
-            SampleRow::with_order(&request(6, 0), &settings, |_, _| Box::new(Wrong(candidates, selected))).unwrap();
+            SampleRow::with_order(&request(6, 0), &settings, |_| Box::new(Wrong(candidates, selected))).unwrap();
         let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
         assert!(row.is_done());
         changes.into_iter().next().unwrap().unwrap_err().to_string()
@@ -254,7 +257,7 @@ impl Order for OneByOne {
 fn an_order_that_selects_too_few_gets_further_steps_until_the_row_is_complete() {
     for schedule in [Schedule::Uniform, Schedule::Binomial] {
         let settings = SampleSettings { steps: 3, schedule, ..SampleSettings::default() };
-        let mut row = SampleRow::with_order(&request(9, 1), &settings, |_, _| Box::new(OneByOne)).unwrap();
+        let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| Box::new(OneByOne)).unwrap();
         while !row.is_done() {
             let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
             assert!(changes[0].is_ok() && row.step() <= row.n_steps() && row.step() < 20);
@@ -278,13 +281,100 @@ impl Order for Recorder {
 fn an_order_knows_the_share_of_steps_done_and_what_is_decoded() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let settings = SampleSettings { steps: 4, ..SampleSettings::default() };
-    let mut row = SampleRow::with_order(&request(9, 1), &settings, |_, _| Box::new(Recorder(sender))).unwrap();
+    let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| Box::new(Recorder(sender))).unwrap();
     while !row.is_done() {
         advance(&Fake::default(), &mut [&mut row]).unwrap();
     }
     drop(row);
     let seen: Vec<_> = receiver.iter().collect();
     assert_eq!(seen, [(0.0, 0.25, 0), (0.25, 0.5, 2), (0.5, 0.75, 4), (0.75, 1.0, 6)]);
+}
+
+#[test]
+fn progress_stays_in_bounds_whatever_an_order_decodes() {
+    let progress = |settings: SampleSettings, start: fn(std::sync::mpsc::Sender<Progress>) -> Box<dyn Order>| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| start(sender)).unwrap();
+        while !row.is_done() {
+            advance(&Fake::default(), &mut [&mut row]).unwrap();
+        }
+        drop(row);
+        receiver.iter().map(|Progress { from, to }| (from, to)).collect::<Vec<_>>()
+    };
+    // Tells its progress and decodes one token a step.
+    struct Slow(std::sync::mpsc::Sender<Progress>, bool);
+    impl Order for Slow {
+        fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+            self.0.send(context.progress).unwrap();
+            context.open[..1].to_vec()
+        }
+
+        fn chooses_count(&self) -> bool {
+            self.1
+        }
+    }
+    let eighths = |n: usize| (0..n).map(|step| (step as f64 / 8.0, (step + 1) as f64 / 8.0)).collect::<Vec<_>>();
+    let steps = |steps| SampleSettings { steps, ..SampleSettings::default() };
+    // After two planned steps it needs six more.
+    let late = progress(steps(2), |sender| Box::new(Slow(sender, false)));
+    assert_eq!(late, [&[(0.0, 0.5), (0.5, 1.0)][..], &[(1.0, 1.0); 6]].concat());
+    // An order that chooses its own count plans a step for each of the 8 positions.
+    assert_eq!(progress(steps(2), |sender| Box::new(Slow(sender, true))), eighths(8));
+    // Empty steps count, and the binomial schedule has one step more.
+    let empty = progress(steps(16), |sender| Box::new(Slow(sender, false)));
+    assert_eq!(empty, (0..8).map(|step| (step as f64 / 8.0, (step as f64 + 0.5) / 8.0)).collect::<Vec<_>>());
+    let binomial = SampleSettings { schedule: Schedule::Binomial, ..steps(7) };
+    let binomial = progress(binomial, |sender| Box::new(Slow(sender, false)));
+    assert!(binomial.iter().all(|step| eighths(8).contains(step) || *step == (1.0, 1.0)), "{binomial:?}");
+}
+
+// Draws at the first open positions, and throws its own dice or the row's before each step and each selection.
+struct Dice {
+    own: Option<ChaCha8Rng>,
+    thrown: Vec<u64>,
+}
+
+impl Order for Dice {
+    fn candidates(&mut self, context: &OrderContext<'_>, rng: &mut dyn rand::Rng) -> Vec<usize> {
+        self.thrown.push(self.own.as_mut().map_or_else(|| rng.random(), RngExt::random));
+        context.open[..context.n_to_decode].to_vec()
+    }
+
+    fn select(&mut self, _context: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
+        let thrown = self.own.as_mut().map(RngExt::random);
+        self.thrown.extend(thrown);
+        (0..drawn.len()).collect()
+    }
+}
+
+fn reading(class: usize) -> PositionReading {
+    let token = DrawnToken { class, log_probability: -1.0, margin: 0.5 };
+    PositionReading { token: Some(token), ..PositionReading::default() }
+}
+
+#[test]
+fn an_order_with_its_own_generator_leaves_the_tokens_uniforms_unchanged() {
+    let settings = SampleSettings { steps: 4, order: OrderKind::Sequential, ..SampleSettings::default() };
+    let uniforms = |mut row: SampleRow| {
+        let mut uniforms = Vec::new();
+        while !row.is_done() {
+            let step = row.begin().unwrap();
+            uniforms.push(step.uniforms.clone());
+            let readings = step.positions.iter().map(|_| reading(2)).collect();
+            row.end(step, readings).unwrap();
+        }
+        uniforms
+    };
+    let plain = uniforms(SampleRow::new(&request(9, 3), &settings).unwrap());
+    let with = |has_own: bool| {
+        let row = SampleRow::with_order(&request(9, 3), &settings, |start| {
+            Box::new(Dice { own: has_own.then(|| start.independent_rng()), thrown: Vec::new() })
+        });
+        uniforms(row.unwrap())
+    };
+    assert_eq!(plain.concat().len(), 8);
+    assert_eq!(with(true), plain);
+    assert_ne!(with(false), plain, "the row's own stream is moved");
 }
 
 #[test]

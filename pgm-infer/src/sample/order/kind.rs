@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::candidates::CandidateLimit;
@@ -11,6 +10,7 @@ use super::fixed::FixedOrder;
 use super::order_trait::Order;
 use super::ranked::{RankedOrder, Score};
 use super::remask::Remask;
+use super::start::OrderStart;
 
 /// The built-in orders with their settings; the [module](crate::sample::order) describes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -97,8 +97,9 @@ impl OrderKind {
         }
     }
 
-    /// The order of one row with these open positions.
-    pub fn start(self, open: &[usize], rng: &mut dyn Rng) -> Box<dyn Order> {
+    /// The order of one row.
+    pub fn start(self, start: OrderStart<'_>) -> Box<dyn Order> {
+        let OrderStart { open, rng, .. } = start;
         match self {
             Self::Uniform => Box::new(FixedOrder::uniform(open, rng)),
             Self::Sequential => Box::new(FixedOrder::sequential(open)),

@@ -16,7 +16,7 @@
 //! that order. (Positions of one step are drawn independently of each other in every order.) An approximate order
 //! prefers easy positions and samples another distribution.
 //!
-//! A custom order implements [`Order`]. To add an order to the crate: a file here, its line above and its `mod`; in `kind.rs`
+//! A custom order implements [`Order`]; [`OrderStart`] says where its randomness comes from. To add an order to the crate: a file here, its line above and its `mod`; in `kind.rs`
 //! a variant of [`OrderKind`], a line of `TABLE`, and the matches that the compiler asks for; a setting also in `flags.rs`.
 //! A test names the other files that list the orders.
 
@@ -29,6 +29,7 @@ mod left_to_right;
 mod order_trait;
 mod ranked;
 mod remask;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -37,3 +38,4 @@ pub use flags::OrderFlags;
 pub use kind::OrderKind;
 pub(crate) use left_to_right::LeftToRight;
 pub use order_trait::{Candidate, Order, OrderContext, Progress};
+pub use start::OrderStart;

@@ -20,7 +20,10 @@ pub struct OrderContext<'a> {
     pub progress: Progress,
 }
 
-/// The part of a run that one step covers, as shares of all steps in `[0, 1]`.
+/// The part of a run that one step covers, as shares of all planned steps in `[0, 1]`.
+///
+/// Steps that decode nothing count. Steps after the planned ones are all at 1. For an order that
+/// [chooses its own count](Order::chooses_count) a step for each open position is planned, and it may need fewer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// Share of the steps done before this one.
@@ -44,7 +47,9 @@ pub struct Candidate {
 
 /// Chooses the positions that the steps of one row decode.
 ///
-/// The random generator passed to its methods is the row's own stream.
+/// The random generator passed to its methods is the row's own stream: each draw from it moves the uniforms of the tokens that
+/// are drawn later. An order whose randomness must not do that keeps a generator of
+/// [`OrderStart::independent_rng`](super::OrderStart::independent_rng).
 pub trait Order: Send {
     /// Positions among `context.open` at which this step draws a token, each once and at least one. The network runs at
     /// each of them.

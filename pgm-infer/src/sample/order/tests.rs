@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::sample::logits::LogitStats;
@@ -22,9 +23,13 @@ pub(super) fn candidates(entropies: &[f64]) -> Vec<Candidate> {
     entropies.iter().enumerate().map(candidate).collect()
 }
 
+fn start<'a>(open: &'a [usize], rng: &'a mut StdRng) -> OrderStart<'a> {
+    OrderStart { length: 100, open, seed: 7, rng }
+}
+
 fn decode(kind: OrderKind, open: &[usize], n_to_decode: usize) -> Vec<usize> {
     let mut rng = StdRng::seed_from_u64(3);
-    let mut order = kind.start(open, &mut rng);
+    let mut order = kind.start(start(open, &mut rng));
     let (mut open, mut decoded) = (open.to_vec(), Vec::new());
     while !open.is_empty() {
         let n_to_decode = n_to_decode.min(open.len());
@@ -70,12 +75,25 @@ fn ranked_orders_take_the_surest_and_no_more_than_the_schedule_wants() {
     for kind in ["confidence", "margin", "entropy"] {
         let kind = kind.parse::<OrderKind>().unwrap();
         let mut rng = StdRng::seed_from_u64(0);
-        let mut order = kind.start(context.open, &mut rng);
+        let mut order = kind.start(start(context.open, &mut rng));
         assert_eq!(order.candidates(&context, &mut rng), context.open);
         assert_eq!(order.select(&context, &drawn), [1, 3], "{kind:?}");
-        let mut limited = kind.with_candidates(CandidateLimit::Some(3)).start(context.open, &mut rng);
+        let mut limited = kind.with_candidates(CandidateLimit::Some(3)).start(start(context.open, &mut rng));
         assert_eq!(limited.candidates(&context, &mut rng).len(), 3);
     }
+}
+
+#[test]
+fn the_independent_generator_repeats_for_a_seed_and_shares_nothing_with_the_rows_stream() {
+    let draws = |rng: &mut dyn Rng| -> Vec<u64> { (0..64).map(|_| rng.random()).collect() };
+    let independent = |seed, rng: &mut StdRng| draws(&mut OrderStart { seed, ..start(&[1], rng) }.independent_rng());
+    let mut rng = StdRng::seed_from_u64(0);
+    let first = independent(5, &mut rng);
+    assert_eq!(first, independent(5, &mut rng), "of the seed alone");
+    assert_ne!(first, independent(6, &mut rng));
+    assert_eq!(rng, StdRng::seed_from_u64(0), "the row's stream has not moved");
+    let of_row = draws(&mut ChaCha8Rng::seed_from_u64(5));
+    assert!(first.iter().all(|number| !of_row.contains(number)));
 }
 
 #[test]

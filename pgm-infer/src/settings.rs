@@ -7,7 +7,7 @@ use pgm_model::ModelConfig;
 
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{SampleSettings, Schedule};
+use crate::sample::{Guidance, SampleSettings, Schedule};
 use crate::text::TextModel;
 
 /// Steps, unless the model's folder or the caller says otherwise.
@@ -20,6 +20,7 @@ impl Default for SampleSettings {
             schedule: Schedule::default(),
             order: OrderKind::default(),
             draw: DrawSettings::default(),
+            guidance: Guidance::default(),
             alternatives: 0,
         }
     }
@@ -62,6 +63,8 @@ pub struct Overrides {
     pub top_k: Option<usize>,
     /// See [`DrawSettings::top_p`].
     pub top_p: Option<f64>,
+    /// See [`SampleSettings::guidance`].
+    pub guidance: Option<Guidance>,
     /// See [`SampleSettings::alternatives`].
     pub alternatives: Option<usize>,
 }
@@ -79,6 +82,7 @@ impl Overrides {
                 top_k: self.top_k.unwrap_or(settings.draw.top_k),
                 top_p: self.top_p.unwrap_or(settings.draw.top_p),
             },
+            guidance: self.guidance.unwrap_or(settings.guidance),
             alternatives: self.alternatives.unwrap_or(settings.alternatives),
         }
     }

@@ -8,8 +8,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
-use crate::sample::clean_row::CleanRow;
+use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
+use crate::sample::guidance::Guidance;
 use crate::sample::logits::{Alternatives, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
 use crate::sample::request::{AllowedTokens, SampleRequest, SampleSettings};
@@ -59,6 +60,7 @@ pub struct RowStep {
     pub forgotten: Vec<usize>,
     n_to_decode: usize,
     progress: Progress,
+    guidance_weight: f64,
 }
 
 /// A row while it is sampled.
@@ -72,6 +74,9 @@ pub struct SampleRow {
     order: GuardedOrder,
     schedule: Schedule,
     draw: DrawSettings,
+    guidance: Guidance,
+    // The row without its class, in evaluations with guidance.
+    without_class: RowId,
     allowed: Vec<AllowedTokens>,
     steps: usize,
     step: usize,
@@ -144,17 +149,19 @@ impl SampleRow {
         settings.validate()?;
         let open = open_positions(request)?;
         let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
-        let new = OrderStart { length: request.length, open: &open, seed: request.seed, rng: &mut rng };
+        let new = OrderStart { length: request.length, open: &open, grid: request.grid, seed: request.seed, rng: &mut rng };
         let order = GuardedOrder::new(|| start(new))?;
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         Ok(Self {
             n_given: positions.len(),
             n_open: open.len(),
-            clean: CleanRow::new(request.length, positions, tokens),
+            clean: CleanRow::new(request.length, positions, tokens).with_class(request.class),
             open,
             order,
             schedule: settings.schedule,
             draw: settings.draw,
+            guidance: settings.guidance,
+            without_class: RowId::default(),
             allowed: request.allowed.clone(),
             steps: settings.steps,
             step: 0,
@@ -195,6 +202,14 @@ impl SampleRow {
     /// How this row's tokens are drawn.
     pub fn draw(&self) -> &DrawSettings {
         &self.draw
+    }
+
+    /// The row without its class and the weight that it has against the class in this step; none in a step without guidance,
+    /// and in a row without a class.
+    pub(super) fn guide(&self, step: &RowStep) -> Option<(CleanRow, f64)> {
+        self.clean.class.filter(|_| step.guidance_weight != 0.0)?;
+        let without_class = CleanRow { id: self.without_class, class: None, ..self.clean.clone() };
+        Some((without_class, step.guidance_weight))
     }
 
     /// The tokens that may be drawn at a position, ascending; none if all may be.
@@ -256,9 +271,12 @@ impl SampleRow {
         } else {
             self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
         };
+        let guidance_weight = self.guidance.weight_at(self.step, planned);
         self.step += 1;
+        let (positions, uniforms) = (Vec::new(), Vec::new());
+        let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, guidance_weight };
         if n_to_decode == 0 {
-            return Ok(RowStep { positions: Vec::new(), uniforms: Vec::new(), forgotten, n_to_decode, progress });
+            return Ok(begun);
         }
         let context = context(&self.clean, self.n_given, &self.open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
@@ -270,7 +288,7 @@ impl SampleRow {
             return Err(InferError::Request(message));
         }
         let uniforms = positions.iter().map(|_| self.rng.random()).collect();
-        Ok(RowStep { positions, uniforms, forgotten, n_to_decode, progress })
+        Ok(RowStep { positions, uniforms, ..begun })
     }
 
     fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
@@ -356,6 +374,10 @@ fn context<'a>(
 }
 
 fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
+    if request.grid.is_some_and(|grid| grid.start.saturating_add(grid.n_tokens()) > request.length) {
+        let message = format!("the picture's cells do not fit into a row of {} tokens", request.length);
+        return Err(InferError::Request(message));
+    }
     let mut is_open = vec![true; request.length];
     for &(position, _) in &request.given {
         match is_open.get_mut(position) {

@@ -241,7 +241,7 @@ impl Placement {
         texts.resize(blanks.len() + 1, String::new());
         let texts = (reads_texts && has_all_texts).then_some(texts);
         TextRow {
-            request: SampleRequest { length, given, seed, allowed },
+            request: SampleRequest { length, given, seed, allowed, ..SampleRequest::default() },
             layout: RowLayout { blanks, texts, n_replaced },
         }
     }

@@ -1,12 +1,14 @@
 //! Positions and attention masks of queries and keys: all that distinguishes training from sampling.
 //!
 //! Each entry point of the network builds plans. The layers read them and need no mode flag.
-// B batch, L length, C keys (clean tokens), K queries (positions to decode), d head width
+// B batch, L length, C keys (clean tokens), K queries (positions to decode), d head width, R registers
+
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
 use crate::rotary::{AngleTables, RotaryAngles};
-use crate::sequence::{CleanTokens, PackedRows, Partition, Positions};
+use crate::sequence::{CleanTokens, PackedPositions, PackedRows, Partition, Positions};
 use crate::visibility::Visibility;
 
 /// Angles and mask of self-attention.
@@ -47,51 +49,111 @@ pub enum KeySets {
     },
 }
 
-/// The two plans of a training step: every position is a key and a query. The encoder attends within a group, the decoder
-/// across the groups.
-pub(crate) fn partition_plans(partition: &Partition, tables: &AngleTables) -> (SelfAttentionPlan, AttentionPlan) {
-    let groups = partition.groups();
-    let positions = Positions::all(1, groups.dims()[1], &groups.device());
-    let angles = RotaryAngles::new(tables, &positions);
-    let across = AttentionPlan {
-        keys: angles.clone(),
-        queries: angles.clone(),
-        query_positions: positions,
-        across: Some(Visibility::across(groups.clone(), groups.clone().neg() + 1)),
-        key_sets: KeySets::Labels(2),
-    };
-    (SelfAttentionPlan { angles, visibility: Some(Visibility::within(groups.clone())) }, across)
+/// Register tokens before a sequence: the first half belongs to group 1, the second half to group 0. Tokens come after
+/// them, so their positions are larger by the number of registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registers(pub(crate) usize);
+
+impl Registers {
+    /// Those of group 0, which stand before clean tokens.
+    pub(crate) fn of_clean(self) -> Range<usize> {
+        self.0 / 2..self.0
+    }
+
+    // The groups of registers and tokens, [B, L] -> [B, R + L].
+    fn before_groups(self, groups: &Tensor<2, Int>) -> Tensor<2, Int> {
+        let ([n_rows, _], device) = (groups.dims(), groups.device());
+        match self.0 {
+            0 => groups.clone(),
+            n => {
+                let of_group = |group: i32| Tensor::<2, Int>::full([n_rows, n / 2], group, &device);
+                Tensor::cat(vec![of_group(1), of_group(0), groups.clone()], 1)
+            }
+        }
+    }
 }
 
-/// The keys of a sampling step: the clean tokens.
+/// The two plans of a training step: every position is a key, and every token a query. The encoder attends within a group,
+/// the decoder across the groups.
+pub(crate) fn partition_plans(
+    partition: &Partition,
+    registers: Registers,
+    tables: &AngleTables,
+) -> (SelfAttentionPlan, AttentionPlan) {
+    let groups = partition.groups();
+    let (length, device) = (groups.dims()[1], groups.device());
+    let of_keys = registers.before_groups(groups); // [B, R + L]
+    let positions = Positions::all(1, registers.0 + length, &device);
+    let angles = RotaryAngles::new(tables, &positions);
+    let (query_positions, queries) = match registers.0 {
+        0 => (positions, angles.clone()),
+        n => {
+            let positions = Positions::range(n..n + length, &device);
+            (positions.clone(), RotaryAngles::new(tables, &positions))
+        }
+    };
+    let across = AttentionPlan {
+        keys: angles.clone(),
+        queries,
+        query_positions,
+        across: Some(Visibility::across(groups.clone(), of_keys.clone().neg() + 1)),
+        key_sets: KeySets::Labels(2),
+    };
+    (SelfAttentionPlan { angles, visibility: Some(Visibility::within(of_keys)) }, across)
+}
+
+/// The keys of a sampling step: the registers of group 0, then the clean tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct CleanKeys {
     angles: RotaryAngles,
     // A query sees the keys of its own label, `[B, C]`; `None` when every query sees every key.
     labels: Option<Tensor<2, Int>>,
     n_rows: usize,
+    registers: Registers,
     // Keys of each packed row; `None` for rows of a batch.
     packed: Option<Vec<usize>>,
 }
 
 impl CleanKeys {
     /// Keys in a batch of rows. Padding carries a label that no query has.
-    pub(crate) fn new(clean: &CleanTokens, tables: &AngleTables) -> Self {
-        let (shape, device) = (clean.tokens().dims(), clean.tokens().device());
+    pub(crate) fn new(clean: &CleanTokens, registers: Registers, tables: &AngleTables) -> Self {
+        let ([n_rows, n_tokens], device) = (clean.tokens().dims(), clean.tokens().device());
+        let n_front = registers.of_clean().len();
+        let shape = [n_rows, n_front + n_tokens];
         // 0 for a token, which is the label of all queries; 1 for padding.
         let labels: Option<Tensor<2, Int>> = clean.lengths().map(|lengths| {
             let column = Tensor::<1, Int>::arange(0..shape[1] as i64, &device).unsqueeze::<2>(); // [1, C]
-            column.expand(shape).greater_equal(lengths.clone().expand(shape)).int() // [B, C]
+            let n_keys = lengths.clone() + n_front as i32;
+            column.expand(shape).greater_equal(n_keys.expand(shape)).int() // [B, C]
         });
-        let angles = RotaryAngles::new(tables, clean.positions());
-        Self { angles, labels, n_rows: shape[0], packed: None }
+        let positions = clean.positions().behind(registers.0).preceded_by(registers.of_clean());
+        Self { angles: RotaryAngles::new(tables, &positions), labels, n_rows, registers, packed: None }
     }
 
     /// Keys of packed rows, labelled by row.
     pub(crate) fn packed(rows: &PackedRows, tables: &AngleTables) -> Self {
-        let keys = rows.keys();
+        Self::of_packed(rows.keys(), Registers(0), tables)
+    }
+
+    /// As [`packed`](Self::packed), with the registers of group 0 before each row's tokens. Also, for each key, its index in
+    /// a list that begins with these registers and goes on with the tokens of all rows.
+    pub(crate) fn packed_behind(
+        rows: &PackedRows,
+        registers: Registers,
+        tables: &AngleTables,
+    ) -> (Self, Tensor<1, Int>) {
+        let (keys, index) = rows.keys().behind(registers.0, registers.of_clean());
+        (Self::of_packed(&keys, registers, tables), index)
+    }
+
+    fn of_packed(keys: &PackedPositions, registers: Registers, tables: &AngleTables) -> Self {
         let angles = RotaryAngles::new(tables, &keys.positions);
-        Self { angles, labels: Some(keys.labels.clone()), n_rows: 1, packed: Some(keys.lengths.clone()) }
+        Self { angles, labels: Some(keys.labels.clone()), n_rows: 1, registers, packed: Some(keys.lengths.clone()) }
+    }
+
+    /// The row of each key, `[1, C]`, of packed rows.
+    pub(crate) fn labels(&self) -> Option<&Tensor<2, Int>> {
+        self.labels.as_ref()
     }
 
     /// The plan of the encoder: each token sees the tokens of its row.
@@ -118,7 +180,9 @@ impl CleanKeys {
     /// When the keys are not those of `rows`.
     pub(crate) fn packed_plan(&self, rows: &PackedRows, tables: &AngleTables) -> AttentionPlan {
         let queries = rows.queries();
-        let n_keys = self.packed.clone().filter(|n_keys| *n_keys == rows.keys().lengths);
+        let n_front = self.registers.of_clean().len();
+        let of_rows = rows.keys().lengths.iter().map(|length| length + n_front);
+        let n_keys = self.packed.clone().filter(|n_keys| of_rows.eq(n_keys.iter().copied()));
         let n_keys = n_keys.expect("the rows that were encoded");
         let sets = KeySets::Segments { n_keys, n_queries: queries.lengths.clone() };
         self.plan_of(&queries.positions, Some(queries.labels.clone()), sets, tables)
@@ -131,10 +195,11 @@ impl CleanKeys {
         key_sets: KeySets,
         tables: &AngleTables,
     ) -> AttentionPlan {
+        let positions = positions.behind(self.registers.0);
         AttentionPlan {
             keys: self.angles.clone(),
-            queries: RotaryAngles::new(tables, positions),
-            query_positions: positions.clone(),
+            queries: RotaryAngles::new(tables, &positions),
+            query_positions: positions,
             across: labels.zip(self.labels.clone()).map(|(queries, keys)| Visibility::across(queries, keys)),
             key_sets,
         }

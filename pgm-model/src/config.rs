@@ -1,8 +1,11 @@
 //! Sizes and variants of the networks: the contents of `config.json`.
 
+mod images;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
+pub use images::{ImageConfig, MAX_CLASSES};
 
 /// The largest number of tokens in a row. A larger number is a mistake or an attack.
 pub const MAX_LENGTH: usize = 1 << 24;
@@ -19,7 +22,7 @@ pub struct BackboneConfig {
     pub n_heads: usize,
     /// Positions of a training row. Longer sequences are possible: the position tables grow on demand.
     pub length: usize,
-    /// Width of the conditioning vector.
+    /// Width of the conditioning vector; `hidden_size` in a class-conditional model.
     #[serde(default = "default_cond_dim")]
     pub cond_dim: usize,
     /// Width of the feed-forward layer in multiples of `hidden_size`.
@@ -37,6 +40,9 @@ pub struct BackboneConfig {
     /// Id of the padding token, if the tokenizer has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_index: Option<usize>,
+    /// Classes and grid of a model of image codes; absent in a model of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageConfig>,
 }
 
 fn default_cond_dim() -> usize {
@@ -62,6 +68,21 @@ impl BackboneConfig {
             bos_index: vocab_size.saturating_sub(2),
             eos_index: vocab_size.saturating_sub(2),
             pad_index: None,
+            image: None,
+        }
+    }
+
+    /// The sizes of a Partition Transformer of image codes. The codes come first in the vocabulary, then the mask, then BOS,
+    /// which stands before the codes of each image.
+    pub fn for_codes(n_codes: usize, hidden_size: usize, n_heads: usize, image: ImageConfig) -> Self {
+        let bos = n_codes + 1;
+        Self {
+            cond_dim: hidden_size,
+            mask_index: n_codes,
+            bos_index: bos,
+            eos_index: bos,
+            image: Some(image.clone()),
+            ..Self::new(n_codes + 2, hidden_size, n_heads, 1 + image.n_cells())
         }
     }
 
@@ -228,6 +249,11 @@ impl ModelConfig {
         }
     }
 
+    /// Classes and grid of a model of image codes; `None` for a model of text.
+    pub fn image(&self) -> Option<&ImageConfig> {
+        self.backbone().image.as_ref()
+    }
+
     /// Checks the values that the types allow and no model can have.
     ///
     /// # Errors
@@ -243,7 +269,22 @@ impl ModelConfig {
         if blocks.1 == 0 {
             return Err(invalid(blocks.0, 0, "must be at least 1"));
         }
-        Ok(())
+        self.validate_image()
+    }
+
+    fn validate_image(&self) -> Result<(), ModelError> {
+        let Some(image) = self.image() else { return Ok(()) };
+        match self {
+            Self::Partition(config) => {
+                if ![0, 2].contains(&image.registers) {
+                    return Err(invalid("image.registers", image.registers, "must be 0, or 2: one for each group"));
+                }
+                image.validate(&config.backbone, 1)
+            }
+            Self::Masked(_) | Self::Autoregressive(_) => {
+                Err(invalid("image", "present", "belongs to partition and maskgit models only; leave it out"))
+            }
+        }
     }
 }
 

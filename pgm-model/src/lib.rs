@@ -32,10 +32,10 @@ pub mod weight_dtype;
 pub use attention_plan::AttentionPlan;
 pub use condition::Condition;
 pub use config::{
-    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+    AutoregressiveConfig, BackboneConfig, ImageConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
 };
 pub use error::ModelError;
 pub use layers::LossTarget;
 pub use networks::{AutoregressiveTransformer, Cache, Encoded, MaskedTransformer, Network, PartitionTransformer};
-pub use sequence::{CleanTokens, PackedRows, Partition, Positions};
+pub use sequence::{Class, CleanTokens, PackedRows, Partition, Positions};
 pub use weight_dtype::WeightDtype;

@@ -7,6 +7,9 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+/// The class of a row; `None` for "no class", as for classifier-free guidance.
+pub type Class = Option<usize>;
+
 /// Positions of tokens in the sequence, `[B, S]`.
 #[derive(Clone, Debug)]
 pub struct Positions {
@@ -45,6 +48,25 @@ impl Positions {
         Self { indices: Tensor::<1, Int>::arange(range.start as i64..range.end as i64, device).unsqueeze(), span }
     }
 
+    /// The positions behind `n` registers: each is larger by `n`.
+    pub(crate) fn behind(&self, n: usize) -> Self {
+        match n {
+            0 => self.clone(),
+            _ => Self { indices: self.indices.clone() + n as i32, span: self.span + n },
+        }
+    }
+
+    /// The positions of `front` in each row, then these.
+    pub(crate) fn preceded_by(self, front: Range<usize>) -> Self {
+        if front.is_empty() {
+            return self;
+        }
+        let [n_rows, _] = self.indices.dims();
+        let (span, before) = (self.span.max(front.end), Self::range(front, &self.indices.device()).indices);
+        let before = before.clone().expand([n_rows, before.dims()[1]]);
+        Self { indices: Tensor::cat(vec![before, self.indices], 1), span }
+    }
+
     /// The positions, `[B, S]`.
     pub fn indices(&self) -> &Tensor<2, Int> {
         &self.indices
@@ -78,6 +100,7 @@ fn to_tensor<T>(rows: &[Vec<T>], width: usize, device: &Device, to_int: impl Fn(
 #[derive(Clone, Debug)]
 pub struct Partition {
     groups: Tensor<2, Int>,
+    classes: Option<Vec<Class>>,
 }
 
 impl Partition {
@@ -86,13 +109,24 @@ impl Partition {
     /// # Shapes
     /// `[B, L]`
     pub fn new(groups: Tensor<2, Int>) -> Self {
-        Self { groups }
+        Self { groups, classes: None }
     }
 
     /// Groups from the host: `true` is group 1, which has the role of the masked tokens. All rows have the same length.
     pub fn from_rows(rows: &[Vec<bool>], device: &Device) -> Self {
         let length = rows.first().map_or(0, Vec::len);
-        Self { groups: to_tensor(rows, length, device, |&in_group_one| i32::from(in_group_one)) }
+        Self::new(to_tensor(rows, length, device, |&in_group_one| i32::from(in_group_one)))
+    }
+
+    /// The rows with their classes, for a class-conditional network. Without them, no row has a class.
+    #[must_use]
+    pub fn with_classes(self, classes: Vec<Class>) -> Self {
+        Self { classes: Some(classes), ..self }
+    }
+
+    /// The class of each row, if they were given.
+    pub fn classes(&self) -> Option<&[Class]> {
+        self.classes.as_deref()
     }
 
     /// The groups, `[B, L]`.
@@ -108,6 +142,7 @@ pub struct CleanTokens {
     positions: Positions,
     // Number of tokens in each row, `[B, 1]`; absent when no row has padding, which avoids the masks.
     lengths: Option<Tensor<2, Int>>,
+    classes: Option<Vec<Class>>,
 }
 
 impl CleanTokens {
@@ -143,7 +178,19 @@ impl CleanTokens {
                 let lengths: Vec<i32> = lengths.into_iter().map(|length| length as i32).collect();
                 Tensor::from_data(TensorData::new(lengths, [n_rows, 1]), device)
             }),
+            classes: None,
         }
+    }
+
+    /// The rows with their classes, for a class-conditional network. Without them, no row has a class.
+    #[must_use]
+    pub fn with_classes(self, classes: Vec<Class>) -> Self {
+        Self { classes: Some(classes), ..self }
+    }
+
+    /// The class of each row, if they were given.
+    pub fn classes(&self) -> Option<&[Class]> {
+        self.classes.as_deref()
     }
 
     /// Token ids, `[B, C]`; 0 at the padding.
@@ -171,6 +218,7 @@ pub struct PackedRows {
     tokens: Tensor<2, Int>,
     keys: PackedPositions,
     queries: PackedPositions,
+    classes: Option<Vec<Class>>,
 }
 
 /// Positions of one kind of all packed rows, row after row.
@@ -195,6 +243,25 @@ impl PackedPositions {
         let labels = to_tensor(&[labels], positions.len(), device, |&label| label as i32);
         Self { positions: Positions::new(&[positions], device), labels, lengths }
     }
+
+    /// Each row's positions behind `n` registers, the `front` of which stand before the row's tokens. Also, for each of the
+    /// new positions, its index in a list that begins with the front and goes on with the tokens of all rows.
+    pub(crate) fn behind(&self, n: usize, front: Range<usize>) -> (Self, Tensor<1, Int>) {
+        let (device, n_front) = (self.labels.device(), front.len());
+        let (mut index, mut labels, mut next) = (Vec::new(), Vec::new(), n_front);
+        for (row, &length) in self.lengths.iter().enumerate() {
+            index.extend((0..n_front).chain(next..next + length).map(|index| index as i32));
+            labels.extend(std::iter::repeat_n(row as i32, n_front + length));
+            next += length;
+        }
+        let n_positions = index.len();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [n_positions]), &device);
+        let listed = self.positions.behind(n).preceded_by(front);
+        let indices = listed.indices.select(1, index.clone());
+        let labels = Tensor::from_data(TensorData::new(labels, [1, n_positions]), &device);
+        let lengths = self.lengths.iter().map(|length| length + n_front).collect();
+        (Self { positions: Positions { indices, span: listed.span }, labels, lengths }, index)
+    }
 }
 
 impl PackedRows {
@@ -217,7 +284,18 @@ impl PackedRows {
         }
         let n_tokens = tokens.len();
         let tokens = to_tensor(&[tokens], n_tokens, device, |&token| token as i32);
-        Self { tokens, keys, queries: PackedPositions::new(queries, device) }
+        Self { tokens, keys, queries: PackedPositions::new(queries, device), classes: None }
+    }
+
+    /// The rows with their classes, for a class-conditional network. Without them, no row has a class.
+    #[must_use]
+    pub fn with_classes(self, classes: Vec<Class>) -> Self {
+        Self { classes: Some(classes), ..self }
+    }
+
+    /// The class of each row, if they were given.
+    pub fn classes(&self) -> Option<&[Class]> {
+        self.classes.as_deref()
     }
 
     /// Token ids of all rows, `[1, C]`.

@@ -83,6 +83,38 @@ fn golden_text_logsumexp_linear() {
     check_text("text_logsumexp_linear");
 }
 
+fn check_image(name: &str) {
+    let golden = Golden::open(name);
+    let device = Device::flex();
+    golden.config.validate().unwrap();
+    let Network::Partition(model) = golden.network(&device) else { panic!("{name} is a partition model") };
+    let classes = golden.classes();
+    assert!(classes.contains(&None) && classes.iter().any(Option::is_some), "with and without a class");
+
+    let (codes, groups) = (golden.int_tensor("codes", &device), golden.int_tensor("groups", &device));
+    let partition = Partition::new(groups).with_classes(classes.clone());
+    let logits = model.forward_partition(codes.clone(), &partition);
+    assert_close("train_logits", &values(logits.clone()), &golden.floats("train_logits"));
+    let hidden = model.hidden_partition(codes, &partition);
+    assert_eq!(values(model.logits(hidden)), values(logits), "the head may run apart");
+
+    let codes: Vec<Vec<u32>> =
+        golden.ints("clean_codes").into_iter().map(|row| row.into_iter().map(|code| code as u32).collect()).collect();
+    let clean = CleanTokens::new(&codes, &golden.ints("clean_positions"), &device).with_classes(classes);
+    let positions = Positions::new(&golden.ints("decode_positions"), &device);
+    assert_close("decode_logits", &values(model.forward_clean(&clean, &positions)), &golden.floats("decode_logits"));
+}
+
+#[test]
+fn golden_image_reg0() {
+    check_image("image_reg0");
+}
+
+#[test]
+fn golden_image_reg2() {
+    check_image("image_reg2");
+}
+
 #[test]
 fn golden_mdlm() {
     let golden = Golden::open("mdlm");

@@ -4,8 +4,8 @@ use std::slice::from_ref;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
-    BackboneConfig, CleanTokens, ModelConfig, Network, PackedRows, Partition, PartitionConfig, PartitionTransformer,
-    Positions, Projection, Queries,
+    BackboneConfig, Class, CleanTokens, ImageConfig, ModelConfig, Network, PackedRows, Partition, PartitionConfig,
+    PartitionTransformer, Positions, Projection, Queries,
 };
 use proptest::prelude::*;
 
@@ -17,7 +17,15 @@ struct Case {
     config: PartitionConfig,
     tokens: Vec<Vec<u32>>,
     groups: Vec<Vec<bool>>,
+    // The class of each row, in a network with classes.
+    classes: Option<Vec<Class>>,
     seed: u64,
+}
+
+const N_CLASSES: usize = 3;
+
+fn text(hidden_size: usize, n_heads: usize) -> BackboneConfig {
+    BackboneConfig { cond_dim: 5, ..BackboneConfig::new(VOCAB, hidden_size, n_heads, 7) }
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -30,11 +38,28 @@ fn cases() -> impl Strategy<Value = Case> {
     let projection = prop_oneof![Just(Projection::Linear), Just(Projection::Mlp4)];
     (1..4_usize, 1..12_usize, 1..3_usize, 1..3_usize, 1..4_usize, queries, projection, any::<u64>()).prop_flat_map(
         |(n_rows, length, encoder_blocks, decoder_blocks, n_heads, queries, projection, seed)| {
-            let backbone = BackboneConfig { cond_dim: 5, ..BackboneConfig::new(VOCAB, 6 * n_heads, n_heads, 7) };
-            let config = PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection };
+            let config = PartitionConfig {
+                backbone: text(6 * n_heads, n_heads),
+                encoder_blocks,
+                decoder_blocks,
+                queries,
+                projection,
+            };
             let tokens = prop::collection::vec(prop::collection::vec(0..VOCAB as u32, length), n_rows);
             let groups = prop::collection::vec(prop::collection::vec(any::<bool>(), length), n_rows);
-            (tokens, groups).prop_map(move |(tokens, groups)| Case { config: config.clone(), tokens, groups, seed })
+            let classes = prop::collection::vec(prop::option::of(0..N_CLASSES), n_rows);
+            let image =
+                prop_oneof![Just(None), classes.clone().prop_map(|c| Some((c, 0))), classes.prop_map(|c| Some((c, 2)))];
+            (tokens, groups, image).prop_map(move |(tokens, groups, image)| {
+                let mut config = config.clone();
+                let classes = image.map(|(classes, registers)| {
+                    let image = ImageConfig { registers, ..ImageConfig::new(N_CLASSES, [2, 3]) };
+                    config.backbone =
+                        BackboneConfig { cond_dim: 6 * n_heads, image: Some(image), ..config.backbone.clone() };
+                    classes
+                });
+                Case { config, tokens, groups, classes, seed }
+            })
         },
     )
 }
@@ -53,7 +78,20 @@ impl Case {
         let shape = [self.tokens.len(), self.tokens[0].len()];
         let flat: Vec<i32> = self.tokens.iter().flatten().map(|&token| token as i32).collect();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &device);
-        rows(model.forward_partition(tokens, &Partition::from_rows(&self.groups, &device)))
+        let partition = self.with(Partition::from_rows(&self.groups, &device), Partition::with_classes);
+        rows(model.forward_partition(tokens, &partition))
+    }
+
+    // An input with the classes of the rows, if they have any.
+    fn with<T>(&self, input: T, with_classes: fn(T, Vec<Class>) -> T) -> T {
+        match &self.classes {
+            Some(classes) => with_classes(input, classes.clone()),
+            None => input,
+        }
+    }
+
+    fn clean_tokens(&self, clean: CleanTokens) -> CleanTokens {
+        self.with(clean, CleanTokens::with_classes)
     }
 
     /// Positions of each row that are in group 1 (or 0).
@@ -70,7 +108,8 @@ impl Case {
         if decoded.iter().all(Vec::is_empty) {
             return vec![Vec::new(); decoded.len()];
         }
-        rows(model.forward_clean(&CleanTokens::new(&tokens, clean, &device), &Positions::new(&decoded, &device)))
+        let clean = self.clean_tokens(CleanTokens::new(&tokens, clean, &device));
+        rows(model.forward_clean(&clean, &Positions::new(&decoded, &device)))
     }
 
     /// The tokens of group 0 and their positions.
@@ -144,9 +183,9 @@ proptest! {
         let [n_clean, n_open] = [&clean, &open].map(|rows| rows.iter().map(Vec::len).max().unwrap());
         prop_assume!(n_open > 0);
         let exact = model
-            .forward_clean(&CleanTokens::new(&tokens, &clean, &device), &Positions::new(&open, &device));
+            .forward_clean(&case.clean_tokens(CleanTokens::new(&tokens, &clean, &device)), &Positions::new(&open, &device));
         let filled = model.forward_clean(
-            &CleanTokens::padded(&tokens, &clean, n_clean + filler, &device),
+            &case.clean_tokens(CleanTokens::padded(&tokens, &clean, n_clean + filler, &device)),
             &Positions::padded(&open, n_open + filler, &device),
         );
         let filled = rows(filled.narrow(1, 0, n_open));
@@ -162,7 +201,7 @@ proptest! {
         let (device, model) = (Device::flex(), case.model());
         let ((tokens, positions), open) = (case.clean(), case.members(true));
         prop_assume!(open.iter().any(|row| !row.is_empty()));
-        let (clean, open) = (CleanTokens::new(&tokens, &positions, &device), Positions::new(&open, &device));
+        let (clean, open) = (case.clean_tokens(CleanTokens::new(&tokens, &positions, &device)), Positions::new(&open, &device));
         let at_once = rows(model.forward_clean(&clean, &open));
         let encoded = model.encode(&clean);
         prop_assert_eq!(&at_once, &rows(model.decode(&encoded, &open)));
@@ -175,7 +214,7 @@ proptest! {
         let (device, model) = (Device::flex(), case.model());
         let ((tokens, positions), open) = (case.clean(), case.members(true));
         prop_assume!(open.iter().all(|row| row.len() > 1));
-        let encoded = model.encode(&CleanTokens::new(&tokens, &positions, &device));
+        let encoded = model.encode(&case.clean_tokens(CleanTokens::new(&tokens, &positions, &device)));
         let decode = |open: &[Vec<usize>]| rows(model.decode(&encoded, &Positions::new(open, &device)));
         let of_parity = |parity: usize| -> Vec<Vec<usize>> {
             open.iter().map(|row| row.iter().copied().skip(parity).step_by(2).collect()).collect()
@@ -195,12 +234,19 @@ proptest! {
         let ((tokens, clean), open) = (case.clean(), case.members(true));
         prop_assume!(open.iter().any(|row| !row.is_empty()));
         let packed_rows = PackedRows::new(&slices(&tokens), &slices(&clean), &slices(&open), &device);
+        let packed_rows = case.with(packed_rows, PackedRows::with_classes);
         let packed = rows(model.forward_packed(&packed_rows)).remove(0);
         let hidden = model.decode_hidden_packed(&model.encode_packed(&packed_rows), &packed_rows);
         prop_assert_eq!(&packed, &rows(model.logits(hidden)).remove(0));
         let mut next = 0;
-        for ((tokens, clean), open) in tokens.iter().zip(&clean).zip(&open).filter(|(_, open)| !open.is_empty()) {
-            let clean = CleanTokens::new(from_ref(tokens), from_ref(clean), &device);
+        for (row, ((tokens, clean), open)) in tokens.iter().zip(&clean).zip(&open).enumerate() {
+            if open.is_empty() {
+                continue;
+            }
+            let mut clean = CleanTokens::new(from_ref(tokens), from_ref(clean), &device);
+            if let Some(classes) = &case.classes {
+                clean = clean.with_classes(vec![classes[row]]);
+            }
             let alone = rows(model.forward_clean(&clean, &Positions::new(from_ref(open), &device))).remove(0);
             for (a, b) in alone.iter().zip(&packed[next..]) {
                 prop_assert!(largest_difference(a, b) < TOLERANCE, "{a:?} {b:?}");
@@ -235,18 +281,69 @@ proptest! {
 #[test]
 fn the_other_groups_tokens_do_matter() {
     let config = PartitionConfig {
-        backbone: BackboneConfig { cond_dim: 5, ..BackboneConfig::new(VOCAB, 12, 2, 7) },
+        backbone: text(12, 2),
         encoder_blocks: 1,
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
     };
-    let case =
-        Case { config, tokens: vec![vec![1, 2, 3, 4, 5]], groups: vec![vec![false, true, false, true, true]], seed: 7 };
+    let (tokens, groups) = (vec![vec![1, 2, 3, 4, 5]], vec![vec![false, true, false, true, true]]);
+    let case = Case { config, tokens, groups, classes: None, seed: 7 };
     let model = case.model();
     let mut changed = case.clone();
     changed.tokens[0][0] = 9;
     let (a, b) = (case.partition_logits(&model), changed.partition_logits(&model));
     assert!(largest_difference(&a[0][1], &b[0][1]) > 1e-4, "position 1 sees position 0");
     assert_eq!(largest_difference(&a[0][2], &b[0][2]), 0.0, "position 2 is in position 0's group");
+}
+
+#[test]
+fn classes_matter_and_so_does_the_newest_clean_token_behind_a_register() {
+    let image = ImageConfig { registers: 2, ..ImageConfig::new(N_CLASSES, [2, 3]) };
+    let config = PartitionConfig {
+        backbone: BackboneConfig { cond_dim: 12, image: Some(image), ..text(12, 2) },
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::LearnFreqs,
+        projection: Projection::Linear,
+    };
+    let (tokens, groups) = (vec![vec![1, 2, 3, 4, 5]; 2], vec![vec![false, true, false, true, true]; 2]);
+    let case = Case { config, tokens, groups, classes: Some(vec![Some(1), None]), seed: 7 };
+    let model = case.model();
+    let logits = case.partition_logits(&model);
+    assert!(largest_difference(&logits[0][1], &logits[1][1]) > 1e-4, "a class differs from no class");
+    let unconditional = Case { classes: Some(vec![None, None]), ..case.clone() }.partition_logits(&model);
+    assert_eq!(unconditional[0], logits[1]);
+
+    // The last of the clean tokens is seen, in rows of equal length and in rows that are padded or packed.
+    let (device, newest) = (Device::flex(), |token: u32| [vec![5, token], vec![7, 5, token]]);
+    let (places, open) = ([vec![0, 3], vec![1, 4, 2]], vec![vec![1], vec![0]]);
+    let padded = |token: u32| {
+        let clean = case.clean_tokens(CleanTokens::new(&newest(token), &places, &device));
+        rows(model.forward_clean(&clean, &Positions::new(&open, &device))).concat()
+    };
+    let even = |token: u32| {
+        let clean = case.clean_tokens(CleanTokens::new(&vec![vec![5, token]; 2], &vec![vec![0, 3]; 2], &device));
+        rows(model.forward_clean(&clean, &Positions::new(&open, &device))).concat()
+    };
+    let packed = |token: u32| {
+        let packed = PackedRows::new(&slices(&newest(token)), &slices(&places), &slices(&open), &device);
+        rows(model.forward_packed(&case.with(packed, PackedRows::with_classes))).concat()
+    };
+    let forms: [&dyn Fn(u32) -> Vec<Vec<f32>>; 3] = [&padded, &even, &packed];
+    for form in forms {
+        for (a, b) in form(2).iter().zip(&form(9)) {
+            assert!(largest_difference(a, b) > 1e-4, "the newest clean token is seen");
+        }
+    }
+    // A row without a clean token sees the register: its logits depend on the row's class and are finite.
+    let empty = case.clean_tokens(CleanTokens::new(&[vec![], vec![]], &[vec![], vec![]], &device));
+    let logits = rows(model.forward_clean(&empty, &Positions::new(&open, &device))).concat();
+    assert!(logits.concat().iter().all(|logit| logit.is_finite()));
+    let no_rows: [&[u32]; 2] = [&[], &[]];
+    let nothing = PackedRows::new(&no_rows, &[&[], &[]], &slices(&open), &device);
+    let packed = rows(model.forward_packed(&case.with(nothing, PackedRows::with_classes))).concat();
+    for (a, b) in logits.iter().zip(&packed) {
+        assert!(largest_difference(a, b) < TOLERANCE, "{a:?} {b:?}");
+    }
 }

@@ -52,7 +52,15 @@ impl Head {
     /// # Shapes
     /// `[B, K, H] -> [B, K, V]`
     pub fn forward(&self, x: Tensor<3>, condition: Option<&Condition>) -> Tensor<3> {
-        ops::linear(&self.linear, self.modulated_norm(x, condition))
+        self.linear(self.modulated_norm(x, condition))
+    }
+
+    /// The linear map alone, of what [`modulated_norm`](Self::modulated_norm) returns.
+    ///
+    /// # Shapes
+    /// `[B, K, H] -> [B, K, V]`
+    pub fn linear(&self, x: Tensor<3>) -> Tensor<3> {
+        ops::linear(&self.linear, x)
     }
 
     /// [`loss::weighted_loss`](crate::loss::weighted_loss) of the logits, computed without holding them all; `[1]`.
@@ -71,7 +79,11 @@ impl Head {
         ops::linear_cross_entropy(x.reshape([n, width]), w, b, targets, weights, target.mask_index)
     }
 
-    fn modulated_norm(&self, x: Tensor<3>, condition: Option<&Condition>) -> Tensor<3> {
+    /// The head without its linear map.
+    ///
+    /// # Shapes
+    /// `[B, K, H] -> [B, K, H]`
+    pub fn modulated_norm(&self, x: Tensor<3>, condition: Option<&Condition>) -> Tensor<3> {
         ShiftScale::new(&self.modulation, condition).norm(&self.norm, x)
     }
 }

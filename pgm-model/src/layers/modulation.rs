@@ -24,7 +24,7 @@ pub(crate) enum Modulation<const N: usize> {
     Folded,
     /// For all rows, `[H]` each.
     Constant([Tensor<1>; N]),
-    /// For each row, `[B, 1, H]` each.
+    /// For each row, `[B, 1, H]` each, or for each token of packed rows, `[1, S, H]` each.
     PerRow([Tensor<3>; N]),
 }
 
@@ -42,11 +42,19 @@ impl<const N: usize> Modulation<N> {
         match condition {
             Condition::Constant(condition) => Self::Constant(constant_vectors(layer, condition)),
             Condition::PerRow(condition) => {
-                let all: Tensor<3> = ops::linear(layer, condition.clone()).unsqueeze_dim(1); // [B, 1, N H]
-                let width = all.dims()[2] / N;
-                Self::PerRow(std::array::from_fn(|index| all.clone().narrow(2, index * width, width)))
+                Self::per_row(ops::linear(layer, condition.clone()).unsqueeze_dim(1)) // [B, 1, N H]
+            }
+            Condition::Packed(condition, rows) => {
+                let all = ops::linear(layer, condition.clone()).select(0, rows.clone()); // [S, N H]
+                Self::per_row(all.unsqueeze_dim(0))
             }
         }
+    }
+
+    // Vectors that lie side by side, [B, 1, N H] or [1, S, N H].
+    fn per_row(all: Tensor<3>) -> Self {
+        let width = all.dims()[2] / N;
+        Self::PerRow(std::array::from_fn(|index| all.clone().narrow(2, index * width, width)))
     }
 
     // Some of the vectors.

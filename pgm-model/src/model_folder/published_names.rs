@@ -11,8 +11,15 @@ pub(super) const PREFIX: &str = "backbone.";
 pub(super) const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
 /// Whole names, ours and the published one.
-const WHOLE: [(&str, &str); 2] =
-    [("embedding.weight", "vocab_embed.embedding"), ("swap.base", "decoder.group_swap.base_embedding")];
+const WHOLE: [(&str, &str); 4] = [
+    ("embedding.weight", "vocab_embed.embedding"),
+    ("swap.base", "decoder.group_swap.base_embedding"),
+    ("classes.weight", "cls_embed.embedding_table.weight"),
+    ("registers.weight", "reg_tokens.weight"),
+];
+
+/// Beginnings of the published names of embeddings that end in `.weight`, as those of linear layers do.
+const EMBEDDINGS: [&str; 2] = ["cls_embed.", "reg_tokens."];
 
 /// Beginnings of names; the first that matches counts.
 const BEGINNINGS: [(&str, &str); 12] = [
@@ -63,9 +70,9 @@ fn published_name(path: &str) -> String {
     name.replace(".gamma", ".weight").replace(".beta", ".bias")
 }
 
-/// Whether a tensor is a linear weight, which is stored transposed. Published names of linear weights end in `.weight`, those of embeddings do not.
+/// Whether a tensor is a linear weight, which is stored transposed.
 pub(super) fn is_linear_weight(name: &str, rank: usize) -> bool {
-    rank == 2 && name.ends_with(".weight")
+    rank == 2 && name.ends_with(".weight") && !EMBEDDINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// Whether a published tensor is a buffer, which training never changes: the rotary frequencies.

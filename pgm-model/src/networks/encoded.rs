@@ -19,6 +19,6 @@ pub struct Encoded {
     pub(super) blocks: Vec<Tensor<3>>,
     /// Positions and labels of the keys.
     pub(super) keys: CleanKeys,
-    /// `None` in a folded network.
+    /// The condition of the rows; `None` in a folded network.
     pub(super) condition: Option<Condition>,
 }

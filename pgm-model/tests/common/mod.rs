@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, model_folder};
+use pgm_model::{
+    BackboneConfig, Class, ImageConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, model_folder,
+};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -52,6 +54,24 @@ impl Golden {
         model_folder::load_weights(&self.folder.join("reference.safetensors"), &self.config, device).unwrap()
     }
 
+    /// The class of each row: its label, or none where the label is dropped.
+    pub fn classes(&self) -> Vec<Class> {
+        let numbers = |key: &str| {
+            let (_, dtype, bytes) = self.raw(key);
+            let width = match dtype {
+                Dtype::BOOL => 1,
+                Dtype::I32 => 4,
+                other => panic!("{key} is {other:?}"),
+            };
+            bytes.chunks(width).map(|number| usize::from(number[0])).collect::<Vec<_>>()
+        };
+        let labels = match self.raw("labels") {
+            (_, Dtype::I64, bytes) => bytes.chunks(8).map(|number| usize::from(number[0])).collect(),
+            _ => numbers("labels"),
+        };
+        labels.into_iter().zip(numbers("drop_label")).map(|(label, drop)| (drop == 0).then_some(label)).collect()
+    }
+
     fn raw(&self, key: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
         let io = SafeTensors::deserialize(&self.io).unwrap();
         let view = io.tensor(key).unwrap();
@@ -82,8 +102,14 @@ impl Golden {
 
 fn published_config(json: &Value) -> ModelConfig {
     let size = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("config.json: {key}")) as usize;
+    let image = json.get("n_class").map(|n_classes| ImageConfig {
+        registers: size("register"),
+        ..ImageConfig::new(n_classes.as_u64().unwrap() as usize, [size("grid"); 2])
+    });
     let backbone = BackboneConfig {
-        cond_dim: size("cond_dim"),
+        // A class's vector is as wide as the network, whatever the file says.
+        cond_dim: if image.is_some() { size("hidden_size") } else { size("cond_dim") },
+        image,
         mask_index: size("mask_index"),
         mlp_ratio: json["mlp_ratio"].as_u64().unwrap_or(4) as usize,
         ..BackboneConfig::new(size("vocab_size"), size("hidden_size"), size("n_heads"), size("length"))

@@ -1,6 +1,7 @@
 //! The networks as [`Denoiser`]s, which give the sampling loop its logits.
 
 mod causal;
+mod images;
 mod masked;
 mod network;
 mod partition;

@@ -88,9 +88,9 @@ impl<'a> NetworkHandle<'a> {
                 Box::new(MaskedDenoiser::new(model, device, mask_index, HeadPositions::Decoded))
             }
             (Network::Partition(model), SamplingPath::Clean) => {
-                Box::new(PartitionDenoiser::new(model, device, mask_index))
+                Box::new(PartitionDenoiser::of(model, device, config))
             }
-            (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser::new(model, device, mask_index)),
+            (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser::of(model, device, config)),
         }
     }
 

@@ -7,8 +7,8 @@ use pgm_model::ModelConfig;
 
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{Guidance, SampleSettings, Schedule};
-use crate::text::TextModel;
+use crate::sample::{Curve, Guidance, SampleSettings, Schedule};
+use crate::text::{GenerationConfig, TextModel};
 
 /// Steps, unless the model's folder or the caller says otherwise.
 pub const DEFAULT_STEPS: usize = 128;
@@ -26,15 +26,38 @@ impl Default for SampleSettings {
     }
 }
 
+/// Steps of a model of image codes, unless its folder or the caller says otherwise.
+pub const DEFAULT_IMAGE_STEPS: usize = 32;
+
+impl GenerationConfig {
+    // The folder's draw, completed by `plain`.
+    fn draw(&self, plain: DrawSettings) -> DrawSettings {
+        DrawSettings {
+            temperature: self.temperature.unwrap_or(plain.temperature),
+            top_k: self.top_k.unwrap_or(plain.top_k),
+            top_p: self.top_p.unwrap_or(plain.top_p),
+        }
+    }
+}
+
 impl SampleSettings {
+    /// The settings of a model of image codes: its folder's, completed by those of the paper's tables, Halton's order with
+    /// the curve arccos.
+    pub fn for_images(generation: &GenerationConfig) -> Self {
+        let plain = Self::default();
+        Self {
+            steps: generation.steps.unwrap_or(DEFAULT_IMAGE_STEPS),
+            schedule: Schedule::Curve(Curve::Arccos),
+            order: OrderKind::Halton { roll: false },
+            draw: generation.draw(plain.draw),
+            ..plain
+        }
+    }
+
     /// The settings of a model: its folder's, completed by the defaults.
     pub fn for_model(model: &TextModel) -> Self {
         let (generation, plain) = (model.generation(), Self::default());
-        let draw = DrawSettings {
-            temperature: generation.temperature.unwrap_or(plain.draw.temperature),
-            top_k: generation.top_k.unwrap_or(plain.draw.top_k),
-            top_p: generation.top_p.unwrap_or(plain.draw.top_p),
-        };
+        let draw = generation.draw(plain.draw);
         let steps = generation.steps.unwrap_or(plain.steps);
         Self { steps, draw, schedule: default_schedule(model.config()), ..plain }
     }

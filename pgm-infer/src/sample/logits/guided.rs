@@ -2,7 +2,7 @@
 //!
 //! Shapes: N positions, V classes.
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::chunk_size::{chunk_size, in_host_memory};
 use super::reading::{PositionDraw, PositionQuery, PositionReading, Wait};
@@ -151,6 +151,8 @@ fn combine(with_class: Tensor<2>, without_class: Tensor<2>, weights: &[f32]) -> 
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
+    use burn::tensor::Device;
+
     use super::super::finish;
     use super::*;
     use crate::sample::draw::DrawSettings;

@@ -8,9 +8,11 @@ mod common;
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Golden, distance};
 use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
-use pgm_model::loss::{EPS, nelbo_weights, partition_weights, token_cross_entropy};
+use pgm_model::loss::{EPS, NoiseSchedule, token_cross_entropy};
 use pgm_model::model_folder::MappedFile;
 use pgm_model::{CleanTokens, Network, Partition, Positions};
+
+const LOG_LINEAR: NoiseSchedule = NoiseSchedule::LogLinear;
 
 #[allow(clippy::print_stdout)]
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
@@ -44,8 +46,8 @@ fn check_text(name: &str) {
         golden.ints("groups").into_iter().map(|row| row.into_iter().map(|group| group == 1).collect()).collect();
     let times = golden.floats("t");
     let cross_entropy = token_cross_entropy(logits, tokens, mask_index);
-    let train = per_row(&times, &groups, |t, row| partition_weights(t, row, EPS).collect());
-    let nelbo = per_row(&times, &groups, |t, row| nelbo_weights(t, row).collect());
+    let train = per_row(&times, &groups, |t, row| LOG_LINEAR.partition_weights(t, row, EPS));
+    let nelbo = per_row(&times, &groups, |t, row| LOG_LINEAR.nelbo_weights(t, row));
     let found = values(cross_entropy.clone() * train);
     assert_close("train_loss_per_token", &found, &golden.floats("train_loss_per_token"));
     assert_close("val_nelbo_per_token", &values(cross_entropy * nelbo), &golden.floats("val_nelbo_per_token"));
@@ -128,7 +130,7 @@ fn golden_mdlm() {
 
     let is_masked = |row: Vec<usize>| row.into_iter().map(|token| token == mask_index).collect::<Vec<bool>>();
     let groups: Vec<Vec<bool>> = golden.ints("masked_tokens").into_iter().map(is_masked).collect();
-    let weights = per_row(&golden.floats("t"), &groups, |t, row| nelbo_weights(t, row).collect());
+    let weights = per_row(&golden.floats("t"), &groups, |t, row| LOG_LINEAR.nelbo_weights(t, row));
     let cross_entropy = token_cross_entropy(logits.clone(), golden.int_tensor("tokens", &device), mask_index);
     assert_close("nelbo_per_token", &values(cross_entropy * weights), &golden.floats("nelbo_per_token"));
 

@@ -10,7 +10,7 @@ mod common;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::loss::{EPS, partition_weights};
+use pgm_model::loss::{EPS, NoiseSchedule};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, Cache, CleanTokens, LossTarget, ModelConfig, Network, Partition, Positions,
 };
@@ -72,7 +72,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
                 .floats("t")
                 .iter()
                 .zip(&groups)
-                .flat_map(|(&t, row)| partition_weights(f64::from(t), row, EPS).collect::<Vec<_>>())
+                .flat_map(|(&t, row)| NoiseSchedule::LogLinear.partition_weights(f64::from(t), row, EPS))
                 .map(|weight| (weight / (shape[0] * shape[1]) as f64) as f32)
                 .collect();
             let weights = Tensor::from_data(TensorData::new(weights, shape), &device);

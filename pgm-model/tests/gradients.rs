@@ -7,7 +7,7 @@ mod common;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use common::{Golden, distance};
-use pgm_model::loss::{EPS, nelbo_weights, partition_weights};
+use pgm_model::loss::{EPS, NoiseSchedule};
 use pgm_model::{LossTarget, Network, Partition, model_folder};
 use safetensors::SafeTensors;
 
@@ -42,7 +42,8 @@ fn check(name: &str) {
         .zip(&groups)
         .flat_map(|(&t, row)| -> Vec<f64> {
             let t = f64::from(t);
-            if masked { nelbo_weights(t, row).collect() } else { partition_weights(t, row, EPS).collect() }
+            let schedule = NoiseSchedule::LogLinear;
+            if masked { schedule.nelbo_weights(t, row) } else { schedule.partition_weights(t, row, EPS) }
         })
         .map(|weight| (weight / count) as f32)
         .collect();

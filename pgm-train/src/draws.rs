@@ -10,7 +10,7 @@
 //! A draw depends on the seed, the item and its place in the set, and the number of the draw, and on nothing else.
 
 use pgm_data::RowOrder;
-use pgm_model::loss::{EPS, masked_probability, masked_weight};
+use pgm_model::loss::{EPS, NoiseSchedule};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -79,9 +79,10 @@ impl NelboDraws {
                 // The times of an item share one uniform, one in each of `n_draws` equal parts of [EPS, 1].
                 let uniform = stream(self.seed, self.purposes[0], item.index as u64).random::<f64>();
                 let time = EPS + (1.0 - EPS) * (uniform + draw as f64) / self.n_draws as f64;
-                let p = masked_probability(time);
+                let schedule = NoiseSchedule::LogLinear;
+                let p = schedule.masked_probability(time);
                 let is_hidden = (0..item.length).map(|_| rng.random::<f64>() < p).collect();
-                HiddenTokens { is_hidden, weight: masked_weight(time) }
+                HiddenTokens { is_hidden, weight: schedule.masked_weight(time) }
             }
         }
     }

@@ -295,6 +295,20 @@ fn an_order_knows_the_share_of_steps_done_and_what_is_decoded() {
     assert_eq!(seen, [(0.0, 0.25, 0), (0.25, 0.5, 2), (0.5, 0.75, 4), (0.75, 1.0, 6)]);
 }
 
+// Tells its progress and decodes one token a step.
+struct Slow(std::sync::mpsc::Sender<Progress>, bool);
+
+impl Order for Slow {
+    fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
+        self.0.send(context.progress).unwrap();
+        context.open[..1].to_vec()
+    }
+
+    fn chooses_count(&self) -> bool {
+        self.1
+    }
+}
+
 #[test]
 fn progress_stays_in_bounds_whatever_an_order_decodes() {
     let progress = |settings: SampleSettings, start: fn(std::sync::mpsc::Sender<Progress>) -> Box<dyn Order>| {
@@ -306,18 +320,6 @@ fn progress_stays_in_bounds_whatever_an_order_decodes() {
         drop(row);
         receiver.iter().map(|Progress { from, to }| (from, to)).collect::<Vec<_>>()
     };
-    // Tells its progress and decodes one token a step.
-    struct Slow(std::sync::mpsc::Sender<Progress>, bool);
-    impl Order for Slow {
-        fn candidates(&mut self, context: &OrderContext<'_>, _rng: &mut dyn rand::Rng) -> Vec<usize> {
-            self.0.send(context.progress).unwrap();
-            context.open[..1].to_vec()
-        }
-
-        fn chooses_count(&self) -> bool {
-            self.1
-        }
-    }
     let eighths = |n: usize| (0..n).map(|step| (step as f64 / 8.0, (step + 1) as f64 / 8.0)).collect::<Vec<_>>();
     let steps = |steps| SampleSettings { steps, ..SampleSettings::default() };
     // After two planned steps it needs six more.
@@ -346,7 +348,7 @@ impl Order for Dice {
     }
 
     fn select(&mut self, _context: &OrderContext<'_>, drawn: &[Candidate]) -> Vec<usize> {
-        let thrown = self.own.as_mut().map(RngExt::random);
+        let thrown: Option<u64> = self.own.as_mut().map(RngExt::random);
         self.thrown.extend(thrown);
         (0..drawn.len()).collect()
     }

@@ -6,7 +6,7 @@ use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor, TensorData};
 use pgm_data::{Row, TokenRows};
 use pgm_model::Partition;
-use pgm_model::loss::masked_probability;
+use pgm_model::loss::GroupDistribution;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -82,12 +82,14 @@ pub(super) fn causal_weights(length: usize) -> Vec<f64> {
 }
 
 /// Draws whether each position is in group 1, row after row.
-pub(crate) fn draw_groups(rows: &[Row], times: &[f64], rng: &mut ChaCha8Rng) -> Vec<Vec<bool>> {
-    let groups_of = |(row, &t): (&Row, &f64)| {
-        let p = masked_probability(t);
-        (0..row.tokens.len()).map(|_| rng.random::<f64>() < p).collect()
-    };
-    rows.iter().zip(times).map(groups_of).collect()
+pub(crate) fn draw_groups(
+    rows: &[Row],
+    distribution: GroupDistribution,
+    levels: &[f64],
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<bool>> {
+    let groups_of = |(row, &level): (&Row, &f64)| distribution.groups(level, row.tokens.len(), || rng.random::<f64>());
+    rows.iter().zip(levels).map(groups_of).collect()
 }
 
 /// The rows at some indices.

@@ -7,7 +7,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::{RowOrder, TokenRows};
-use pgm_model::loss::{antithetic_times, nelbo_weights, partition_weights};
+use pgm_model::loss::GroupDistribution;
 use rand::RngExt;
 
 use super::batch::{Batch, ObjectiveBatch};
@@ -42,20 +42,21 @@ impl TrainLoader {
     pub fn step(&self, step: usize) -> Result<Vec<ObjectiveBatch>, DatasetError> {
         let TrainConfig { objective, weight_floor, ref run, .. } = *self.config;
         let rows = read_rows(&self.rows, &self.order.step(step as u64, run.batch))?;
+        let distribution = GroupDistribution::default();
         let mut rng = stream(run.seed, TRAINING, step as u64);
         let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
-        let times = antithetic_times(&uniforms);
-        let groups = draw_groups(&rows, &times, &mut rng);
-        let weigh = |t: f64, groups: &[bool]| -> Vec<f64> {
+        let levels = distribution.levels(&uniforms);
+        let groups = draw_groups(&rows, distribution, &levels, &mut rng);
+        let weigh = |level: f64, groups: &[bool]| -> Vec<f64> {
             match objective {
                 Objective::Partition | Objective::MaskedComplementary => {
-                    partition_weights(t, groups, weight_floor).collect()
+                    distribution.partition_weights(level, groups, weight_floor)
                 }
-                Objective::Masked => nelbo_weights(t, groups).collect(),
+                Objective::Masked => distribution.masked_weights(level, groups),
                 Objective::Autoregressive => causal_weights(groups.len()),
             }
         };
-        let weights = times.iter().zip(&groups).map(|(&t, groups)| weigh(t, groups)).collect();
+        let weights = levels.iter().zip(&groups).map(|(&level, groups)| weigh(level, groups)).collect();
         let host = HostBatch { rows, groups, weights };
         let scale = 1.0 / host.n_valid(objective).max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);

@@ -7,7 +7,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::{RowOrder, TokenRows};
-use pgm_model::loss::antithetic_times;
+use pgm_model::loss::{GroupDistribution, NoiseSchedule};
 use rand::RngExt;
 
 use super::teacher::TIME_FLOOR;
@@ -47,8 +47,9 @@ impl DistillLoader {
         let rows = read_rows(&self.rows, &self.order.step(step, run.batch))?;
         let mut rng = stream(run.seed, DISTILLATION, step);
         let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
-        let times = antithetic_times(&uniforms);
-        let groups = draw_groups(&rows, &times, &mut rng);
+        let schedule = NoiseSchedule::LogLinear;
+        let times = schedule.antithetic_times(&uniforms);
+        let groups = draw_groups(&rows, GroupDistribution::Noise(schedule), &times, &mut rng);
         let n_copies = if targets == TargetGroups::Both { 2 } else { 1 };
         let mut masked_rows = Vec::with_capacity(run.batch * n_copies);
         for ((row, is_masked), time) in rows.into_iter().zip(groups).zip(times) {

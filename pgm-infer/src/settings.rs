@@ -71,6 +71,11 @@ pub fn default_schedule(config: &ModelConfig) -> Schedule {
     }
 }
 
+/// The schedule of a curve in an order, as the public samplers of images follow it: those that rank positions count from 0.
+pub fn curve_schedule(curve: Curve, order: OrderKind) -> Schedule {
+    if order.has_candidates() { Schedule::CurveFromZero(curve) } else { Schedule::Curve(curve) }
+}
+
 /// The settings that a caller changes; absent ones keep their value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Overrides {

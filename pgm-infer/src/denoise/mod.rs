@@ -1,5 +1,6 @@
 //! The networks as [`Denoiser`]s, which give the sampling loop its logits.
 
+mod as_published;
 mod causal;
 mod images;
 mod masked;
@@ -7,6 +8,7 @@ mod network;
 mod partition;
 mod rows;
 
+pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
 pub use masked::{HeadPositions, MaskedDenoiser};

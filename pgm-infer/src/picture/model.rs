@@ -12,7 +12,7 @@ use super::codec::PictureCodec;
 use super::levels::PixelLevels;
 use super::pixels::Picture;
 use crate::InferError;
-use crate::denoise::{NetworkHandle, SamplingPath};
+use crate::denoise::{AsPublished, NetworkHandle, SamplingPath};
 use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, SampledRow, StepView, TokenGrid};
 use crate::text::GenerationConfig;
 
@@ -160,6 +160,16 @@ impl ImageModel {
     /// The network's denoiser, for a custom loop around [`advance`](crate::sample::advance).
     pub fn denoiser(&self, path: SamplingPath) -> Box<dyn Denoiser + '_> {
         self.handle().denoiser(path)
+    }
+
+    /// As [`denoiser`](Self::denoiser), with the register miscounted as in the public sampler. Only partition models with
+    /// registers differ.
+    pub fn denoiser_as_published(&self) -> Box<dyn Denoiser + '_> {
+        let denoiser = self.denoiser(SamplingPath::Clean);
+        match &self.config {
+            ModelConfig::Partition(_) if self.image.registers > 0 => Box::new(AsPublished::new(denoiser)),
+            _ => denoiser,
+        }
     }
 
     /// The tokens of a row's cells, in the order of the grid.

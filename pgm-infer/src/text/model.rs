@@ -55,6 +55,10 @@ impl TextModel {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        if model_folder::load_config(folder)?.image().is_some() {
+            let message = format!("{} is a model of pictures, and a model of text is needed", folder.display());
+            return Err(InferError::Request(message));
+        }
         let (config, network) = model_folder::load_with_progress(folder, device, watch)?;
         let path = folder.join(TOKENIZER_FILE);
         let unreadable = |problem: String| InferError::File { path: path.clone(), problem };

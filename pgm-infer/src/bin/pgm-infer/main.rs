@@ -3,9 +3,12 @@
 mod bench;
 mod convert;
 mod devices;
+mod edit;
 mod generate;
 mod info;
 mod log;
+mod picture_flags;
+mod pictures;
 mod plot;
 #[cfg(feature = "server")]
 mod serve;
@@ -20,7 +23,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Generates text with a Partition Generative Model: in parallel, in any order, around any given text.
+/// Generates text or pictures with a Partition Generative Model: in parallel, in any order, around what is given.
 #[derive(Parser)]
 #[command(name = "pgm-infer", version)]
 struct Cli {
@@ -34,8 +37,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Continues a prompt, fills in a template, or writes freely
-    Generate(generate::GenerateArgs),
+    /// Continues a prompt, fills in a template, or writes freely; draws pictures
+    Generate(Box<generate::GenerateArgs>),
+    /// Draws a part of a picture again, or continues it beyond its edges
+    Edit(Box<edit::EditArgs>),
     /// Shows the configuration, the size and the sampler defaults of a model folder
     Info(info::InfoArgs),
     /// Measures sampling speed and prints one JSON object
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::generate(args),
+        Command::Edit(args) => edit::edit(args),
         Command::Info(args) => info::info(args),
         Command::Bench(args) => bench::bench(args),
         Command::Import(args) => convert::import(args, &devices::any_device()?),

@@ -22,7 +22,7 @@ use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{DrawSettings, SampleSettings, SamplingPath, Schedule, TextModel};
-use pgm_model::{ModelConfig, Network};
+use pgm_model::Network;
 use pgm_train::history::{self, Line};
 use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
 
@@ -163,7 +163,7 @@ fn main() -> anyhow::Result<()> {
     println!("-- the blanks of {template:?} --\n{}", write(&template::parse(template, 8)?, None, 3)?);
 
     println!("\n== 4. Speed against a masked model of the same size ==");
-    let baseline_config = ModelConfig::Masked(model.config().masked_baseline());
+    let baseline_config = model.config().masked_baseline();
     let baseline = Network::new(&baseline_config, &device);
     let workload = Workload { length: LENGTH, batch: 8, steps: 32, warmup: 1, runs: 3, head_at: HeadPositions::Masked };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
@@ -219,5 +219,5 @@ fn free_folder(parent: &Path) -> anyhow::Result<PathBuf> {
 fn held_out_text(data: &Path) -> anyhow::Result<String> {
     let folder = DataFolder::open(data)?;
     let row = folder.rows(pgm_data::Split::Validation)?.row(0)?;
-    Ok(folder.tokenizer().decode(&row.tokens)?)
+    Ok(folder.tokenizer()?.decode(&row.tokens)?)
 }

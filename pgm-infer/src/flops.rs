@@ -1,6 +1,7 @@
 //! Floating-point operations of one network evaluation, counted from the shapes: two for each multiply-add of a matmul.
 //! Norms, activations and the draw are left out.
 
+use pgm_model::layers::swiglu_width;
 use pgm_model::{BackboneConfig, ModelConfig};
 
 use crate::denoise::HeadPositions;
@@ -23,13 +24,20 @@ fn encoder_block(tokens: usize, backbone: &BackboneConfig) -> f64 {
 }
 
 /// One evaluation of one row: `n_clean` known tokens, the head at `n_head` positions, `length` tokens in all (which only
-/// the masked baseline computes).
+/// the masked baselines compute).
 pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: usize) -> f64 {
     let backbone = config.backbone();
     let width = backbone.hidden_size;
     let head = linear(n_head, width, backbone.vocab_size);
     match config {
         ModelConfig::Masked(config) => config.n_blocks as f64 * encoder_block(length, backbone) + head,
+        ModelConfig::MaskGit(config) => {
+            let n_tokens = length + backbone.image.as_ref().map_or(0, |image| image.registers);
+            let block = linear(n_tokens, width, 4 * width)
+                + attention(n_tokens, n_tokens, width)
+                + 3.0 * linear(n_tokens, width, swiglu_width(backbone));
+            config.n_blocks as f64 * block + head
+        }
         // A cached token: its own projections, its attention to itself and to what came before.
         ModelConfig::Autoregressive(config) => {
             let block =
@@ -37,6 +45,8 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
             config.n_blocks as f64 * block + head
         }
         ModelConfig::Partition(config) => {
+            // One register stands before the clean tokens.
+            let n_clean = n_clean + backbone.image.as_ref().map_or(0, |image| image.registers / 2);
             // The GroupSwap has the projections and the attention of a decoder block, and no feed-forward layer.
             let across = linear(n_head, width, 2 * width)
                 + linear(n_clean, width, 2 * width)
@@ -57,16 +67,19 @@ pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_
 
 /// As [`uniform_sampling`], for each step that decodes something.
 pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> Vec<f64> {
-    let n_open = length - 1;
+    // All but BOS, which MaskGIT has not.
+    let n_given = usize::from(!matches!(config, ModelConfig::MaskGit(_)));
+    let n_open = length - n_given;
     let steps = if matches!(config, ModelConfig::Autoregressive(_)) { n_open } else { steps };
     let n_decoded = |step: usize| (n_open as f64 * step as f64 / steps as f64).round() as usize;
-    let everywhere = matches!(config, ModelConfig::Masked(_)) && head_at == HeadPositions::Masked;
+    let is_masked = matches!(config, ModelConfig::Masked(_) | ModelConfig::MaskGit(_));
+    let everywhere = is_masked && head_at == HeadPositions::Masked;
     (0..steps)
         .map(|step| (n_decoded(step), n_decoded(step + 1)))
         .filter(|(decoded, next)| next > decoded)
         .map(|(decoded, next)| {
             let n_head = if everywhere { n_open - decoded } else { next - decoded };
-            evaluation(config, length, 1 + decoded, n_head)
+            evaluation(config, length, n_given + decoded, n_head)
         })
         .collect()
 }
@@ -79,7 +92,7 @@ mod tests {
     #[test]
     fn sampling_owt_6_6_in_32_steps_takes_two_teraflop_and_a_quarter_of_the_baselines() {
         let model = presets::owt_6_6();
-        let baseline = ModelConfig::Masked(model.masked_baseline());
+        let baseline = model.masked_baseline();
         let flops = uniform_sampling(&model, 1024, 32, HeadPositions::Decoded);
         assert!((flops / 1.97e12 - 1.0).abs() < 0.02, "{flops:e}");
         for (steps, head_at, expected) in [

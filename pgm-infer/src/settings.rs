@@ -66,7 +66,7 @@ impl SampleSettings {
 /// The schedule of a kind of model: equal shares, but binomial counts for the masked baseline, as its authors sample it.
 pub fn default_schedule(config: &ModelConfig) -> Schedule {
     match config {
-        ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => Schedule::Uniform,
+        ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) | ModelConfig::MaskGit(_) => Schedule::Uniform,
         ModelConfig::Masked(_) => Schedule::Binomial,
     }
 }

@@ -89,7 +89,7 @@ fn lines() -> String {
     let settings = SampleSettings { steps: 3, ..SampleSettings::default() };
     lines += &line("long,full", &partition, &long, &settings, SamplingPath::Full);
     // Baselines of random weights.
-    let masked = ModelConfig::Masked(partition.config().masked_baseline());
+    let masked = partition.config().masked_baseline();
     let backbone = partition.config().backbone().clone();
     let causal = ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 2 });
     for (kind, config) in [("masked", masked), ("autoregressive", causal)] {

@@ -121,7 +121,7 @@ fn the_sampling_path_writes_what_the_training_path_writes_alone_and_together() {
 #[test]
 fn the_masked_baseline_writes_the_same_wherever_its_head_runs() {
     let device = &Device::flex();
-    let config = ModelConfig::Masked(config().masked_baseline());
+    let config = config().masked_baseline();
     let Network::Masked(model) = &network(&config) else { unreachable!() };
     let denoiser = |head_at| MaskedDenoiser::new(model, device, MASK, head_at);
     let requests = requests();

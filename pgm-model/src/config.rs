@@ -86,12 +86,19 @@ impl BackboneConfig {
         }
     }
 
+    /// The sizes of a MaskGIT of image codes. The codes come first in the vocabulary, then the mask.
+    pub fn for_mask_git(n_codes: usize, hidden_size: usize, n_heads: usize, image: ImageConfig) -> Self {
+        let length = image.n_cells();
+        Self { vocab_size: n_codes + 1, length, ..Self::for_codes(n_codes, hidden_size, n_heads, image) }
+    }
+
     /// Width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.n_heads
     }
 
-    fn validate(&self) -> Result<(), ModelError> {
+    // Without BOS and EOS, their ids are the first beyond the vocabulary.
+    fn validate(&self, lacks_bos_and_eos: bool) -> Result<(), ModelError> {
         let positive = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -122,6 +129,13 @@ impl BackboneConfig {
             ("pad_index", self.pad_index),
         ];
         for (key, index) in special {
+            if lacks_bos_and_eos && ["bos_index", "eos_index"].contains(&key) {
+                if index != Some(self.vocab_size) {
+                    let problem = format!("must be vocab_size = {}: MaskGIT has no such token", self.vocab_size);
+                    return Err(invalid(key, index.unwrap_or_default(), problem));
+                }
+                continue;
+            }
             if let Some(index) = index.filter(|&index| index >= self.vocab_size) {
                 return Err(invalid(key, index, format!("is outside the vocabulary of {} tokens", self.vocab_size)));
             }
@@ -204,6 +218,17 @@ pub struct AutoregressiveConfig {
     pub n_blocks: usize,
 }
 
+/// The MaskGIT baseline of image codes. Its vocabulary is the codes and the mask; it has no BOS and no EOS, so their ids are
+/// the first that the vocabulary does not have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskGitConfig {
+    /// Sizes, vocabulary, special tokens, classes.
+    pub backbone: BackboneConfig,
+    /// Self-attention blocks.
+    pub n_blocks: usize,
+}
+
 /// Any of the networks, as `config.json` names it in `model_type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
@@ -214,6 +239,8 @@ pub enum ModelConfig {
     Masked(MaskedConfig),
     /// [`AutoregressiveTransformer`](crate::AutoregressiveTransformer).
     Autoregressive(AutoregressiveConfig),
+    /// [`MaskGit`](crate::MaskGit).
+    MaskGit(MaskGitConfig),
 }
 
 impl ModelConfig {
@@ -223,6 +250,7 @@ impl ModelConfig {
             Self::Partition(config) => &config.backbone,
             Self::Masked(config) => &config.backbone,
             Self::Autoregressive(config) => &config.backbone,
+            Self::MaskGit(config) => &config.backbone,
         }
     }
 
@@ -232,20 +260,26 @@ impl ModelConfig {
             Self::Partition(config) => &mut config.backbone,
             Self::Masked(config) => &mut config.backbone,
             Self::Autoregressive(config) => &mut config.backbone,
+            Self::MaskGit(config) => &mut config.backbone,
         }
     }
 
-    /// The masked baseline with as many blocks as this model has in all.
-    pub fn masked_baseline(&self) -> MaskedConfig {
-        match self {
-            Self::Partition(config) => MaskedConfig {
-                backbone: config.backbone.clone(),
-                n_blocks: config.encoder_blocks + config.decoder_blocks,
-            },
-            Self::Masked(config) => config.clone(),
-            Self::Autoregressive(config) => {
-                MaskedConfig { backbone: config.backbone.clone(), n_blocks: config.n_blocks }
+    /// The masked baseline with as many blocks as this model has in all: MDLM's network for text, MaskGIT's for image codes.
+    pub fn masked_baseline(&self) -> Self {
+        let masked = |backbone: &BackboneConfig, n_blocks: usize| match &backbone.image {
+            None => Self::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks }),
+            Some(image) => {
+                let image = ImageConfig { registers: image.registers.min(1), ..image.clone() };
+                let sizes =
+                    BackboneConfig::for_mask_git(backbone.mask_index, backbone.hidden_size, backbone.n_heads, image);
+                let (mlp_ratio, dropout) = (backbone.mlp_ratio, backbone.dropout);
+                Self::MaskGit(MaskGitConfig { backbone: BackboneConfig { mlp_ratio, dropout, ..sizes }, n_blocks })
             }
+        };
+        match self {
+            Self::Partition(config) => masked(&config.backbone, config.encoder_blocks + config.decoder_blocks),
+            Self::Autoregressive(config) => masked(&config.backbone, config.n_blocks),
+            Self::Masked(_) | Self::MaskGit(_) => self.clone(),
         }
     }
 
@@ -259,12 +293,13 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError::Config`] with the first such key.
     pub fn validate(&self) -> Result<(), ModelError> {
-        self.backbone().validate()?;
+        self.backbone().validate(matches!(self, Self::MaskGit(_)))?;
         let blocks = match self {
             Self::Partition(config) if config.encoder_blocks == 0 => ("encoder_blocks", 0),
             Self::Partition(config) => ("decoder_blocks", config.decoder_blocks),
             Self::Masked(config) => ("n_blocks", config.n_blocks),
             Self::Autoregressive(config) => ("n_blocks", config.n_blocks),
+            Self::MaskGit(config) => ("n_blocks", config.n_blocks),
         };
         if blocks.1 == 0 {
             return Err(invalid(blocks.0, 0, "must be at least 1"));
@@ -273,7 +308,12 @@ impl ModelConfig {
     }
 
     fn validate_image(&self) -> Result<(), ModelError> {
-        let Some(image) = self.image() else { return Ok(()) };
+        let Some(image) = self.image() else {
+            return match self {
+                Self::MaskGit(_) => Err(invalid("image", "absent", "must be given: MaskGIT is a model of image codes")),
+                _ => Ok(()),
+            };
+        };
         match self {
             Self::Partition(config) => {
                 if ![0, 2].contains(&image.registers) {
@@ -281,6 +321,7 @@ impl ModelConfig {
                 }
                 image.validate(&config.backbone, 1)
             }
+            Self::MaskGit(config) => image.validate(&config.backbone, 0),
             Self::Masked(_) | Self::Autoregressive(_) => {
                 Err(invalid("image", "present", "belongs to partition and maskgit models only; leave it out"))
             }

@@ -7,12 +7,13 @@
 //! [`PartitionTransformer`] has two ways in: [`forward_partition`](PartitionTransformer::forward_partition) trains,
 //! [`forward_clean`](PartitionTransformer::forward_clean) samples. They agree wherever both are defined.
 //! [`MaskedTransformer`] is the masked-diffusion baseline (MDLM, arXiv 2406.07524) made of the same blocks, and
-//! [`AutoregressiveTransformer`] the causal one.
+//! [`AutoregressiveTransformer`] the causal one. Models of image codes are class-conditional; their baseline is [`MaskGit`].
 //!
 //! This crate knows no tokenizer, no sampler and no data set. After initialisation the only random numbers are dropout's,
 //! from the device's generator. Only [`model_folder`] touches the disk, and only with the feature `files`.
 
 pub mod attention_plan;
+pub mod codec;
 pub mod condition;
 pub mod config;
 pub mod error;
@@ -32,10 +33,13 @@ pub mod weight_dtype;
 pub use attention_plan::AttentionPlan;
 pub use condition::Condition;
 pub use config::{
-    AutoregressiveConfig, BackboneConfig, ImageConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+    AutoregressiveConfig, BackboneConfig, ImageConfig, MaskGitConfig, MaskedConfig, ModelConfig, PartitionConfig,
+    Projection, Queries,
 };
 pub use error::ModelError;
 pub use layers::LossTarget;
-pub use networks::{AutoregressiveTransformer, Cache, Encoded, MaskedTransformer, Network, PartitionTransformer};
+pub use networks::{
+    AutoregressiveTransformer, Cache, Encoded, MaskGit, MaskedTransformer, Network, PartitionTransformer,
+};
 pub use sequence::{Class, CleanTokens, PackedRows, Partition, Positions};
 pub use weight_dtype::WeightDtype;

@@ -95,6 +95,12 @@ impl RotaryAngles {
         Self::new(&AngleTables::new(head_dim, length), &Positions::all(n_rows, length, device))
     }
 
+    /// Angles of 0, which rotate nothing: for attention between tokens whose positions are known otherwise.
+    pub(crate) fn none(length: usize, head_dim: usize, device: &Device) -> Self {
+        let half = [1, length, head_dim / 2];
+        Self(Tensor::cat(vec![Tensor::ones(half, device), Tensor::zeros(half, device)], 2))
+    }
+
     /// Cosines, then sines, `[1 or B, S, d]`.
     #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn table(&self) -> Tensor<3> {

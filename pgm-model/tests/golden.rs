@@ -5,7 +5,7 @@
 #[allow(dead_code)] // each test file uses its own part of it
 mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Golden, distance};
 use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
 use pgm_model::loss::{EPS, NoiseSchedule, token_cross_entropy};
@@ -115,6 +115,26 @@ fn golden_image_reg0() {
 #[test]
 fn golden_image_reg2() {
     check_image("image_reg2");
+}
+
+#[test]
+fn golden_maskgit() {
+    let golden = Golden::open("maskgit");
+    let device = Device::flex();
+    golden.config.validate().unwrap();
+    let Network::MaskGit(model) = golden.network(&device) else { panic!("maskgit is the baseline of images") };
+    let (n_rows, n_cells) = (golden.classes().len(), golden.config.backbone().length);
+    // Grids of codes, one below the other.
+    let codes: Vec<i32> = golden.ints("codes").into_iter().flatten().map(|code| code as i32).collect();
+    let codes = Tensor::<2, Int>::from_data(TensorData::new(codes, [n_rows, n_cells]), &device);
+    let logits = values(model.forward(codes.clone(), Some(&golden.classes())));
+    assert_close("logits", &logits, &golden.floats("logits"));
+    let last = Positions::new(&vec![vec![n_cells - 1]; n_rows], &device);
+    let found = values(model.logits(model.hidden_at(codes, Some(&golden.classes()), &last)));
+    let vocab = golden.config.backbone().vocab_size;
+    let expected: Vec<f32> =
+        logits.chunks(n_cells * vocab).flat_map(|row| row[(n_cells - 1) * vocab..].to_vec()).collect();
+    assert_close("logits at some positions", &found, &expected);
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn check(name: &str) {
     let loss = match &network {
         Network::Masked(model) => model.loss(golden.int_tensor("masked_tokens", &device), &goal),
         Network::Partition(model) => model.loss_partition(tokens, &Partition::from_rows(&groups, &device), &goal),
-        Network::Autoregressive(_) => unreachable!("no golden gradients of it"),
+        Network::Autoregressive(_) | Network::MaskGit(_) => unreachable!("no golden gradients of it"),
     };
     let loss_value = loss.clone().into_scalar::<f32>();
     let gradients = loss.backward();

@@ -21,6 +21,7 @@ fn logits(network: &Network) -> Vec<f32> {
         }
         Network::Masked(model) => model.forward_at(tokens, &Positions::new(&[vec![1, 8], vec![0, 3]], &device)),
         Network::Autoregressive(model) => model.forward_cached(tokens, &mut Cache::default()),
+        Network::MaskGit(model) => model.forward(tokens, None),
     };
     logits.try_into_vec_as::<f32>().unwrap()
 }

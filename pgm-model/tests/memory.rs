@@ -48,7 +48,7 @@ fn kept(config: &ModelConfig, checkpointing: bool) -> f64 {
     let loss = || match &network {
         Network::Partition(model) => model.loss_partition(tokens.clone(), &Partition::new(groups.clone()), &target),
         Network::Masked(model) => model.loss(tokens.clone(), &target),
-        Network::Autoregressive(_) => unreachable!("no such network in this test"),
+        Network::Autoregressive(_) | Network::MaskGit(_) => unreachable!("no such network in this test"),
     };
     drop(loss()); // the first call also allocates permanent buffers
     let before = held();

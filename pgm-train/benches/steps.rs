@@ -24,7 +24,7 @@ fn steps(c: &mut Criterion) {
         queries: Queries::default(),
         projection: Projection::default(),
     });
-    let masked = ModelConfig::Masked(model.masked_baseline());
+    let masked = model.masked_baseline();
     for (name, config) in [("partition", &model), ("masked", &masked)] {
         for (phase, word) in [(BenchPhase::Forward, "forward"), (BenchPhase::Train, "train")] {
             c.bench_function(&format!("{name}, {word}: H 128, 2 + 2 blocks, L 128, V 1024, batch 8"), |bencher| {

@@ -51,6 +51,7 @@ pub fn measure(
         ModelConfig::Partition(_) => NetworkInputs::Partition(Partition::new(ints(groups))),
         ModelConfig::Masked(_) => NetworkInputs::Masked(tokens.clone()),
         ModelConfig::Autoregressive(_) => NetworkInputs::Causal,
+        ModelConfig::MaskGit(_) => NetworkInputs::MaskGit(tokens.clone(), vec![None; batch]),
     };
     let weights = Tensor::full(shape, 1.0 / n as f64, on);
     let batch = ObjectiveBatch { inputs, tokens, weights, n_valid: n, seed: 0 };
@@ -72,6 +73,7 @@ pub fn measure(
                     }
                     (Network::Masked(network), _) => network.forward(batch.tokens.clone()),
                     (Network::Autoregressive(network), _) => network.forward(batch.tokens.clone()),
+                    (Network::MaskGit(network), _) => network.forward(batch.tokens.clone(), None),
                     (Network::Partition(_), _) => unreachable!("the inputs are those of the network"),
                 };
                 // Reading one number waits for a device that computes asynchronously.

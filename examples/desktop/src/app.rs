@@ -199,7 +199,7 @@ impl App {
         let message = |error: pgm_infer::InferError| sentence(&error.to_string());
         let seed = self.settings.seed()?;
         let parts = template::parse(&self.text, self.settings.blank).map_err(message)?;
-        let request = opened.engine.model().request(&parts, None, seed).map_err(message)?;
+        let row = opened.engine.model().row(&parts, None, seed).map_err(message)?;
         let mut task = self.settings.task(parts, seed)?;
         task.settings.schedule = default_schedule(opened.engine.model().config());
         let n_steps = task.settings.steps;
@@ -213,7 +213,7 @@ impl App {
         Ok(Generation {
             id,
             handle,
-            canvas: Canvas::new(&request.given, request.length),
+            canvas: Canvas::of_row(&row),
             changed: true,
             template: self.text.clone(),
             settings: self.settings.clone(),

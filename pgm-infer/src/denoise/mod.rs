@@ -3,6 +3,7 @@
 mod as_published;
 mod causal;
 mod images;
+mod mask_git;
 mod masked;
 mod network;
 mod partition;
@@ -11,6 +12,7 @@ mod rows;
 pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
+pub use mask_git::MaskGitDenoiser;
 pub use masked::{HeadPositions, MaskedDenoiser};
 pub use network::{NetworkHandle, SamplingPath, hidden_at, logits_at};
 pub use partition::{FullDenoiser, PartitionDenoiser};

@@ -5,16 +5,17 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
-use pgm_model::{ModelConfig, Network, Positions};
+use pgm_model::{Class, ModelConfig, Network, Positions};
 
 use super::causal::CausalDenoiser;
+use super::mask_git::MaskGitDenoiser;
 use super::masked::{HeadPositions, MaskedDenoiser};
 use super::partition::{FullDenoiser, PartitionDenoiser, hidden_from_clean};
 use super::rows::{dense, to_vecs};
 use crate::InferError;
 use crate::sample::{CleanRow, Denoiser, SampleOutput, SampleRequest, SampleSettings, StepView, sample};
 
-/// Hidden states of a partition or masked network, `[B, K, H]`, for rows of equal length; rows with fewer positions than
+/// Hidden states of a network, `[B, K, H]`, for rows of equal length; rows with fewer positions than
 /// the longest are padded. The gradient flows if `device` records one.
 ///
 /// [`Network::logits`] makes logits of them; [`logit_chunks`](crate::denoise::logit_chunks) does so for some hundred
@@ -37,6 +38,11 @@ pub fn hidden_at(
         }
         Network::Masked(model) => {
             model.hidden_at(dense(rows, mask_index as u32, device), &Positions::new(&to_vecs(positions), device))
+        }
+        Network::MaskGit(model) => {
+            let codes = dense(rows, mask_index as u32, device);
+            let classes: Vec<Class> = rows.iter().map(|row| row.class).collect();
+            model.hidden_at(codes, Some(&classes), &Positions::new(&to_vecs(positions), device))
         }
         Network::Autoregressive(_) => panic!("an autoregressive network sees only the tokens before a position"),
     }
@@ -87,6 +93,7 @@ impl<'a> NetworkHandle<'a> {
             (Network::Masked(model), _) => {
                 Box::new(MaskedDenoiser::new(model, device, mask_index, HeadPositions::Decoded))
             }
+            (Network::MaskGit(model), _) => Box::new(MaskGitDenoiser::new(model, device, config)),
             (Network::Partition(model), SamplingPath::Clean) => {
                 Box::new(PartitionDenoiser::of(model, device, config))
             }

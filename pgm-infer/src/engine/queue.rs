@@ -1,6 +1,7 @@
 //! Samples that wait for a place in the batch, in the order in which they were submitted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -44,7 +45,10 @@ impl SampleQueue {
         let task = SharedTask::new(state);
         for (index, request) in requests.iter().enumerate() {
             let start = || match &order {
-                Some(order) => SampleRow::with_order(request, &settings, |start| order(start)),
+                Some(order) => {
+                    let order = Arc::clone(order);
+                    SampleRow::with_order(request, &settings, move |start| order(start))
+                }
                 None => denoiser.row(request, &settings),
             };
             let task = task.clone();

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use pgm_model::ModelConfig;
 use pgm_model::codec::{self, Codec, VqCodec, VqCodecConfig};
 use pgm_model::model_folder::CONFIG_FILE;
 
@@ -117,6 +118,18 @@ impl CodecFolder {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The codec for the pictures of a model of its codes.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for a model of text or of another codec's codes.
+    pub fn for_model(self, config: &ModelConfig) -> Result<GridCodec, InferError> {
+        let Some(image) = config.image().filter(|image| image.channels == 1) else {
+            return Err(InferError::Request("this model has no codes of a codec; leave --codec out".into()));
+        };
+        self.check("the model", image.codec.as_deref(), config.backbone().mask_index)?;
+        self.for_grid(image.grid)
     }
 
     /// The codec for pictures with a grid of codes.

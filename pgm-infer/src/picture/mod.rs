@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `pixels.rs` | a picture in memory; how it is read and written |
 //! | `codec.rs` | what turns tokens into pixels and back |
+//! | `codec_folder.rs` | codecs from a folder or a published file |
 //! | `levels.rs` | pixels whose levels are the tokens, without any codec |
 //! | `model.rs` | a model folder that draws pictures |
 //! | `preview.rs` | how a picture looks while it fills |
@@ -14,6 +15,7 @@
 
 pub mod animation;
 mod codec;
+mod codec_folder;
 mod edit;
 mod font;
 mod levels;
@@ -27,6 +29,7 @@ mod sheet;
 pub mod terminal;
 
 pub use codec::PictureCodec;
+pub use codec_folder::{CodecFolder, GridCodec};
 pub use edit::{Edit, EditedPicture, EditedWindow};
 pub use levels::PixelLevels;
 pub use model::ImageModel;

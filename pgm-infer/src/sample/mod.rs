@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `request.rs` | what is sampled, with which settings |
 //! | `row.rs` | the state of one row |
+//! | `border.rs` | tokens that hold given characters, drawn before the first step |
 //! | `step.rs` | one step of several rows |
 //! | `run.rs` | all steps |
 //! | `schedule.rs` | how many positions a step decodes |
@@ -17,10 +18,12 @@
 //! | `draw.rs` | which token is drawn |
 //! | `logits/` | how logits are read from host or device |
 
+mod border;
 mod clean_row;
 mod denoiser;
 pub mod draw;
 mod grid;
+mod guarded_order;
 mod guidance;
 #[cfg(test)]
 mod guidance_tests;
@@ -34,13 +37,14 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use border::{Border, BorderPart};
 pub use clean_row::{CleanRow, RowId};
 pub use denoiser::Denoiser;
 pub use draw::DrawSettings;
 pub use grid::TokenGrid;
 pub use guidance::{Guidance, GuidanceSchedule};
 pub use logits::Logits;
-pub use request::{AllowedTokens, SampleRequest, SampleSettings};
+pub use request::{SampleRequest, SampleSettings};
 pub use row::{RowChange, RowStep, SampleRow, SampledRow};
 pub use run::{SampleOutput, StepView, sample};
 pub use schedule::{Curve, Schedule};

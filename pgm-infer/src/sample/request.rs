@@ -1,8 +1,7 @@
 //! Requests and settings of sampling.
 
-use std::sync::Arc;
-
 use crate::InferError;
+use crate::sample::border::Border;
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
 use crate::sample::guidance::Guidance;
@@ -18,21 +17,12 @@ pub struct SampleRequest {
     pub given: Vec<(usize, u32)>,
     /// Seed of the row's random stream.
     pub seed: u64,
-    /// Open positions at which only some tokens are drawn; most often none.
-    pub allowed: Vec<AllowedTokens>,
+    /// Open positions that hold given characters; most often none. They are drawn before the steps of the settings.
+    pub borders: Vec<Border>,
     /// The class that a class-conditional network is asked for; none for a text, and for no class in particular.
     pub class: Option<usize>,
     /// Where a picture's cells stand in the row; none for a text.
     pub grid: Option<TokenGrid>,
-}
-
-/// The tokens that may be drawn at a position. Their probabilities are renormalised, before temperature, top-k and top-p.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedTokens {
-    /// The position.
-    pub position: usize,
-    /// The tokens, at least one, ascending.
-    pub tokens: Arc<[u32]>,
 }
 
 /// How to sample. The defaults are in [`settings`](crate::settings).

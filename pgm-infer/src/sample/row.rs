@@ -1,21 +1,23 @@
 //! The state of one row between steps.
 //!
 //! A row owns its random stream, seeded by the row's seed alone. It draws from it in a fixed sequence: first what the
-//! order needs, then for each step what the order and the schedule need and one uniform for each candidate position. So
-//! the stream does not depend on which rows share a batch.
+//! borders need, then what the order needs, then for each step what the order and the schedule need and one uniform for
+//! each candidate position. So the stream does not depend on which rows share a batch.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
+use crate::sample::border::{self, BorderPhase, BorderQuery, BorderToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
+use crate::sample::grid::TokenGrid;
+use crate::sample::guarded_order::GuardedOrder;
 use crate::sample::guidance::Guidance;
-use crate::sample::logits::{Alternatives, PositionReading};
+use crate::sample::logits::{Alternatives, PositionDraw, PositionQuery, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
-use crate::sample::request::{AllowedTokens, SampleRequest, SampleSettings};
+use crate::sample::request::{SampleRequest, SampleSettings};
 use crate::sample::schedule::Schedule;
-use crate::unwind::{catch, drop_caught};
 
 /// One sampled row.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +62,8 @@ pub struct RowStep {
     pub forgotten: Vec<usize>,
     n_to_decode: usize,
     progress: Progress,
+    // A step of the borders reads these instead.
+    border_queries: Vec<BorderQuery>,
     guidance_weight: f64,
 }
 
@@ -67,17 +71,22 @@ pub struct RowStep {
 pub struct SampleRow {
     clean: CleanRow,
     n_given: usize,
+    // Given tokens and those of the borders, which no order opens again.
+    n_fixed: usize,
     // Open positions, ascending.
     open: Vec<usize>,
     // Open positions at the start.
     n_open: usize,
+    borders: BorderPhase,
+    // Starts when the borders are drawn.
     order: GuardedOrder,
+    seed: u64,
+    grid: Option<TokenGrid>,
     schedule: Schedule,
     draw: DrawSettings,
     guidance: Guidance,
     // The row without its class, in evaluations with guidance.
     without_class: RowId,
-    allowed: Vec<AllowedTokens>,
     steps: usize,
     step: usize,
     log_probabilities: Vec<f64>,
@@ -86,40 +95,6 @@ pub struct SampleRow {
     alternatives: Vec<Alternatives>,
     failed: bool,
     rng: ChaCha8Rng,
-}
-
-// An order may be the caller's own code: a panic in it becomes an error of its row.
-struct GuardedOrder {
-    // Taken only on drop.
-    order: Option<Box<dyn Order>>,
-    needs_stats: bool,
-    chooses_count: bool,
-}
-
-impl GuardedOrder {
-    fn new(start: impl FnOnce() -> Box<dyn Order>) -> Result<Self, InferError> {
-        let new = || {
-            let order = start();
-            let (needs_stats, chooses_count) = (order.needs_stats(), order.chooses_count());
-            Self { order: Some(order), needs_stats, chooses_count }
-        };
-        catch(new).map_err(order_panicked)
-    }
-
-    fn call<T>(&mut self, method: impl FnOnce(&mut dyn Order) -> T) -> Result<T, InferError> {
-        let Some(order) = &mut self.order else { unreachable!("the order is taken on drop only") };
-        catch(|| method(order.as_mut())).map_err(order_panicked)
-    }
-}
-
-impl Drop for GuardedOrder {
-    fn drop(&mut self) {
-        drop_caught(self.order.take());
-    }
-}
-
-fn order_panicked(message: String) -> InferError {
-    InferError::Request(format!("the order of decoding panicked: {message}"))
 }
 
 impl std::fmt::Debug for SampleRow {
@@ -134,35 +109,36 @@ impl SampleRow {
     /// # Errors
     /// [`InferError::Setting`] and [`InferError::Request`] for requests that cannot be sampled.
     pub fn new(request: &SampleRequest, settings: &SampleSettings) -> Result<Self, InferError> {
-        Self::with_order(request, settings, |start| settings.order.start(start))
+        let order = settings.order;
+        Self::with_order(request, settings, move |start| order.start(start))
     }
 
-    /// A new row in a custom order, which `start` makes.
+    /// A new row in a custom order, which `start` makes when the row's borders are drawn (at once, if it has none).
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn with_order(
         request: &SampleRequest,
         settings: &SampleSettings,
-        start: impl FnOnce(OrderStart<'_>) -> Box<dyn Order>,
+        start: impl FnOnce(OrderStart<'_>) -> Box<dyn Order> + Send + 'static,
     ) -> Result<Self, InferError> {
         settings.validate()?;
         let open = open_positions(request)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
-        let new = OrderStart { length: request.length, open: &open, grid: request.grid, seed: request.seed, rng: &mut rng };
-        let order = GuardedOrder::new(|| start(new))?;
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
-        Ok(Self {
+        let mut row = Self {
             n_given: positions.len(),
+            n_fixed: positions.len(),
             n_open: open.len(),
             clean: CleanRow::new(request.length, positions, tokens).with_class(request.class),
             open,
-            order,
+            borders: BorderPhase::new(&request.borders),
+            order: GuardedOrder::new(start),
+            seed: request.seed,
+            grid: request.grid,
             schedule: settings.schedule,
             draw: settings.draw,
             guidance: settings.guidance,
             without_class: RowId::default(),
-            allowed: request.allowed.clone(),
             steps: settings.steps,
             step: 0,
             log_probabilities: Vec::new(),
@@ -170,23 +146,37 @@ impl SampleRow {
             n_alternatives: settings.alternatives,
             alternatives: Vec::new(),
             failed: false,
-            rng,
-        })
+            rng: ChaCha8Rng::seed_from_u64(request.seed),
+        };
+        if row.borders.is_done() {
+            row.start_order()?;
+        }
+        Ok(row)
     }
 
-    /// Steps done so far.
+    fn start_order(&mut self) -> Result<(), InferError> {
+        if self.order.has_started() {
+            return Ok(());
+        }
+        self.n_open = self.open.len();
+        let (length, grid, seed) = (self.clean.length, self.grid, self.seed);
+        let new = OrderStart { length, open: &self.open, grid, seed, rng: &mut self.rng };
+        self.order.start(new)
+    }
+
+    /// Steps done so far, those of the borders included.
     pub fn step(&self) -> usize {
-        self.step
+        self.borders.step() + self.step
     }
 
     /// Steps in all. An order that [chooses its own count](Order::chooses_count) may need fewer; an order that selects
     /// fewer positions than it should may need more, and then this grows with [`step`](Self::step).
     pub fn n_steps(&self) -> usize {
-        self.planned_steps().max(self.step)
+        self.borders.n_steps() + self.planned_steps().max(self.step)
     }
 
     fn planned_steps(&self) -> usize {
-        if self.order.chooses_count { self.n_open } else { self.schedule.n_steps(self.steps) }
+        if self.order.chooses_count() { self.n_open } else { self.schedule.n_steps(self.steps) }
     }
 
     /// Whether the row needs no further step: every position is decoded, or a step failed.
@@ -212,14 +202,9 @@ impl SampleRow {
         Some((without_class, step.guidance_weight))
     }
 
-    /// The tokens that may be drawn at a position, ascending; none if all may be.
-    pub fn allowed(&self, position: usize) -> Option<&[u32]> {
-        self.allowed.iter().find(|allowed| allowed.position == position).map(|allowed| &*allowed.tokens)
-    }
-
     /// Whether the row's order reads [`LogitStats`](crate::sample::logits::LogitStats).
     pub fn needs_stats(&self) -> bool {
-        self.order.needs_stats
+        self.order.needs_stats()
     }
 
     /// How many of the most probable tokens are reported with each drawn one.
@@ -227,15 +212,34 @@ impl SampleRow {
         self.n_alternatives
     }
 
+    /// What is read at the positions of a step, in the sequence that [`end`](Self::end) takes; `row` is the row's index in the
+    /// batch. At most two queries for each position.
+    pub fn queries<'a>(&self, step: &'a RowStep, row: usize) -> Vec<PositionQuery<'a>> {
+        let query = |index: usize, uniform: f64, allowed: Option<&'a [u32]>| PositionQuery {
+            draw: PositionDraw { row, index, uniform },
+            settings: self.draw,
+            stats: self.needs_stats(),
+            n_alternatives: self.n_alternatives,
+            allowed,
+        };
+        let of_borders = step.border_queries.iter();
+        let of_borders = of_borders.map(|border| query(border.index, border.uniform, Some(&border.allowed[..])));
+        of_borders
+            .chain(step.uniforms.iter().enumerate().map(|(index, &uniform)| query(index, uniform, None)))
+            .collect()
+    }
+
     /// The row as it is now; open positions hold the mask.
     pub fn sampled(&self, mask_index: usize) -> SampledRow {
         let mut tokens = vec![mask_index as u32; self.clean.length];
-        for (&position, &token) in self.clean.positions.iter().zip(&self.clean.tokens) {
+        // While borders are drawn, their plain tokens are assumptions.
+        let n_known = if self.borders.is_done() { self.clean.tokens.len() } else { self.n_given };
+        for (&position, &token) in self.clean.positions[..n_known].iter().zip(&self.clean.tokens) {
             tokens[position] = token;
         }
         SampledRow {
             tokens,
-            order: self.clean.positions[self.n_given..].to_vec(),
+            order: self.clean.positions[self.n_given..n_known].to_vec(),
             log_probabilities: self.log_probabilities.clone(),
             margins: self.margins.clone(),
             alternatives: self.alternatives.clone(),
@@ -256,29 +260,40 @@ impl SampleRow {
     }
 
     fn begin_step(&mut self) -> Result<RowStep, InferError> {
+        if !self.borders.is_done() {
+            let (positions, border_queries) = self.borders.begin(&mut self.rng);
+            let progress = Progress { from: 0.0, to: 0.0 };
+            let (uniforms, forgotten) = (Vec::new(), Vec::new());
+            let guidance_weight = self.guidance.weight_at(0, self.planned_steps());
+            let n_to_decode = 0;
+            let begun =
+                RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
+            return Ok(begun);
+        }
+        self.start_order()?;
         let planned = self.planned_steps();
         let share = |step: usize| (step as f64 / planned as f64).min(1.0);
         let progress = Progress { from: share(self.step), to: share(self.step + 1) };
         let mut forgotten = Vec::new();
         // After the planned steps nothing is reopened, so that the row ends.
         if self.step < planned {
-            let context = context(&self.clean, self.n_given, &self.open, 0, progress);
+            let context = context(&self.clean, self.n_fixed, &self.open, 0, progress);
             forgotten = self.order.call(|order| order.remask(&context, &mut self.rng))?;
         }
         self.reopen(&forgotten)?;
-        let n_to_decode = if self.order.chooses_count {
+        let n_to_decode = if self.order.chooses_count() {
             1
         } else {
             self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
         };
         let guidance_weight = self.guidance.weight_at(self.step, planned);
         self.step += 1;
-        let (positions, uniforms) = (Vec::new(), Vec::new());
-        let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, guidance_weight };
+        let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
+        let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
         if n_to_decode == 0 {
             return Ok(begun);
         }
-        let context = context(&self.clean, self.n_given, &self.open, n_to_decode, progress);
+        let context = context(&self.clean, self.n_fixed, &self.open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
         let mut sorted = positions.clone();
         sorted.sort_unstable();
@@ -293,13 +308,14 @@ impl SampleRow {
 
     fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
         for position in positions {
-            let index = self.clean.positions[self.n_given..].iter().position(|decoded| decoded == position);
-            let Some(index) = index else {
+            let of_order = &self.clean.positions[self.n_fixed..];
+            let Some(index) = of_order.iter().position(|decoded| decoded == position) else {
                 let message = format!("an order reopened position {position}, which it had not decoded");
                 return Err(InferError::Request(message));
             };
-            self.clean.positions.remove(self.n_given + index);
-            self.clean.tokens.remove(self.n_given + index);
+            self.clean.positions.remove(self.n_fixed + index);
+            self.clean.tokens.remove(self.n_fixed + index);
+            let index = self.n_fixed - self.n_given + index;
             self.log_probabilities.remove(index);
             self.margins.remove(index);
             if self.n_alternatives > 0 {
@@ -311,11 +327,12 @@ impl SampleRow {
         Ok(())
     }
 
-    /// Ends a step with one reading for each of its positions: the order selects which of the drawn tokens stay.
+    /// Ends a step with one reading for each of its [queries](Self::queries): the order selects which of the drawn tokens
+    /// stay. A step of the borders decodes nothing, but the last of them.
     ///
     /// # Errors
     /// [`InferError::NotFinite`] for logits that no token can be drawn from, [`InferError::Request`] when the row's order
-    /// breaks its contract or panics; the row is then done.
+    /// breaks its contract or panics, or when no token agrees with the given text at a border; the row is then done.
     pub fn end(&mut self, step: RowStep, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
         let ended = self.end_step(step, readings);
         self.failed |= ended.is_err();
@@ -324,6 +341,9 @@ impl SampleRow {
 
     fn end_step(&mut self, step: RowStep, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
         let mut change = RowChange { forgotten: step.forgotten, ..RowChange::default() };
+        if !self.borders.is_done() {
+            return self.end_border_step(readings);
+        }
         if step.positions.is_empty() {
             return Ok(change);
         }
@@ -334,7 +354,7 @@ impl SampleRow {
         };
         let drawn = step.positions.iter().zip(&readings).map(candidate).collect::<Result<Vec<_>, InferError>>()?;
         let (candidates, margins): (Vec<Candidate>, Vec<f64>) = drawn.into_iter().unzip();
-        let context = context(&self.clean, self.n_given, &self.open, step.n_to_decode, step.progress);
+        let context = context(&self.clean, self.n_fixed, &self.open, step.n_to_decode, step.progress);
         let mut selected = self.order.call(|order| order.select(&context, &candidates))?;
         selected.dedup();
         if selected.is_empty() || selected.iter().any(|&index| index >= candidates.len()) {
@@ -361,16 +381,48 @@ impl SampleRow {
         }
         Ok(change)
     }
+
+    fn end_border_step(&mut self, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
+        let assumed = self.borders.end(readings)?;
+        if !self.borders.is_done() {
+            self.clean.positions.extend(assumed.iter().map(|(position, _)| *position));
+            self.clean.tokens.extend(assumed.iter().map(|(_, token)| *token));
+            return Ok(RowChange::default());
+        }
+        let chosen = self.borders.choose(&self.draw, &mut self.rng)?;
+        let assumed = self.clean.tokens.split_off(self.n_given);
+        self.clean.positions.truncate(self.n_given);
+        let mut change = RowChange::default();
+        for BorderToken { position, token, log_probability, margin, alternatives } in chosen {
+            self.open.retain(|open| *open != position);
+            self.clean.positions.push(position);
+            self.clean.tokens.push(token);
+            self.log_probabilities.push(log_probability);
+            self.margins.push(margin);
+            change.decoded.push((position, token));
+            change.log_probabilities.push(log_probability);
+            if self.n_alternatives > 0 {
+                self.alternatives.push(alternatives.clone());
+                change.alternatives.push(alternatives);
+            }
+        }
+        self.n_fixed = self.clean.positions.len();
+        if !self.clean.tokens[self.n_given..].starts_with(&assumed) {
+            // What a network keeps of this row belongs to tokens that it does not have.
+            self.clean.id = RowId::default();
+        }
+        Ok(change)
+    }
 }
 
 fn context<'a>(
     clean: &'a CleanRow,
-    n_given: usize,
+    n_fixed: usize,
     open: &'a [usize],
     n_to_decode: usize,
     progress: Progress,
 ) -> OrderContext<'a> {
-    OrderContext { length: clean.length, open, decoded: &clean.positions[n_given..], n_to_decode, progress }
+    OrderContext { length: clean.length, open, decoded: &clean.positions[n_fixed..], n_to_decode, progress }
 }
 
 fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
@@ -389,14 +441,6 @@ fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
             }
         }
     }
-    for AllowedTokens { position, tokens } in &request.allowed {
-        if !is_open.get(*position).is_some_and(|&open| open) {
-            return Err(InferError::Request(format!("position {position} has allowed tokens, but it is not open")));
-        }
-        if tokens.is_empty() || !tokens.is_sorted() {
-            let message = format!("the allowed tokens of position {position} must be ascending, and at least one");
-            return Err(InferError::Request(message));
-        }
-    }
+    border::check(&request.borders, &is_open)?;
     Ok((0..request.length).filter(|&position| is_open[position]).collect())
 }

@@ -3,7 +3,7 @@
 use crate::InferError;
 use crate::sample::denoiser::Denoiser;
 use crate::sample::guidance::{EvaluatedRow, evaluate};
-use crate::sample::logits::{PositionDraw, PositionQuery, Wait, finish};
+use crate::sample::logits::{PositionQuery, Wait, finish};
 use crate::sample::row::{RowChange, RowStep, SampleRow};
 
 /// The result of a step.
@@ -55,21 +55,16 @@ async fn step(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow], wait: Wait) 
         })
         .collect();
     let logits = evaluate(denoiser, &evaluated)?;
-    let mut queries = Vec::new();
+    let (mut queries, mut counts): (Vec<PositionQuery<'_>>, Vec<usize>) = (Vec::new(), Vec::new());
     for (place, (index, begun)) in active.iter().enumerate() {
-        let row = &rows[*index];
-        let drawn = begun.uniforms.iter().zip(&begun.positions).enumerate();
-        queries.extend(drawn.map(|(index, (&uniform, &position))| PositionQuery {
-            draw: PositionDraw { row: place, index, uniform },
-            settings: *row.draw(),
-            stats: row.needs_stats(),
-            n_alternatives: row.n_alternatives(),
-            allowed: row.allowed(position),
-        }));
+        let of_row = rows[*index].queries(begun, place);
+        counts.push(of_row.len());
+        queries.extend(of_row);
     }
     let mut readings = logits.read(&queries, denoiser.excluded_classes(), wait).await?.into_iter();
-    for (index, begun) in active {
-        let of_row = readings.by_ref().take(begun.positions.len()).collect();
+    drop(queries);
+    for ((index, begun), n_queries) in active.into_iter().zip(counts) {
+        let of_row = readings.by_ref().take(n_queries).collect();
         changes[index] = rows[index].end(begun, of_row);
     }
     Ok(StepResult { changes, evaluated: true })

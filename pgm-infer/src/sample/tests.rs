@@ -184,7 +184,7 @@ fn an_order_that_breaks_its_contract_is_an_error() {
         let settings = SampleSettings { steps: 2, ..SampleSettings::default() };
         let selected = selected.to_vec();
         let mut row =
-            SampleRow::with_order(&request(6, 0), &settings, |_| Box::new(Wrong(candidates, selected))).unwrap();
+            SampleRow::with_order(&request(6, 0), &settings, move |_| Box::new(Wrong(candidates, selected))).unwrap();
         let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
         assert!(row.is_done());
         changes.into_iter().next().unwrap().unwrap_err().to_string()
@@ -262,7 +262,7 @@ impl Order for OneByOne {
 fn an_order_that_selects_too_few_gets_further_steps_until_the_row_is_complete() {
     for schedule in [Schedule::Uniform, Schedule::Binomial] {
         let settings = SampleSettings { steps: 3, schedule, ..SampleSettings::default() };
-        let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| Box::new(OneByOne)).unwrap();
+        let mut row = SampleRow::with_order(&request(9, 1), &settings, move |_| Box::new(OneByOne)).unwrap();
         while !row.is_done() {
             let changes = advance(&Fake::default(), &mut [&mut row]).unwrap().changes;
             assert!(changes[0].is_ok() && row.step() <= row.n_steps() && row.step() < 20);
@@ -286,7 +286,7 @@ impl Order for Recorder {
 fn an_order_knows_the_share_of_steps_done_and_what_is_decoded() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let settings = SampleSettings { steps: 4, ..SampleSettings::default() };
-    let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| Box::new(Recorder(sender))).unwrap();
+    let mut row = SampleRow::with_order(&request(9, 1), &settings, move |_| Box::new(Recorder(sender))).unwrap();
     while !row.is_done() {
         advance(&Fake::default(), &mut [&mut row]).unwrap();
     }
@@ -313,7 +313,7 @@ impl Order for Slow {
 fn progress_stays_in_bounds_whatever_an_order_decodes() {
     let progress = |settings: SampleSettings, start: fn(std::sync::mpsc::Sender<Progress>) -> Box<dyn Order>| {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let mut row = SampleRow::with_order(&request(9, 1), &settings, |_| start(sender)).unwrap();
+        let mut row = SampleRow::with_order(&request(9, 1), &settings, move |_| start(sender)).unwrap();
         while !row.is_done() {
             advance(&Fake::default(), &mut [&mut row]).unwrap();
         }
@@ -374,7 +374,7 @@ fn an_order_with_its_own_generator_leaves_the_tokens_uniforms_unchanged() {
     };
     let plain = uniforms(SampleRow::new(&request(9, 3), &settings).unwrap());
     let with = |has_own: bool| {
-        let row = SampleRow::with_order(&request(9, 3), &settings, |start| {
+        let row = SampleRow::with_order(&request(9, 3), &settings, move |start| {
             Box::new(Dice { own: has_own.then(|| start.independent_rng()), thrown: Vec::new() })
         });
         uniforms(row.unwrap())

@@ -25,19 +25,28 @@ pub struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-/// The log-probabilities of a sample whose first blank reads as `text`; none for a sample without a blank.
-pub fn logprobs(model: &TextModel, output: &TaskOutput, text: &str) -> Option<Logprobs> {
+/// The log-probabilities of a sample's first blank, which stands `n_before` characters into the answer's text; none for a sample
+/// without a blank. Tokens that hold only given characters are left out, and a token that begins with given characters stands
+/// at the first that is not.
+pub fn logprobs(model: &TextModel, output: &TaskOutput, n_before: usize) -> Option<Logprobs> {
     let (blank, sampled) = (output.blanks.first()?, &output.sampled);
     let drawn: HashMap<usize, usize> = sampled.order.iter().enumerate().map(|(place, &at)| (at, place)).collect();
     let decoded = blank.positions.clone().take_while(|position| drawn.contains_key(position)).count();
     let (start, end) = (blank.positions.start, blank.positions.start + decoded);
     let offsets = text_offsets(|tokens| model.decode(tokens), &sampled.tokens[..end], start);
     let name = |token: u32| model.decode_with_special(&[token]).unwrap_or_default();
-    let n_chars = text.chars().count();
+    let n_chars = blank.text.chars().count();
     let (mut tokens, mut token_logprobs, mut top, mut text_offset) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (position, offset) in (start..end).zip(offsets) {
+    // Without text of its own the last token holds given characters only.
+    let last = if n_chars == 0 { blank.n_given_chars } else { usize::MAX };
+    let next_offsets = offsets.iter().skip(1).copied().chain([last]);
+    for ((position, &offset), next) in (start..end).zip(&offsets).zip(next_offsets) {
+        if offset < blank.n_given_chars && next <= blank.n_given_chars {
+            continue;
+        }
+        let offset = offset.saturating_sub(blank.n_given_chars);
         // Tokens behind the end of the text were drawn, and cut off by a stop string or an EOS.
-        if position > start && offset >= n_chars {
+        if !tokens.is_empty() && offset >= n_chars {
             break;
         }
         let (place, token) = (drawn[&position], name(sampled.tokens[position]));
@@ -49,7 +58,7 @@ pub fn logprobs(model: &TextModel, output: &TaskOutput, text: &str) -> Option<Lo
         }
         tokens.push(token);
         token_logprobs.push(logprob);
-        text_offset.push(offset);
+        text_offset.push(n_before + offset);
     }
     Some(Logprobs { tokens, token_logprobs, top_logprobs: (!top.is_empty()).then_some(top), text_offset })
 }

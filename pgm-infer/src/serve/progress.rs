@@ -34,9 +34,8 @@ impl SampleProgress {
         let eos = model.config().backbone().eos_index as u32;
         let sample = |task: &Task, index: usize| {
             let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
-            let (given, length) = (&row.request.given, row.request.length);
             let blank = row.layout.blanks.first().cloned().unwrap_or_default();
-            let canvas = Canvas::new(given, length);
+            let canvas = Canvas::of_row(row);
             Self {
                 seed: task.seed.wrapping_add(index as u64),
                 n_steps: task.settings.steps,

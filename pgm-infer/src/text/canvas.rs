@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::layout::{BlankLayout, RowLayout, TextRow};
 use super::model::TextModel;
 use crate::sample::RowChange;
 
@@ -56,6 +57,7 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub struct Canvas {
     cells: Vec<Cell>,
+    layout: RowLayout,
 }
 
 impl Canvas {
@@ -65,7 +67,12 @@ impl Canvas {
         for &(position, token) in given.iter().filter(|(position, _)| *position < length) {
             cells[position] = Cell::Given(token);
         }
-        Self { cells }
+        Self { cells, layout: RowLayout::default() }
+    }
+
+    /// The canvas of a row of a template: it shows the given texts as they were given.
+    pub fn of_row(row: &TextRow) -> Self {
+        Self { layout: row.layout.clone(), ..Self::new(&row.request.given, row.request.length) }
     }
 
     /// Applies the change of a step.
@@ -91,17 +98,65 @@ impl Canvas {
     /// The text in stretches. Special tokens have no text; a stretch of special tokens alone is left out.
     pub fn segments(&self, model: &TextModel) -> Vec<Segment> {
         let mut segments = Vec::new();
-        for run in self.cells.chunk_by(|a, b| (*a == Cell::Open) == (*b == Cell::Open)) {
-            let tokens: Vec<u32> = run.iter().filter_map(|cell| cell.token()).collect();
-            if tokens.is_empty() {
+        if self.layout.texts.iter().all(Option::is_none) {
+            self.add_cells(
+                &mut segments,
+                model,
+                &BlankLayout { positions: 0..self.cells.len(), ..BlankLayout::default() },
+            );
+            return segments;
+        }
+        let mut next = 0;
+        for index in 0..=self.layout.blanks.len() {
+            let blank = self.layout.blanks.get(index);
+            let given = next..blank.map_or(self.cells.len(), |blank| blank.positions.start);
+            match self.layout.text(index) {
+                Some("") => {}
+                Some(text) => segments.push(Segment::Given { text: text.to_string() }),
+                None => {
+                    let given = BlankLayout { positions: given, ..BlankLayout::default() };
+                    self.add_cells(&mut segments, model, &given);
+                }
+            }
+            if let Some(blank) = blank {
+                self.add_cells(&mut segments, model, blank);
+                next = blank.positions.end;
+            }
+        }
+        segments
+    }
+
+    // Adds the cells of a blank, without the given characters that its tokens hold.
+    fn add_cells(&self, segments: &mut Vec<Segment>, model: &TextModel, blank: &BlankLayout) {
+        let (first, last) = (blank.positions.start, blank.positions.end);
+        let mut position = first;
+        for run in self.cells[first..last].chunk_by(|a, b| (*a == Cell::Open) == (*b == Cell::Open)) {
+            let (start, end) = (position, position + run.len());
+            position = end;
+            if run[0] == Cell::Open {
                 segments.push(Segment::Open { n: run.len() });
                 continue;
             }
-            let mut start = 0;
+            // What a token reads as depends on the tokens before it.
+            let before = if start == first { self.known_before(first) } else { first..first };
+            let mut tokens: Vec<u32> = self.cells[before].iter().filter_map(|cell| cell.token()).collect();
+            let n_before = tokens.len();
+            tokens.extend(run.iter().filter_map(|cell| cell.token()));
+            let text = model.decode_after(&tokens, n_before).unwrap_or_default();
+            let mut skipped = if start == first { blank.n_given_bytes(&text) } else { 0 };
+            let own = &text[skipped..];
+            let mut n_left =
+                if end == last { own.strip_suffix(blank.ends_with.as_str()).unwrap_or(own) } else { own }.len();
+            let mut from = n_before;
             for stretch in run.chunk_by(|a, b| a.is_like(*b)) {
-                let end = start + stretch.len();
-                let text = model.decode_after(&tokens[..end], start).unwrap_or_default();
-                start = end;
+                let until = from + stretch.len();
+                let text = model.decode_after(&tokens[..until], from).unwrap_or_default();
+                from = until;
+                let cut = skipped.min(text.len());
+                skipped -= cut;
+                let text = text.get(cut..).unwrap_or_default();
+                let text = text.get(..n_left.min(text.len())).unwrap_or_default().to_string();
+                n_left -= text.len();
                 match stretch[0] {
                     _ if text.is_empty() => {}
                     Cell::Given(_) => segments.push(Segment::Given { text }),
@@ -110,6 +165,11 @@ impl Canvas {
                 }
             }
         }
-        segments
+    }
+
+    // The known tokens directly before a position.
+    fn known_before(&self, position: usize) -> std::ops::Range<usize> {
+        let n = self.cells[..position].iter().rev().take_while(|cell| **cell != Cell::Open).count();
+        position - n..position
     }
 }

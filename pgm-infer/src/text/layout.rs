@@ -6,7 +6,7 @@ use crate::sample::SampleRequest;
 
 /// A row of a template: what to sample, and how its tokens read.
 ///
-/// A token at a border of a blank may hold given characters, see [`AllowedTokens`](crate::sample::AllowedTokens). They are
+/// A token at a border of a blank may hold given characters, see [`Border`](crate::sample::Border). They are
 /// a part of the given text, not of the blank's.
 #[derive(Clone, Debug)]
 pub struct TextRow {
@@ -31,13 +31,13 @@ impl TextRow {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RowLayout {
     pub blanks: Vec<BlankLayout>,
-    /// The given texts: before the first blank, between two, and behind the last. None if the text is read from the tokens.
-    pub texts: Option<Vec<String>>,
+    /// The given texts: before the first blank, between two, and behind the last. None for a text that is read from its tokens.
+    pub texts: Vec<Option<String>>,
     /// Borders that take the position of a given token.
     pub n_replaced: usize,
 }
 
-/// A blank, and the given characters that its first and last token hold.
+/// A blank, and the given characters that its first and last tokens hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlankLayout {
     pub positions: Range<usize>,
@@ -49,10 +49,19 @@ impl BlankLayout {
     /// The blank's own text: what its tokens read as, without the given characters. `is_whole` says whether its last token
     /// is among them.
     pub fn own_text<'a>(&self, text: &'a str, is_whole: bool) -> &'a str {
+        let text = &text[self.n_given_bytes(text)..];
+        if is_whole { text.strip_suffix(self.ends_with.as_str()).unwrap_or(text) } else { text }
+    }
+
+    /// Bytes of given characters that the blank's text, or the beginning of it, starts with.
+    pub fn n_given_bytes(&self, text: &str) -> usize {
         // At the start of a text a tokenizer may leave the space out.
         let start = self.starts_with.as_str();
-        let text = [start, start.trim_start()].iter().find_map(|start| text.strip_prefix(start)).unwrap_or(text);
-        if is_whole { text.strip_suffix(self.ends_with.as_str()).unwrap_or(text) } else { text }
+        let starts = [start, start.trim_start()];
+        let whole = starts.iter().find(|start| text.starts_with(**start)).map(|start| start.len());
+        // The tokens so far hold a part of the given characters, perhaps with an incomplete character.
+        let is_part = |start: &&str| start.starts_with(text.trim_end_matches(char::REPLACEMENT_CHARACTER));
+        whole.unwrap_or_else(|| if starts.iter().any(is_part) { text.len() } else { 0 })
     }
 }
 
@@ -70,6 +79,12 @@ impl RowLayout {
             }
             next = position + 1;
         }
-        Self { blanks, ..Self::default() }
+        let texts = vec![None; blanks.len() + 1];
+        Self { blanks, texts, n_replaced: 0 }
+    }
+
+    /// The given text before a blank (behind the last, for their number), if it is known other than by its tokens.
+    pub fn text(&self, index: usize) -> Option<&str> {
+        self.texts.get(index)?.as_deref()
     }
 }

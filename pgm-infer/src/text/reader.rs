@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::layout::{RowLayout, TextRow};
+use super::layout::{BlankLayout, RowLayout, TextRow};
 use super::model::TextModel;
 use crate::InferError;
 use crate::sample::SampledRow;
@@ -14,6 +14,8 @@ pub struct FilledBlank {
     pub positions: Range<usize>,
     /// Its text, up to the stop string or EOS that ended it.
     pub text: String,
+    /// Characters of the given text before it that its first tokens hold. They are not in `text`.
+    pub n_given_chars: usize,
 }
 
 /// Why a blank ends before its last position.
@@ -66,7 +68,7 @@ impl RowReader {
 
     // A blank's text and why it ends there, if it ends early. Only tokens that are decoded without a gap from the blank's
     // start count.
-    fn early_end(&self, model: &TextModel, tokens: &[u32], index: usize) -> Option<(String, BlankEnd)> {
+    fn early_end(&self, model: &TextModel, tokens: &[u32], index: usize) -> Option<(BlankText, BlankEnd)> {
         let backbone = model.config().backbone();
         let blank = &self.layout.blanks[index];
         let written = &tokens[blank.positions.clone()];
@@ -78,11 +80,11 @@ impl RowReader {
         }
         let written = &written[..eos.unwrap_or(written.len())];
         let text = text_after(model, self.before(model, tokens, index), written).ok()?;
-        let mut text = blank.own_text(&text, written.len() == blank.positions.len()).to_string();
-        let found = self.stop.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at, stop)));
+        let mut text = BlankText::new(blank, &text, written.len() == blank.positions.len());
+        let found = self.stop.iter().filter_map(|stop| text.own.find(stop.as_str()).map(|at| (at, stop)));
         match found.min_by_key(|(at, _)| *at) {
             Some((at, stop)) => {
-                text.truncate(at);
+                text.own.truncate(at);
                 Some((text, BlankEnd::Stop(stop.clone())))
             }
             None => eos.map(|_| (text, BlankEnd::Eos)),
@@ -105,12 +107,16 @@ impl RowReader {
     pub(crate) fn read(&self, model: &TextModel, tokens: &[u32], finished: bool) -> Result<RowText, InferError> {
         let mask = model.config().backbone().mask_index as u32;
         let written = |tokens: &[u32]| -> Vec<u32> { tokens.iter().copied().filter(|&token| token != mask).collect() };
+        // In one piece if nothing but the tokens is known, because a character may begin in one stretch and end in the next.
+        let texts = &self.layout.texts;
+        let is_one_piece = texts.iter().any(Option::is_none) && texts.iter().flatten().all(String::is_empty);
         let (mut text, mut last, mut blanks, mut ended) = (String::new(), Vec::new(), Vec::new(), None);
         for (index, blank) in self.layout.blanks.iter().enumerate() {
             let (mut before, now) = (self.before(model, tokens, index), written(&tokens[blank.positions.clone()]));
-            match &self.layout.texts {
-                Some(texts) => text += &texts[index],
-                None => text += &text_after(model, &last, before)?,
+            match self.layout.text(index) {
+                Some(given) => text += given,
+                // The blank's text has the character that its first token ends.
+                None => text += text_after(model, &last, before)?.trim_end_matches(char::REPLACEMENT_CHARACTER),
             }
             if before.is_empty() {
                 // The text between the blanks is in their tokens.
@@ -124,20 +130,36 @@ impl RowReader {
                 }
                 None => {
                     let is_whole = tokens[blank.positions.clone()].last().is_some_and(|&token| token != mask);
-                    blank.own_text(&text_after(model, before, &now)?, is_whole).to_string()
+                    BlankText::new(blank, &text_after(model, before, &now)?, is_whole)
                 }
             };
-            text += &of_blank;
-            blanks.push(FilledBlank { positions: blank.positions.clone(), text: of_blank });
+            text += &of_blank.own;
+            let (positions, n_given_chars) = (blank.positions.clone(), of_blank.n_given_chars);
+            blanks.push(FilledBlank { positions, text: of_blank.own, n_given_chars });
             last = now;
         }
-        match &self.layout.texts {
-            Some(texts) => text += texts.last().map_or("", String::as_str),
-            // In one piece, because a character may begin in one stretch and end in the next.
-            None if ended.is_none() => text = model.decode(&written(&tokens[first(model, tokens)..]))?,
+        match self.layout.text(self.layout.blanks.len()) {
+            _ if is_one_piece && ended.is_none() => {
+                text = model.decode(&written(&tokens[first(model, tokens)..]))?;
+            }
+            Some(given) => text += given,
             None => text += &text_after(model, &last, self.before(model, tokens, self.layout.blanks.len()))?,
         }
         Ok(RowText { text, blanks, ended })
+    }
+}
+
+// The own text of a blank.
+struct BlankText {
+    own: String,
+    // Characters of the given text that its tokens hold before it.
+    n_given_chars: usize,
+}
+
+impl BlankText {
+    fn new(blank: &BlankLayout, text: &str, is_whole: bool) -> Self {
+        let n_given_chars = text[..blank.n_given_bytes(text)].chars().count();
+        Self { own: blank.own_text(text, is_whole).to_string(), n_given_chars }
     }
 }
 

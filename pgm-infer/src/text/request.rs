@@ -2,12 +2,12 @@
 
 use pgm_model::config::MAX_LENGTH;
 
-use super::border::GivenText;
+use super::border::{GivenText, TextBorder};
 use super::layout::{BlankLayout, RowLayout, TextRow};
 use super::model::TextModel;
 use super::template::Part;
 use crate::InferError;
-use crate::sample::{AllowedTokens, SampleRequest};
+use crate::sample::{Border, SampleRequest};
 
 /// A stretch of a row.
 #[derive(Clone, Debug)]
@@ -30,8 +30,9 @@ impl Piece {
     fn size(&self) -> usize {
         match self {
             Self::Given { tokens: GivenText { head, tokens, tail }, .. } => {
-                let replaces = tail.as_ref().is_some_and(|tail| tail.replaces_given);
-                tokens.len() + usize::from(head.is_some()) + usize::from(replaces)
+                let replaced = tail.as_ref().filter(|tail| tail.replaces_given);
+                let n_borders = head.iter().chain(replaced).map(TextBorder::len).sum::<usize>();
+                tokens.len() + n_borders
             }
             Self::Blank(count) => *count,
             Self::Free => 0,
@@ -167,11 +168,11 @@ impl TextModel {
 // A row while its pieces are placed.
 struct Placement {
     given: Vec<(usize, u32)>,
-    allowed: Vec<AllowedTokens>,
+    borders: Vec<Border>,
     next: usize,
     blanks: Vec<BlankLayout>,
-    texts: Vec<String>,
-    has_all_texts: bool,
+    // Of each stretch of given text; none if some of it is given as tokens.
+    texts: Vec<Option<String>>,
     n_replaced: usize,
     // The characters that the first token of the next blank holds, and where it stands.
     starts: Option<(usize, String)>,
@@ -181,11 +182,10 @@ impl Placement {
     fn new(bos: u32) -> Self {
         Self {
             given: vec![(0, bos)],
-            allowed: Vec::new(),
+            borders: Vec::new(),
             next: 1,
             blanks: Vec::new(),
-            texts: vec![String::new()],
-            has_all_texts: true,
+            texts: vec![Some(String::new())],
             n_replaced: 0,
             starts: None,
         }
@@ -202,7 +202,7 @@ impl Placement {
         match self.blanks.last_mut().filter(|_| follows) {
             Some(blank) => blank.positions.end = end,
             None => {
-                self.texts.resize(self.blanks.len() + 1, String::new());
+                self.texts.resize(self.blanks.len() + 1, Some(String::new()));
                 self.blanks.push(BlankLayout { positions: start..end, starts_with, ends_with: String::new() });
             }
         }
@@ -212,15 +212,15 @@ impl Placement {
         if text.is_some_and(str::is_empty) {
             return;
         }
-        self.texts.resize(self.blanks.len() + 1, String::new());
-        match (text, self.texts.last_mut()) {
-            (Some(text), Some(last)) => last.push_str(text),
-            _ => self.has_all_texts = false,
+        self.texts.resize(self.blanks.len() + 1, Some(String::new()));
+        if let Some(last) = self.texts.last_mut() {
+            *last = last.take().zip(text).map(|(last, text)| last + text);
         }
         if let Some(head) = &given.head {
-            self.allowed.push(AllowedTokens { position: self.next, tokens: head.allowed.clone() });
-            self.next += 1;
-            self.n_replaced += 1;
+            let positions = self.next..self.next + head.len();
+            self.next = positions.end;
+            self.n_replaced += head.len();
+            self.borders.push(head.at(positions.rev()));
             if let Some(blank) = self.blanks.last_mut() {
                 blank.positions.end = self.next;
                 blank.ends_with.clone_from(&head.required);
@@ -229,19 +229,22 @@ impl Placement {
         self.given.extend((self.next..).zip(given.tokens.iter().copied()));
         self.next += given.tokens.len();
         if let Some(tail) = &given.tail {
-            self.allowed.push(AllowedTokens { position: self.next, tokens: tail.allowed.clone() });
+            self.borders.push(tail.at(self.next..self.next + tail.len()));
             self.starts = Some((self.next, tail.required.clone()));
-            self.next += usize::from(tail.replaces_given);
-            self.n_replaced += usize::from(tail.replaces_given);
+            let n_replaced = if tail.replaces_given { tail.len() } else { 0 };
+            self.next += n_replaced;
+            self.n_replaced += n_replaced;
         }
     }
 
     fn finish(self, length: usize, seed: u64, reads_texts: bool) -> TextRow {
-        let Self { given, allowed, blanks, mut texts, n_replaced, has_all_texts, .. } = self;
-        texts.resize(blanks.len() + 1, String::new());
-        let texts = (reads_texts && has_all_texts).then_some(texts);
+        let Self { given, borders, blanks, mut texts, n_replaced, .. } = self;
+        texts.resize(blanks.len() + 1, Some(String::new()));
+        if !reads_texts {
+            texts.fill(None);
+        }
         TextRow {
-            request: SampleRequest { length, given, seed, allowed, ..SampleRequest::default() },
+            request: SampleRequest { length, given, seed, borders, ..SampleRequest::default() },
             layout: RowLayout { blanks, texts, n_replaced },
         }
     }

@@ -12,7 +12,7 @@ pub const MAX_CLASSES: usize = 1 << 24;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageConfig {
-    /// Number of classes. The class embedding has one more row, the last, for "no class".
+    /// Number of classes, 0 for images without labels. The class embedding has one more row, the last, for "no class".
     pub n_classes: usize,
     /// Register tokens. In a Partition Transformer: none, or two, one for each group, which stand before the sequence. In a
     /// MaskGIT: any number, behind the sequence.
@@ -20,7 +20,7 @@ pub struct ImageConfig {
     pub registers: usize,
     /// Rows and columns of codes. A sequence holds them in raster order.
     pub grid: [usize; 2],
-    /// Tokens of each cell of the grid: 1 for codes, 3 where the tokens are the channels of pixels.
+    /// Tokens of each cell of the grid: 1 for codes; 3 where the tokens are the channels of pixels, side by side.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub channels: usize,
     /// The identity of the codec whose codes the model knows: the hash of its weights. Absent if it is not known.
@@ -46,7 +46,7 @@ impl ImageConfig {
         Self { n_classes, registers: 0, grid, channels: 1, codec: None, class_names: Vec::new() }
     }
 
-    /// Number of codes of an image, without BOS.
+    /// Number of tokens of an image, without BOS.
     pub fn n_cells(&self) -> usize {
         self.grid[0].saturating_mul(self.grid[1]).saturating_mul(self.channels)
     }
@@ -64,8 +64,8 @@ impl ImageConfig {
 
     /// Checks everything but the number of registers, which depends on the network.
     pub(super) fn validate(&self, backbone: &BackboneConfig, n_before: usize) -> Result<(), ModelError> {
-        if self.n_classes == 0 || self.n_classes > MAX_CLASSES {
-            return Err(invalid("image.n_classes", self.n_classes, format!("must be between 1 and {MAX_CLASSES}")));
+        if self.n_classes > MAX_CLASSES {
+            return Err(invalid("image.n_classes", self.n_classes, format!("must be at most {MAX_CLASSES}")));
         }
         let grid = format!("{}x{}x{}", self.grid[0], self.grid[1], self.channels);
         if self.n_cells() == 0 {

@@ -21,6 +21,9 @@ mod tensors;
 mod torch_checkpoint;
 pub mod torch_file;
 
+pub(crate) use tensors::Tensors;
+pub(crate) use torch_checkpoint::read_torch_state;
+
 #[cfg(feature = "files")]
 pub use checkpoint_files::CheckpointFiles;
 pub use metadata::SpecialNames;

@@ -16,13 +16,13 @@ pub(super) const HEAD: &str = "output_layer.linear.weight";
 
 /// A tensor as a view of the file.
 #[derive(Clone, Debug)]
-pub(super) enum FileTensor<'a> {
+pub(crate) enum FileTensor<'a> {
     Torch(StridedTensor<'a>),
     Safe(TensorView<'a>),
 }
 
 impl FileTensor<'_> {
-    pub(super) fn shape(&self) -> &[usize] {
+    pub(crate) fn shape(&self) -> &[usize] {
         match self {
             Self::Torch(tensor) => tensor.shape(),
             Self::Safe(view) => view.shape(),
@@ -46,7 +46,7 @@ impl FileTensor<'_> {
 }
 
 /// Tensors by their published names, without a prefix.
-pub(super) type Tensors<'a> = BTreeMap<String, FileTensor<'a>>;
+pub(crate) type Tensors<'a> = BTreeMap<String, FileTensor<'a>>;
 
 impl TensorSource for Tensors<'_> {
     fn names(&self) -> Vec<&str> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::configuration::{Configuration, Scalar, refuse_foreign};
 use super::metadata::{CheckpointMetadata, SpecialNames};
-use super::tensors::{EMBEDDING, FileTensor, HEAD, ModelTensors, Tensors, import_error};
+use super::tensors::{EMBEDDING, FileTensor, HEAD, ModelTensors, Tensors, import_error, without_wrappers};
 use super::torch_file::{Node, StridedTensor, TorchError, TorchFile, Value, shortened};
 use crate::error::ModelError;
 use crate::model_folder::is_buffer;
@@ -60,6 +60,23 @@ pub(super) fn read_torch_tensors<'a>(
     let reader = CheckpointReader { file, origin };
     let levels = reader.levels();
     reader.named_tensors(levels[levels.len() - 1])
+}
+
+/// The tensors under the first of `keys` that holds a dictionary, or at the root, without the prefixes of wrappers; errors
+/// name the file as `origin`.
+///
+/// # Errors
+/// As [`read_torch_checkpoint`].
+pub(crate) fn read_torch_state<'a>(
+    file: &TorchFile<'a>,
+    origin: &str,
+    keys: &[&str],
+) -> Result<Vec<(String, FileTensor<'a>)>, ModelError> {
+    let reader = CheckpointReader { file, origin };
+    let root = file.pickle().root();
+    let state = reader.dictionary(root, keys).map_or(root, |(_, state)| state);
+    let named = reader.named_tensors(state)?;
+    Ok(named.into_iter().map(|(name, tensor)| (without_wrappers(&name), tensor)).collect())
 }
 
 struct CheckpointReader<'f, 'a> {

@@ -107,6 +107,18 @@ impl ShiftScale {
         }
     }
 
+    /// `x * (1 + scale) + shift`.
+    ///
+    /// # Shapes
+    /// `[B, S, H] -> [B, S, H]`
+    pub(crate) fn modulate(self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Folded => x,
+            Self::Constant([shift, scale]) => x * (scale + 1.0).unsqueeze::<3>() + shift.unsqueeze::<3>(),
+            Self::PerRow([shift, scale]) => x * (scale + 1.0) + shift,
+        }
+    }
+
     /// As [`norm`](Self::norm), recomputed in the backward pass where all rows share the condition.
     pub(crate) fn recomputed_norm(self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         match self {

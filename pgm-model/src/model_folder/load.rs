@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::published_names::{ParameterPath, is_buffer, is_linear_weight, known_names};
+use super::published_names::{ParameterPath, TIED, is_buffer, is_linear_weight, known_names};
 use super::tensor_source::{SafeTensorsSource, TensorSource};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -78,7 +78,11 @@ fn fill(
     // Published files have the rotary frequencies, too. They follow from the sizes.
     let names: Vec<&str> = source.names().into_iter().filter(|name| !is_buffer(name)).collect();
     if fill.n_used < names.len() {
-        let known = BTreeSet::from_iter(known_names(&network));
+        let mut known = BTreeSet::from_iter(known_names(&network));
+        if known.contains(TIED.1) && names.contains(&TIED.0) {
+            refuse_untied(source, &origin)?;
+            known.insert(TIED.0.to_string());
+        }
         let mut unknown: Vec<&str> = names.into_iter().filter(|name| !known.contains(*name)).collect();
         unknown.sort_unstable();
         if let Some(first) = unknown.first() {
@@ -86,6 +90,21 @@ fn fill(
         }
     }
     Ok(network)
+}
+
+// A head of its own would be lost in a network whose head is the embedding.
+fn refuse_untied(source: &dyn TensorSource, origin: &str) -> Result<(), ModelError> {
+    let [head, embedding] = [TIED.0, TIED.1].map(|name| source.tensor(name));
+    match (head, embedding) {
+        (Some(head), Some(embedding)) if head.bytes == embedding.bytes => Ok(()),
+        _ => {
+            let problem = format!(
+                "{} differs from {}, but MaskGIT's head shares its weight with the embedding; the file is of another network",
+                TIED.0, TIED.1
+            );
+            Err(ModelError::Import { origin: origin.to_string(), problem })
+        }
+    }
 }
 
 // Gives each parameter the tensor of its published name.

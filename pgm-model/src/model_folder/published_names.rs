@@ -11,18 +11,26 @@ pub(super) const PREFIX: &str = "backbone.";
 pub(super) const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
 /// Whole names, ours and the published one.
-const WHOLE: [(&str, &str); 4] = [
+const WHOLE: [(&str, &str); 9] = [
     ("embedding.weight", "vocab_embed.embedding"),
     ("swap.base", "decoder.group_swap.base_embedding"),
     ("classes.weight", "cls_embed.embedding_table.weight"),
     ("registers.weight", "reg_tokens.weight"),
+    ("input.codes.weight", "tok_emb.weight"),
+    ("input.positions.weight", "pos_emb.weight"),
+    ("input.classes.weight", "cls_emb.weight"),
+    ("input.registers.weight", "reg_tokens.weight"),
+    ("output.bias", "head.bias"),
 ];
 
 /// Beginnings of the published names of embeddings that end in `.weight`, as those of linear layers do.
-const EMBEDDINGS: [&str; 2] = ["cls_embed.", "reg_tokens."];
+const EMBEDDINGS: [&str; 5] = ["cls_embed.", "reg_tokens.", "tok_emb.", "pos_emb.", "cls_emb."];
+
+/// The head's weight in MaskGIT's files, and the embedding whose weight it is.
+pub(crate) const TIED: (&str, &str) = ("head.weight", "tok_emb.weight");
 
 /// Beginnings of names; the first that matches counts.
-const BEGINNINGS: [(&str, &str); 12] = [
+const BEGINNINGS: [(&str, &str); 14] = [
     ("time.input.", "sigma_map.mlp.0."),
     ("time.output.", "sigma_map.mlp.2."),
     ("decoder.", "decoder.layers."),
@@ -32,13 +40,33 @@ const BEGINNINGS: [(&str, &str); 12] = [
     ("swap.projection.", "decoder.group_swap.query_processor."),
     ("swap.kv.", "decoder.group_swap.hidden_to_key_value."),
     ("swap.out.", "decoder.group_swap.output_linear."),
+    ("output.norm.", "last_norm.norm_final."),
+    ("output.modulation.", "last_norm.mlp.1."),
     ("head.norm.", "output_layer.norm_final."),
     ("head.modulation.", "output_layer.adaLN_modulation."),
     ("head.linear.", "output_layer.linear."),
 ];
 
 /// Beginnings of the names of encoder blocks: those of the partition model, and those of the baselines.
-const ENCODER_BLOCKS: [(&str, &str); 2] = [("encoder.", "encoder.blocks."), ("blocks.", "blocks.")];
+const ENCODER_BLOCKS: [(&str, &str); 3] =
+    [("encoder.", "encoder.blocks."), ("blocks.", "blocks."), ("layers.", MASK_GIT_BLOCKS)];
+
+/// Beginning of the published names of MaskGIT's blocks.
+const MASK_GIT_BLOCKS: &str = "transformer.layers.";
+
+/// Parts of the names inside a block of MaskGIT.
+const IN_MASK_GIT_BLOCKS: [(&str, &str); 10] = [
+    (".modulation.", ".mlp.1."),
+    (".norm1.", ".ln1."),
+    (".norm2.", ".ln2."),
+    (".q.", ".attn.wq."),
+    (".k.", ".attn.wk."),
+    (".v.", ".attn.wv."),
+    (".out.", ".attn.wo."),
+    (".gate.", ".ff.w1."),
+    (".down.", ".ff.w2."),
+    (".up.", ".ff.w3."),
+];
 
 /// Parts of the names inside a block.
 const IN_BLOCKS: [(&str, &str); 7] = [
@@ -63,6 +91,11 @@ fn published_name(path: &str) -> String {
     };
     if ["encoder.blocks.", "blocks.", "decoder.layers."].iter().any(|beginning| name.starts_with(beginning)) {
         for (ours, published) in IN_BLOCKS {
+            name = name.replace(ours, published);
+        }
+    }
+    if name.starts_with(MASK_GIT_BLOCKS) {
+        for (ours, published) in IN_MASK_GIT_BLOCKS {
             name = name.replace(ours, published);
         }
     }

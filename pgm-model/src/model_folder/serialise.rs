@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, is_buffer, is_linear_weight};
+use super::published_names::{FREQUENCIES, PREFIX, ParameterPath, TIED, is_buffer, is_linear_weight};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::networks::Network;
@@ -58,15 +58,26 @@ pub fn to_published_with_tokenizer(
         }
     };
     let mut tensors = collect(network)?;
-    let frequencies = frequencies(config.backbone().head_dim());
-    let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
-    tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
+    let prefix = match config {
+        // Its own names, without a prefix; the head's weight is stored twice, as its authors' code expects.
+        ModelConfig::MaskGit(_) => {
+            let tied = tensors.get(TIED.1).cloned().expect("every MaskGIT has an embedding");
+            tensors.insert(TIED.0.to_string(), tied);
+            ""
+        }
+        _ => {
+            let frequencies = frequencies(config.backbone().head_dim());
+            let bytes = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
+            tensors.insert(FREQUENCIES.to_string(), (vec![frequencies.len()], bytes));
+            PREFIX
+        }
+    };
     let json = serde_json::to_string(config).expect("a configuration always serialises");
     let mut metadata = HashMap::from([(CONFIG_METADATA.to_string(), json)]);
     if let Some(tokenizer_config) = tokenizer_config {
         metadata.insert(TOKENIZER_METADATA.to_string(), tokenizer_config.to_string());
     }
-    Ok(serialise(&tensors, PREFIX, dtype, metadata))
+    Ok(serialise(&tensors, prefix, dtype, metadata))
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.

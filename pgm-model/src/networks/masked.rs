@@ -3,8 +3,9 @@
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Device, Int, Tensor, assert_shape};
+use burn::tensor::{Device, Int, Tensor};
 
+use super::at_positions::at_positions;
 use super::embedding::{embed, embedding};
 use crate::attention_plan::SelfAttentionPlan;
 use crate::condition::{Condition, TimeEmbedding};
@@ -85,15 +86,7 @@ impl MaskedTransformer {
     /// # Shapes
     /// tokens with masks `[B, L]`, positions `[B, K] -> [B, K, H]`
     pub fn hidden_at(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
-        let hidden = self.run(tokens, self.condition().as_ref()); // [B, L, H]
-        let [n_rows, length, width] = hidden.dims();
-        let n_positions = positions.indices().dims()[1];
-        assert_shape!(positions.indices(), [n_rows, n_positions]);
-        // In a list of the tokens of all rows, position i of row b is entry b L + i.
-        let row_start = Tensor::<1, Int>::arange(0..n_rows as i64, &hidden.device()).mul_scalar(length as i32);
-        let index = positions.indices().clone() + row_start.unsqueeze_dim(1); // [B, K]
-        let selected = hidden.reshape([n_rows * length, width]).select(0, index.reshape([n_rows * n_positions]));
-        selected.reshape([n_rows, n_positions, width]) // [B, K, H]
+        at_positions(self.run(tokens, self.condition().as_ref()), positions)
     }
 
     /// The head alone.

@@ -1,9 +1,11 @@
-//! The networks: the Partition Transformer, its two baselines, and [`Network`] over them.
+//! The networks: the Partition Transformer, its baselines, and [`Network`] over them.
 
+mod at_positions;
 mod autoregressive;
 mod cache;
 mod embedding;
 mod encoded;
+mod mask_git;
 mod masked;
 mod network;
 mod partition;
@@ -11,6 +13,7 @@ mod partition;
 pub use autoregressive::AutoregressiveTransformer;
 pub use cache::Cache;
 pub use encoded::Encoded;
+pub use mask_git::MaskGit;
 pub use masked::MaskedTransformer;
 pub use network::Network;
 pub use partition::PartitionTransformer;

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::autoregressive::AutoregressiveTransformer;
+use super::mask_git::MaskGit;
 use super::masked::MaskedTransformer;
 use super::partition::PartitionTransformer;
 use crate::config::ModelConfig;
@@ -21,6 +22,8 @@ pub enum Network {
     Masked(MaskedTransformer),
     /// The autoregressive baseline.
     Autoregressive(AutoregressiveTransformer),
+    /// The baseline for image codes.
+    MaskGit(MaskGit),
 }
 
 impl Network {
@@ -30,6 +33,7 @@ impl Network {
             ModelConfig::Partition(config) => Self::Partition(PartitionTransformer::new(config, device)),
             ModelConfig::Masked(config) => Self::Masked(MaskedTransformer::new(config, device)),
             ModelConfig::Autoregressive(config) => Self::Autoregressive(AutoregressiveTransformer::new(config, device)),
+            ModelConfig::MaskGit(config) => Self::MaskGit(MaskGit::new(config, device)),
         }
     }
 
@@ -56,6 +60,8 @@ impl Network {
             Self::Partition(model) => Self::Partition(model.folded()),
             Self::Masked(model) => Self::Masked(model.folded()),
             Self::Autoregressive(model) => Self::Autoregressive(model.folded()),
+            // Its condition is not constant.
+            Self::MaskGit(model) => Self::MaskGit(model),
         }
     }
 
@@ -68,6 +74,7 @@ impl Network {
             Self::Partition(model) => model.logits(hidden),
             Self::Masked(model) => model.logits(hidden),
             Self::Autoregressive(model) => model.logits(hidden),
+            Self::MaskGit(model) => model.logits(hidden),
         }
     }
 

@@ -39,5 +39,5 @@ pub use gated_sum::gated_sum;
 pub use gelu::bias_gelu;
 pub(crate) use matmul::BLOCK;
 pub use matmul::{linear, matmul, recomputed_linear};
-pub use norm::{layer_norm, recomputed_norm};
+pub use norm::{layer_norm, recomputed_norm, rms_norm};
 pub use optimizer::{AdamWStep, adamw, lerp, scale, sum_of_squares};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{
-    BackboneConfig, Class, ImageConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, model_folder,
+    BackboneConfig, Class, ImageConfig, MaskGitConfig, MaskedConfig, ModelConfig, Network, PartitionConfig,
+    model_folder,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -81,8 +82,11 @@ impl Golden {
     /// Integers, row by row.
     pub fn ints(&self, key: &str) -> Vec<Vec<usize>> {
         let (shape, dtype, bytes) = self.raw(key);
-        assert_eq!(dtype, Dtype::I64, "{key}");
-        let values: Vec<usize> = bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as usize).collect();
+        let values: Vec<usize> = match dtype {
+            Dtype::I64 => bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as usize).collect(),
+            Dtype::I32 => bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as usize).collect(),
+            other => panic!("{key} is {other:?}"),
+        };
         values.chunks(*shape.last().unwrap()).map(<[usize]>::to_vec).collect()
     }
 
@@ -106,13 +110,26 @@ fn published_config(json: &Value) -> ModelConfig {
         registers: size("register"),
         ..ImageConfig::new(n_classes.as_u64().unwrap() as usize, [size("grid"); 2])
     });
+    if let Some(depth) = json.get("depth") {
+        let sizes = BackboneConfig::for_mask_git(
+            size("codebook_size"),
+            size("hidden_size"),
+            size("n_heads"),
+            image.expect("n_class"),
+        );
+        let backbone = BackboneConfig { mlp_ratio: size("mlp_dim") / size("hidden_size"), ..sizes };
+        return ModelConfig::MaskGit(MaskGitConfig { backbone, n_blocks: depth.as_u64().unwrap() as usize });
+    }
+    let sizes = BackboneConfig::new(size("vocab_size"), size("hidden_size"), size("n_heads"), size("length"));
     let backbone = BackboneConfig {
         // A class's vector is as wide as the network, whatever the file says.
         cond_dim: if image.is_some() { size("hidden_size") } else { size("cond_dim") },
         image,
         mask_index: size("mask_index"),
+        bos_index: json["bos_index"].as_u64().map_or(sizes.bos_index, |bos| bos as usize),
+        eos_index: json["bos_index"].as_u64().map_or(sizes.eos_index, |bos| bos as usize),
         mlp_ratio: json["mlp_ratio"].as_u64().unwrap_or(4) as usize,
-        ..BackboneConfig::new(size("vocab_size"), size("hidden_size"), size("n_heads"), size("length"))
+        ..sizes
     };
     if json.get("encoder").is_none() {
         return ModelConfig::Masked(MaskedConfig { backbone, n_blocks: size("n_blocks") });

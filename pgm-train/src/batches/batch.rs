@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor};
 use pgm_infer::denoise::CleanRow;
-use pgm_model::Partition;
+use pgm_model::{Class, Partition};
 
 /// The inputs of the network.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub enum NetworkInputs {
     Masked(Tensor<2, Int>),
     /// All tokens but the last; each predicts the next.
     Causal,
+    /// Codes with masks, `[B, L]`, and the class of each row.
+    MaskGit(Tensor<2, Int>, Vec<Class>),
 }
 
 /// A micro-batch of an objective.

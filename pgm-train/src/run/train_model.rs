@@ -82,6 +82,9 @@ impl TrainModel {
                 model.loss_partition(tokens.clone(), &partition, &target(tokens, weights))
             }
             (Network::Masked(model), NetworkInputs::Masked(masked)) => model.loss(masked, &target(tokens, weights)),
+            (Network::MaskGit(model), NetworkInputs::MaskGit(masked, classes)) => {
+                model.loss(masked, Some(&classes), &target(tokens, weights))
+            }
             (Network::Autoregressive(model), NetworkInputs::Causal) => {
                 let n_predicted = tokens.dims()[1] - 1;
                 let target = target(tokens.clone().narrow(1, 1, n_predicted), weights.narrow(1, 1, n_predicted));
@@ -112,6 +115,9 @@ impl TrainModel {
                 let all = Positions::all(n_rows, length, &masked.device());
                 (model.hidden_at(masked, &all), tokens, weights)
             }
+            (Network::MaskGit(model), NetworkInputs::MaskGit(masked, classes)) => {
+                (model.hidden(masked, Some(&classes)), tokens, weights)
+            }
             (Network::Autoregressive(model), NetworkInputs::Causal) => {
                 let n_predicted = length - 1;
                 let hidden = model.hidden(tokens.clone().narrow(1, 0, n_predicted));
@@ -137,6 +143,13 @@ pub struct StepOutput {
     pub loss: Tensor<1>,
     /// Figures for the dashboard; the training loop adds them to some outputs.
     pub(crate) figures: Option<StepFigures>,
+}
+
+impl StepOutput {
+    /// The output of a step without figures.
+    pub(crate) fn of_loss(loss: Tensor<1>) -> Self {
+        Self { loss, figures: None }
+    }
 }
 
 impl ItemLazy for StepOutput {

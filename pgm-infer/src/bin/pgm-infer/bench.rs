@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_model::{ModelConfig, Network, model_folder, presets};
+use pgm_model::{Network, model_folder, presets};
 use serde_json::{Value, json};
 
 use crate::devices::open_device;
@@ -94,7 +94,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let workload =
         Workload { length, batch: args.batch, steps: args.steps, warmup: args.warmup, runs: args.runs, head_at };
     let baseline = args.baseline.map(|_| {
-        let config = ModelConfig::Masked(config.masked_baseline());
+        let config = config.masked_baseline();
         let network = Network::new(&config, &device);
         anyhow::Ok((network.n_parameters(), network.folded().with_weight_dtype(weights)?, config))
     });

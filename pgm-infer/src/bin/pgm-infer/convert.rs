@@ -177,6 +177,7 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
         ModelConfig::Partition(_) => "partition",
         ModelConfig::Masked(_) => "masked",
         ModelConfig::Autoregressive(_) => "autoregressive",
+        ModelConfig::MaskGit(_) => "MaskGIT",
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} parameters of the {kind} model written to {}", network.n_parameters(), args.out.display())?;

@@ -12,6 +12,7 @@ use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
 use pgm_infer::sample::Curve;
 use pgm_infer::settings::{Overrides, curve_schedule};
+use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
@@ -182,7 +183,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
 
     let mut out = std::io::stdout().lock();
     for batch in requests.chunks(args.batch) {
-        let mut screen = Screen::new(&model, batch, args.visual);
+        let mut screen = Screen::new(&model, &row, args.visual);
         let start = Instant::now();
         let outcome = model.generate(batch, &settings, path, &mut |view| {
             screen.update(view);
@@ -247,7 +248,7 @@ fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSett
 // Refuses flags that this kind of model cannot follow.
 fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> {
     match (args.sampler, config) {
-        (Some(Sampler::Full), ModelConfig::Masked(_)) => {
+        (Some(Sampler::Full), ModelConfig::Masked(_) | ModelConfig::MaskGit(_)) => {
             bail!("--sampler full is the partition model's training path; this model is masked")
         }
         (Some(_), ModelConfig::Autoregressive(_)) => {
@@ -281,9 +282,8 @@ struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    fn new(model: &'a TextModel, requests: &[SampleRequest], visual: bool) -> Self {
-        let canvas = Canvas::new(&requests[0].given, requests[0].length);
-        Self { model, canvas, visual, terminal: std::io::stderr().is_terminal() }
+    fn new(model: &'a TextModel, row: &TextRow, visual: bool) -> Self {
+        Self { model, canvas: Canvas::of_row(row), visual, terminal: std::io::stderr().is_terminal() }
     }
 
     fn update(&mut self, view: &StepView) {

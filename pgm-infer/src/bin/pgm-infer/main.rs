@@ -12,6 +12,7 @@ mod pictures;
 mod plot;
 #[cfg(feature = "server")]
 mod serve;
+mod transcode;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,6 +42,10 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Draws a part of a picture again, or continues it beyond its edges
     Edit(Box<edit::EditArgs>),
+    /// Makes a data folder of codes from one of pixels
+    Encode(transcode::TranscodeArgs),
+    /// Makes a data folder of pixels from one of codes
+    Decode(transcode::TranscodeArgs),
     /// Shows the configuration, the size and the sampler defaults of a model folder
     Info(info::InfoArgs),
     /// Measures sampling speed and prints one JSON object
@@ -71,6 +76,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::generate(args),
         Command::Edit(args) => edit::edit(args),
+        Command::Encode(args) => transcode::encode(args),
+        Command::Decode(args) => transcode::decode(args),
         Command::Info(args) => info::info(args),
         Command::Bench(args) => bench::bench(args),
         Command::Import(args) => convert::import(args, &devices::any_device()?),

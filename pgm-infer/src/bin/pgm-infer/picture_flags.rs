@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use clap::Args;
-use pgm_infer::picture::PictureCodec;
+use pgm_infer::picture::{CodecFolder, PictureCodec};
 use pgm_infer::sample::order::{OrderFlags, OrderKind};
 use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
 use pgm_infer::settings::{Overrides, curve_schedule};
 use pgm_infer::{ImageModel, SampleSettings, Schedule};
-use pgm_model::WeightDtype;
+use pgm_model::{WeightDtype, model_folder};
 
 /// What is asked of a model of pictures.
 #[derive(Args)]
@@ -59,7 +59,13 @@ impl PictureFlags {
 
     /// Opens the model and its codec.
     pub fn model(&self, folder: &Path, device: &Device, weights: WeightDtype) -> anyhow::Result<ImageModel> {
-        let codec: Option<Arc<dyn PictureCodec>> = None;
+        let codec = match &self.codec {
+            Some(path) => {
+                let codec = CodecFolder::open(path, device)?.for_model(&model_folder::load_config(folder)?)?;
+                Some(Arc::new(codec) as Arc<dyn PictureCodec>)
+            }
+            None => None,
+        };
         Ok(ImageModel::load(folder, codec, device)?.with_weight_dtype(weights)?)
     }
 

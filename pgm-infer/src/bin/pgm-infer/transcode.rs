@@ -51,7 +51,7 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
         ..ImageInfo::of_codes(grid, identity, Some(shape), pixels.info().class_names.clone())
     };
     let mut writer = ImageFolderWriter::create(&args.out, facts)?;
-    let codec = codec.for_grid(grid);
+    let codec = codec.for_grid(grid)?;
     let mut n_done = 0;
     for split in [Split::Train, Split::Validation] {
         let rows = data.pixels(split)?;
@@ -69,7 +69,8 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
             progress("encoded", n_done);
         }
     }
-    writer.finish(0)?;
+    writer.finish()?;
+    clear_progress();
     let [rows, columns] = grid;
     writeln!(
         std::io::stdout(),
@@ -84,13 +85,13 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
     let (device, _) = open_device(&args.device)?;
     let data = DataFolder::open(&args.data)?;
     let codec = CodecFolder::open(&args.codec, &device)?;
-    let Some((info, grid)) = data.image().filter(|info| info.kind == ImageKind::Codes).and_then(|info| info.grid.map(|grid| (info, grid)))
-    else {
+    let info = data.image().filter(|info| info.kind == ImageKind::Codes);
+    let Some((info, grid)) = info.and_then(|info| Some((info, info.grid?))) else {
         bail!("{} has no codes; pgm-infer encode makes them", args.data.display());
     };
     let hash = info.codec.as_ref().and_then(|codec| codec.hash.as_deref());
     codec.check(&args.data.display().to_string(), hash, info.n_values())?;
-    let codec = codec.for_grid(grid);
+    let codec = codec.for_grid(grid)?;
     let (width, height, channels) = codec.shape();
     let facts = ImageInfo {
         crop: info.crop,
@@ -113,13 +114,20 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
             progress("decoded", n_done);
         }
     }
-    writer.finish(0)?;
+    writer.finish()?;
+    clear_progress();
     writeln!(
         std::io::stdout(),
         "{n_done} pictures of {width} x {height} pixels: {}",
         args.out.display()
     )?;
     Ok(())
+}
+
+fn clear_progress() {
+    if std::io::stderr().is_terminal() {
+        show("\r\x1b[K");
+    }
 }
 
 fn progress(what: &str, n: usize) {

@@ -32,10 +32,12 @@ fn read_one(
         token: drawer.draw(logits, excluded, &query.settings, query.draw.uniform),
         stats: if query.stats { stats(logits, excluded) } else { LogitStats::default() },
         alternatives: alternatives(logits, query.n_alternatives, excluded),
+        log_mass: 0.0,
     }
 }
 
-// As if the classes `allowed` were all that there are.
+// As if the classes `allowed` were all that there are. If the network gives probability 0 to each of them, they are equally
+// probable.
 fn read_among(
     drawer: &mut Categorical,
     logits: &[f32],
@@ -45,8 +47,13 @@ fn read_among(
 ) -> PositionReading {
     let exists = |class: &usize| *class < logits.len() && !excluded.contains(class);
     let classes: Vec<usize> = allowed.iter().map(|&class| class as usize).filter(exists).collect();
-    let logits: Vec<f32> = classes.iter().map(|&class| logits[class]).collect();
-    let mut reading = read_one(drawer, &logits, query, &[]);
+    let mut of_classes: Vec<f32> = classes.iter().map(|&class| logits[class]).collect();
+    let log_mass = log_sum(of_classes.iter().copied()) - log_sum_without(logits, excluded);
+    if log_mass == f64::NEG_INFINITY {
+        of_classes.fill(0.0);
+    }
+    let mut reading = read_one(drawer, &of_classes, query, &[]);
+    reading.log_mass = log_mass;
     if let Some(token) = &mut reading.token {
         token.class = classes[token.class];
     }
@@ -54,6 +61,20 @@ fn read_among(
         *class = classes[*class as usize] as u32;
     }
     reading
+}
+
+// Logarithm of the sum of exponentials; -inf for no logits, NaN if one of them is NaN or +inf.
+fn log_sum(logits: impl Iterator<Item = f32> + Clone) -> f64 {
+    let largest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY && !logits.clone().any(f32::is_nan) {
+        return f64::NEG_INFINITY;
+    }
+    let largest = f64::from(largest);
+    largest + logits.map(|logit| (f64::from(logit) - largest).exp()).sum::<f64>().ln()
+}
+
+fn log_sum_without(logits: &[f32], excluded: &[usize]) -> f64 {
+    log_sum(logits.iter().enumerate().filter(|(class, _)| !excluded.contains(class)).map(|(_, &logit)| logit))
 }
 
 /// The `n` most probable classes; of equal logits the lower class comes first.

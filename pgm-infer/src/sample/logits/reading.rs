@@ -30,8 +30,8 @@ pub struct PositionQuery<'a> {
     pub stats: bool,
     /// How many of the most probable tokens are read; from a device this copies all logits of the position.
     pub n_alternatives: usize,
-    /// The classes that exist for this query, ascending; none if all do. From a device this copies all logits of the
-    /// position.
+    /// The classes that exist for this query, ascending; none if all do. Their probabilities are renormalised before
+    /// temperature, top-k and top-p. From a device this copies all logits of the position.
     pub allowed: Option<&'a [u32]>,
 }
 
@@ -44,6 +44,9 @@ pub struct PositionReading {
     pub stats: LogitStats,
     /// The most probable tokens, if the query asks for them.
     pub alternatives: Alternatives,
+    /// Log-probability of all allowed classes together, in nats, if the query allows some; -inf if it allows none that exists,
+    /// NaN if the logits are not finite.
+    pub log_mass: f64,
 }
 
 /// Two measures of how certain a distribution over tokens is.

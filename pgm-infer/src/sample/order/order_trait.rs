@@ -47,6 +47,8 @@ pub struct Candidate {
 
 /// Chooses the positions that the steps of one row decode.
 ///
+/// An order starts when the row's [borders](crate::sample::Border) are drawn. It sees them neither as open nor as decoded.
+///
 /// The random generator passed to its methods is the row's own stream: each draw from it moves the uniforms of the tokens that
 /// are drawn later. An order whose randomness must not do that keeps a generator of
 /// [`OrderStart::independent_rng`](super::OrderStart::independent_rng).

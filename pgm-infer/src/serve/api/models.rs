@@ -67,6 +67,7 @@ enum ModelKind {
     Partition,
     Masked,
     Autoregressive,
+    MaskGit,
 }
 
 impl Model {
@@ -82,6 +83,7 @@ impl Model {
                 ModelConfig::Partition(_) => ModelKind::Partition,
                 ModelConfig::Masked(_) => ModelKind::Masked,
                 ModelConfig::Autoregressive(_) => ModelKind::Autoregressive,
+                ModelConfig::MaskGit(_) => ModelKind::MaskGit,
             },
             context_length: max_length(model, server.limits()),
             parameters: model.n_parameters(),

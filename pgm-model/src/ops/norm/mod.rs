@@ -6,6 +6,7 @@ pub(crate) mod autodiff;
 pub(crate) mod cube;
 #[cfg(feature = "flex")]
 pub(crate) mod flex;
+mod rms;
 
 #[cfg(feature = "fused")]
 use burn::backend::Dispatch;
@@ -18,6 +19,7 @@ use super::constants::EPSILON;
 use super::device::fused;
 #[cfg(feature = "fused")]
 use super::extension::fused_ops::FusedOps;
+pub use rms::rms_norm;
 
 /// `(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the last dimension.
 ///

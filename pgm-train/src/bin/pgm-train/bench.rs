@@ -104,7 +104,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     backbone.length = args.length.unwrap_or(backbone.length);
     backbone.dropout = 0.0;
     if matches!(args.model, ModelArg::Mdlm) {
-        config = ModelConfig::Masked(config.masked_baseline());
+        config = config.masked_baseline();
     }
     config.validate()?;
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;

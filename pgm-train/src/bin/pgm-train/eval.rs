@@ -345,6 +345,7 @@ fn draw_samples(
     object["sampling"]["sampler"] = match model.text_model().config() {
         ModelConfig::Partition(_) => "uniform".into(),
         ModelConfig::Masked(_) => "ancestral".into(),
+        ModelConfig::MaskGit(_) => "uniform".into(),
         ModelConfig::Autoregressive(_) => "left to right".into(),
     };
     let seconds: f64 = batches.iter().map(|batch| batch.seconds).sum();

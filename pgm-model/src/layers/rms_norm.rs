@@ -1,0 +1,36 @@
+//! RMSNorm: the norm of the MaskGIT baseline.
+// B batch, S positions, H hidden
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::modulation::ShiftScale;
+use crate::ops;
+
+/// `x / sqrt(mean(x^2) + 1e-5) * weight + bias`, the mean over a row's channels.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    gamma: Param<Tensor<1>>,
+    beta: Option<Param<Tensor<1>>>,
+}
+
+impl RmsNorm {
+    /// A new norm with a weight of ones, and perhaps a bias of zeros.
+    pub fn new(width: usize, has_bias: bool, device: &Device) -> Self {
+        use burn::module::Initializer::{Ones, Zeros};
+        Self { gamma: Ones.init([width], device), beta: has_bias.then(|| Zeros.init([width], device)) }
+    }
+
+    /// `norm(x) * (1 + scale) + shift`.
+    ///
+    /// # Shapes
+    /// `[B, S, H] -> [B, S, H]`
+    pub(crate) fn forward(&self, x: Tensor<3>, shift_scale: ShiftScale) -> Tensor<3> {
+        let weight = self.gamma.val().unsqueeze::<3>();
+        let normed = match &self.beta {
+            Some(bias) => ops::rms_norm(x) * weight + bias.val().unsqueeze::<3>(),
+            None => ops::rms_norm(x) * weight,
+        };
+        shift_scale.modulate(normed)
+    }
+}

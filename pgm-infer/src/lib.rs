@@ -29,10 +29,10 @@ mod unwind;
 pub use denoise::{CausalDenoiser, Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser, SamplingPath};
 pub use engine::Engine;
 pub use error::InferError;
+pub use picture::{ImageModel, Picture};
 pub use sample::draw::DrawSettings;
 pub use sample::logits::Logits;
 pub use sample::order::{Order, OrderKind};
-pub use picture::{ImageModel, Picture};
 pub use sample::{SampleRequest, SampleSettings, SampledRow, Schedule, StepView, sample};
 pub use text::{GenerationConfig, ModelBytes, TextModel};
 

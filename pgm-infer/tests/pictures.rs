@@ -108,7 +108,8 @@ fn a_guided_step_takes_the_token_of_the_extrapolated_logits() {
     let ((open, with), (_, without)) = (logits(Some(0)), logits(None));
     let best = |weight: f32| -> Vec<usize> {
         let rows = with.chunks_exact(LEVELS + 2).zip(without.chunks_exact(LEVELS + 2));
-        let combined = rows.map(|(c, u)| (0..LEVELS).map(|i| (1.0 + weight) * c[i] - weight * u[i]).collect::<Vec<_>>());
+        let combined =
+            rows.map(|(c, u)| (0..LEVELS).map(|i| (1.0 + weight) * c[i] - weight * u[i]).collect::<Vec<_>>());
         combined.map(|row| (0..LEVELS).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()).collect()
     };
     assert_ne!(best(weight as f32), best(0.0), "the weight matters");
@@ -222,8 +223,7 @@ fn an_edit_of_pixels_changes_the_region_and_nothing_else() {
     let picture = striped(COLUMNS, ROWS);
     let area = PixelBox { x: 1, y: 2, width: 3, height: 2 };
     let edit = Edit::inpaint(picture.clone(), Region::of_box(&picture, area).unwrap()).unwrap();
-    let edited =
-        model.edit(&edit, None, 1, &settings(3), &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let edited = model.edit(&edit, None, 1, &settings(3), &mut |_, _| ControlFlow::Continue(())).unwrap();
     let mut expected = picture.clone();
     expected.paste(&edited.picture.window(1, 2, 3, 2), 1, 2);
     assert_eq!(edited.picture, expected, "known pixels are exact");
@@ -231,12 +231,14 @@ fn an_edit_of_pixels_changes_the_region_and_nothing_else() {
 
     // Beyond its edges, in several windows.
     let edit = Edit::outpaint(&picture, [3, 0, 8, 4]).unwrap();
-    let edited =
-        model.edit(&edit, Some(0), 1, &settings(3), &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let edited = model.edit(&edit, Some(0), 1, &settings(3), &mut |_, _| ControlFlow::Continue(())).unwrap();
     assert_eq!((edited.picture.width(), edited.picture.height()), (COLUMNS + 11, ROWS + 4));
     assert_eq!(edited.picture.window(3, 0, COLUMNS, ROWS), picture);
     assert!(edited.windows.len() > 3);
-    let small = Edit::inpaint(striped(4, 4), Region::of_box(&striped(4, 4), PixelBox { x: 0, y: 0, width: 1, height: 1 }).unwrap());
+    let small = Edit::inpaint(
+        striped(4, 4),
+        Region::of_box(&striped(4, 4), PixelBox { x: 0, y: 0, width: 1, height: 1 }).unwrap(),
+    );
     let error = model.edit(&small.unwrap(), None, 1, &settings(3), &mut |_, _| ControlFlow::Continue(()));
     assert!(error.unwrap_err().to_string().contains("4 x 4 pixels and the model draws 5 x 6"));
     let stopped = model.edit(&edit, None, 1, &settings(3), &mut |_, _| ControlFlow::Break(())).unwrap();

@@ -94,9 +94,7 @@ impl<'a> NetworkHandle<'a> {
                 Box::new(MaskedDenoiser::new(model, device, mask_index, HeadPositions::Decoded))
             }
             (Network::MaskGit(model), _) => Box::new(MaskGitDenoiser::new(model, device, config)),
-            (Network::Partition(model), SamplingPath::Clean) => {
-                Box::new(PartitionDenoiser::of(model, device, config))
-            }
+            (Network::Partition(model), SamplingPath::Clean) => Box::new(PartitionDenoiser::of(model, device, config)),
             (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser::of(model, device, config)),
         }
     }

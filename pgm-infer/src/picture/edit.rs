@@ -112,11 +112,12 @@ impl Edit {
             let known = 1.0 - n_open as f64 / (width * height) as f64;
             (n_open > 0).then_some((area, n_open, known))
         });
-        let better = |a: &(PixelBox, usize, f64), b: &(PixelBox, usize, f64)| match (a.2 >= LEAST_KNOWN, b.2 >= LEAST_KNOWN) {
-            (true, true) => a.1 > b.1,
-            (false, false) => a.2 > b.2,
-            (a, _) => a,
-        };
+        let better =
+            |a: &(PixelBox, usize, f64), b: &(PixelBox, usize, f64)| match (a.2 >= LEAST_KNOWN, b.2 >= LEAST_KNOWN) {
+                (true, true) => a.1 > b.1,
+                (false, false) => a.2 > b.2,
+                (a, _) => a,
+            };
         // Of equal windows the first: the one around the middle of the region.
         scored.reduce(|best, next| if better(&next, &best) { next } else { best }).map(|(area, ..)| area)
     }

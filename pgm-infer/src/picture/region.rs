@@ -62,7 +62,8 @@ impl Region {
         let (width, height) = (mask.width() as usize, mask.height() as usize);
         if (width, height) != (picture.width(), picture.height()) {
             let (all, lines) = (picture.width(), picture.height());
-            let problem = format!("it has {width} x {height} pixels and the picture {all} x {lines}; they must be equal");
+            let problem =
+                format!("it has {width} x {height} pixels and the picture {all} x {lines}; they must be equal");
             return Err(wrong(problem));
         }
         let redrawn = marked(&mask);
@@ -150,7 +151,8 @@ impl Region {
         let blur = |values: &[f32], along_x: bool| -> Vec<f32> {
             let at = |index: usize, distance: isize| {
                 let (x, y) = (index % self.width, index / self.width);
-                let moved = |place: usize, size: usize| (place as isize + distance).clamp(0, size as isize - 1) as usize;
+                let moved =
+                    |place: usize, size: usize| (place as isize + distance).clamp(0, size as isize - 1) as usize;
                 let (x, y) = if along_x { (moved(x, self.width), y) } else { (x, moved(y, self.height)) };
                 values[y * self.width + x]
             };
@@ -210,7 +212,8 @@ mod tests {
         let mut bytes = Vec::new();
         PngEncoder::new(&mut bytes).write_image(&rgba, 8, 6, ExtendedColorType::Rgba8).unwrap();
         assert_eq!(Region::of_mask(&picture(), &bytes, "m").unwrap().bounds(), Some(area(3, 1, 1, 1)));
-        let refused = |mask: &Picture| Region::of_mask(&picture(), &mask.png().unwrap(), "m.png").unwrap_err().to_string();
+        let refused =
+            |mask: &Picture| Region::of_mask(&picture(), &mask.png().unwrap(), "m.png").unwrap_err().to_string();
         let error = refused(&Picture::filled(6, 8, &[255]));
         assert!(error.contains("m.png") && error.contains("6 x 8 pixels and the picture 8 x 6"), "{error}");
         assert!(refused(&Picture::filled(8, 6, &[0])).contains("marks nothing"));

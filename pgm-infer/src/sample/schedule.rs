@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn curves_decode_as_many_positions_as_the_published_samplers() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
         let numbers = |value: &serde_json::Value| -> Vec<usize> {
             value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect()
         };

@@ -116,11 +116,7 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
     }
     writer.finish()?;
     clear_progress();
-    writeln!(
-        std::io::stdout(),
-        "{n_done} pictures of {width} x {height} pixels: {}",
-        args.out.display()
-    )?;
+    writeln!(std::io::stdout(), "{n_done} pictures of {width} x {height} pixels: {}", args.out.display())?;
     Ok(())
 }
 

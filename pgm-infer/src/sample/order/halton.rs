@@ -117,7 +117,9 @@ mod tests {
     fn the_order_keeps_the_sequence_of_the_open_cells_and_rolls_by_an_offset() {
         let mut rng = StdRng::seed_from_u64(1);
         let grid = TokenGrid { start: 1, rows: 4, columns: 5, channels: 1 };
-        let take = |mut order: Halton, open: &[usize]| order.candidates(&context(open, &[], open.len()), &mut StdRng::seed_from_u64(0));
+        let take = |mut order: Halton, open: &[usize]| {
+            order.candidates(&context(open, &[], open.len()), &mut StdRng::seed_from_u64(0))
+        };
         let all: Vec<usize> = (1..21).collect();
         let plain = take(Halton::new(&start(&all, Some(grid), &mut rng), false), &all);
         let cells = halton_cells(4, 5).into_iter().map(|(row, column)| grid.position(row, column));

@@ -68,6 +68,11 @@ impl std::fmt::Debug for OrderStart<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { length, open, grid, seed, .. } = self;
         let mut fields = f.debug_struct("OrderStart");
-        fields.field("length", length).field("open", open).field("grid", grid).field("seed", seed).finish_non_exhaustive()
+        fields
+            .field("length", length)
+            .field("open", open)
+            .field("grid", grid)
+            .field("seed", seed)
+            .finish_non_exhaustive()
     }
 }

@@ -41,13 +41,13 @@ impl SpecialToken {
     }
 }
 
-/// The special tokens of data. Padding is among them where the data has padded rows.
+/// The special tokens of data. Padding is among them where the data has padded rows. Those of pictures have no names.
 pub(crate) fn special_of_data(data: &DataFolder) -> Vec<SpecialToken> {
     let (manifest, special) = (data.manifest(), &data.manifest().special);
     let pad = (manifest.mode == Mode::Pad).then(|| special.pad.unwrap_or(special.eos));
     named(
         [("bos", Some(special.bos)), ("eos", Some(special.eos)), ("pad", pad), ("mask", Some(special.mask))],
-        &names(data.tokenizer().json()),
+        &data.tokenizer().map(|tokenizer| names(tokenizer.json())).unwrap_or_default(),
     )
 }
 
@@ -121,7 +121,8 @@ impl TokenizerFiles {
     /// The files of a model that is trained on the data folder at `path`.
     ///
     /// # Errors
-    /// [`TrainError::File`] when `tokenizer_config.json` cannot be read or is not a JSON object.
+    /// [`TrainError::File`] when `tokenizer_config.json` cannot be read or is not a JSON object; [`TrainError::Data`] for
+    /// pictures.
     pub(crate) fn of(data: &DataFolder, path: &Path) -> Result<Self, TrainError> {
         let path = path.join(TOKENIZER_CONFIG_FILE);
         let existing = match std::fs::read(&path) {
@@ -133,7 +134,7 @@ impl TokenizerFiles {
             Some(bytes) => Some(serde_json::from_slice(bytes).map_err(|error| TrainError::file("read", &path, error))?),
             None => None,
         };
-        let json = data.tokenizer().json().to_vec();
+        let json = data.tokenizer()?.json().to_vec();
         let special = &data.manifest().special;
         let ids = [
             ("bos", Some(special.bos)),

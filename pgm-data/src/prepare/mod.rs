@@ -193,6 +193,7 @@ impl Attempt<'_, '_> {
             special: options.tokenizer.special().clone(),
             special_names: Some(options.tokenizer.special_names()),
             tokenizer_sha256: hex(&options.tokenizer.hash()),
+            image: None,
             skipped_nulls: skipped.nulls,
             skipped_bad: skipped.bad,
             train,

@@ -46,11 +46,15 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let folder = DataFolder::open(&args.folder)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(folder.manifest())?)?;
+    if folder.image().is_some() {
+        return Ok(());
+    }
+    let tokenizer = folder.tokenizer()?;
     for (name, split) in [("training", Split::Train), ("validation", Split::Validation)] {
         let rows = folder.rows(split)?;
         for index in 0..args.rows.min(rows.len()) {
             let row = rows.row(index)?;
-            let text = folder.tokenizer().decode(&row.tokens[..row.valid])?;
+            let text = tokenizer.decode(&row.tokens[..row.valid])?;
             writeln!(out, "{name} row {index}, {} of {} tokens valid: {text:?}", row.valid, row.tokens.len())?;
         }
     }

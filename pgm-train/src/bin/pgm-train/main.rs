@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod distill;
 mod eval;
+mod eval_images;
 mod events;
 mod fit;
 

@@ -1,0 +1,30 @@
+//! Scores of pictures: FID, KID, Inception Score, precision and recall, MIND.
+//!
+//! A score compares features of generated pictures with features of reference pictures. [`Inception`] has the features of
+//! the published scores; its weights are a file that the caller names. Scores of other features must be named after them:
+//! the FID of a classifier of one's own is "FD-own", never "FID".
+//!
+//! The network runs in float32, everything after it in float64.
+
+mod distances;
+pub mod inception;
+mod inception_score;
+mod kid;
+mod mind;
+mod npz;
+mod pictures;
+mod precision_recall;
+mod resize;
+mod score;
+mod statistics;
+
+pub use inception::{FeatureLayer, Inception, InceptionOutput};
+pub use inception_score::{SplitScore, inception_score};
+pub use kid::{KidSettings, SubsetScore, kid, kid_of_all};
+pub use mind::mind;
+pub use npz::{NpzPictures, read_statistics, write_statistics};
+pub use pictures::{Picture, PictureSource};
+pub use precision_recall::{PrecisionRecall, precision_recall};
+pub use resize::{INPUT_SIZE, Preprocessing};
+pub use score::{ImageScores, PictureFeatures, ScoreSettings, score, scores_against_statistics};
+pub use statistics::{FeatureSet, FeatureStatistics, frechet_distance};

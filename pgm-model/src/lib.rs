@@ -13,6 +13,7 @@
 //! from the device's generator. Only [`model_folder`] touches the disk, and only with the feature `files`.
 
 pub mod attention_plan;
+pub mod codec;
 pub mod condition;
 pub mod config;
 pub mod error;

@@ -4,12 +4,15 @@
 //! `metrics.jsonl`, `loss.svg` and a model folder out. The rows, times, groups and dropout of a step are functions of
 //! (seed, step), so a resumed run equals the unbroken one to the last bit.
 //!
+//! [`codec::fit_codec`] trains a codec on the same loop.
+//!
 //! [`distill()`] is a sequence of such runs, one per round: the same learner and loop, with batches and a loss of its
 //! own. [`eval`] measures the models of either; [`judge`] measures samples: their perplexity under another model, their
 //! entropy and their diversity.
 
 pub mod batches;
 pub mod bench;
+pub mod codec;
 pub mod config;
 mod distill;
 mod draws;
@@ -22,7 +25,7 @@ mod run;
 mod special_tokens;
 mod token_nll;
 
-pub use config::{DistillConfig, NelboEstimator, Objective, Precision, StepOptions, TrainConfig};
+pub use config::{CodecTrainConfig, DistillConfig, NelboEstimator, Objective, Precision, StepOptions, TrainConfig};
 pub use distill::{Distill, DistillResult, distill};
 pub use draws::{DrawnItem, HiddenTokens, NelboDraws};
 pub use error::TrainError;

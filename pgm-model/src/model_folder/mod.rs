@@ -33,4 +33,5 @@ pub use mapped_file::MappedFile;
 pub(crate) use published_names::is_buffer;
 pub use published_names::known_names;
 pub use serialise::{CONFIG_METADATA, TOKENIZER_METADATA, to_published, to_published_with_tokenizer, to_safetensors};
+pub(crate) use tensor_source::SafeTensorsSource;
 pub use tensor_source::{StoredTensor, TensorSource, refuse_substitute};

@@ -90,7 +90,7 @@ pub trait TensorSource {
 }
 
 /// A safetensors file, with or without the prefix.
-pub(super) struct SafeTensorsSource<'a> {
+pub(crate) struct SafeTensorsSource<'a> {
     tensors: SafeTensors<'a>,
     prefix: &'static str,
     #[cfg(feature = "files")]
@@ -106,7 +106,7 @@ impl<'a> SafeTensorsSource<'a> {
     ///
     /// # Errors
     /// [`ModelError::Weights`] when the bytes are no safetensors file.
-    pub(super) fn new(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
+    pub(crate) fn new(bytes: &'a [u8], origin: &str) -> Result<Self, ModelError> {
         refuse_substitute(bytes, origin)?;
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|error| ModelError::Weights { origin: origin.to_string(), problem: error.to_string() })?;

@@ -1,9 +1,10 @@
 //! Configuration files: strict TOML, with `--set key=value` on top.
 //!
 //! [`TrainConfig`] is the file of `pgm-train fit`, [`DistillConfig`] that of `pgm-train distill`. Both have the
-//! keys of [`RunConfig`] at their top level. [`reference`](mod@reference) generates `docs/configuration.md` and the output of
+//! keys of [`RunConfig`] at their top level. [`CodecTrainConfig`] is the file of `pgm-train codec`. [`reference`](mod@reference) generates `docs/configuration.md` and the output of
 //! `pgm-train config` from the doc comments of these structs.
 
+mod codec;
 mod distill;
 mod model;
 mod objective;
@@ -13,6 +14,7 @@ mod run;
 mod toml_file;
 mod train;
 
+pub use codec::{CodecSection, CodecTrainConfig, QuantizerKind, ReconstructionLoss};
 pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
 pub use model::ModelSection;
 pub use objective::Objective;

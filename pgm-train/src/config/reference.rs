@@ -9,6 +9,7 @@ use pgm_model::{Projection, Queries};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use super::codec::CodecTrainConfig;
 use super::distill::DistillConfig;
 use super::objective::Objective;
 use super::toml_file::ConfigFile;
@@ -21,15 +22,18 @@ pub enum FileKind {
     Train(Objective),
     /// The file of `pgm-train distill`.
     Distill,
+    /// The file of `pgm-train codec`.
+    Codec,
 }
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     include_str!("train.rs"),
     include_str!("distill.rs"),
     include_str!("run.rs"),
     include_str!("model.rs"),
     include_str!("objective.rs"),
     include_str!("optim.rs"),
+    include_str!("codec.rs"),
 ];
 
 /// A key and its documentation.
@@ -43,14 +47,17 @@ struct Key {
 pub fn markdown() -> String {
     let train = Table::try_from(TrainConfig::example()).expect("a configuration always serialises");
     let distill = Table::try_from(DistillConfig::example()).expect("a configuration always serialises");
+    let codec = Table::try_from(CodecTrainConfig::example()).expect("a configuration always serialises");
     let section = |table: &Table, name: &str| table[name].as_table().cloned().expect("a section");
     let required = |text: &str| -> Table { text.parse().expect("the example is TOML") };
     let (train_required, distill_required) = (required(TrainConfig::EXAMPLE), required(DistillConfig::EXAMPLE));
+    let codec_required = required(CodecTrainConfig::EXAMPLE);
     let mut text = String::from(
         "# Configuration\n\n<!-- Made from the doc comments in pgm-train/src/config. To write it anew:\n\
          UPDATE_DOCS=1 cargo test -p pgm-train --lib reference -->\n\n\
-         `pgm-train fit` and `pgm-train distill` read a TOML file (`--config FILE`); `--set key=value` changes a key. An\n\
-         unknown key is an error. `pgm-train config --objective NAME` prints a file with every key and its default.\n",
+         `pgm-train fit`, `pgm-train distill` and `pgm-train codec` read a TOML file (`--config FILE`); `--set key=value`\n\
+         changes a key. An unknown key is an error. `pgm-train config --objective NAME` prints a file with every key and its\n\
+         default.\n",
     );
     let no_sections = Table::new();
     let mut part = |title: &str, keys: Vec<Key>, defaults: &Table, required: &Table| {
@@ -72,7 +79,14 @@ pub fn markdown() -> String {
     part("Distillation only", plain_keys("DistillConfig"), &distill, &distill_required);
     let required_model = section(&train_required, "model");
     part("`[model]`, training only", fields("ModelSection"), &section(&train, "model"), &required_model);
-    part("`[optim]`, training and distillation", fields("OptimSection"), &section(&train, "optim"), &no_sections);
+    let optim = section(&train, "optim");
+    part("`[optim]`, training and distillation", fields("OptimSection"), &optim, &no_sections);
+    part("Codec", plain_keys("CodecTrainConfig"), &codec, &codec_required);
+    part("`[codec]`", fields("CodecSection"), &section(&codec, "codec"), &no_sections);
+    let codec_optim = section(&codec, "optim");
+    let others = codec_optim.iter().filter(|(key, value)| optim.get(*key) != Some(*value));
+    let others: Vec<String> = others.map(|(key, value)| format!("`{key}` {}", value_text(value))).collect();
+    let _ = write!(text, "\nA codec's `[optim]` has the keys above with other defaults: {}.\n", others.join(", "));
     text
 }
 
@@ -92,12 +106,21 @@ pub fn commented_toml(kind: FileKind) -> String {
             let head = "# pgm-train distill --config THIS_FILE --teacher MODEL --data DATA --out OUT\n";
             (values, "DistillConfig", head)
         }
+        FileKind::Codec => {
+            let mut values = Table::try_from(CodecTrainConfig::example()).expect("a configuration always serialises");
+            // They belong to the other quantizer.
+            if let Some(codec) = values.get_mut("codec").and_then(Value::as_table_mut) {
+                codec.retain(|key, _| key != "codes" && key != "code_width");
+            }
+            (values, "CodecTrainConfig", "# pgm-train codec --config THIS_FILE --data PIXELS --out OUT\n")
+        }
     };
     let mut text = head.to_string();
-    for key in plain_keys(own).into_iter().chain(plain_keys("RunConfig")) {
+    let shared = if kind == FileKind::Codec { Vec::new() } else { plain_keys("RunConfig") };
+    for key in plain_keys(own).into_iter().chain(shared) {
         write_key(&mut text, &key, &values);
     }
-    for (name, section) in [("model", "ModelSection"), ("optim", "OptimSection")] {
+    for (name, section) in [("codec", "CodecSection"), ("model", "ModelSection"), ("optim", "OptimSection")] {
         if let Some(values) = values.get(name).and_then(Value::as_table) {
             let _ = write!(text, "\n[{name}]");
             fields(section).iter().for_each(|key| write_key(&mut text, key, values));
@@ -188,7 +211,8 @@ fn choices(type_name: &str) -> Vec<(String, String)> {
             (word(Projection::Linear), "One linear layer.".to_string()),
             (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
         ],
-        "Objective" | "Precision" | "NelboEstimator" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
+        "Objective" | "Precision" | "NelboEstimator" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights"
+        | "QuantizerKind" | "ReconstructionLoss" => {
             let variants = documented(&format!("pub enum {type_name} {{"));
             variants.into_iter().map(|(line, doc)| (kebab(line.trim_end_matches(',')), doc)).collect()
         }
@@ -219,6 +243,7 @@ fn type_words(type_name: &str) -> &'static str {
         "usize" | "u64" => "integer",
         "f64" => "number",
         "bool" => "true or false",
+        "Vec<usize>" => "list of integers",
         _ => "string, one of",
     }
 }
@@ -227,12 +252,13 @@ fn type_words(type_name: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const KINDS: [(FileKind, &str); 5] = [
+    const KINDS: [(FileKind, &str); 6] = [
         (FileKind::Train(Objective::Partition), "partition"),
         (FileKind::Train(Objective::Masked), "masked"),
         (FileKind::Train(Objective::MaskedComplementary), "masked-complementary"),
         (FileKind::Train(Objective::Autoregressive), "autoregressive"),
         (FileKind::Distill, ""),
+        (FileKind::Codec, ""),
     ];
 
     #[test]
@@ -253,6 +279,13 @@ mod tests {
         };
         assert_eq!(all("TrainConfig", &["model", "optim"]), known(&train));
         assert_eq!(all("DistillConfig", &["optim"]), known(&distill));
+        let codec = Table::try_from(CodecTrainConfig::example()).unwrap();
+        let mut own = names(plain_keys("CodecTrainConfig"));
+        own.extend(["codec".to_string(), "optim".to_string()]);
+        own.sort();
+        assert_eq!(own, known(&codec));
+        assert_eq!(names(fields("CodecSection")), known(codec["codec"].as_table().unwrap()));
+        assert!(fields("CodecTrainConfig").iter().chain(&fields("CodecSection")).all(|key| key.doc.ends_with('.')));
         assert_eq!(names(fields("ModelSection")), known(train["model"].as_table().unwrap()));
         assert_eq!(names(fields("OptimSection")), known(train["optim"].as_table().unwrap()));
         for (key, section) in [("RunConfig", ""), ("ModelSection", "model"), ("OptimSection", "optim")] {
@@ -272,6 +305,9 @@ mod tests {
                 }
                 FileKind::Distill => {
                     assert_eq!(DistillConfig::parse(&text, "printed", &[]).unwrap(), DistillConfig::example());
+                }
+                FileKind::Codec => {
+                    assert_eq!(CodecTrainConfig::parse(&text, "printed", &[]).unwrap(), CodecTrainConfig::example());
                 }
             }
             assert!(text.lines().all(|line| line.len() <= 101), "{text}");
@@ -306,7 +342,13 @@ mod tests {
                 n += 1;
             }
         }
-        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 4 + 4 + 2 + 2);
+        for (key, type_name) in [("codec.quantizer", "QuantizerKind"), ("loss", "ReconstructionLoss")] {
+            for (value, _) in choices(type_name) {
+                CodecTrainConfig::parse(CodecTrainConfig::EXAMPLE, "printed", &[format!("{key}={value}")]).unwrap();
+                n += 1;
+            }
+        }
+        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 4 + 4 + 2 + 2 + 2 + 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::history::{TrainLine, ValidationLine};
 
 /// An event of a run, for the caller to show.
 #[derive(Clone, Debug)]
-pub enum TrainEvent {
+pub enum TrainEvent<V = ValidationLine> {
     /// The run begins, or resumes from a checkpoint.
     Started {
         /// Steps done before.
@@ -33,7 +33,7 @@ pub enum TrainEvent {
         steps: usize,
     },
     /// A validation.
-    Validated(ValidationLine),
+    Validated(V),
     /// A checkpoint was written.
     Saved {
         /// Steps done.

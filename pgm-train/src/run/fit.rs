@@ -131,7 +131,7 @@ pub(crate) fn write_results(
     steps: usize,
 ) -> Result<FitResult, TrainError> {
     let LoopEnd { step, average, validation } = end;
-    plot::draw(out)?;
+    plot::draw::<ValidationLine>(out)?;
     let complete = step == steps;
     if complete {
         let folder = out.join("model");
@@ -153,14 +153,19 @@ fn folder_file(folder: &Path, name: &str) -> Result<PathBuf, TrainError> {
 
 /// A network whose parameters are drawn at once, in a fixed order, from `seed`.
 fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> TrainModel {
+    device.seed(seed);
+    let network = Network::new(config, device);
+    draw_parameters(&network);
+    TrainModel::new(network, config.backbone().mask_index)
+}
+
+/// Draws all parameters of a new module now, in a fixed order.
+pub(crate) fn draw_parameters(module: &impl Module) {
     struct Draw;
     impl ModuleVisitor for Draw {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let _ = param.val();
         }
     }
-    device.seed(seed);
-    let network = Network::new(config, device);
-    network.visit(&mut Draw);
-    TrainModel::new(network, config.backbone().mask_index)
+    module.visit(&mut Draw);
 }

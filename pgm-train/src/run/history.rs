@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
@@ -11,18 +12,32 @@ use crate::TrainError;
 /// Name of the file in a run's folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
+/// The figures of a validation: of token models ([`ValidationLine`]) or of a codec.
+pub trait ValidationFigures: Clone + std::fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What the learning curve shows of it.
+    const CURVE: &str;
+    /// The unit of that and of the training loss.
+    const UNIT: &str;
+
+    /// Steps done.
+    fn step(&self) -> usize;
+
+    /// The point of the learning curve, and its 95 % interval.
+    fn point(&self) -> (f64, Option<[f64; 2]>);
+}
+
 /// Figures of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainLine {
     /// Steps done.
     pub step: usize,
-    /// Mean loss of the steps since the last line, nats per token as weighted by the objective.
+    /// Mean loss of the steps since the last line: nats per token as weighted by the objective, or a codec's loss.
     pub train_loss: f64,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Global gradient norm of the last step, before clipping.
     pub grad_norm: f64,
-    /// Tokens per second since the last line.
+    /// Tokens per second since the last line; pictures per second for a codec.
     pub tokens_per_second: f64,
     /// Seconds of training so far, over all resumed parts.
     pub seconds: f64,
@@ -49,6 +64,19 @@ impl ValidationLine {
     }
 }
 
+impl ValidationFigures for ValidationLine {
+    const CURVE: &str = "validation NELBO";
+    const UNIT: &str = "nats per token";
+
+    fn step(&self) -> usize {
+        self.step
+    }
+
+    fn point(&self) -> (f64, Option<[f64; 2]>) {
+        (self.val_nelbo, self.val_nelbo_interval)
+    }
+}
+
 fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
@@ -56,18 +84,18 @@ fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Line {
+pub enum Line<V = ValidationLine> {
     /// Figures of training.
     Train(TrainLine),
     /// A validation.
-    Validation(ValidationLine),
+    Validation(V),
 }
 
-impl Line {
+impl<V: ValidationFigures> Line<V> {
     fn step(&self) -> usize {
         match self {
             Self::Train(line) => line.step,
-            Self::Validation(line) => line.step,
+            Self::Validation(line) => line.step(),
         }
     }
 }
@@ -77,6 +105,14 @@ impl Line {
 /// # Errors
 /// [`TrainError::File`] when the file exists but cannot be read.
 pub fn read(out: &Path) -> Result<Vec<Line>, TrainError> {
+    read_lines(out)
+}
+
+/// As [`read`], with validations of any kind.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_lines<V: ValidationFigures>(out: &Path) -> Result<Vec<Line<V>>, TrainError> {
     let path = out.join(METRICS_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
@@ -94,10 +130,10 @@ pub(crate) struct History {
 impl History {
     /// Opens the file of a run that has done `step` steps. Lines of later steps, which a crash may have left, are
     /// removed; so are all lines of a run that starts again.
-    pub(crate) fn open(out: &Path, step: usize) -> Result<Self, TrainError> {
+    pub(crate) fn open<V: ValidationFigures>(out: &Path, step: usize) -> Result<Self, TrainError> {
         let path = out.join(METRICS_FILE);
         let mut text = String::new();
-        for line in read(out)?.iter().filter(|line| step > 0 && line.step() <= step) {
+        for line in read_lines::<V>(out)?.iter().filter(|line| step > 0 && line.step() <= step) {
             text.push_str(&to_json(line));
         }
         pgm_model::model_folder::write_file(&path, text.as_bytes())?;
@@ -107,12 +143,12 @@ impl History {
     }
 
     /// Appends a line.
-    pub(crate) fn push(&mut self, line: &Line) -> Result<(), TrainError> {
+    pub(crate) fn push<V: ValidationFigures>(&mut self, line: &Line<V>) -> Result<(), TrainError> {
         self.file.write_all(to_json(line).as_bytes()).map_err(|error| TrainError::file("write", &self.path, error))
     }
 }
 
-fn to_json(line: &Line) -> String {
+fn to_json<V: ValidationFigures>(line: &Line<V>) -> String {
     let mut json = serde_json::to_string(line).expect("a line always serialises");
     json.push('\n');
     json
@@ -129,11 +165,11 @@ mod tests {
             let nats = 0.1 + step as f64;
             Line::Validation(ValidationLine::new(step, nats, Some([nats - 0.3, nats + 0.1])))
         };
-        let mut history = History::open(folder.path(), 0).unwrap();
+        let mut history = History::open::<ValidationLine>(folder.path(), 0).unwrap();
         [5, 10, 15].iter().for_each(|&step| history.push(&line(step)).unwrap());
         history.file.write_all(b"{\"step\":20,\"val_n").unwrap();
         drop(history);
-        let mut history = History::open(folder.path(), 10).unwrap();
+        let mut history = History::open::<ValidationLine>(folder.path(), 10).unwrap();
         history.push(&line(15)).unwrap();
         assert_eq!(read(folder.path()).unwrap(), [line(5), line(10), line(15)]);
     }
@@ -142,7 +178,7 @@ mod tests {
     fn a_perplexity_too_large_for_a_float_keeps_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let line = Line::Validation(ValidationLine::new(3, 800.0, None));
-        let mut history = History::open(folder.path(), 0).unwrap();
+        let mut history = History::open::<ValidationLine>(folder.path(), 0).unwrap();
         history.push(&line).unwrap();
         drop(history);
         let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();

@@ -5,25 +5,24 @@ use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::renderer::MetricsRenderer;
-use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use burn::train::{InferenceStep, Interrupter, Learner, SupervisedTraining, TrainStep, TrainingStrategy};
 
 use super::capture::{Always, captures};
 use super::dashboard::{Gauge, NoLog, Quiet};
 use super::event::TrainEvent;
+use super::loop_model::LoopModel;
 use super::optim::{AdamW, LrSchedule};
 use super::resume::{LoopStart, RunIdentity};
 use super::train_loop::{LoopEnd, LoopSettings, TrainLoop};
 use super::train_model::TrainModel;
 use crate::TrainError;
-use crate::batches::{Batch, ValidationBatch};
 use crate::config::OptimSection;
 
-/// A training: a whole run of [`fit`](super::fit::fit()), or a round of a distillation.
-pub(crate) struct Training<'a> {
-    pub(crate) model: TrainModel,
+/// A training: a whole run of [`fit`](super::fit::fit()), a round of a distillation, or a codec's.
+pub(crate) struct Training<'a, M: LoopModel = TrainModel> {
+    pub(crate) model: M,
     pub(crate) settings: LoopSettings,
     pub(crate) optim: &'a OptimSection,
     /// Steps over which the learning rate decays.
@@ -36,19 +35,19 @@ pub(crate) struct Training<'a> {
     pub(crate) start: Option<LoopStart>,
     pub(crate) interrupter: Interrupter,
     pub(crate) renderer: Option<Box<dyn MetricsRenderer>>,
-    pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+    pub(crate) observe: Arc<dyn Fn(&TrainEvent<M::Line>) + Send + Sync>,
 }
 
-impl Training<'_> {
+impl<M: LoopModel> Training<'_, M> {
     /// Trains to the last step, or until the interrupter stops it.
     ///
     /// # Errors
     /// Whatever ended the training loop.
     pub(crate) fn launch(
         self,
-        train: Arc<dyn DataLoader<Batch>>,
-        validation: Arc<dyn DataLoader<ValidationBatch>>,
-    ) -> Result<LoopEnd, TrainError> {
+        train: Arc<dyn DataLoader<<M as TrainStep>::Input>>,
+        validation: Arc<dyn DataLoader<<M as InferenceStep>::Input>>,
+    ) -> Result<LoopEnd<M>, TrainError> {
         let schedule = ModuleLrScheduler::new(LrSchedule::new(self.optim, self.schedule_steps));
         let mut learner = Learner::new(self.model, AdamW::from_config(self.optim), schedule);
         let mut counters = Default::default();
@@ -77,7 +76,7 @@ impl Training<'_> {
             observe: self.observe,
             end: Default::default(),
         });
-        SupervisedTraining::new(self.out, train, validation)
+        let training = SupervisedTraining::new(self.out, train, validation)
             .with_training_strategy(TrainingStrategy::Custom(train_loop.clone()))
             .with_interrupter(self.interrupter)
             .with_application_logger(None)
@@ -89,10 +88,9 @@ impl Training<'_> {
             .metric_train_numeric(Gauge::new("Gradient norm", false, |figures| figures.grad_norm))
             .metric_train_numeric(Gauge::new("Learning rate", false, |figures| figures.lr))
             .metric_train_numeric(Gauge::new("Tokens per second", true, |figures| figures.tokens_per_second))
-            .metric_valid_numeric(Gauge::new("NELBO", false, |figures| figures.loss))
-            .metric_valid_numeric(Gauge::new("Perplexity", false, |figures| figures.perplexity))
-            .num_epochs(1)
-            .launch(learner);
+            .num_epochs(1);
+        let training = M::gauges().into_iter().fold(training, |training, gauge| training.metric_valid_numeric(gauge));
+        training.launch(learner);
         train_loop.end.take().unwrap_or_else(|| Err(TrainError::Learner("the training loop did not run".to_string())))
     }
 }

@@ -4,21 +4,22 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::history::{self, Line};
+use super::history::{self, Line, ValidationFigures};
 use crate::TrainError;
 
 /// Name of the picture in a run's folder.
 pub(crate) const LOSS_FILE: &str = "loss.svg";
 
-/// Draws training loss and validation NELBO against steps.
-pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
+/// Draws training loss and validations against steps.
+pub(crate) fn draw<V: ValidationFigures>(out: &Path) -> Result<(), TrainError> {
     let (mut train, mut validation, mut intervals) = (Vec::new(), Vec::new(), Vec::new());
-    for line in history::read(out)? {
+    for line in history::read_lines::<V>(out)? {
         match line {
             Line::Train(line) => train.push((line.step as f64, line.train_loss)),
             Line::Validation(line) => {
-                validation.push((line.step as f64, line.val_nelbo));
-                intervals.extend(line.val_nelbo_interval.map(|ends| (line.step as f64, ends)));
+                let (step, (value, interval)) = (line.step() as f64, line.point());
+                validation.push((step, value));
+                intervals.extend(interval.map(|ends| (step, ends)));
             }
         }
     }
@@ -31,13 +32,13 @@ pub(crate) fn draw(out: &Path) -> Result<(), TrainError> {
     }
     let margin = (0.05 * (high - low)).max(0.01);
     let mut svg = String::new();
-    picture(&mut svg, [&train, &validation], &intervals, last, low - margin..high + margin)
+    picture::<V>(&mut svg, [&train, &validation], &intervals, last, low - margin..high + margin)
         .map_err(|error| TrainError::file("write", out.join(LOSS_FILE), error))?;
     pgm_model::model_folder::write_file(&out.join(LOSS_FILE), svg.as_bytes())?;
     Ok(())
 }
 
-fn picture(
+fn picture<V: ValidationFigures>(
     svg: &mut String,
     [train, validation]: [&[(f64, f64)]; 2],
     intervals: &[(f64, [f64; 2])],
@@ -54,7 +55,7 @@ fn picture(
     chart
         .configure_mesh()
         .x_desc("step")
-        .y_desc("nats per token")
+        .y_desc(V::UNIT)
         .x_label_formatter(&|step| format!("{step:.0}"))
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .light_line_style(WHITE)
@@ -66,7 +67,7 @@ fn picture(
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], blue));
     chart
         .draw_series(LineSeries::new(validation.iter().copied(), orange.stroke_width(2)))?
-        .label("validation NELBO")
+        .label(V::CURVE)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], orange.stroke_width(2)));
     let bar = |&(step, [low, high]): &(f64, [f64; 2])| PathElement::new([(step, low), (step, high)], orange);
     chart.draw_series(intervals.iter().map(bar))?;

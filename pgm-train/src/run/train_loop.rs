@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
-use burn::module::Module;
 use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor, Transaction};
 use burn::train::{
@@ -21,11 +20,11 @@ use super::capture::Captured;
 use super::checkpoint::{CheckpointRecords, CheckpointState, CheckpointWriter, PendingLoss};
 use super::dashboard::StepFigures;
 use super::event::TrainEvent;
-use super::history::{History, Line, TrainLine, ValidationLine};
+use super::history::{History, Line, TrainLine};
+use super::loop_model::LoopModel;
 use super::optim::{clip_global_norm, ema_decay, update_average};
 use super::resume::{Counters, RunIdentity};
 use super::train_model::{StepOutput, TrainModel};
-use super::validation::ValidationSums;
 use crate::TrainError;
 use crate::config::RunConfig;
 
@@ -62,7 +61,7 @@ impl LoopSettings {
 }
 
 /// The training loop and what it needs beside the learner.
-pub(crate) struct TrainLoop {
+pub(crate) struct TrainLoop<M: LoopModel = TrainModel> {
     pub(crate) settings: LoopSettings,
     pub(crate) out: PathBuf,
     pub(crate) device: Device,
@@ -70,33 +69,33 @@ pub(crate) struct TrainLoop {
     pub(crate) identity: RunIdentity,
     pub(crate) counters: Counters,
     /// The average before the first step.
-    pub(crate) average: TrainModel,
+    pub(crate) average: M,
     pub(crate) captured: Captured,
-    pub(crate) observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+    pub(crate) observe: Arc<dyn Fn(&TrainEvent<M::Line>) + Send + Sync>,
     /// How the loop ended; burn-train has no way to return it.
-    pub(crate) end: Cell<Option<Result<LoopEnd, TrainError>>>,
+    pub(crate) end: Cell<Option<Result<LoopEnd<M>, TrainError>>>,
 }
 
 /// How the loop ended.
 #[derive(Clone, Debug)]
-pub(crate) struct LoopEnd {
+pub(crate) struct LoopEnd<M: LoopModel = TrainModel> {
     /// Steps done in all.
     pub(crate) step: usize,
     /// The averaged weights, without autodiff.
-    pub(crate) average: TrainModel,
+    pub(crate) average: M,
     /// The last validation.
-    pub(crate) validation: Option<ValidationLine>,
+    pub(crate) validation: Option<M::Line>,
 }
 
-impl SupervisedLearningStrategy<TrainModel> for TrainLoop {
+impl<M: LoopModel> SupervisedLearningStrategy<M> for TrainLoop<M> {
     fn fit(
         &self,
-        mut components: TrainingComponents<TrainModel>,
-        mut learner: Learner<TrainModel>,
-        train: TrainLoader<TrainModel>,
-        validation: ValidLoader<TrainModel>,
+        mut components: TrainingComponents<M>,
+        mut learner: Learner<M>,
+        train: TrainLoader<M>,
+        validation: ValidLoader<M>,
         _starting_epoch: usize,
-    ) -> (TrainModel, SupervisedTrainingEventProcessor<TrainModel>) {
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
         let end = self.run(&mut components, &mut learner, &train, &validation);
         self.end.set(Some(end));
         (learner.model(), components.event_processor)
@@ -104,9 +103,9 @@ impl SupervisedLearningStrategy<TrainModel> for TrainLoop {
 }
 
 /// What the loop carries from step to step.
-struct LoopState {
+struct LoopState<M> {
     step: usize,
-    average: TrainModel,
+    average: M,
     pending: PendingLoss,
     // Sum of losses since the last line of figures, on the device, [1].
     loss_sum: Tensor<1>,
@@ -121,20 +120,20 @@ struct LoopState {
     checkpoints: CheckpointWriter,
 }
 
-impl LoopState {
+impl<M> LoopState<M> {
     fn seconds(&self) -> f64 {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 }
 
-impl TrainLoop {
+impl<M: LoopModel> TrainLoop<M> {
     fn run(
         &self,
-        components: &mut TrainingComponents<TrainModel>,
-        learner: &mut Learner<TrainModel>,
-        train: &TrainLoader<TrainModel>,
-        validation: &ValidLoader<TrainModel>,
-    ) -> Result<LoopEnd, TrainError> {
+        components: &mut TrainingComponents<M>,
+        learner: &mut Learner<M>,
+        train: &TrainLoader<M>,
+        validation: &ValidLoader<M>,
+    ) -> Result<LoopEnd<M>, TrainError> {
         let settings = &self.settings;
         let mut state = self.initial_state()?;
         learner.fork(&self.device);
@@ -151,7 +150,7 @@ impl TrainLoop {
             for _ in 0..settings.accumulate {
                 let batch = batches.next().ok_or_else(|| TrainError::Learner("the batches ran out".to_string()))?;
                 let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-                state.tokens += batch.n_valid();
+                state.tokens += M::n_counted(&batch);
                 let output = learner.train_step(batch);
                 accumulator.accumulate(&learner.model(), output.grads);
                 loss = Some(match loss {
@@ -202,12 +201,12 @@ impl TrainLoop {
     }
 
     // Switches the dashboard's progress to training steps.
-    fn show_training(&self, components: &mut TrainingComponents<TrainModel>) -> Result<(), TrainError> {
+    fn show_training(&self, components: &mut TrainingComponents<M>) -> Result<(), TrainError> {
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: self.settings.steps };
         sent(components.event_processor.process_train(start))
     }
 
-    fn initial_state(&self) -> Result<LoopState, TrainError> {
+    fn initial_state(&self) -> Result<LoopState<M>, TrainError> {
         let plain = self.device.clone().without_autodiff();
         let Counters { step, pending, seconds } = self.counters;
         let now = Instant::now();
@@ -221,13 +220,13 @@ impl TrainLoop {
             seconds_before: seconds,
             tokens: 0,
             since: now,
-            history: History::open(&self.out, step)?,
+            history: History::open::<M::Line>(&self.out, step)?,
             checkpoints: CheckpointWriter::new(&self.out, self.settings.checkpoint_keep),
         })
     }
 
     // Reads loss and gradient norm from the device. A value that is not finite ends the run before it is saved.
-    fn read_loss(&self, state: &mut LoopState) -> Result<(), TrainError> {
+    fn read_loss(&self, state: &mut LoopState<M>) -> Result<(), TrainError> {
         let numbers = Transaction::default()
             .register(state.loss_sum.clone())
             .register(state.grad_norm.clone())
@@ -245,9 +244,9 @@ impl TrainLoop {
 
     fn log(
         &self,
-        components: &mut TrainingComponents<TrainModel>,
-        learner: &Learner<TrainModel>,
-        state: &mut LoopState,
+        components: &mut TrainingComponents<M>,
+        learner: &Learner<M>,
+        state: &mut LoopState<M>,
     ) -> Result<(), TrainError> {
         let grad_norm = state.grad_norm.clone().try_into_scalar::<f32>();
         let line = TrainLine {
@@ -270,7 +269,7 @@ impl TrainLoop {
         let item = TrainingItem::new(output, progress, Some(state.step), Some(learner.lr_current()));
         sent(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
         (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.settings.steps });
-        state.history.push(&Line::Train(line))?;
+        state.history.push(&Line::<M::Line>::Train(line))?;
         state.pending = PendingLoss::default();
         state.loss_sum = state.loss_sum.zeros_like();
         (state.tokens, state.since) = (0, Instant::now());
@@ -279,21 +278,22 @@ impl TrainLoop {
 
     fn validate(
         &self,
-        components: &mut TrainingComponents<TrainModel>,
-        loader: &ValidLoader<TrainModel>,
-        state: &mut LoopState,
-    ) -> Result<ValidationLine, TrainError> {
+        components: &mut TrainingComponents<M>,
+        loader: &ValidLoader<M>,
+        state: &mut LoopState<M>,
+    ) -> Result<M::Line, TrainError> {
         let pause = Instant::now();
         let n_batches = loader.num_items();
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
         sent(components.event_processor.process_valid(start))?;
-        let mut sums = ValidationSums::default();
+        let mut sums = M::Sums::default();
         for batch in loader.iter() {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-            sums.add(&batch.rows, &batch.tokens, &state.average.row_sums(batch.batch)?);
+            state.average.measure(batch, &mut sums)?;
         }
-        let line = sums.line(state.step).ok_or(TrainError::NotFinite { what: "validation loss", step: state.step })?;
-        let figures = StepFigures { loss: line.val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
+        let line =
+            M::line(&sums, state.step).ok_or(TrainError::NotFinite { what: "validation loss", step: state.step })?;
+        let figures = M::figures(&line);
         let progress = Progress::new(n_batches, n_batches, Some("steps".to_string()));
         let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
         let item = TrainingItem::new(output, progress, Some(state.step), None);
@@ -309,9 +309,9 @@ impl TrainLoop {
 
     fn save(
         &self,
-        components: &mut TrainingComponents<TrainModel>,
-        learner: &Learner<TrainModel>,
-        state: &mut LoopState,
+        components: &mut TrainingComponents<M>,
+        learner: &Learner<M>,
+        state: &mut LoopState<M>,
     ) -> Result<(), TrainError> {
         let lost = || TrainError::Learner("the learner gave no record to save".to_string());
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;

@@ -139,6 +139,13 @@ pub struct StepOutput {
     pub(crate) figures: Option<StepFigures>,
 }
 
+impl StepOutput {
+    /// The output of a step without figures.
+    pub(crate) fn of_loss(loss: Tensor<1>) -> Self {
+        Self { loss, figures: None }
+    }
+}
+
 impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
         Ok(self)

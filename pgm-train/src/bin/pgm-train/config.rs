@@ -9,7 +9,7 @@ use pgm_train::config::reference::{FileKind, commented_toml};
 
 #[derive(Args)]
 pub struct ConfigArgs {
-    /// What the file is for: a training with this objective, or a distillation
+    /// What the file is for: a training with this objective, a distillation, or a codec
     #[arg(long, value_enum, default_value = "partition")]
     objective: ObjectiveArg,
 }
@@ -21,6 +21,7 @@ enum ObjectiveArg {
     MaskedComplementary,
     Autoregressive,
     Distill,
+    Codec,
 }
 
 pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
@@ -30,6 +31,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         ObjectiveArg::MaskedComplementary => FileKind::Train(Objective::MaskedComplementary),
         ObjectiveArg::Autoregressive => FileKind::Train(Objective::Autoregressive),
         ObjectiveArg::Distill => FileKind::Distill,
+        ObjectiveArg::Codec => FileKind::Codec,
     };
     std::io::stdout().write_all(commented_toml(kind).as_bytes())?;
     Ok(ExitCode::SUCCESS)

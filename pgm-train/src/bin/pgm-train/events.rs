@@ -4,7 +4,7 @@ use std::io::Write;
 
 use burn::train::Interrupter;
 use pgm_train::TrainEvent;
-use pgm_train::history::ValidationLine;
+use pgm_train::history::{ValidationFigures, ValidationLine};
 
 /// An interrupter that Ctrl-C stops.
 pub fn stopped_by_ctrl_c() -> anyhow::Result<Interrupter> {
@@ -27,6 +27,11 @@ pub fn validation_text(line: &ValidationLine) -> String {
 
 /// Prints an event as one line.
 pub fn print_event(event: &TrainEvent) {
+    print_event_with(event, "tokens", validation_text);
+}
+
+/// As [`print_event`], for a run that counts something else than tokens, with the text of a validation.
+pub fn print_event_with<V: ValidationFigures>(event: &TrainEvent<V>, counted: &str, text_of: impl Fn(&V) -> String) {
     let line = match event {
         TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
             format!("round {round} of {n_rounds}: the student learns to do {teacher_steps} steps in {student_steps}")
@@ -38,7 +43,7 @@ pub fn print_event(event: &TrainEvent) {
             let rate = line.step as f64 / line.seconds;
             let left = (steps - line.step) as f64 / rate;
             format!(
-                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} tokens/s  {} left",
+                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} {counted}/s  {} left",
                 line.step,
                 line.train_loss,
                 line.lr,
@@ -47,9 +52,7 @@ pub fn print_event(event: &TrainEvent) {
                 clock(left)
             )
         }
-        TrainEvent::Validated(line) => {
-            format!("step {}  validation {}", line.step, validation_text(line))
-        }
+        TrainEvent::Validated(line) => format!("step {}  validation {}", line.step(), text_of(line)),
         TrainEvent::Saved { step } => format!("step {step}  saved"),
         TrainEvent::Notice(text) => format!("note: {text}"),
     };

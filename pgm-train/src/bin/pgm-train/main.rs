@@ -1,6 +1,7 @@
 //! The `pgm-train` command: one file per subcommand.
 
 mod bench;
+mod codec;
 mod config;
 mod distill;
 mod eval;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Trains a model on a prepared data folder
     Fit(fit::FitArgs),
+    /// Trains a codec on a folder of pixels: pictures to codes and back
+    Codec(codec::CodecArgs),
     /// Distils a model in rounds: the student samples as well in fewer steps
     Distill(distill::DistillArgs),
     /// Measures a model and prints one JSON object
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Fit(args) => fit::run(&args),
+        Command::Codec(args) => codec::run(&args),
         Command::Distill(args) => distill::run(&args),
         Command::Eval(command) => eval::run(&command),
         Command::Bench(args) => bench::run(&args),

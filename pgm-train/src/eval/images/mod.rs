@@ -2,10 +2,12 @@
 //!
 //! A score compares features of generated pictures with features of reference pictures. [`Inception`] has the features of
 //! the published scores; its weights are a file that the caller names. Scores of other features must be named after them:
-//! the FID of a classifier of one's own is "FD-own", never "FID".
+//! that of a [`Classifier`] trained on the user's own labelled pictures, which needs no download, is "FD-own", never "FID". The
+//! classifier's labels give the agreement of samples with the classes that they were asked for.
 //!
 //! The network runs in float32, everything after it in float64.
 
+mod classifier;
 mod distances;
 pub mod inception;
 mod inception_score;
@@ -18,6 +20,7 @@ mod resize;
 mod score;
 mod statistics;
 
+pub use classifier::{Classified, Classifier, ClassifierOptions, ClassifierProgress};
 pub use inception::{FeatureLayer, Inception, InceptionOutput};
 pub use inception_score::{SplitScore, inception_score};
 pub use kid::{KidSettings, SubsetScore, kid, kid_of_all};

@@ -1,0 +1,187 @@
+//! The figures of a codec on held-out pictures.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::quality::{psnr, ssim};
+use crate::config::ReconstructionLoss;
+use crate::history::ValidationFigures;
+use crate::judge::metrics::Estimate;
+
+/// Seed of the bootstrap of the intervals.
+const INTERVAL_SEED: u64 = 0;
+/// Pictures are dealt to so many blocks for the interval of the codes' perplexity.
+const BLOCKS: usize = 32;
+/// With more codes in use that interval would take longer than the validation.
+const MAX_CODES_OF_INTERVAL: usize = 1 << 16;
+
+/// A validation of a codec. Intervals are of 95 %, over the pictures; a single picture has none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CodecLine {
+    /// Steps done.
+    pub step: usize,
+    /// Mean difference of reconstructions through codes, by the run's loss.
+    pub val_loss: f64,
+    /// Its interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss_interval: Option<[f64; 2]>,
+    /// Mean PSNR, dB.
+    pub val_psnr: f64,
+    /// Its interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_psnr_interval: Option<[f64; 2]>,
+    /// Mean SSIM.
+    pub val_ssim: f64,
+    /// Its interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_ssim_interval: Option<[f64; 2]>,
+    /// Codes in use.
+    pub val_codes: usize,
+    /// Their share of the codebook.
+    pub val_usage: f64,
+    /// Exponential of the entropy of the codes' frequencies: as many equally frequent codes have this entropy.
+    pub val_code_perplexity: f64,
+    /// Its interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_code_perplexity_interval: Option<[f64; 2]>,
+}
+
+impl ValidationFigures for CodecLine {
+    const CURVE: &str = "validation loss";
+    const UNIT: &str = "loss";
+
+    fn step(&self) -> usize {
+        self.step
+    }
+
+    fn point(&self) -> (f64, Option<[f64; 2]>) {
+        (self.val_loss, self.val_loss_interval)
+    }
+}
+
+/// What a validation has seen so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CodecSums {
+    losses: Vec<f64>,
+    psnr: Vec<f64>,
+    ssim: Vec<f64>,
+    /// How often each code occurs in each block of pictures.
+    counts: Vec<BTreeMap<u32, u64>>,
+    n_codes: usize,
+}
+
+impl CodecSums {
+    /// Adds a picture, its reconstruction (both `[C, H, W]`) and its codes, of a codebook of `n_codes`.
+    pub(super) fn add(
+        &mut self,
+        [original, reconstruction]: [&[f32]; 2],
+        shape: [usize; 3],
+        (codes, n_codes): (&[u32], usize),
+        loss: ReconstructionLoss,
+    ) {
+        let differences = original.iter().zip(reconstruction).map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let sum: f64 = match loss {
+            ReconstructionLoss::L1 => differences.map(f64::abs).sum(),
+            ReconstructionLoss::L2 => differences.map(|difference| difference * difference).sum(),
+        };
+        let block = self.losses.len() % BLOCKS;
+        self.losses.push(sum / original.len() as f64);
+        let cut_off: Vec<f32> = reconstruction.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
+        self.psnr.push(psnr(original, &cut_off));
+        self.ssim.push(ssim(original, &cut_off, shape));
+        if self.counts.len() <= block {
+            self.counts.push(BTreeMap::new());
+        }
+        codes.iter().for_each(|&code| *self.counts[block].entry(code).or_default() += 1);
+        self.n_codes = n_codes;
+    }
+
+    /// The figures; absent when they are not finite.
+    pub(super) fn line(&self, step: usize) -> Option<CodecLine> {
+        let mean = |values: &[f64]| Estimate::of_mean(values, INTERVAL_SEED);
+        let (loss, psnr, ssim) = (mean(&self.losses)?, mean(&self.psnr)?, mean(&self.ssim)?);
+        let places: BTreeMap<u32, usize> = {
+            let mut codes: Vec<u32> = self.counts.iter().flat_map(|counts| counts.keys().copied()).collect();
+            codes.sort_unstable();
+            codes.dedup();
+            codes.into_iter().zip(0..).collect()
+        };
+        let dense = |counts: &BTreeMap<u32, u64>| {
+            let mut row = vec![0.0; places.len()];
+            counts.iter().for_each(|(code, &count)| row[places[code]] = count as f64);
+            row
+        };
+        let blocks: Vec<Vec<f64>> = self.counts.iter().map(dense).collect();
+        let perplexity_of = |chosen: &[usize]| {
+            let mut sums = vec![0.0; places.len()];
+            for &block in chosen {
+                sums.iter_mut().zip(&blocks[block]).for_each(|(sum, count)| *sum += count);
+            }
+            perplexity(&sums)
+        };
+        let all: Vec<usize> = (0..blocks.len()).collect();
+        let codes = if places.len() <= MAX_CODES_OF_INTERVAL {
+            Estimate::of(&all, perplexity_of, INTERVAL_SEED)?
+        } else {
+            Estimate { value: perplexity_of(&all), interval: None }
+        };
+        Some(CodecLine {
+            step,
+            val_loss: loss.value,
+            val_loss_interval: loss.interval,
+            val_psnr: psnr.value,
+            val_psnr_interval: psnr.interval,
+            val_ssim: ssim.value,
+            val_ssim_interval: ssim.interval,
+            val_codes: places.len(),
+            val_usage: places.len() as f64 / self.n_codes as f64,
+            val_code_perplexity: codes.value,
+            val_code_perplexity_interval: codes.interval,
+        })
+    }
+}
+
+fn perplexity(counts: &[f64]) -> f64 {
+    let all: f64 = counts.iter().sum();
+    let entropy: f64 =
+        counts.iter().filter(|&&count| count > 0.0).map(|count| -(count / all) * (count / all).ln()).sum();
+    entropy.exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_two_pictures_by_hand() {
+        let mut sums = CodecSums::default();
+        assert!(sums.line(0).is_none());
+        let grey = [0.0_f32; 9];
+        let shape = [1, 3, 3];
+        sums.add([&grey, &[0.2; 9]], shape, (&[5, 5, 7, 9], 12), ReconstructionLoss::L1);
+        sums.add([&grey, &grey], shape, (&[5, 5, 7, 7], 12), ReconstructionLoss::L1);
+        let line = sums.line(3).unwrap();
+        assert!((line.val_loss - 0.1).abs() < 1e-6 && (line.val_psnr - 60.0).abs() < 1e-4, "{line:?}");
+        assert_eq!((line.step, line.val_codes, line.val_usage), (3, 3, 0.25));
+        // Frequencies 4/8, 3/8, 1/8.
+        let entropy = 0.5 * 2_f64.ln() + 0.375 * (8.0 / 3.0_f64).ln() + 0.125 * 8_f64.ln();
+        assert!((line.val_code_perplexity - entropy.exp()).abs() < 1e-9);
+        let [low, high] = line.val_code_perplexity_interval.unwrap();
+        assert!((1.99..=2.0001).contains(&low) && high > 2.8, "{low} {high}");
+        let [low, high] = line.val_psnr_interval.unwrap();
+        assert!((low - 20.0).abs() < 1e-4 && high == 100.0);
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(serde_json::from_str::<CodecLine>(&json).unwrap(), line);
+    }
+
+    #[test]
+    fn the_squared_loss_squares_and_values_outside_count_in_it_alone() {
+        let mut sums = CodecSums::default();
+        sums.add([&[1.0], &[1.5]], [1, 1, 1], (&[0], 2), ReconstructionLoss::L2);
+        let line = sums.line(0).unwrap();
+        assert_eq!((line.val_loss, line.val_psnr, line.val_psnr_interval), (0.25, 100.0, None));
+        sums.add([&[1.0], &[f32::NAN]], [1, 1, 1], (&[0], 2), ReconstructionLoss::L2);
+        assert!(sums.line(0).is_none());
+    }
+}

@@ -1,0 +1,67 @@
+//! What the training loop asks of the model that it trains.
+
+use burn::train::{InferenceStep, LearnerModel, TrainStep};
+
+use super::dashboard::{Gauge, StepFigures};
+use super::history::{ValidationFigures, ValidationLine};
+use super::train_model::{StepOutput, TrainModel};
+use super::validation::ValidationSums;
+use crate::TrainError;
+use crate::batches::{Batch, ValidationBatch};
+
+/// A model that the training loop can train and validate.
+pub(crate) trait LoopModel:
+    LearnerModel + TrainStep<Output = StepOutput> + InferenceStep<Output = StepOutput>
+{
+    /// What is collected over the batches of a validation.
+    type Sums: Default;
+    /// The figures of a validation.
+    type Line: ValidationFigures;
+
+    /// Tokens of a batch that count.
+    fn n_counted(batch: &<Self as TrainStep>::Input) -> usize;
+
+    /// Adds a batch of a validation.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] when the device fails.
+    fn measure(&self, batch: <Self as InferenceStep>::Input, sums: &mut Self::Sums) -> Result<(), TrainError>;
+
+    /// The figures of a whole validation; absent when they are not finite.
+    fn line(sums: &Self::Sums, step: usize) -> Option<Self::Line>;
+
+    /// The figures of a validation for the dashboard.
+    fn figures(line: &Self::Line) -> StepFigures;
+
+    /// The figures of a validation that the dashboard shows.
+    fn gauges() -> Vec<Gauge>;
+}
+
+impl LoopModel for TrainModel {
+    type Sums = ValidationSums;
+    type Line = ValidationLine;
+
+    fn n_counted(batch: &Batch) -> usize {
+        batch.n_valid()
+    }
+
+    fn measure(&self, batch: ValidationBatch, sums: &mut ValidationSums) -> Result<(), TrainError> {
+        sums.add(&batch.rows, &batch.tokens, &self.row_sums(batch.batch)?);
+        Ok(())
+    }
+
+    fn line(sums: &ValidationSums, step: usize) -> Option<ValidationLine> {
+        sums.line(step)
+    }
+
+    fn figures(line: &ValidationLine) -> StepFigures {
+        StepFigures { loss: line.val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() }
+    }
+
+    fn gauges() -> Vec<Gauge> {
+        vec![
+            Gauge::new("NELBO", false, |figures| figures.loss),
+            Gauge::new("Perplexity", false, |figures| figures.perplexity),
+        ]
+    }
+}

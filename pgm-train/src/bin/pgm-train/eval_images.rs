@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
+use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use pgm_data::Split;
+use pgm_data::{DataFolder, Split};
 use pgm_infer::device::DeviceName;
 use pgm_train::eval::images::{
-    FeatureLayer, ImageScores, Inception, KidSettings, PictureFeatures, PictureSource, Preprocessing, ScoreSettings,
-    read_statistics, score, scores_against_statistics, write_statistics,
+    ClassifierOptions, FeatureLayer, ImageScores, Inception, KidSettings, PictureFeatures, PictureSource,
+    Preprocessing, ScoreSettings, own_scores, read_statistics, score, scores_against_statistics, write_statistics,
 };
 use serde_json::{Value, json};
 
@@ -22,9 +23,13 @@ pub struct ImagesArgs {
     /// Reference pictures, as --samples, or their statistics in an .npz (mu and sigma)
     #[arg(long, required_unless_present = "save_statistics")]
     reference: Option<PathBuf>,
-    /// Weights of the Inception network: pt_inception-2015-12-05-6726825d.pth of pytorch-fid or torch-fidelity's copy
-    #[arg(long, value_name = "FILE")]
+    /// Weights of the Inception network: pt_inception-2015-12-05-6726825d.pth of pytorch-fid or torch-fidelity's copy. "own"
+    /// trains a classifier on the labelled --reference data folder instead, which needs no file
+    #[arg(long, value_name = "FILE|own")]
     features: PathBuf,
+    /// Training steps of the classifier of --features own
+    #[arg(long, default_value_t = 600)]
+    classifier_steps: usize,
     /// How pictures are resized; scores of different ways must not be compared
     #[arg(long, default_value = "pgm", value_parser = ["pgm", "clean-fid", "torch-fidelity", "pytorch-fid"])]
     preprocessing: String,
@@ -76,6 +81,11 @@ impl ImagesArgs {
         }
     }
 
+    fn settings(&self) -> ScoreSettings {
+        let kid = KidSettings { subsets: self.kid_subsets, subset_size: self.kid_subset_size };
+        ScoreSettings { kid, seed: self.seed }
+    }
+
     fn split(&self) -> Split {
         if self.split == "train" { Split::Train } else { Split::Validation }
     }
@@ -83,6 +93,9 @@ impl ImagesArgs {
 
 pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
+    if args.features.as_os_str() == "own" {
+        return run_own(args, &device, &device_name);
+    }
     let preprocessing: Preprocessing = args.preprocessing.parse().map_err(|message: String| anyhow!(message))?;
     // Both are opened first, so that a wrong name fails before hours of work.
     let samples = PictureSource::open(&args.samples, args.split())?;
@@ -97,8 +110,7 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
     if let Some(path) = &args.save_statistics {
         write_statistics(path, &of_samples.features.statistics()?)?;
     }
-    let kid = KidSettings { subsets: args.kid_subsets, subset_size: args.kid_subset_size };
-    let settings = ScoreSettings { kid, seed: args.seed };
+    let settings = args.settings();
     let scores = match &reference {
         None => None,
         Some(Reference::Statistics(statistics)) => Some(scores_against_statistics(&of_samples, statistics, &settings)?),
@@ -110,6 +122,30 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
     let mut object = report(args, &device_name, scores.as_ref())?;
     if let Some(path) = &args.save_statistics {
         object["statistics"] = path.display().to_string().into();
+    }
+    Ok(object)
+}
+
+fn run_own(args: &ImagesArgs, device: &Device, device_name: &str) -> anyhow::Result<Value> {
+    if args.save_statistics.is_some() {
+        bail!(
+            "--save-statistics needs the features of a file, not --features own: every run trains another classifier"
+        );
+    }
+    let path = args.reference.as_deref().ok_or_else(|| anyhow!("--features own needs --reference, a data folder"))?;
+    let samples = PictureSource::open(&args.samples, args.split())?;
+    let references = DataFolder::open(path)?;
+    let options = ClassifierOptions { steps: args.classifier_steps, seed: args.seed, ..ClassifierOptions::default() };
+    let mut progress = Progress::new("steps of the classifier");
+    let settings = (&options, &args.settings());
+    let scores = own_scores(&samples, &references, settings, device, &mut |done, all| progress.update(done, all))?;
+    let mut object = json!({
+        "eval": "images", "samples": args.samples.display().to_string(), "device": device_name, "features": "own",
+        "reference": path.display().to_string(), "seed": args.seed, "classifier_steps": args.classifier_steps,
+    });
+    let Value::Object(values) = serde_json::to_value(&scores)? else { bail!("scores are an object") };
+    for (name, value) in values {
+        object[if name == "frechet_distance" { "fd_own".to_string() } else { name }] = value;
     }
     Ok(object)
 }

@@ -15,6 +15,7 @@ use crate::TrainError;
 const MEAN: &str = "mu";
 const COVARIANCE: &str = "sigma";
 const PICTURES: &str = "arr_0";
+const LABELS: &str = "arr_1";
 
 fn open(path: &Path) -> Result<NpzArchive<BufReader<File>>, TrainError> {
     let file = File::open(path).map_err(|error| TrainError::file("read", path, error))?;
@@ -130,6 +131,32 @@ impl NpzPictures {
     #[allow(clippy::len_without_is_empty)] // an empty array is refused
     pub fn len(&self) -> usize {
         self.shape[0]
+    }
+
+    /// The labels in `arr_1`, if there is one with a whole number for each picture.
+    ///
+    /// # Errors
+    /// [`TrainError::Judge`] for a negative label, or an archive that can no longer be read.
+    pub fn labels(&self) -> Result<Option<Vec<u32>>, TrainError> {
+        let mut archive = open(&self.path)?;
+        let array = archive.by_name(LABELS).map_err(|error| unreadable(&self.path, error))?;
+        let Some(array) = array.filter(|array| array.shape() == [self.shape[0] as u64]) else { return Ok(None) };
+        let labels: std::io::Result<Vec<i64>> = match plain_type(&array) {
+            Some((TypeChar::Int, 8)) => array.into_vec::<i64>(),
+            Some((TypeChar::Int, 4)) => {
+                array.into_vec::<i32>().map(|labels| labels.into_iter().map(i64::from).collect())
+            }
+            Some((TypeChar::Uint, 4)) => {
+                array.into_vec::<u32>().map(|labels| labels.into_iter().map(i64::from).collect())
+            }
+            Some((TypeChar::Uint, 1)) => {
+                array.into_vec::<u8>().map(|labels| labels.into_iter().map(i64::from).collect())
+            }
+            _ => return Ok(None),
+        };
+        let labels = labels.map_err(|error| unreadable(&self.path, error))?;
+        let label = |label: i64| u32::try_from(label).map_err(|_| unreadable(&self.path, "arr_1 has a negative label"));
+        labels.into_iter().map(label).collect::<Result<_, _>>().map(Some)
     }
 
     /// Calls `visit` with every picture in order, until it fails.

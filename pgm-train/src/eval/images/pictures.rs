@@ -46,6 +46,14 @@ impl Picture {
         self.width
     }
 
+    /// Its values with 3 channels, or with 1: that of red, which a grey picture has in all three.
+    ///
+    /// # Shapes
+    /// `[H, W, channels]`
+    pub fn channels(&self, channels: usize) -> Vec<u8> {
+        if channels == 1 { self.values.iter().step_by(3).copied().collect() } else { self.values.clone() }
+    }
+
     /// Its values, `[H, W, 3]`.
     pub fn values(&self) -> &[u8] {
         &self.values
@@ -92,6 +100,30 @@ impl PictureSource {
             Self::Npz(npz) => npz.len(),
             Self::Data(rows) => rows.len(),
         }
+    }
+
+    /// The class of every picture, where it is known: labels of a data folder, `arr_1` of an `.npz`, or the name of the folder
+    /// that a file lies in. `names` are the classes, in the order of their labels.
+    ///
+    /// # Errors
+    /// When labels cannot be read, or are no class.
+    pub fn classes(&self, names: &[String]) -> Result<Option<Vec<u32>>, TrainError> {
+        let labels: Option<Vec<u32>> = match self {
+            Self::Files(files) => files
+                .iter()
+                .map(|path| {
+                    let folder = path.parent()?.file_name()?.to_str()?;
+                    names.iter().position(|name| name == folder).map(|label| label as u32)
+                })
+                .collect(),
+            Self::Npz(npz) => npz.labels()?,
+            Self::Data(rows) => (0..rows.len()).map(|index| rows.label(index)).collect::<Result<_, _>>()?,
+        };
+        if let Some(label) = labels.iter().flatten().find(|&&label| label as usize >= names.len()) {
+            let problem = format!("a sample has the label {label}, and the references have {} classes", names.len());
+            return Err(TrainError::judge("the samples", problem));
+        }
+        Ok(labels)
     }
 
     /// Calls `visit` with every picture in order, until it fails.

@@ -42,10 +42,10 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Opens a model folder.
+    /// Opens a model folder, or one of a training run; see [`model_folder::resolve`].
     ///
     /// # Errors
-    /// Says which file cannot be used, and if the tokenizer belongs to another model.
+    /// Says which file cannot be used, which models a run has, and if the tokenizer belongs to another model.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
         Self::load_with_progress(folder, device, &|_| ())
     }
@@ -55,6 +55,7 @@ impl TextModel {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let folder = &model_folder::resolve(folder)?;
         if model_folder::load_config(folder)?.image().is_some() {
             let message = format!("{} is a model of pictures, and a model of text is needed", folder.display());
             return Err(InferError::Request(message));

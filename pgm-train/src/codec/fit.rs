@@ -16,8 +16,8 @@ use super::validation::CodecLine;
 use crate::TrainError;
 use crate::config::CodecTrainConfig;
 use crate::run::{
-    DataIdentity, LoopSettings, LoopStart, RunIdentity, TrainEvent, Training, checkpoint, draw_curve, draw_parameters,
-    newest_checkpoint,
+    Checkpoint, DataIdentity, LoopSettings, LoopStart, RunIdentity, RunLock, TrainEvent, Training, checkpoint,
+    draw_curve, draw_parameters, newest_checkpoint,
 };
 
 /// Name of the picture of originals above their reconstructions in a run's folder.
@@ -75,10 +75,15 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
         settings: serde_json::to_value(config).expect("a configuration always serialises"),
         data: DataIdentity::new(&data)?,
     };
-    let start = if args.resume { resumed(&args, &identity)? } else { None };
-    std::fs::create_dir_all(args.out).map_err(|error| TrainError::file("write", args.out, error))?;
-
+    let observe = args.observe.clone();
+    let notice = move |event: &TrainEvent| {
+        if let TrainEvent::Notice(text) = event {
+            observe(&TrainEvent::Notice(text.clone()));
+        }
+    };
+    let _lock = RunLock::acquire(args.out, &notice)?;
     let plain = args.device.clone().without_autodiff();
+    let start = if args.resume { resumed(&args, &plain, &identity, &notice)? } else { None };
     let device = plain.clone().autodiff();
     let first_step = start.as_ref().map_or(0, |start| start.counters.step);
     plain.seed(config.seed);
@@ -107,12 +112,15 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
             clip: config.optim.clip,
             ema: config.optim.ema,
             ema_updates: 0,
+            keeps_best: false,
+            patience: 0,
         },
         optim: &config.optim,
         schedule_steps: config.steps,
         out: args.out,
         device: &device,
         identity,
+        files: None,
         start,
         interrupter: args.interrupter,
         renderer: None,
@@ -130,21 +138,21 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
 }
 
 // The newest checkpoint, when it is one of this run.
-fn resumed(args: &FitCodec, identity: &RunIdentity) -> Result<Option<LoopStart>, TrainError> {
-    let notice = |text: String| (args.observe)(&TrainEvent::Notice(text));
-    let observe = |event: &TrainEvent| {
-        if let TrainEvent::Notice(text) = event {
-            notice(text.clone());
-        }
-    };
-    let Some((state, records)) = newest_checkpoint(args.out, &observe)? else {
-        notice("there is no checkpoint yet; starting from step 0".to_string());
+fn resumed(
+    args: &FitCodec,
+    device: &Device,
+    identity: &RunIdentity,
+    notice: &dyn Fn(&TrainEvent),
+) -> Result<Option<LoopStart>, TrainError> {
+    let Some(Checkpoint { state, records, .. }) = newest_checkpoint(args.out, device, notice)? else {
+        notice(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
         return Ok(None);
     };
     identity.check(args.out, &state, &args.config.free_keys())?;
     if state.step > args.config.steps {
         let (before, now) = (format!("{} done", state.step), args.config.steps.to_string());
-        return Err(TrainError::Changed { path: args.out.into(), key: "steps".to_string(), before, now });
+        let advice = "resume with at least the steps that are done".to_string();
+        return Err(TrainError::Changed { path: args.out.into(), key: "steps".to_string(), before, now, advice });
     }
     Ok(Some(LoopStart::from_checkpoint(&state, records)))
 }

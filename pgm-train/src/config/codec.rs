@@ -7,7 +7,7 @@ use pgm_model::codec::{AutoencoderConfig, CodecConfig, QuantizerConfig};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
-use super::optim::{Decay, OptimSection};
+use super::optim::{LrScheduleKind, OptimSection};
 use super::run::at_least_one;
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
@@ -188,7 +188,7 @@ impl CodecTrainConfig {
     pub(crate) fn free_keys(&self) -> Vec<String> {
         let mut free = vec!["log_every", "validate_every", "validate_rows", "checkpoint_every", "checkpoint_keep"];
         // With a cosine the number of steps shapes every learning rate.
-        if self.optim.decay == Decay::Constant {
+        if self.optim.schedule == LrScheduleKind::Constant {
             free.push("steps");
         }
         free.into_iter().map(str::to_string).collect()
@@ -200,6 +200,10 @@ impl ConfigFile for CodecTrainConfig {
 
     fn moved_key(_table: &Table) -> Option<String> {
         None
+    }
+
+    fn rename_keys(table: &mut Table) -> Result<(), String> {
+        OptimSection::rename_keys(table)
     }
 
     fn unused_key(&self, table: &Table) -> Option<String> {

@@ -18,6 +18,6 @@ pub use codec::{CodecSection, CodecTrainConfig, QuantizerKind, ReconstructionLos
 pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
 pub use model::ModelSection;
 pub use objective::Objective;
-pub use optim::{Decay, OptimSection};
+pub use optim::{LrScheduleKind, OptimSection};
 pub use run::{NelboEstimator, Precision, RunConfig, StepOptions};
 pub use train::TrainConfig;

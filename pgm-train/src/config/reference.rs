@@ -211,8 +211,8 @@ fn choices(type_name: &str) -> Vec<(String, String)> {
             (word(Projection::Linear), "One linear layer.".to_string()),
             (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
         ],
-        "Objective" | "Precision" | "NelboEstimator" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights"
-        | "QuantizerKind" | "ReconstructionLoss" => {
+        "Objective" | "Precision" | "NelboEstimator" | "LrScheduleKind" | "Divergence" | "TargetGroups"
+        | "TeacherWeights" | "QuantizerKind" | "ReconstructionLoss" => {
             let variants = documented(&format!("pub enum {type_name} {{"));
             variants.into_iter().map(|(line, doc)| (kebab(line.trim_end_matches(',')), doc)).collect()
         }
@@ -325,7 +325,7 @@ mod tests {
             ("model.projection", "Projection"),
             ("precision", "Precision"),
             ("validate_estimator", "NelboEstimator"),
-            ("optim.decay", "Decay"),
+            ("optim.schedule", "LrScheduleKind"),
             ("objective", "Objective"),
         ] {
             for (value, _) in choices(type_name) {
@@ -349,7 +349,7 @@ mod tests {
                 n += 1;
             }
         }
-        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 5 + 4 + 2 + 2 + 2 + 2);
+        assert_eq!(n, 4 + 2 + 2 + 2 + 5 + 5 + 4 + 2 + 2 + 2 + 2);
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub trait ValidationFigures: Clone + std::fmt::Debug + Serialize + DeserializeOw
 
     /// The point of the learning curve, and its 95 % interval.
     fn point(&self) -> (f64, Option<[f64; 2]>);
+
+    /// Whether it is the lowest so far, where that is kept.
+    fn is_best(&self) -> bool {
+        false
+    }
+
+    /// Notes that it is the lowest so far.
+    fn set_best(&mut self) {}
 }
 
 /// Figures of training.
@@ -56,11 +64,14 @@ pub struct ValidationLine {
     /// Its exponential, the perplexity. Above 709 nats it is infinite, which JSON cannot say: it is `null` in the file.
     #[serde(deserialize_with = "null_is_infinite")]
     pub val_ppl: f64,
+    /// Whether it is the lowest so far; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub best: bool,
 }
 
 impl ValidationLine {
     pub(crate) fn new(step: usize, val_nelbo: f64, val_nelbo_interval: Option<[f64; 2]>) -> Self {
-        Self { step, val_nelbo, val_nelbo_interval, val_ppl: val_nelbo.exp() }
+        Self { step, val_nelbo, val_nelbo_interval, val_ppl: val_nelbo.exp(), best: false }
     }
 }
 
@@ -74,6 +85,14 @@ impl ValidationFigures for ValidationLine {
 
     fn point(&self) -> (f64, Option<[f64; 2]>) {
         (self.val_nelbo, self.val_nelbo_interval)
+    }
+
+    fn is_best(&self) -> bool {
+        self.best
+    }
+
+    fn set_best(&mut self) {
+        self.best = true;
     }
 }
 

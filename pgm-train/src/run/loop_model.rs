@@ -1,9 +1,14 @@
 //! What the training loop asks of the model that it trains.
 
+use std::path::Path;
+
+use burn::module::Module;
 use burn::train::{InferenceStep, LearnerModel, TrainStep};
+use pgm_model::{Network, model_folder};
 
 use super::dashboard::{Gauge, StepFigures};
 use super::history::{ValidationFigures, ValidationLine};
+use super::parameters::with_values;
 use super::train_model::{StepOutput, TrainModel};
 use super::validation::ValidationSums;
 use crate::TrainError;
@@ -35,6 +40,21 @@ pub(crate) trait LoopModel:
 
     /// The figures of a validation that the dashboard shows.
     fn gauges() -> Vec<Gauge>;
+
+    /// The network whose model folder every checkpoint is; absent for a model whose checkpoints are records only.
+    fn network(&self) -> Option<&Network> {
+        None
+    }
+
+    /// The model with the weights of a model folder. Its parameters keep their ids.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the folder cannot be read, [`TrainError::NoCheckpoint`] for a model without
+    /// [`network`](Self::network).
+    fn with_weights_of(self, folder: &Path) -> Result<Self, TrainError> {
+        let problem = "it is a checkpoint of another kind of model".to_string();
+        Err(TrainError::NoCheckpoint { path: folder.to_path_buf(), problem })
+    }
 }
 
 impl LoopModel for TrainModel {
@@ -63,5 +83,16 @@ impl LoopModel for TrainModel {
             Gauge::new("NELBO", false, |figures| figures.loss),
             Gauge::new("Perplexity", false, |figures| figures.perplexity),
         ]
+    }
+
+    fn network(&self) -> Option<&Network> {
+        Some(&self.network)
+    }
+
+    fn with_weights_of(mut self, folder: &Path) -> Result<Self, TrainError> {
+        let device = self.devices().into_iter().next().unwrap_or_default();
+        let (_, network) = model_folder::load(folder, &device)?;
+        self.network = with_values(self.network, &network);
+        Ok(self)
     }
 }

@@ -25,7 +25,7 @@ use crate::pictures;
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// The model folder
+    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     pub model: PathBuf,
     /// Text to continue
@@ -159,7 +159,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         bail!("{flag} belongs to models of pictures; this model writes text");
     }
     let (device, device_name) = open_device(&args.device)?;
-    let model = TextModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
+    let folder = model_folder::resolve(&args.model)?;
+    if folder != args.model {
+        let _ = writeln!(std::io::stderr(), "note: the model is {}", folder.display());
+    }
+    let model = TextModel::load(&folder, &device)?.with_weight_dtype(args.weights.weights())?;
     let parts = match (&args.prompt, &args.template) {
         (Some(prompt), _) => vec![Part::Text(prompt.clone())],
         (None, Some(template)) => template::parse(template, args.blank)?,

@@ -52,7 +52,10 @@ pub fn print_event_with<V: ValidationFigures>(event: &TrainEvent<V>, counted: &s
                 clock(left)
             )
         }
-        TrainEvent::Validated(line) => format!("step {}  validation {}", line.step(), text_of(line)),
+        TrainEvent::Validated(line) => {
+            let best = if line.is_best() && line.step() > 0 { "; the best so far" } else { "" };
+            format!("step {}  validation {}{best}", line.step(), text_of(line))
+        }
         TrainEvent::Saved { step } => format!("step {step}  saved"),
         TrainEvent::Notice(text) => format!("note: {text}"),
     };

@@ -14,7 +14,7 @@ use crate::{InferError, flops};
 /// The work that every model is measured on.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// Tokens of a row.
+    /// Tokens of a row. A model of images takes rows of its own length.
     pub length: usize,
     /// Rows.
     pub batch: usize,
@@ -113,7 +113,7 @@ pub fn alternate(
         .map(|(_, config)| Measured {
             seconds: Vec::new(),
             network_evaluations: 0,
-            step_flops: flops::uniform_steps(config, workload.length, workload.steps, workload.head_at)
+            step_flops: flops::uniform_steps(config, row_length(config, workload), workload.steps, workload.head_at)
                 .into_iter()
                 .map(|flops| workload.batch as f64 * flops)
                 .collect(),
@@ -123,9 +123,11 @@ pub fn alternate(
     for run in 0..workload.warmup + workload.runs {
         for ((network, config), measured) in models.iter().zip(&mut measured) {
             let bos = config.backbone().bos_index as u32;
+            // MaskGIT has no BOS.
+            let given = if matches!(config, ModelConfig::MaskGit(_)) { Vec::new() } else { vec![(0, bos)] };
             let request = |row: usize| SampleRequest {
-                length: workload.length,
-                given: vec![(0, bos)],
+                length: row_length(config, workload),
+                given: given.clone(),
                 seed: row as u64,
                 ..SampleRequest::default()
             };
@@ -163,6 +165,10 @@ pub fn alternate(
         }
     }
     Ok(measured)
+}
+
+fn row_length(config: &ModelConfig, workload: &Workload) -> usize {
+    if config.image().is_some() { config.backbone().length } else { workload.length }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::distance;
-use pgm_model::codec::{self, VqCodec, VqCodecConfig};
+use pgm_model::codec::{Codec, CodecConfig, CodecNetwork, VqCodec, VqCodecConfig};
 use safetensors::SafeTensors;
 use torch::{Py, dict, save};
 
@@ -53,55 +53,69 @@ fn io(device: &Device) -> Io {
     }
 }
 
+fn open() -> (VqCodec, Codec) {
+    let codec = Codec::open(&golden().join("vq_tiny.pt"), &Device::flex()).unwrap();
+    let CodecNetwork::Vq(network) = codec.network().clone() else { panic!("a .pt of LlamaGen") };
+    (network, codec)
+}
+
 #[test]
 #[allow(clippy::print_stdout)]
 fn golden_vq() {
     let device = Device::flex();
-    let (config, codec) = codec::open(&golden().join("vq_tiny.pt"), &device).unwrap();
+    let (network, codec) = open();
     let Io { image, codes, decoded } = io(&device);
-    let [n, channels, height, width] = image.dims();
-    assert_eq!(channels, config.channels);
-    let grid = codec.grid([height, width]).unwrap();
-    for chunk in [1, n, 0] {
-        let found = codec.encode(image.clone(), chunk);
-        assert_eq!(found.dims(), [n, grid[0] * grid[1]]);
-        assert_eq!(found.try_into_vec_as::<i64>().unwrap(), codes, "{chunk} at a time");
+    let [n, _, height, width] = image.dims();
+    let grid = codec.config().grid_of([height, width]).unwrap();
+    let tensor = |codes: &[i64]| {
         let codes: Vec<i32> = codes.iter().map(|&code| code as i32).collect();
-        let codes = Tensor::<2, Int>::from_data(TensorData::new(codes, [n, grid[0] * grid[1]]), &device);
-        let pictures = codec.decode(codes, grid, chunk);
-        assert_eq!(pictures.dims(), [n, channels, height, width]);
+        Tensor::<2, Int>::from_data(TensorData::new(codes, [n, grid[0] * grid[1]]), &device)
+    };
+    let check = |what: &str, encoded: Tensor<2, Int>, pictures: Tensor<4>| {
+        assert_eq!(encoded.dims(), [n, grid[0] * grid[1]]);
+        assert_eq!(encoded.try_into_vec_as::<i64>().unwrap(), codes, "{what}");
+        assert_eq!(pictures.dims(), image.dims());
         let (relative, absolute) = distance(&pictures.try_into_vec_as::<f32>().unwrap(), &decoded);
-        println!("decoded, {chunk} at a time: largest difference {absolute:.2e}");
-        assert!(relative <= 1.0, "{relative} times the tolerance");
+        println!("decoded, {what}: largest difference {absolute:.2e}");
+        assert!(relative <= 1.0, "{what}: {relative} times the tolerance");
+    };
+    for chunk in [1, n, 0] {
+        let what = format!("{chunk} at a time");
+        check(&what, network.encode(image.clone(), chunk), network.decode(tensor(&codes), grid, chunk));
     }
-    assert_eq!(codec.grid([height + 1, width]), None);
-    assert_eq!(codec.pixels(grid), [height, width]);
+    check("the codec", codec.encode(image.clone()), codec.decode_grid(tensor(&codes), grid));
+    assert_eq!(codec.config().grid_of([height + 1, width]), None);
+    assert_eq!(codec.config().pixels_of(grid), Some([height, width]));
+    // The published codecs were trained on pictures of 256 x 256.
+    assert_eq!(codec.config().pixels()[..2], [256, 256]);
 }
 
 #[test]
 fn a_codec_folder_has_the_weights_and_the_hash_of_the_file_that_it_came_from() {
     let device = Device::flex();
-    let (config, codec) = codec::open(&golden().join("vq_tiny.pt"), &device).unwrap();
-    let hash = config.hash.clone().unwrap();
-    assert_eq!((hash.len(), codec.hash().unwrap()), (32, hash.clone()));
+    let (_, codec) = open();
     let folder = tempfile::tempdir().unwrap();
-    codec::save(folder.path(), &config, &codec).unwrap();
-    let (found, loaded) = codec::open(folder.path(), &device).unwrap();
-    assert_eq!(found, config);
+    codec.save(folder.path()).unwrap();
+    let loaded = Codec::open(folder.path(), &device).unwrap();
+    assert_eq!((loaded.config(), loaded.hash()), (codec.config(), codec.hash()));
     let image = io(&device).image;
-    let codes = |codec: &VqCodec| codec.encode(image.clone(), 1).try_into_vec_as::<i64>().unwrap();
+    let codes = |codec: &Codec| codec.encode(image.clone()).try_into_vec_as::<i64>().unwrap();
     assert_eq!(codes(&codec), codes(&loaded));
+    // The keys are those of the file.
+    let weights = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+    let names: Vec<String> =
+        SafeTensors::deserialize(&weights).unwrap().names().into_iter().map(|name| name.to_string()).collect();
+    for name in ["encoder.mid.1.q.weight", "decoder.conv_blocks.0.attn.2.norm.bias", "quantize.embedding.weight"] {
+        assert!(names.iter().any(|found| found == name), "{name}");
+    }
 
-    // The weights of another codec under this configuration are refused, and so is a configuration that is none.
-    let other = VqCodec::new(&config, &device);
-    assert_ne!(other.hash().unwrap(), hash);
-    let another = tempfile::tempdir().unwrap();
-    codec::save(another.path(), &config, &other).unwrap();
-    std::fs::copy(another.path().join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let error = codec::open(folder.path(), &device).unwrap_err().to_string();
-    assert!(error.contains("copy both files"), "{error}");
+    // Another codec of these sizes has another hash.
+    let CodecConfig::Vq(config) = codec.config() else { panic!("LlamaGen's sizes") };
+    let network = CodecNetwork::Vq(VqCodec::new(config, &device));
+    let other = Codec::new(codec.config().clone(), network).unwrap();
+    assert_ne!(other.hash(), codec.hash());
     std::fs::write(folder.path().join("config.json"), "{\"codec_type\": \"jpeg\"}").unwrap();
-    let error = codec::open(folder.path(), &device).unwrap_err().to_string();
+    let error = Codec::open(folder.path(), &device).unwrap_err().to_string();
     assert!(error.contains("config.json") && error.contains("jpeg"), "{error}");
 }
 
@@ -110,14 +124,14 @@ fn files_that_are_no_codec_are_refused_by_the_tensor_that_is_wrong() {
     let device = Device::flex();
     let config = VqCodecConfig { base_width: 32, z_width: 8, n_codes: 5, ..VqCodecConfig::llamagen(&[1]) };
     let folder = tempfile::tempdir().unwrap();
-    codec::save(folder.path(), &config, &VqCodec::new(&config, &device)).unwrap();
+    let network = CodecNetwork::Vq(VqCodec::new(&config, &device));
+    Codec::new(CodecConfig::Vq(config.clone()), network).unwrap().save(folder.path()).unwrap();
     let weights = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&weights).unwrap();
     let named: Named =
         file.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec(), view.data().to_vec())).collect();
-    let read = |named: &Named| codec::read_torch(&pt(named), "vq.pt", &device);
-    let (found, _) = read(&named).unwrap();
-    assert_eq!(VqCodecConfig { hash: None, ..found }, config, "all sizes come from the tensors");
+    let read = |named: &Named| Codec::from_torch(&pt(named), "vq.pt", &device);
+    assert_eq!(*read(&named).unwrap().config(), CodecConfig::Vq(config), "all sizes come from the tensors");
 
     let mut lacking = named.clone();
     lacking.retain(|(name, ..)| name != "decoder.mid.1.q.bias");
@@ -135,9 +149,9 @@ fn files_that_are_no_codec_are_refused_by_the_tensor_that_is_wrong() {
             }
         }
     }
-    let error = codec::read_torch(b"PK\x03\x04 and nothing else", "vq.pt", &device).unwrap_err().to_string();
+    let error = Codec::from_torch(b"PK\x03\x04 and nothing else", "vq.pt", &device).unwrap_err().to_string();
     assert!(error.contains("vq.pt"), "{error}");
     let empty = pt(&Vec::new());
-    let error = codec::read_torch(&empty, "vq.pt", &device).unwrap_err().to_string();
+    let error = Codec::from_torch(&empty, "vq.pt", &device).unwrap_err().to_string();
     assert!(error.contains("encoder.conv_in.weight"), "{error}");
 }

@@ -1,12 +1,20 @@
 //! Networks of image codes: gradients against differences of the loss, and their model folders.
 #![cfg(feature = "files")]
 
+#[allow(dead_code)] // each test file uses its own part of it
+#[path = "common/torch.rs"]
+mod torch;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use pgm_model::import::{CheckpointWeights, ImportOverrides, PublishedCheckpoint, SpecialIds};
 use pgm_model::{
     BackboneConfig, Class, ImageConfig, LossTarget, MaskGitConfig, ModelConfig, Network, Partition, PartitionConfig,
     Projection, Queries, WeightDtype, model_folder,
 };
+
+use safetensors::SafeTensors;
+use torch::{Py, dict, save};
 
 const N_CODES: usize = 11;
 const N_CLASSES: usize = 3;
@@ -173,4 +181,81 @@ fn configurations_that_contradict_themselves_are_refused() {
     }
     let text = serde_json::to_string(&BackboneConfig::new(61, 32, 4, 24)).unwrap();
     assert!(!text.contains("image"), "a text model's configuration is written as before: {text}");
+}
+
+// A file in the form of `images_pgm_12_12_100epochs.ckpt` and `maskgit_100epochs.ckpt`, made of a published safetensors file.
+fn checkpoint_file(published: &[u8], prefix: &str) -> Vec<u8> {
+    let file = SafeTensors::deserialize(published).unwrap();
+    let state = file.tensors().into_iter().map(|(name, view)| {
+        let name = format!("{prefix}{}", name.strip_prefix("backbone.").unwrap_or(&name));
+        (name, Py::Tensor("FloatStorage", view.shape().to_vec(), view.data().to_vec()))
+    });
+    save(&dict([
+        ("iter", Py::Int(500_000)),
+        ("global_epoch", Py::Int(100)),
+        ("model_state_dict", Py::Dict(state.collect())),
+        ("optimizer_state_dict", dict([("state", dict([])), ("param_groups", Py::List(Vec::new()))])),
+    ]))
+}
+
+fn import(bytes: &[u8], overrides: &ImportOverrides) -> Result<(ModelConfig, Network), pgm_model::ModelError> {
+    let checkpoint = PublishedCheckpoint::parse(bytes, "here.ckpt")?;
+    let (config, _) = checkpoint.resolve(overrides, &SpecialIds::default())?;
+    let network = checkpoint.network(CheckpointWeights::Raw, &config, &Device::flex())?;
+    Ok((config, network))
+}
+
+#[test]
+fn files_in_the_form_of_the_published_ones_are_imported_and_exported_back() {
+    let device = Device::flex();
+    for mut config in configs() {
+        // Square grids of codes, as the published ones.
+        let is_mask_git = matches!(config, ModelConfig::MaskGit(_));
+        let backbone = config.backbone_mut();
+        let image = backbone.image.as_mut().unwrap();
+        (image.grid, backbone.length, backbone.dropout) = ([3, 3], if is_mask_git { 9 } else { 10 }, 0.1);
+        config.validate().unwrap();
+        let network = Network::new(&config, &device).with_noise(0.4, 11);
+        let published = model_folder::to_published(&network, &config, WeightDtype::F32).unwrap();
+        let weights = model_folder::to_safetensors(&network).unwrap();
+        let overrides =
+            ImportOverrides { n_heads: Some(2), length: (!is_mask_git).then_some(10), ..ImportOverrides::default() };
+        for prefix in ["", "module.", "_orig_mod.", "module._orig_mod."] {
+            let file = checkpoint_file(&published, prefix);
+            let (found, imported) = import(&file, &overrides).unwrap();
+            assert_eq!(found, config, "{prefix}");
+            assert_eq!(model_folder::to_safetensors(&imported).unwrap(), weights, "{prefix}");
+            assert_eq!(model_folder::to_published(&imported, &found, WeightDtype::F32).unwrap(), published);
+        }
+        // Our own export says the rest itself: heads, grid, classes.
+        let mut named = config.clone();
+        let image = named.backbone_mut().image.as_mut().unwrap();
+        (image.codec, image.class_names) = (Some("5eed".into()), ["zero", "one", "two"].map(str::to_string).to_vec());
+        let published = model_folder::to_published(&network, &named, WeightDtype::F32).unwrap();
+        let (found, imported) = import(&published, &ImportOverrides::default()).unwrap();
+        assert_eq!(found, named);
+        assert_eq!(model_folder::to_safetensors(&imported).unwrap(), weights);
+    }
+}
+
+#[test]
+fn image_checkpoints_that_do_not_say_enough_are_refused_with_what_to_do() {
+    let device = Device::flex();
+    let [_, partition, mask_git] = configs();
+    let file = |config: &ModelConfig| {
+        let network = Network::new(config, &device).with_noise(0.4, 11);
+        checkpoint_file(&model_folder::to_published(&network, config, WeightDtype::F32).unwrap(), "")
+    };
+    let (partition, mask_git) = (file(&partition), file(&mask_git));
+    let heads = |length: Option<usize>| ImportOverrides { n_heads: Some(2), length, ..ImportOverrides::default() };
+    for (bytes, overrides, says) in [
+        (&partition, ImportOverrides::default(), "give --heads"),
+        (&partition, heads(None), "give --length"),
+        (&partition, heads(Some(7)), "6 codes are no square grid"),
+        (&mask_git, heads(Some(10)), "has 6 rows, --length says 10"),
+        (&mask_git, heads(None), "6 codes are no square grid"),
+    ] {
+        let message = import(bytes, &overrides).map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains(says) && message.contains("here.ckpt"), "{message}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use pgm_data::Manifest;
+use pgm_data::{CodecIdentity, ImageInfo, Manifest};
 use pgm_model::Network;
 use pgm_train::{DistillConfig, TrainConfig};
 use serde_json::json;
@@ -22,6 +22,7 @@ fn manifest(name: &str, length: usize) -> Manifest {
     let (vocab_size, special) = match name.split('-').next().unwrap() {
         "owt" => (50258, json!({ "bos": 50256, "eos": 50256, "mask": 50257 })),
         "lm1b" => (30522, json!({ "bos": 101, "eos": 102, "pad": 0, "mask": 103 })),
+        "imagenet" => (16386, json!({ "bos": 16385, "eos": 16385, "mask": 16384 })),
         "shakespeare" => (258, json!({ "bos": 256, "eos": 256, "mask": 257 })),
         other => panic!("the data of {other} is not known here"),
     };
@@ -30,7 +31,13 @@ fn manifest(name: &str, length: usize) -> Manifest {
         "version": 1, "length": length, "mode": "pack", "row_eos": false, "vocab_size": vocab_size,
         "special": special, "tokenizer_sha256": "", "train": split, "validation": split,
     });
-    serde_json::from_value(manifest).unwrap()
+    let mut manifest: Manifest = serde_json::from_value(manifest).unwrap();
+    if name.starts_with("imagenet") {
+        let codec = CodecIdentity { codebook: 16_384, hash: None };
+        let class_names = (0..1000).map(|class| class.to_string()).collect();
+        manifest.image = Some(ImageInfo::of_codes([32, 32], codec, None, class_names));
+    }
+    manifest
 }
 
 #[test]
@@ -55,9 +62,11 @@ fn every_recipe_parses_and_builds_its_model() {
         }
         // The commands in the comment name this file and rows of this length.
         assert!(text.contains(&format!("--config examples/configs/{name}.toml")), "{name}");
-        assert!(text.contains(&format!("--length {}", config.model.length)), "{name}");
+        // Codes have the length of their grid.
+        let says_length = text.contains(&format!("--length {}", config.model.length));
+        assert!(says_length || name.starts_with("imagenet"), "{name}");
     }
-    assert_eq!(published, 10);
+    assert_eq!(published, 13);
 }
 
 #[test]

@@ -5,23 +5,19 @@
 //! `model.safetensors`, as a model's has. Codes carry the [`hash`](Codec::hash) of their codec.
 //!
 //! [`Autoencoder`] is the codec of one's own that `pgm-train codec` trains: convolutions around [`Fsq`] or a
-//! [`VectorCodebook`]. [`VqCodec`] is LlamaGen's VQGAN, whose published weights are read from their `.pt` by [`open`].
+//! [`VectorCodebook`]. [`VqCodec`] is LlamaGen's VQGAN, whose published weights
+//! [`Codec::open`] reads from their `.pt`.
 
 mod autoencoder;
-mod blocks;
 mod config;
-mod fsq;
 mod identity;
 mod pixel_codec;
-mod vector_codebook;
 mod vq;
 mod weights;
 
-pub use autoencoder::{Autoencoder, Reconstruction};
-pub use config::{AutoencoderConfig, CodecConfig, MAX_CODES, QuantizerConfig};
-pub use fsq::Fsq;
+pub use autoencoder::{
+    Autoencoder, AutoencoderConfig, Fsq, MAX_CODES, QuantizerConfig, Reconstruction, VectorCodebook,
+};
+pub use config::CodecConfig;
 pub use pixel_codec::{Codec, CodecNetwork};
-pub use vector_codebook::VectorCodebook;
-pub use vq::{VqCodec, VqCodecConfig, VqKind, read_folder_bytes, read_torch};
-#[cfg(feature = "files")]
-pub use vq::{open, save};
+pub use vq::{VqCodec, VqCodecConfig};

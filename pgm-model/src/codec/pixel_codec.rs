@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::autoencoder::Autoencoder;
 use super::config::CodecConfig;
+use super::vq::{VqCodec, read_torch};
 use super::{identity, weights};
 use crate::error::ModelError;
 use crate::model_folder::SafeTensorsSource;
@@ -21,7 +22,12 @@ use crate::model_folder::{CONFIG_FILE, MappedFile, WEIGHTS_FILE, atomic_write};
 pub enum CodecNetwork {
     /// An autoencoder of one's own.
     Autoencoder(Autoencoder),
+    /// LlamaGen's.
+    Vq(VqCodec),
 }
+
+/// Pixels that LlamaGen's networks compute at a time: four pictures of 256 x 256.
+const PIXELS_AT_ONCE: usize = 4 * 256 * 256;
 
 /// A codec: pixels to codes and back.
 #[derive(Clone, Debug)]
@@ -50,6 +56,29 @@ impl Codec {
     pub fn from_bytes(config: &[u8], weights: &[u8], origin: &str, device: &Device) -> Result<Self, ModelError> {
         let config = read_config(config, "the configuration")?;
         Self::with_weights(config, weights, origin, device)
+    }
+
+    /// Reads a codec's folder, or a `.pt` in the form of LlamaGen's `vq_ds8_c2i.pt`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`from_torch`](Self::from_torch).
+    #[cfg(feature = "files")]
+    pub fn open(path: &Path, device: &Device) -> Result<Self, ModelError> {
+        if path.is_dir() {
+            return Self::load(path, device);
+        }
+        let file = MappedFile::open(path)?;
+        Self::from_torch(file.bytes(), file.origin(), device)
+    }
+
+    /// A codec from the bytes of a `.pt` in LlamaGen's form, whose sizes come from its tensors; errors name it as `origin`.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] or [`ModelError::Import`] for a file of another kind, and as [`from_bytes`](Self::from_bytes)
+    /// for its weights.
+    pub fn from_torch(bytes: &[u8], origin: &str, device: &Device) -> Result<Self, ModelError> {
+        let (config, network) = read_torch(bytes, origin, device)?;
+        Self::new(CodecConfig::Vq(config), CodecNetwork::Vq(network))
     }
 
     /// Reads `config.json` and `model.safetensors` of a codec's folder.
@@ -111,13 +140,20 @@ impl Codec {
     ///
     /// # Shapes
     /// `[B, C, H, W] -> [B, h * w]`
+    ///
+    /// # Panics
+    /// For pictures of a size or with channels that the codec does not take.
     pub fn encode(&self, pixels: Tensor<4>) -> Tensor<2, Int> {
         match &self.network {
             CodecNetwork::Autoencoder(network) => network.encode(pixels),
+            CodecNetwork::Vq(network) => {
+                let [_, _, height, width] = pixels.dims();
+                network.encode(pixels, PIXELS_AT_ONCE / (height * width).max(1))
+            }
         }
     }
 
-    /// The pixels of codes. They may lie outside of -1 to 1.
+    /// The pixels of codes of a picture of the codec's usual size. They may lie outside of -1 to 1.
     ///
     /// # Shapes
     /// `[B, h * w] -> [B, C, H, W]`
@@ -125,8 +161,21 @@ impl Codec {
     /// # Panics
     /// May panic for a code outside the codebook.
     pub fn decode(&self, codes: Tensor<2, Int>) -> Tensor<4> {
+        self.decode_grid(codes, self.config.grid())
+    }
+
+    /// As [`decode`](Self::decode), for pictures with any grid that the codec makes.
+    ///
+    /// # Shapes
+    /// `[B, h * w] -> [B, C, H, W]`
+    ///
+    /// # Panics
+    /// As [`decode`](Self::decode), and when the codec makes no pictures of that [grid](CodecConfig::pixels_of).
+    pub fn decode_grid(&self, codes: Tensor<2, Int>, grid: [usize; 2]) -> Tensor<4> {
+        let [height, width] = self.config.pixels_of(grid).expect("a grid of this codec");
         match &self.network {
             CodecNetwork::Autoencoder(network) => network.decode(codes),
+            CodecNetwork::Vq(network) => network.decode(codes, grid, PIXELS_AT_ONCE / (height * width).max(1)),
         }
     }
 
@@ -135,6 +184,9 @@ impl Codec {
         let network = match &config {
             CodecConfig::Autoencoder(config) => {
                 CodecNetwork::Autoencoder(weights::fill(Autoencoder::new(config, device), &source, origin, device)?)
+            }
+            CodecConfig::Vq(config) => {
+                CodecNetwork::Vq(weights::fill(VqCodec::new(config, device), &source, origin, device)?)
             }
         };
         Self::new(config, network)
@@ -155,6 +207,7 @@ fn config_bytes(config: &CodecConfig) -> Vec<u8> {
 fn tensors_of(network: &CodecNetwork) -> Result<weights::Tensors, ModelError> {
     match network {
         CodecNetwork::Autoencoder(network) => weights::collect(network),
+        CodecNetwork::Vq(network) => weights::collect(network),
     }
 }
 

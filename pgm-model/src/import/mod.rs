@@ -14,7 +14,9 @@ mod causal;
 #[cfg(feature = "files")]
 mod checkpoint_files;
 mod configuration;
+mod images;
 mod metadata;
+mod picker;
 mod published_checkpoint;
 mod resolve;
 mod tensors;
@@ -27,5 +29,6 @@ pub(crate) use torch_checkpoint::read_torch_state;
 #[cfg(feature = "files")]
 pub use checkpoint_files::CheckpointFiles;
 pub use metadata::SpecialNames;
+pub use picker::ResolvedSetting;
 pub use published_checkpoint::{CheckpointWeights, PublishedCheckpoint};
-pub use resolve::{ImportOverrides, ResolvedSetting, SpecialIds};
+pub use resolve::{ImportOverrides, SpecialIds};

@@ -1,5 +1,7 @@
 //! A checkpoint file of either format, opened.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::Device;
 use safetensors::SafeTensors;
 
@@ -197,6 +199,21 @@ impl<'a> PublishedCheckpoint<'a> {
             }
             _ => from_finite_source(tensors, &self.origin, config, device),
         }
+    }
+
+    /// Rows and columns of a tensor.
+    pub(super) fn matrix(&self, name: &str) -> Result<(usize, usize), ModelError> {
+        match self.raw.get(name).map(FileTensor::shape) {
+            Some(&[rows, columns]) => Ok((rows, columns)),
+            Some(shape) => Err(self.error(format!("tensor {name} has shape {shape:?}, it should have two dimensions"))),
+            None => Err(ModelError::MissingTensor { origin: self.origin.clone(), count: 1, first: name.to_string() }),
+        }
+    }
+
+    /// Distinct block numbers. A gap between them is found when the tensors are loaded.
+    pub(super) fn n_blocks(&self, prefix: &str) -> usize {
+        let number = |name: &'_ String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+        self.raw.keys().filter_map(number).collect::<BTreeSet<_>>().len()
     }
 
     pub(super) fn error(&self, problem: impl Into<String>) -> ModelError {

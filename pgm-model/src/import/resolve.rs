@@ -1,26 +1,18 @@
 //! The configuration of a checkpoint: sizes from its tensors, the rest from the first source that has it.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
-
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::causal::{COND_DIM, is_unconditional};
+use super::picker::{DEFAULT, FILE, FLAG, Picker, ResolvedSetting, TENSORS, TOKENIZER};
 use super::published_checkpoint::PublishedCheckpoint;
-use super::tensors::{EMBEDDING, FileTensor, import_error};
+use super::tensors::EMBEDDING;
 use super::torch_file::shortened;
 use crate::config::{
     AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
 };
 use crate::error::ModelError;
 use crate::presets;
-
-const FLAG: &str = "the command line";
-const FILE: &str = "the file's configuration";
-const TENSORS: &str = "the tensors";
-const TOKENIZER: &str = "the tokenizer";
-const DEFAULT: &str = "the published default";
 
 /// Settings that the caller gives; they win over those of the file.
 #[derive(Clone, Debug, Default)]
@@ -52,17 +44,6 @@ pub struct SpecialIds {
     pub pad: Option<usize>,
 }
 
-/// One value of the configuration and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedSetting {
-    /// Its key in `config.json`.
-    pub key: &'static str,
-    /// The value.
-    pub value: String,
-    /// Where it came from.
-    pub source: String,
-}
-
 /// Sizes that the tensors tell.
 struct Sizes {
     vocab_size: usize,
@@ -73,6 +54,22 @@ struct Sizes {
     n_blocks: usize,
     /// `None` for a baseline.
     n_decoder_blocks: Option<usize>,
+}
+
+impl Sizes {
+    fn note(&self, picker: &mut Picker) {
+        picker.note("vocab_size", self.vocab_size, TENSORS);
+        picker.note("hidden_size", self.hidden_size, TENSORS);
+        picker.note("cond_dim", self.cond_dim, TENSORS);
+        picker.note("mlp_ratio", self.mlp_ratio, TENSORS);
+        match self.n_decoder_blocks {
+            Some(n_decoder_blocks) => {
+                picker.note("encoder_blocks", self.n_blocks, TENSORS);
+                picker.note("decoder_blocks", n_decoder_blocks, TENSORS);
+            }
+            None => picker.note("n_blocks", self.n_blocks, TENSORS),
+        }
+    }
 }
 
 impl PublishedCheckpoint<'_> {
@@ -87,9 +84,14 @@ impl PublishedCheckpoint<'_> {
         overrides: &ImportOverrides,
         tokenizer: &SpecialIds,
     ) -> Result<(ModelConfig, Vec<ResolvedSetting>), ModelError> {
-        let mut picker = Picker { origin: &self.origin, settings: Vec::new() };
+        let mut picker = Picker::new(&self.origin);
+        if self.is_mask_git() {
+            let config = self.mask_git([overrides.n_heads, overrides.length], &mut picker)?;
+            config.validate()?;
+            return Ok((config, picker.settings));
+        }
         let sizes = self.sizes()?;
-        picker.note_sizes(&sizes);
+        sizes.note(&mut picker);
         let backbone = self.backbone(&sizes, &mut picker, overrides, tokenizer)?;
         let config = match (sizes.n_decoder_blocks, self.is_autoregressive(&sizes, &mut picker)?) {
             (Some(decoder_blocks), _) => ModelConfig::Partition(PartitionConfig {
@@ -138,6 +140,8 @@ impl PublishedCheckpoint<'_> {
         let (vocab_size, hidden_size) = self.matrix(EMBEDDING)?;
         let cond_dim = match is_unconditional(&self.raw) {
             true => COND_DIM,
+            // A class's vector is as wide as the network.
+            false if self.has_classes() => hidden_size,
             false => self.matrix("sigma_map.mlp.0.weight")?.0,
         };
         let is_baseline = !self.raw.keys().any(|name| name.starts_with("encoder.blocks."));
@@ -158,20 +162,6 @@ impl PublishedCheckpoint<'_> {
         })
     }
 
-    fn matrix(&self, name: &str) -> Result<(usize, usize), ModelError> {
-        match self.raw.get(name).map(FileTensor::shape) {
-            Some(&[rows, columns]) => Ok((rows, columns)),
-            Some(shape) => Err(self.error(format!("tensor {name} has shape {shape:?}, it should have two dimensions"))),
-            None => Err(ModelError::MissingTensor { origin: self.origin.clone(), count: 1, first: name.to_string() }),
-        }
-    }
-
-    // Distinct block numbers. A gap between them is found when the tensors are loaded.
-    fn n_blocks(&self, prefix: &str) -> usize {
-        let number = |name: &'_ String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-        self.raw.keys().filter_map(number).collect::<BTreeSet<_>>().len()
-    }
-
     fn backbone(
         &self,
         sizes: &Sizes,
@@ -184,6 +174,7 @@ impl PublishedCheckpoint<'_> {
         // The configuration in a file that this crate wrote.
         let ours = metadata.config.as_ref().map(ModelConfig::backbone);
         let published = PublishedDefaults::of(vocab_size);
+        let has_classes = self.has_classes();
         let n_heads = picker.pick(
             "n_heads",
             [
@@ -211,6 +202,17 @@ impl PublishedCheckpoint<'_> {
             "",
         )?;
         let usual = BackboneConfig::new(vocab_size, hidden_size, n_heads, length);
+        // Codes come first in the vocabulary of an image model, then the mask, then BOS.
+        let [bos_of_images, mask_of_images] = [1, 2].map(|from_end| vocab_size.saturating_sub(from_end));
+        let usual = match has_classes {
+            true => BackboneConfig {
+                mask_index: mask_of_images,
+                bos_index: bos_of_images,
+                eos_index: bos_of_images,
+                ..usual
+            },
+            false => usual,
+        };
         let [mask, bos, eos] =
             published.as_ref().map_or([usual.mask_index, usual.bos_index, usual.eos_index], |published| published.ids);
         let candidates = |flag: Option<usize>, file: Option<usize>, tokenizer: Option<usize>, default: usize| {
@@ -245,7 +247,8 @@ impl PublishedCheckpoint<'_> {
                 (published.and_then(|published| published.pad).filter(|_| ours.is_none()), DEFAULT),
             ],
         );
-        Ok(BackboneConfig { cond_dim, mlp_ratio, dropout, mask_index, bos_index, eos_index, pad_index, ..usual })
+        let image = has_classes.then(|| self.image(length, picker)).transpose()?;
+        Ok(BackboneConfig { cond_dim, mlp_ratio, dropout, mask_index, bos_index, eos_index, pad_index, image, ..usual })
     }
 
     fn queries(&self, picker: &mut Picker, overrides: &ImportOverrides) -> Result<Queries, ModelError> {
@@ -284,60 +287,13 @@ struct PublishedDefaults {
 
 impl PublishedDefaults {
     fn of(vocab_size: usize) -> Option<Self> {
-        let presets = [presets::owt_6_6(), presets::lm1b_6_6()];
+        let presets = [presets::owt_6_6(), presets::lm1b_6_6(), presets::imagenet_12_12()];
         let known = presets.iter().map(ModelConfig::backbone).find(|known| known.vocab_size == vocab_size)?;
         Some(Self {
             length: known.length,
             ids: [known.mask_index, known.bos_index, known.eos_index],
             pad: known.pad_index,
         })
-    }
-}
-
-/// Picks the first value that there is and notes its source.
-struct Picker<'a> {
-    origin: &'a str,
-    settings: Vec<ResolvedSetting>,
-}
-
-impl Picker<'_> {
-    fn note(&mut self, key: &'static str, value: impl Display, source: &str) {
-        self.settings.push(ResolvedSetting { key, value: value.to_string(), source: source.to_string() });
-    }
-
-    fn note_sizes(&mut self, sizes: &Sizes) {
-        self.note("vocab_size", sizes.vocab_size, TENSORS);
-        self.note("hidden_size", sizes.hidden_size, TENSORS);
-        self.note("cond_dim", sizes.cond_dim, TENSORS);
-        self.note("mlp_ratio", sizes.mlp_ratio, TENSORS);
-        match sizes.n_decoder_blocks {
-            Some(n_decoder_blocks) => {
-                self.note("encoder_blocks", sizes.n_blocks, TENSORS);
-                self.note("decoder_blocks", n_decoder_blocks, TENSORS);
-            }
-            None => self.note("n_blocks", sizes.n_blocks, TENSORS),
-        }
-    }
-
-    fn pick_if_any<T: Display, const N: usize>(
-        &mut self,
-        key: &'static str,
-        candidates: [(Option<T>, &str); N],
-    ) -> Option<T> {
-        let (value, source) = candidates.into_iter().find_map(|(value, source)| Some((value?, source)))?;
-        self.note(key, &value, source);
-        Some(value)
-    }
-
-    fn pick<T: Display, const N: usize>(
-        &mut self,
-        key: &'static str,
-        candidates: [(Option<T>, &str); N],
-        remedy: &str,
-    ) -> Result<T, ModelError> {
-        let origin = self.origin;
-        self.pick_if_any(key, candidates)
-            .ok_or_else(|| import_error(origin, format!("nothing in it says its {key}; {remedy}")))
     }
 }
 

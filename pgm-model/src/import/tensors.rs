@@ -14,6 +14,9 @@ pub(super) const EMBEDDING: &str = "vocab_embed.embedding";
 /// The head's matrix, which a file of a model with tied weights may leave out.
 pub(super) const HEAD: &str = "output_layer.linear.weight";
 
+/// MaskGIT's embedding, which its checkpoints have instead.
+pub(super) const CODES: &str = "tok_emb.weight";
+
 /// A tensor as a view of the file.
 #[derive(Clone, Debug)]
 pub(crate) enum FileTensor<'a> {
@@ -107,7 +110,7 @@ impl<'a> ModelTensors<'a> {
     /// The tensors whose names have the same prefix as the embedding's, or as the head's that is tied to it.
     ///
     /// # Errors
-    /// [`ModelError::Import`] when there is no embedding, a name occurs twice, or the model is one of images.
+    /// [`ModelError::Import`] when there is no embedding, or a name occurs twice.
     pub(super) fn select(named: Vec<(String, FileTensor<'a>)>, origin: &str) -> Result<Self, ModelError> {
         let named: Vec<_> = named.into_iter().map(|(name, tensor)| (without_wrappers(&name), tensor)).collect();
         let prefixes = |anchor: &str| -> Vec<String> {
@@ -118,15 +121,17 @@ impl<'a> ModelTensors<'a> {
             named.iter().filter_map(|(name, _)| prefix(name)).collect()
         };
         let mut found = prefixes(EMBEDDING);
-        if found.is_empty() {
-            found = prefixes(HEAD);
+        for anchor in [HEAD, CODES] {
+            if found.is_empty() {
+                found = prefixes(anchor);
+            }
         }
         let is_ema = |prefix: &str| prefix.to_ascii_lowercase().starts_with("ema");
         // The file of a distillation may hold its teacher, too.
         let rank = |prefix: &&String| (is_ema(prefix), !prefix.starts_with("backbone."), prefix.len());
         let Some(prefix) = found.iter().min_by_key(rank).cloned() else {
             let problem = format!(
-                "none of its {} tensors is called {EMBEDDING}; it is no published checkpoint of a text model",
+                "none of its {} tensors is called {EMBEDDING} or {CODES}; it is no published checkpoint of a model",
                 named.len()
             );
             return Err(import_error(origin, problem));
@@ -145,12 +150,6 @@ impl<'a> ModelTensors<'a> {
                 (Some(rest), None) => tensors.push((rest.to_string(), tensor)),
                 (None, None) => left_out.push(name),
             }
-        }
-        if tensors.iter().any(|(name, _)| name.starts_with("cls_embed.")) {
-            return Err(import_error(
-                origin,
-                "it is a class-conditional image model, which this version does not have",
-            ));
         }
         Ok(Self { tensors, ema: ema_prefix.is_some().then_some(ema), left_out })
     }

@@ -1,7 +1,7 @@
 //! adaLN: the condition becomes shifts and scales of norms and gates of branches.
 //!
-//! Where all rows share the condition, shift and scale are the bias and weight of the norm, and one fused operation
-//! computes both. Where each row has its own, the operations are composed of Burn's.
+//! Shift and scale are the bias and weight of the norm, and one fused operation computes both, whether all rows share the
+//! condition or each has its own. (On GPUs, operations on rows with conditions of their own are composed of Burn's.)
 // B batch, S positions, c width of the condition, H hidden
 
 use burn::module::{Initializer, Param};
@@ -103,34 +103,35 @@ impl ShiftScale {
                 let [weight, bias] = modulated_affine(norm, vectors);
                 ops::layer_norm(x, weight, bias)
             }
-            Self::PerRow([shift, scale]) => plain_norm(norm, x) * (scale + 1.0) + shift,
+            Self::PerRow(vectors) => ops::layer_norm_per_row(x, affine_per_row(norm, vectors)),
         }
     }
 
-    /// `x * (1 + scale) + shift`.
-    ///
-    /// # Shapes
-    /// `[B, S, H] -> [B, S, H]`
-    pub(crate) fn modulate(self, x: Tensor<3>) -> Tensor<3> {
+    /// Shift and scale, `[1, 1, H]`, `[B, 1, H]` or `[1, S, H]` each; none if they are folded.
+    pub(crate) fn vectors(self) -> Option<[Tensor<3>; 2]> {
         match self {
-            Self::Folded => x,
-            Self::Constant([shift, scale]) => x * (scale + 1.0).unsqueeze::<3>() + shift.unsqueeze::<3>(),
-            Self::PerRow([shift, scale]) => x * (scale + 1.0) + shift,
+            Self::Folded => None,
+            Self::Constant(vectors) => Some(vectors.map(|vector| vector.unsqueeze::<3>())),
+            Self::PerRow(vectors) => Some(vectors),
         }
     }
 
-    /// As [`norm`](Self::norm), recomputed in the backward pass where all rows share the condition.
+    /// As [`norm`](Self::norm), recomputed in the backward pass.
     pub(crate) fn recomputed_norm(self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Folded => ops::recomputed_norm(x, affine(norm)),
             Self::Constant(vectors) => ops::recomputed_norm(x, modulated_affine(norm, vectors)),
-            per_row @ Self::PerRow(_) => per_row.norm(norm, x),
+            Self::PerRow(vectors) => ops::recomputed_norm_per_row(x, affine_per_row(norm, vectors)),
         }
     }
 }
 
 fn modulated_affine(norm: &LayerNorm, [shift, scale]: [Tensor<1>; 2]) -> [Tensor<1>; 2] {
     [norm.gamma.val() * (scale + 1.0), shift]
+}
+
+fn affine_per_row(norm: &LayerNorm, [shift, scale]: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+    [(scale + 1.0) * norm.gamma.val().unsqueeze::<3>(), shift]
 }
 
 impl Gate {
@@ -142,7 +143,7 @@ impl Gate {
         match self {
             Self::Folded => x + branch,
             Self::Constant([gate]) => ops::gated_sum(x, branch, gate),
-            Self::PerRow([gate]) => x + branch * gate,
+            Self::PerRow([gate]) => ops::gated_sum_per_row(x, branch, gate),
         }
     }
 }

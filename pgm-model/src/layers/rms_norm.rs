@@ -26,11 +26,18 @@ impl RmsNorm {
     /// # Shapes
     /// `[B, S, H] -> [B, S, H]`
     pub(crate) fn forward(&self, x: Tensor<3>, shift_scale: ShiftScale) -> Tensor<3> {
-        let weight = self.gamma.val().unsqueeze::<3>();
-        let normed = match &self.beta {
-            Some(bias) => ops::rms_norm(x) * weight + bias.val().unsqueeze::<3>(),
-            None => ops::rms_norm(x) * weight,
+        let weight = self.gamma.val().unsqueeze::<3>(); // [1, 1, H]
+        let bias = match &self.beta {
+            Some(bias) => bias.val().unsqueeze::<3>(),
+            None => weight.zeros_like(),
         };
-        shift_scale.modulate(normed)
+        let affine = match shift_scale.vectors() {
+            Some([shift, scale]) => {
+                let scale = scale + 1.0;
+                [weight * scale.clone(), bias * scale + shift]
+            }
+            None => [weight, bias],
+        };
+        ops::affine_rms_norm(x, affine)
     }
 }

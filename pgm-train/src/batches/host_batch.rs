@@ -5,17 +5,48 @@ use std::ops::Range;
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor, TensorData};
 use pgm_data::{Row, TokenRows};
-use pgm_model::Partition;
 use pgm_model::loss::GroupDistribution;
+use pgm_model::{Class, Partition};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{NetworkInputs, ObjectiveBatch};
 use crate::config::Objective;
 
+/// What a batch is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchKind {
+    pub(super) objective: Objective,
+    /// Whether the model is one of image codes: BOS is always visible and no target, and rows have classes.
+    pub(super) of_images: bool,
+    /// Id of the mask.
+    pub(super) mask: u32,
+}
+
+impl BatchKind {
+    /// Whether the first token of a row is no target.
+    pub(super) fn skips_first(self) -> bool {
+        self.of_images || self.objective == Objective::Autoregressive
+    }
+
+    /// Tokens of a row that count.
+    pub(super) fn n_counted(self, row: &Row) -> usize {
+        if self.skips_first() { row.valid.saturating_sub(1) } else { row.valid }
+    }
+
+    /// The class of each row: its label, but for those that `drop` picks.
+    pub(super) fn classes(self, rows: &[Row], mut drop: impl FnMut() -> bool) -> Vec<Class> {
+        let class = |row: &Row| row.label.map(|label| label as usize).filter(|_| !drop());
+        rows.iter().map(class).collect()
+    }
+}
+
 /// Rows with their groups and weights.
 pub(super) struct HostBatch {
+    pub(super) kind: BatchKind,
     pub(super) rows: Vec<Row>,
+    /// The class of each row.
+    pub(super) classes: Vec<Class>,
     /// Whether each position is in group 1.
     pub(super) groups: Vec<Vec<bool>>,
     /// The weight of each position, before validity and the mean over the step.
@@ -24,21 +55,17 @@ pub(super) struct HostBatch {
 
 impl HostBatch {
     /// Tokens that count.
-    pub(super) fn n_valid(&self, objective: Objective) -> usize {
-        self.rows.iter().map(|row| n_counted(row, objective)).sum()
+    pub(super) fn n_valid(&self) -> usize {
+        self.rows.iter().map(|row| self.kind.n_counted(row)).sum()
     }
 
     /// Uploads a range of rows, with the weights of valid tokens times `scale`.
-    pub(super) fn upload(
-        &self,
-        range: Range<usize>,
-        objective: Objective,
-        mask: u32,
-        device: &Device,
-        scale: f64,
-    ) -> ObjectiveBatch {
-        let length = self.rows[range.start].tokens.len();
-        let n_valid = self.rows[range.clone()].iter().map(|row| n_counted(row, objective)).sum();
+    pub(super) fn upload(&self, range: Range<usize>, device: &Device, scale: f64) -> ObjectiveBatch {
+        let BatchKind { objective, of_images, mask } = self.kind;
+        // MaskGIT has no BOS.
+        let first = usize::from(objective == Objective::Maskgit);
+        let length = self.rows[range.start].tokens.len() - first;
+        let n_valid = self.rows[range.clone()].iter().map(|row| self.kind.n_counted(row)).sum();
         // The complementary objective has a second copy of each row, with the other group masked.
         let copies: &[bool] = if objective == Objective::MaskedComplementary { &[true, false] } else { &[true] };
         let shape = [range.len() * copies.len(), length];
@@ -48,7 +75,8 @@ impl HostBatch {
         for index in range.clone() {
             let (row, groups) = (&self.rows[index], &self.groups[index]);
             for &hidden in copies {
-                for (position, (&token, &weight)) in row.tokens.iter().zip(&self.weights[index]).enumerate() {
+                let tokens_and_weights = row.tokens.iter().zip(&self.weights[index]).enumerate();
+                for (position, (&token, &weight)) in tokens_and_weights.skip(first) {
                     let is_masked = groups[position] == hidden;
                     let counts = position < row.valid && (copies.len() == 1 || is_masked);
                     tokens.push(token as i32);
@@ -59,20 +87,19 @@ impl HostBatch {
         }
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, shape), device);
         let inputs = match objective {
-            Objective::Partition => NetworkInputs::Partition(Partition::from_rows(&self.groups[range], device)),
+            Objective::Partition => {
+                let partition = Partition::from_rows(&self.groups[range.clone()], device);
+                NetworkInputs::Partition(match of_images {
+                    true => partition.with_classes(self.classes[range].to_vec()),
+                    false => partition,
+                })
+            }
+            Objective::Maskgit => NetworkInputs::MaskGit(ints(masked), self.classes[range].to_vec()),
             Objective::Masked | Objective::MaskedComplementary => NetworkInputs::Masked(ints(masked)),
             Objective::Autoregressive => NetworkInputs::Causal,
         };
         let weights = Tensor::from_data(TensorData::new(weights, shape), device);
         ObjectiveBatch { inputs, tokens: ints(tokens), weights, n_valid, seed: 0 }
-    }
-}
-
-/// Tokens of a row that count: an autoregressive model predicts all but the first.
-pub(super) fn n_counted(row: &Row, objective: Objective) -> usize {
-    match objective {
-        Objective::Autoregressive => row.valid.saturating_sub(1),
-        _ => row.valid,
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) const DROPOUT: u64 = 4;
 pub(crate) const DISTILLATION: u64 = 5;
 pub(crate) const EVALUATION: u64 = 6;
 pub(crate) const EVALUATION_GROUPS: u64 = 7;
+pub(crate) const CLASSES: u64 = 8;
 /// Validation draws the same times and groups whatever the run's seed, so that runs can be compared.
 pub(crate) const VALIDATION_SEED: u64 = 0x5eed;
 

@@ -11,9 +11,9 @@ use pgm_model::loss::GroupDistribution;
 use rand::RngExt;
 
 use super::batch::{Batch, ObjectiveBatch};
-use super::host_batch::{HostBatch, causal_weights, draw_groups, read_rows};
+use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_groups, read_rows};
 use super::iterator::BatchIterator;
-use super::random::{DROPOUT, TRAINING, stream};
+use super::random::{CLASSES, DROPOUT, TRAINING, stream};
 use crate::config::{Objective, TrainConfig};
 
 /// The micro-batches of training, from a step on.
@@ -23,6 +23,7 @@ pub struct TrainLoader {
     order: RowOrder,
     config: Arc<TrainConfig>,
     mask: u32,
+    of_images: bool,
     device: Device,
     micro_batches: Range<usize>,
 }
@@ -32,7 +33,14 @@ impl TrainLoader {
     pub fn new(rows: Arc<TokenRows>, config: Arc<TrainConfig>, mask: u32, device: Device, first_step: usize) -> Self {
         let order = RowOrder::new(config.run.seed, rows.len());
         let micro_batches = first_step * config.run.accumulate..config.steps * config.run.accumulate;
-        Self { rows, order, config, mask, device, micro_batches }
+        Self { rows, order, config, mask, of_images: false, device, micro_batches }
+    }
+
+    /// The loader for a model of image codes: groups follow the arccos of a uniform number, BOS is visible and no target,
+    /// rows have classes.
+    #[must_use]
+    pub fn of_images(self, of_images: bool) -> Self {
+        Self { of_images, ..self }
     }
 
     /// All micro-batches of a step. Times are antithetic over the whole step, the loss is a mean over its tokens.
@@ -40,30 +48,39 @@ impl TrainLoader {
     /// # Errors
     /// When a row cannot be read.
     pub fn step(&self, step: usize) -> Result<Vec<ObjectiveBatch>, DatasetError> {
-        let TrainConfig { objective, weight_floor, ref run, .. } = *self.config;
+        let TrainConfig { objective, weight_floor, class_dropout, ref run, .. } = *self.config;
+        let kind = BatchKind { objective, of_images: self.of_images, mask: self.mask };
         let rows = read_rows(&self.rows, &self.order.step(step as u64, run.batch))?;
-        let distribution = GroupDistribution::default();
+        let distribution = if self.of_images { GroupDistribution::Arccos } else { GroupDistribution::default() };
         let mut rng = stream(run.seed, TRAINING, step as u64);
         let uniforms: Vec<f64> = (0..run.batch).map(|_| rng.random()).collect();
         let levels = distribution.levels(&uniforms);
         let groups = draw_groups(&rows, distribution, &levels, &mut rng);
         let weigh = |level: f64, groups: &[bool]| -> Vec<f64> {
-            match objective {
+            let mut weights = match objective {
                 Objective::Partition | Objective::MaskedComplementary => {
                     distribution.partition_weights(level, groups, weight_floor)
                 }
                 Objective::Masked => distribution.masked_weights(level, groups),
                 Objective::Autoregressive => causal_weights(groups.len()),
+                // MaskGIT also learns to repeat the codes that it sees.
+                Objective::Maskgit => vec![1.0; groups.len()],
+            };
+            if kind.skips_first() {
+                weights[0] = 0.0;
             }
+            weights
         };
         let weights = levels.iter().zip(&groups).map(|(&level, groups)| weigh(level, groups)).collect();
-        let host = HostBatch { rows, groups, weights };
-        let scale = 1.0 / host.n_valid(objective).max(1) as f64;
+        let mut dropped = stream(run.seed, CLASSES, step as u64);
+        let classes = kind.classes(&rows, || dropped.random::<f64>() < class_dropout);
+        let host = HostBatch { kind, rows, classes, groups, weights };
+        let scale = 1.0 / host.n_valid().max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);
         let n_rows = run.micro_batch();
         let batches = (0..run.accumulate).map(|part| ObjectiveBatch {
             seed: dropout.random(),
-            ..host.upload(part * n_rows..(part + 1) * n_rows, objective, self.mask, &self.device, scale)
+            ..host.upload(part * n_rows..(part + 1) * n_rows, &self.device, scale)
         });
         Ok(batches.collect())
     }

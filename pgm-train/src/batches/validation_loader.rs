@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use pgm_data::TokenRows;
 
 use super::batch::ValidationBatch;
-use super::host_batch::{HostBatch, causal_weights, n_counted, read_rows};
+use super::host_batch::{BatchKind, HostBatch, causal_weights, read_rows};
 use super::iterator::BatchIterator;
 use crate::config::{Objective, RunConfig};
 use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
@@ -18,7 +18,7 @@ use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
 /// How a run validates.
 #[derive(Clone, Copy, Debug)]
 struct ValidationSettings {
-    objective: Objective,
+    kind: BatchKind,
     /// Rows of a batch.
     batch: usize,
     /// Rows in all.
@@ -33,7 +33,6 @@ pub struct ValidationLoader {
     rows: Arc<TokenRows>,
     settings: ValidationSettings,
     draws: NelboDraws,
-    mask: u32,
     device: Device,
     batches: Range<usize>,
 }
@@ -41,39 +40,51 @@ pub struct ValidationLoader {
 impl ValidationLoader {
     /// All batches of a validation, on `device`.
     pub fn new(rows: Arc<TokenRows>, objective: Objective, run: &RunConfig, mask: u32, device: Device) -> Self {
+        // The NELBO of a complementary model is that of the masked one.
+        let objective = if objective == Objective::MaskedComplementary { Objective::Masked } else { objective };
         let settings = ValidationSettings {
-            // The NELBO of a complementary model is that of the masked one.
-            objective: if objective == Objective::MaskedComplementary { Objective::Masked } else { objective },
+            kind: BatchKind { objective, of_images: false, mask },
             batch: run.micro_batch(),
             rows: if run.validate_rows == 0 { rows.len() } else { run.validate_rows.min(rows.len()) },
             times: if objective == Objective::Autoregressive { 1 } else { run.validate_times },
         };
         let n_batches = settings.rows.div_ceil(settings.batch) * settings.times;
         let draws = NelboDraws::of_validation(run.validate_estimator, settings.rows, settings.times);
-        Self { rows, settings, draws, mask, device, batches: 0..n_batches }
+        Self { rows, settings, draws, device, batches: 0..n_batches }
+    }
+
+    /// The loader for a model of image codes: BOS is always visible, and rows have their classes.
+    #[must_use]
+    pub fn of_images(mut self, of_images: bool) -> Self {
+        self.settings.kind.of_images = of_images;
+        self
     }
 
     fn batch(&self, index: usize) -> Result<ValidationBatch, DatasetError> {
-        let ValidationSettings { objective, batch, times, rows: n_rows } = self.settings;
+        let ValidationSettings { kind, batch, times, rows: n_rows } = self.settings;
         let (block, draw) = (index / times, index % times);
         let range = block * batch..((block + 1) * batch).min(n_rows);
         let rows = read_rows(&self.rows, &range.clone().collect::<Vec<_>>())?;
-        let tokens: Vec<usize> = rows.iter().map(|row| n_counted(row, objective)).collect();
+        let tokens: Vec<usize> = rows.iter().map(|row| kind.n_counted(row)).collect();
         let (mut groups, mut weights) = (Vec::new(), Vec::new());
         for (row, index) in rows.iter().zip(range.clone()) {
             let length = row.tokens.len();
-            if objective == Objective::Autoregressive {
+            if kind.objective == Objective::Autoregressive {
                 groups.push(vec![false; length]);
                 weights.push(causal_weights(length));
             } else {
-                let item = DrawnItem { place: index, index, length, valid: row.valid };
-                let HiddenTokens { is_hidden, weight } = self.draws.draw(item, draw);
+                let n_given = usize::from(kind.of_images);
+                let item = DrawnItem { place: index, index, length: length - n_given, valid: row.valid - n_given };
+                let HiddenTokens { mut is_hidden, weight } = self.draws.draw(item, draw);
+                if kind.of_images {
+                    is_hidden.insert(0, false);
+                }
                 weights.push(is_hidden.iter().map(|&is_hidden| if is_hidden { weight } else { 0.0 }).collect());
                 groups.push(is_hidden);
             }
         }
-        let host = HostBatch { rows, groups, weights };
-        let batch = host.upload(0..range.len(), objective, self.mask, &self.device, 1.0);
+        let classes = kind.classes(&rows, || false);
+        let batch = HostBatch { kind, rows, classes, groups, weights }.upload(0..range.len(), &self.device, 1.0);
         Ok(ValidationBatch { batch, rows: range, tokens })
     }
 }

@@ -1,8 +1,9 @@
 //! The section `[model]`.
 
-use pgm_data::Manifest;
+use pgm_data::{ImageInfo, Manifest};
 use pgm_model::{
-    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+    AutoregressiveConfig, BackboneConfig, ImageConfig, MaskGitConfig, MaskedConfig, ModelConfig, PartitionConfig,
+    Projection, Queries,
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ pub struct ModelSection {
     pub hidden: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Encoder blocks; a masked or autoregressive network has encoder + decoder blocks.
+    /// Encoder blocks; a masked or autoregressive network, and a MaskGIT, has encoder + decoder blocks.
     pub encoder: usize,
     /// Decoder blocks.
     pub decoder: usize,
@@ -31,9 +32,19 @@ pub struct ModelSection {
     /// How the queries of the GroupSwap are projected.
     #[serde(default)]
     pub projection: Projection,
-    /// Width of the conditioning vector.
+    /// Width of the conditioning vector of a text model; that of an image model is `hidden`.
     #[serde(default = "default_cond")]
     pub cond: usize,
+    /// Classes of an image model; 0 takes those of the data, another number must be theirs.
+    #[serde(default)]
+    pub classes: usize,
+    /// Register tokens of an image model: 0 or 2 with `partition` (one for each group), any number with `maskgit`.
+    #[serde(default = "default_registers")]
+    pub registers: usize,
+}
+
+fn default_registers() -> usize {
+    2
 }
 
 fn default_cond() -> usize {
@@ -63,7 +74,24 @@ impl ModelSection {
             ..BackboneConfig::new(data.vocab_size, self.hidden, self.heads, self.length)
         };
         let n_blocks = self.encoder + self.decoder;
+        let refuse = |origin: &str, problem: String| Err(TrainError::Config { origin: origin.to_string(), problem });
+        let backbone = match (&data.image, objective) {
+            (Some(info), Objective::Partition | Objective::Maskgit) => self.image_backbone(info, backbone)?,
+            (None, Objective::Maskgit) => {
+                return refuse("objective", "is maskgit, which learns image codes, but the data is text".to_string());
+            }
+            (None, _) if self.classes > 0 => {
+                return refuse("model.classes", format!("is {}, but the data is text without classes", self.classes));
+            }
+            // Rows of pixels or codes as plain sequences.
+            _ => backbone,
+        };
         let config = match objective {
+            Objective::Maskgit => {
+                // It has neither BOS nor an id for it in its vocabulary.
+                let sizes = BackboneConfig { vocab_size: backbone.vocab_size - 1, length: data.length - 1, ..backbone };
+                ModelConfig::MaskGit(MaskGitConfig { backbone: sizes, n_blocks })
+            }
             Objective::Partition => ModelConfig::Partition(PartitionConfig {
                 backbone,
                 encoder_blocks: self.encoder,
@@ -78,5 +106,33 @@ impl ModelSection {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    // The sizes of a class-conditional model.
+    fn image_backbone(&self, info: &ImageInfo, backbone: BackboneConfig) -> Result<BackboneConfig, TrainError> {
+        let n_classes = info.class_names.len();
+        if self.classes != 0 && self.classes != n_classes {
+            return Err(TrainError::Config {
+                origin: "model.classes".to_string(),
+                problem: format!(
+                    "is {}, but the data has {n_classes} classes; leave it out, or prepare the data with these labels",
+                    self.classes
+                ),
+            });
+        }
+        let channels = match (info.levels, info.pixels) {
+            (Some(_), Some(pixels)) => pixels.channels,
+            _ => 1,
+        };
+        let [rows, columns] = info.grid.unwrap_or([1, backbone.length - 1]);
+        let image = ImageConfig {
+            n_classes,
+            registers: self.registers,
+            grid: [rows, columns / channels],
+            channels,
+            codec: info.codec.as_ref().and_then(|codec| codec.hash.clone()),
+            class_names: info.class_names.clone(),
+        };
+        Ok(BackboneConfig { cond_dim: self.hidden, image: Some(image), ..backbone })
     }
 }

@@ -16,6 +16,8 @@ pub enum Objective {
     MaskedComplementary,
     /// Each token from those before it.
     Autoregressive,
+    /// MaskGIT's loss on image codes: the codes behind masks and the visible ones, each from all that is visible.
+    Maskgit,
 }
 
 impl Objective {
@@ -23,7 +25,7 @@ impl Objective {
     pub fn uses_weight_floor(self) -> bool {
         match self {
             Self::Partition | Self::MaskedComplementary => true,
-            Self::Masked | Self::Autoregressive => false,
+            Self::Masked | Self::Autoregressive | Self::Maskgit => false,
         }
     }
 }

@@ -252,11 +252,12 @@ fn type_words(type_name: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const KINDS: [(FileKind, &str); 6] = [
+    const KINDS: [(FileKind, &str); 7] = [
         (FileKind::Train(Objective::Partition), "partition"),
         (FileKind::Train(Objective::Masked), "masked"),
         (FileKind::Train(Objective::MaskedComplementary), "masked-complementary"),
         (FileKind::Train(Objective::Autoregressive), "autoregressive"),
+        (FileKind::Train(Objective::Maskgit), "maskgit"),
         (FileKind::Distill, ""),
         (FileKind::Codec, ""),
     ];
@@ -348,7 +349,7 @@ mod tests {
                 n += 1;
             }
         }
-        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 4 + 4 + 2 + 2 + 2 + 2);
+        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 5 + 4 + 2 + 2 + 2 + 2);
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub struct TrainConfig {
     /// objectives `partition` and `masked-complementary` have it.
     #[serde(default = "default_weight_floor")]
     pub weight_floor: f64,
+    /// Probability that the class of a training row is replaced by "no class", which classifier-free guidance needs. It has
+    /// an effect on pictures with labels only.
+    #[serde(default = "default_class_dropout")]
+    pub class_dropout: f64,
     /// Optimiser steps.
     pub steps: usize,
     /// Keys that a distillation has, too.
@@ -33,6 +37,10 @@ pub struct TrainConfig {
 
 fn default_weight_floor() -> f64 {
     pgm_model::loss::EPS
+}
+
+fn default_class_dropout() -> f64 {
+    0.1
 }
 
 impl TrainConfig {
@@ -100,6 +108,8 @@ impl ConfigFile for TrainConfig {
     fn validate(&self) -> Result<(), String> {
         at_least_one(&[("steps", self.steps)])?;
         check_number("weight_floor", self.weight_floor, self.weight_floor >= 0.0, "must be 0 or positive")?;
+        let is_share = (0.0..=1.0).contains(&self.class_dropout);
+        check_number("class_dropout", self.class_dropout, is_share, "must be between 0 and 1")?;
         self.run.validate()
     }
 }
@@ -162,6 +172,7 @@ mod tests {
             ("objective=both", "both"),
             ("batch=many", "batch"),
             ("weight_floor=-1", "weight_floor = -1"),
+            ("class_dropout=1.5", "class_dropout = 1.5"),
         ] {
             let message = parse(&[setting]).unwrap_err().to_string();
             assert!(message.contains(says) && !message.contains('\n'), "{setting}: {message}");
@@ -180,7 +191,7 @@ mod tests {
             let config = parse(&[&format!("objective={objective}"), "weight_floor=0.5"]).unwrap();
             assert_eq!(config.weight_floor, 0.5);
         }
-        for objective in ["masked", "autoregressive"] {
+        for objective in ["masked", "autoregressive", "maskgit"] {
             let message = parse(&[&format!("objective={objective}"), "weight_floor=0.5"]).unwrap_err().to_string();
             assert!(message.contains("weight_floor has no effect"), "{message}");
         }

@@ -222,7 +222,7 @@ impl<'a> Distillation<'a> {
             observe: args.observe.clone(),
         };
         let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
-        write_results(&out, &self.model_config, &self.tokenizer, end, config.round_steps)
+        write_results(&out, &self.model_config, Some(&self.tokenizer), end, config.round_steps)
     }
 
     fn validation_loader(&self) -> ValidationLoader {
@@ -260,6 +260,9 @@ fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Resul
         |problem: String| Err(TrainError::Config { origin: format!("--teacher {}", folder.display()), problem });
     if matches!(model, ModelConfig::Autoregressive(_)) {
         return refuse("is autoregressive; distillation needs a partition or a masked model".to_string());
+    }
+    if model.image().is_some() {
+        return refuse("is a model of images; distillation knows models of text".to_string());
     }
     let (model_length, data_length) = (model.backbone().length, data.manifest().length);
     if model_length != data_length {

@@ -9,6 +9,7 @@ mod bound;
 pub mod choice;
 pub mod generative;
 pub mod greedy;
+pub mod images;
 mod model;
 pub mod ppl;
 mod result_log;

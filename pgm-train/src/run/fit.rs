@@ -43,6 +43,10 @@ pub struct Fit<'a> {
     pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
 }
 
+/// Sampling steps of new models.
+const TEXT_STEPS: usize = 128;
+const IMAGE_STEPS: usize = 32;
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct FitResult {
@@ -64,7 +68,9 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let data = DataFolder::open(args.data)?;
     let model_config = config.model_config(data.manifest())?;
-    let tokenizer = TokenizerFiles::of(&data, args.data)?;
+    // Pictures have none.
+    let tokenizer = data.image().is_none().then(|| TokenizerFiles::of(&data, args.data)).transpose()?;
+    let of_images = model_config.image().is_some();
     if !args.resume && (!checkpoint::list(args.out).is_empty() || args.out.join("model").exists()) {
         return Err(TrainError::Exists { path: args.out.to_path_buf() });
     }
@@ -88,8 +94,9 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         rows: train_rows.len(),
     });
     let mask = model_config.backbone().mask_index as u32;
-    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
-    let validation = ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain);
+    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step).of_images(of_images);
+    let validation =
+        ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain).of_images(of_images);
     let training = Training {
         model,
         settings: LoopSettings::new(config.steps, &config.run),
@@ -104,7 +111,7 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         observe: args.observe,
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
-    write_results(args.out, &model_config, &tokenizer, end, config.steps)
+    write_results(args.out, &model_config, tokenizer.as_ref(), end, config.steps)
 }
 
 // The newest checkpoint, when it is one of this run.
@@ -126,7 +133,7 @@ fn resumed(args: &Fit, identity: &RunIdentity) -> Result<Option<LoopStart>, Trai
 pub(crate) fn write_results(
     out: &Path,
     config: &ModelConfig,
-    tokenizer: &TokenizerFiles,
+    tokenizer: Option<&TokenizerFiles>,
     end: LoopEnd,
     steps: usize,
 ) -> Result<FitResult, TrainError> {
@@ -135,11 +142,14 @@ pub(crate) fn write_results(
     let complete = step == steps;
     if complete {
         let folder = out.join("model");
-        model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, &tokenizer.json)?;
-        model_folder::write_file(&folder.join(TOKENIZER_CONFIG_FILE), &tokenizer.config)?;
-        let defaults = serde_json::json!({ "steps": 128, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
+        if let Some(tokenizer) = tokenizer {
+            model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, &tokenizer.json)?;
+            model_folder::write_file(&folder.join(TOKENIZER_CONFIG_FILE), &tokenizer.config)?;
+        }
+        let steps = if config.image().is_some() { IMAGE_STEPS } else { TEXT_STEPS };
+        let defaults = serde_json::json!({ "steps": steps, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
         let json = serde_json::to_vec_pretty(&defaults).expect("JSON values always serialise");
-        model_folder::write_file(&folder.join(model_folder::GENERATION_FILE), &json)?;
+        model_folder::write_file(&folder_file(&folder, model_folder::GENERATION_FILE)?, &json)?;
         // The configuration is written last: a folder that has it is complete.
         model_folder::save(&folder, config, &average.network)?;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::checkpoint::{self, CheckpointRecords, CheckpointState, PendingLoss};
 use super::event::TrainEvent;
@@ -76,6 +76,7 @@ impl RunIdentity {
         };
         let (mut before, mut now) = (state.config.clone(), self.settings.clone());
         move_weight_floor(&mut before);
+        add_new_keys(&mut before, &now);
         for key in free {
             remove(&mut before, key);
             remove(&mut now, key);
@@ -101,6 +102,27 @@ fn move_weight_floor(settings: &mut Value) {
         floor(distillation);
     } else if let Some(value) = floor(settings) {
         settings["weight_floor"] = value;
+    }
+}
+
+// Keys that checkpoints of earlier versions lack, with the values that they had without saying so.
+fn add_new_keys(before: &mut Value, now: &Value) {
+    let new = [
+        (None, "class_dropout", json!(0.1)),
+        (Some("model"), "classes", json!(0)),
+        (Some("model"), "registers", json!(2)),
+    ];
+    for (section, key, value) in new {
+        let (before, now) = match section {
+            Some(section) => (before.get_mut(section), now.get(section)),
+            None => (Some(&mut *before), Some(now)),
+        };
+        let is_known = now.is_some_and(|now| now.get(key).is_some());
+        if let Some(before) = before.and_then(Value::as_object_mut)
+            && is_known
+        {
+            before.entry(key).or_insert(value);
+        }
     }
 }
 
@@ -134,7 +156,6 @@ fn first_changed_setting(prefix: &str, before: &Value, now: &Value) -> Option<(S
 mod tests {
     use super::*;
     use crate::special_tokens::SpecialToken;
-    use serde_json::json;
 
     fn data(hash: Option<&str>) -> DataIdentity {
         DataIdentity {
@@ -185,6 +206,14 @@ mod tests {
         assert_eq!(check(nested(1), nested(2), same), Ok(()));
         let message = check(json!({ "optim": { "lr": 1 } }), json!({ "optim": { "lr": 2 } }), same).unwrap_err();
         assert!(message.contains("optim.lr was 1 and is now 2"), "{message}");
+    }
+
+    #[test]
+    fn checkpoints_from_before_image_models_can_be_resumed() {
+        let same = [Some("abc"); 2];
+        let now = |registers: usize| json!({ "class_dropout": 0.1, "model": { "hidden": 8, "classes": 0, "registers": registers } });
+        assert_eq!(check(json!({ "model": { "hidden": 8 } }), now(2), same), Ok(()));
+        assert!(check(now(0), now(2), same).unwrap_err().contains("model.registers was 0"));
     }
 
     #[test]

@@ -84,6 +84,12 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         (None, None) => bail!("--preset or --model is missing"),
     };
     let length = args.length.unwrap_or(config.backbone().length);
+    if config.image().is_some() && length != config.backbone().length {
+        bail!(
+            "--length {length} is not the length of this model of images, {}; leave it out",
+            config.backbone().length
+        );
+    }
     if length < 2 {
         bail!("--length {length} leaves nothing to decode; it must be at least 2");
     }

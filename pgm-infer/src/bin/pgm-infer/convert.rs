@@ -146,7 +146,10 @@ pub fn import(args: &ImportArgs, device: &Device) -> anyhow::Result<()> {
             checkpoint.left_out().len()
         )?;
     }
-    if tokenizer.is_none() {
+    if let Some(image) = config.image() {
+        let what = if image.codec.is_some() { "the codec of config.json" } else { "the codec that made its codes" };
+        writeln!(out, "a model of images has no tokenizer; it needs {what} to show pictures")?;
+    } else if tokenizer.is_none() {
         writeln!(
             out,
             "the file holds no tokenizer.json: copy the model's to {} before generating, and check \

@@ -1,4 +1,4 @@
-//! Sizes of a codec: the contents of its `config.json`.
+//! Sizes of LlamaGen's VQGAN: the contents of its `config.json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,23 +8,13 @@ use crate::error::ModelError;
 pub(super) const N_GROUPS: usize = 32;
 /// The largest size that a configuration may have. A larger one is a mistake or an attack.
 const MAX_SIZE: usize = 1 << 20;
-
-/// The kind of codec, as `config.json` names it in `codec_type`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VqKind {
-    /// LlamaGen's VQGAN.
-    #[default]
-    #[serde(rename = "llamagen-vq")]
-    LlamaGen,
-}
+/// The most levels: then a code stands for 256 x 256 pixels.
+const MAX_LEVELS: usize = 9;
 
 /// LlamaGen's VQGAN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VqCodecConfig {
-    /// The kind of codec.
-    #[serde(default)]
-    pub codec_type: VqKind,
     /// Channels of a picture: 3, or 1 for grey ones.
     pub channels: usize,
     /// Channels of the first level are this times the first multiplier.
@@ -39,16 +29,15 @@ pub struct VqCodecConfig {
     pub n_codes: usize,
     /// Width of a code's vector.
     pub code_width: usize,
-    /// The hash of the weights ([`VqCodec::hash`](super::VqCodec::hash)); written by [`save`](super::save).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<String>,
 }
 
 impl VqCodecConfig {
+    /// Pixels of a side of the pictures that the published codecs were trained on.
+    pub const SIDE: usize = 256;
+
     /// LlamaGen's codec with these multipliers; 16384 codes of width 8.
     pub fn llamagen(multipliers: &[usize]) -> Self {
         Self {
-            codec_type: VqKind::LlamaGen,
             channels: 3,
             base_width: 128,
             multipliers: multipliers.to_vec(),
@@ -56,7 +45,6 @@ impl VqCodecConfig {
             z_width: 256,
             n_codes: 16_384,
             code_width: 8,
-            hash: None,
         }
     }
 
@@ -106,8 +94,8 @@ impl VqCodecConfig {
             }
         }
         let multipliers = format!("{:?}", self.multipliers);
-        if self.multipliers.is_empty() || self.multipliers.len() > 8 {
-            return invalid("multipliers", multipliers, "must have one entry for each of 1 to 8 levels");
+        if self.multipliers.is_empty() || self.multipliers.len() > MAX_LEVELS {
+            return invalid("multipliers", multipliers, "must have one entry for each of 1 to 9 levels");
         }
         let fits = |&multiplier: &usize| {
             let width = multiplier.saturating_mul(self.base_width);

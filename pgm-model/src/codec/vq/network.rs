@@ -12,9 +12,6 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::layers::conv1;
 use super::quantiser::Quantiser;
-use crate::codec::identity::fingerprint;
-use crate::codec::weights::collect;
-use crate::error::ModelError;
 
 /// A codec of pictures: an encoder, a codebook and a decoder.
 #[derive(Module, Debug)]
@@ -26,7 +23,6 @@ pub struct VqCodec {
     decoder: Decoder,
     channels: usize,
     downsampling: usize,
-    n_codes: usize,
 }
 
 impl VqCodec {
@@ -40,31 +36,7 @@ impl VqCodec {
             decoder: Decoder::new(config, device),
             channels: config.channels,
             downsampling: config.downsampling(),
-            n_codes: config.n_codes,
         }
-    }
-
-    /// Channels of a picture.
-    pub fn channels(&self) -> usize {
-        self.channels
-    }
-
-    /// Number of codes.
-    pub fn n_codes(&self) -> usize {
-        self.n_codes
-    }
-
-    /// Rows and columns of codes of a picture with so many rows and columns of pixels; `None` if its sides are not multiples
-    /// of the pixels of a code.
-    pub fn grid(&self, [height, width]: [usize; 2]) -> Option<[usize; 2]> {
-        let side = self.downsampling;
-        let fits = height > 0 && width > 0 && height.is_multiple_of(side) && width.is_multiple_of(side);
-        fits.then(|| [height / side, width / side])
-    }
-
-    /// Rows and columns of pixels of a picture with a grid of codes.
-    pub fn pixels(&self, [rows, columns]: [usize; 2]) -> [usize; 2] {
-        [rows * self.downsampling, columns * self.downsampling]
     }
 
     /// The codes of pictures, whose pixels are between -1 and 1. `chunk` pictures are computed at a time, which bounds the
@@ -74,11 +46,12 @@ impl VqCodec {
     /// `[N, C, H, W] -> [N, h w]`, row after row
     ///
     /// # Panics
-    /// When the pictures have other channels, or sides without a [grid](Self::grid).
+    /// When the pictures have other channels, or sides that are no multiples of a code's pixels.
     pub fn encode(&self, pictures: Tensor<4>, chunk: usize) -> Tensor<2, Int> {
         let [n, channels, height, width] = pictures.dims();
         assert_eq!(channels, self.channels, "channels of a picture");
-        assert!(self.grid([height, width]).is_some(), "sides that are multiples of {}", self.downsampling);
+        let fits = |side: usize| side > 0 && side.is_multiple_of(self.downsampling);
+        assert!(fits(height) && fits(width), "sides that are multiples of {}", self.downsampling);
         let encode = |range: Range<usize>| {
             let some = pictures.clone().narrow(0, range.start, range.len());
             self.quantize.codes(self.quant_conv.forward(self.encoder.forward(some)))
@@ -107,14 +80,6 @@ impl VqCodec {
     /// The number of trainable parameters.
     pub fn n_parameters(&self) -> usize {
         self.num_params()
-    }
-
-    /// A hash of names, shapes and weights, in hexadecimal. It does not depend on the file that they were read from.
-    ///
-    /// # Errors
-    /// [`ModelError::Device`] when a weight cannot be read from its device.
-    pub fn hash(&self) -> Result<String, ModelError> {
-        Ok(fingerprint(&[], &collect(self)?))
     }
 }
 

@@ -6,6 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use super::fused_ops::FusedOps;
 use crate::ops::attention::settings::AttentionSettings;
+use crate::ops::norm::autodiff::Kind;
 use crate::ops::{attention, cross_entropy, gated_sum, gelu, matmul, norm};
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
@@ -26,7 +27,15 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        norm::autodiff::affine_norm::<B, C>(x, weight, bias)
+        norm::autodiff::affine_norm::<B, C>(x, weight, bias, Kind::Layer)
+    }
+
+    fn affine_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::autodiff::affine_norm::<B, C>(x, weight, bias, Kind::Rms)
     }
 
     fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {

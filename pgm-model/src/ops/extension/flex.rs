@@ -5,6 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 
 use super::fused_ops::FusedOps;
 use crate::ops::attention::settings::AttentionSettings;
+use crate::ops::norm::flex::Centre;
 use crate::ops::optimizer::step::AdamWStep;
 use crate::ops::{attention, cross_entropy, gated_sum, gelu, matmul, norm, optimizer};
 
@@ -46,7 +47,7 @@ impl FusedOps for Flex {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        norm::flex::affine_norm(x, weight, bias)
+        norm::flex::affine_norm(x, weight, bias, Centre::Mean)
     }
 
     fn affine_norm_backward(
@@ -55,7 +56,24 @@ impl FusedOps for Flex {
         moments: FloatTensor<Self>,
         grad: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        norm::flex::affine_norm_backward(x, weight, moments, grad)
+        norm::flex::affine_norm_backward(x, weight, moments, grad, Centre::Mean)
+    }
+
+    fn affine_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::flex::affine_norm(x, weight, bias, Centre::Zero)
+    }
+
+    fn affine_rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        norm::flex::affine_norm_backward(x, weight, moments, grad, Centre::Zero)
     }
 
     fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {

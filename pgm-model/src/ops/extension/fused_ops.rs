@@ -138,6 +138,29 @@ pub trait FusedOps: Backend {
         not_differentiable()
     }
 
+    /// As `affine_norm` without a mean: RMSNorm. Only Flex has it; elsewhere it is composed before it comes here.
+    #[fusion(meta = |x, _, _| (x.clone(), specs::moments(x)))]
+    fn affine_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (x, weight, bias);
+        not_differentiable()
+    }
+
+    /// Gradients of x, weight and bias.
+    #[fusion(meta = |x, weight, _, _| (x.clone(), weight.clone(), weight.clone()))]
+    fn affine_rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (x, weight, moments, grad);
+        not_differentiable()
+    }
+
     /// `x + gate * branch`.
     #[fusion(dtype = x, shape = x)]
     fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self>;

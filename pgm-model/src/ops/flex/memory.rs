@@ -101,6 +101,36 @@ pub(crate) fn total(vectors: &[Vec<f32>], width: usize) -> Vec<f32> {
     total
 }
 
+/// Sums of vectors of `width` numbers, one for each of some sets of consecutive rows.
+pub(crate) struct SetSums {
+    width: usize,
+    // The sets in order, each with its sum.
+    sums: Vec<(usize, Vec<f32>)>,
+}
+
+impl SetSums {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, sums: Vec::new() }
+    }
+
+    /// The sum of a set, which is the last one or a new one.
+    pub(crate) fn of(&mut self, set: usize) -> &mut [f32] {
+        if self.sums.last().is_none_or(|(last, _)| *last != set) {
+            self.sums.push((set, vec![0.0; self.width]));
+        }
+        &mut self.sums.last_mut().expect("just added").1
+    }
+
+    /// The sums of `n_sets` sets over all parts, in order, one behind the other.
+    pub(crate) fn total(parts: &[Self], n_sets: usize, width: usize) -> Vec<f32> {
+        let mut total = vec![0.0; n_sets * width];
+        for (set, sum) in parts.iter().flat_map(|part| &part.sums) {
+            math::add(sum, &mut total[set * width..][..width]);
+        }
+        total
+    }
+}
+
 /// Writes to memory and checks that `write` returns all of it.
 #[inline(always)]
 pub(crate) fn write_whole(out: &mut Uninit, write: impl FnOnce(&mut Uninit) -> &mut [f32]) {

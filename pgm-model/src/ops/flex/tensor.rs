@@ -3,6 +3,15 @@
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 
+/// Rows of each of `n_sets` sets of consecutive rows.
+///
+/// # Panics
+/// When the rows cannot be divided so.
+pub(crate) fn rows_of_set(n_rows: usize, n_sets: usize) -> usize {
+    assert!(n_sets > 0 && n_rows.is_multiple_of(n_sets), "{n_rows} rows in {n_sets} sets of equal size");
+    (n_rows / n_sets).max(1)
+}
+
 /// The elements of a contiguous float32 tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous float32")

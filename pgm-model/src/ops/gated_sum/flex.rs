@@ -2,20 +2,24 @@
 
 use burn_flex::FlexTensor;
 
-use crate::ops::flex::memory::{Uninit, total, write_each, write_rows};
+use crate::ops::flex::memory::{SetSums, Uninit, write_each, write_rows};
 use crate::ops::flex::simd::{fma, for_each_instruction_set};
-use crate::ops::flex::tensor::{shape, tensor, values, width};
+use crate::ops::flex::tensor::{rows_of_set, shape, tensor, values, width};
+
+// A gate has one row for all rows of x, or one for each of several sets of as many consecutive rows.
 
 pub(crate) fn gated_sum(x: FlexTensor, branch: FlexTensor, gate: FlexTensor) -> FlexTensor {
     let [x, branch, gate] = [x, branch, gate].map(|tensor| tensor.to_contiguous());
     let (width, numbers, branches, gate) = (width(&x), values(&x), values(&branch), values(&gate));
+    let n_rows = numbers.len() / width;
+    let n_of_set = rows_of_set(n_rows, gate.len() / width);
     let (out, _) = write_rows(
-        numbers.len() / width,
+        n_rows,
         width,
         || (),
         |_, row, out| {
             let [x, branch] = [numbers, branches].map(|all| &all[row * width..][..width]);
-            sum(x, branch, gate, out)
+            sum(x, branch, &gate[row / n_of_set * width..][..width], out)
         },
     );
     tensor(out, shape(&x))
@@ -24,12 +28,15 @@ pub(crate) fn gated_sum(x: FlexTensor, branch: FlexTensor, gate: FlexTensor) -> 
 pub(crate) fn gated_sum_backward(branch: FlexTensor, gate: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
     let [branch, gate, grad] = [branch, gate, grad].map(|tensor| tensor.to_contiguous());
     let (width, branches, gates, grads) = (width(&branch), values(&branch), values(&gate), values(&grad));
-    let new_sums = || vec![0.0; width];
-    let (out, sums) = write_rows(branches.len() / width, width, new_sums, |sums, row, out| {
+    let (n_rows, n_sets) = (branches.len() / width, gates.len() / width);
+    let n_of_set = rows_of_set(n_rows, n_sets);
+    let new_sums = || SetSums::new(width);
+    let (out, sums) = write_rows(n_rows, width, new_sums, |sums, row, out| {
         let [branch, grad] = [branches, grads].map(|all| &all[row * width..][..width]);
-        sum_grad(branch, gates, grad, out, sums)
+        let set = row / n_of_set;
+        sum_grad(branch, &gates[set * width..][..width], grad, out, sums.of(set))
     });
-    (tensor(out, shape(&branch)), tensor(total(&sums, width), shape(&gate)))
+    (tensor(out, shape(&branch)), tensor(SetSums::total(&sums, n_sets, width), shape(&gate)))
 }
 
 for_each_instruction_set! {

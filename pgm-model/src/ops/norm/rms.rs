@@ -1,15 +1,38 @@
-//! RMSNorm without weights.
+//! RMSNorm: a norm without a mean.
 
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-/// The epsilon of MaskGIT's norms.
-const EPSILON: f64 = 1e-5;
+use crate::ops::constants::EPSILON;
+#[cfg(feature = "flex")]
+use crate::ops::device::{fused, is_flex};
+#[cfg(feature = "flex")]
+use crate::ops::extension::fused_ops::FusedOps;
 
 /// `x / sqrt(mean(x^2) + 1e-5)`, the mean over the last dimension.
 ///
 /// # Shapes
 /// `[B, S, H] -> [B, S, H]`
 pub fn rms_norm(x: Tensor<3>) -> Tensor<3> {
-    let scale = (x.clone() * x.clone()).mean_dim(2).add_scalar(EPSILON).sqrt().recip(); // [B, S, 1]
-    x * scale
+    let options = (&x.device(), x.dtype());
+    let shape = [1, 1, x.dims()[2]];
+    affine_rms_norm(x.clone(), [Tensor::ones(shape, options), Tensor::zeros(shape, options)])
+}
+
+/// `rms_norm(x) * weight + bias`, with a weight and a bias for all rows of the batch, for each of them, or for each position
+/// of a single row.
+///
+/// # Shapes
+/// x `[B, S, H]`, weight and bias `[1, 1, H]`, `[B, 1, H]`, or `[1, S, H]` where B is 1 `-> [B, S, H]`
+pub fn affine_rms_norm(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tensor<3> {
+    // On GPUs it is composed of Burn's operations.
+    #[cfg(feature = "flex")]
+    if fused!(x, weight, bias) && is_flex(&x.device()) {
+        let [weight, bias] = [weight, bias].map(|vectors| vectors.flatten::<2>(0, 1).into_dispatch());
+        let (y, _moments) = Dispatch::affine_rms_norm(x.into_dispatch(), weight, bias);
+        return Tensor::from_dispatch(y);
+    }
+    let scale = (x.clone() * x.clone()).mean_dim(2).add_scalar(f64::from(EPSILON)).sqrt().recip(); // [B, S, 1]
+    x * scale * weight + bias
 }

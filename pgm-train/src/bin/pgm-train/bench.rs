@@ -79,7 +79,7 @@ enum PhaseArg {
 enum ModelArg {
     /// The Partition Transformer
     Pgm,
-    /// The masked baseline
+    /// The masked baseline; MaskGIT for a preset of images
     Mdlm,
 }
 
@@ -103,6 +103,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let backbone = config.backbone_mut();
     backbone.length = args.length.unwrap_or(backbone.length);
     backbone.dropout = 0.0;
+    config.validate()?;
     if matches!(args.model, ModelArg::Mdlm) {
         config = config.masked_baseline();
     }
@@ -121,7 +122,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let middle = median(&seconds);
     let length = config.backbone().length;
     let object = json!({
-        "model": if matches!(config, ModelConfig::Masked(_)) { "mdlm" } else { "pgm" },
+        "model": match config {
+            ModelConfig::Masked(_) => "mdlm",
+            ModelConfig::MaskGit(_) => "maskgit",
+            ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) => "pgm",
+        },
         "what": if phase == BenchPhase::Train { "train" } else { "forward" },
         "seconds_median": middle,
         "seconds": seconds,

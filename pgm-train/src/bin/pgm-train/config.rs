@@ -20,6 +20,7 @@ enum ObjectiveArg {
     Masked,
     MaskedComplementary,
     Autoregressive,
+    Maskgit,
     Distill,
     Codec,
 }
@@ -30,6 +31,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         ObjectiveArg::Masked => FileKind::Train(Objective::Masked),
         ObjectiveArg::MaskedComplementary => FileKind::Train(Objective::MaskedComplementary),
         ObjectiveArg::Autoregressive => FileKind::Train(Objective::Autoregressive),
+        ObjectiveArg::Maskgit => FileKind::Train(Objective::Maskgit),
         ObjectiveArg::Distill => FileKind::Distill,
         ObjectiveArg::Codec => FileKind::Codec,
     };

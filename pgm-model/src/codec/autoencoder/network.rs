@@ -68,7 +68,7 @@ impl Autoencoder {
     /// An autoencoder with random weights.
     ///
     /// # Panics
-    /// For a configuration that [`validate`](super::CodecConfig::validate) refuses.
+    /// For a configuration that [`validate`](AutoencoderConfig::validate) refuses.
     pub fn new(config: &AutoencoderConfig, device: &Device) -> Self {
         let AutoencoderConfig { channels, ref widths, blocks, ref quantizer, .. } = *config;
         let lowest = *widths.last().expect("there is a width");

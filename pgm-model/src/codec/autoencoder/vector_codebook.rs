@@ -124,7 +124,8 @@ mod tests {
         let codebook = codebook(&device);
         let at = |x: f32, y: f32| Tensor::<4>::from_data([[[[x]], [[y]]]], &device).require_grad();
         let vectors = at(3.0, 4.0);
-        let (quantised, loss) = codebook.quantise(vectors.clone());
+        let (quantised, _) = codebook.quantise(vectors.clone());
+        let (_, loss) = codebook.quantise(vectors.clone());
         // Unit (0.6, 0.8), nearest (0, 1): the mean of 0.36 and 0.04, once and a quarter.
         assert!((loss.clone().into_scalar::<f32>() - 0.2 * 1.25).abs() < 1e-6);
         let gradients = (quantised * Tensor::from_data([[[[1.0]], [[0.0]]]], &device)).sum().backward();

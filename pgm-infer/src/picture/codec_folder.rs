@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ModelConfig;
-use pgm_model::codec::Codec;
+use pgm_model::codec::{Codec, CodecConfig};
 
 use super::codec::PictureCodec;
 use super::pixels::Picture;
@@ -58,12 +58,18 @@ impl CodecFolder {
     /// # Errors
     /// [`InferError::Request`] for a size that the codec does not take.
     pub fn grid(&self, [height, width]: [usize; 2]) -> Result<[usize; 2], InferError> {
-        self.codec.config().grid_of([height, width]).ok_or_else(|| {
-            let ([usual_height, usual_width, _], origin) = (self.codec.config().pixels(), &self.origin);
-            let message = format!(
-                "pictures of {width} x {height} pixels do not fit the codec {origin}, whose pictures have {usual_width} x \
-                 {usual_height}"
-            );
+        let config = self.codec.config();
+        let grid = config.grid_of([height, width]);
+        let takes = match config {
+            CodecConfig::Vq(config) => format!("which takes multiples of {} pixels", config.downsampling()),
+            _ => {
+                let [own_height, own_width, _] = config.pixels();
+                format!("which takes {own_width} x {own_height}")
+            }
+        };
+        let origin = &self.origin;
+        grid.ok_or_else(|| {
+            let message = format!("pictures of {width} x {height} pixels do not fit the codec {origin}, {takes}");
             InferError::Request(message)
         })
     }
@@ -109,18 +115,15 @@ impl CodecFolder {
     /// # Errors
     /// [`InferError::Request`] for a grid that the codec does not have.
     pub fn for_grid(self, grid: [usize; 2]) -> Result<GridCodec, InferError> {
-        match self.codec.config().pixels_of(grid) {
-            Some([height, width]) => Ok(GridCodec { folder: self, grid, height, width }),
-            None => {
-                let ([rows, columns], [usual_rows, usual_columns]) = (grid, self.codec.config().grid());
-                let message = format!(
-                    "a grid of {rows} x {columns} codes does not fit the codec {}, whose pictures have {usual_rows} x \
-                     {usual_columns}",
-                    self.origin
-                );
-                Err(InferError::Request(message))
-            }
-        }
+        let Some([height, width]) = self.codec.config().pixels_of(grid) else {
+            let ([rows, columns], [has_rows, has_columns]) = (grid, self.codec.config().grid());
+            let message = format!(
+                "a grid of {rows} x {columns} codes does not fit the codec {}, whose pictures have {has_rows} x {has_columns}",
+                self.origin
+            );
+            return Err(InferError::Request(message));
+        };
+        Ok(GridCodec { folder: self, grid, height, width })
     }
 }
 

@@ -17,6 +17,14 @@ pub enum InferError {
         /// What is wrong.
         problem: String,
     },
+    /// A file could not be written.
+    #[error("cannot write {}: {problem}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The tokenizer does not belong to the model.
     #[error(
         "{origin} has token ids up to {largest}, the model's vocabulary has {vocab_size} tokens; it is the tokenizer of another model"

@@ -5,6 +5,7 @@
 //! | [`sample`](mod@sample) | the sampling loop, on token ids alone: schedules, orders, the categorical draw |
 //! | [`denoise`] | the networks as denoisers, which give the loop its logits |
 //! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
+//! | [`picture`] | a model of image codes with its codec, pictures as files, edits of given pictures |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |
 
@@ -17,6 +18,7 @@ pub mod device;
 pub mod engine;
 mod error;
 pub mod flops;
+pub mod picture;
 pub mod sample;
 #[cfg(feature = "server")]
 pub mod serve;
@@ -27,6 +29,7 @@ mod unwind;
 pub use denoise::{CausalDenoiser, Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser, SamplingPath};
 pub use engine::Engine;
 pub use error::InferError;
+pub use picture::{ImageModel, Picture};
 pub use sample::draw::DrawSettings;
 pub use sample::logits::Logits;
 pub use sample::order::{Order, OrderKind};

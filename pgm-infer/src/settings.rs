@@ -7,8 +7,8 @@ use pgm_model::ModelConfig;
 
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{SampleSettings, Schedule};
-use crate::text::TextModel;
+use crate::sample::{Curve, Guidance, SampleSettings, Schedule};
+use crate::text::{GenerationConfig, TextModel};
 
 /// Steps, unless the model's folder or the caller says otherwise.
 pub const DEFAULT_STEPS: usize = 128;
@@ -20,20 +20,44 @@ impl Default for SampleSettings {
             schedule: Schedule::default(),
             order: OrderKind::default(),
             draw: DrawSettings::default(),
+            guidance: Guidance::default(),
             alternatives: 0,
         }
     }
 }
 
+/// Steps of a model of image codes, unless its folder or the caller says otherwise.
+pub const DEFAULT_IMAGE_STEPS: usize = 32;
+
+impl GenerationConfig {
+    // The folder's draw, completed by `plain`.
+    fn draw(&self, plain: DrawSettings) -> DrawSettings {
+        DrawSettings {
+            temperature: self.temperature.unwrap_or(plain.temperature),
+            top_k: self.top_k.unwrap_or(plain.top_k),
+            top_p: self.top_p.unwrap_or(plain.top_p),
+        }
+    }
+}
+
 impl SampleSettings {
+    /// The settings of a model of image codes: its folder's, completed by those of the paper's tables, Halton's order with
+    /// the curve arccos.
+    pub fn for_images(generation: &GenerationConfig) -> Self {
+        let plain = Self::default();
+        Self {
+            steps: generation.steps.unwrap_or(DEFAULT_IMAGE_STEPS),
+            schedule: Schedule::Curve(Curve::Arccos),
+            order: OrderKind::Halton { roll: false },
+            draw: generation.draw(plain.draw),
+            ..plain
+        }
+    }
+
     /// The settings of a model: its folder's, completed by the defaults.
     pub fn for_model(model: &TextModel) -> Self {
         let (generation, plain) = (model.generation(), Self::default());
-        let draw = DrawSettings {
-            temperature: generation.temperature.unwrap_or(plain.draw.temperature),
-            top_k: generation.top_k.unwrap_or(plain.draw.top_k),
-            top_p: generation.top_p.unwrap_or(plain.draw.top_p),
-        };
+        let draw = generation.draw(plain.draw);
         let steps = generation.steps.unwrap_or(plain.steps);
         Self { steps, draw, schedule: default_schedule(model.config()), ..plain }
     }
@@ -45,6 +69,11 @@ pub fn default_schedule(config: &ModelConfig) -> Schedule {
         ModelConfig::Partition(_) | ModelConfig::Autoregressive(_) | ModelConfig::MaskGit(_) => Schedule::Uniform,
         ModelConfig::Masked(_) => Schedule::Binomial,
     }
+}
+
+/// The schedule of a curve in an order, as the public samplers of images follow it: those that rank positions count from 0.
+pub fn curve_schedule(curve: Curve, order: OrderKind) -> Schedule {
+    if order.has_candidates() { Schedule::CurveFromZero(curve) } else { Schedule::Curve(curve) }
 }
 
 /// The settings that a caller changes; absent ones keep their value.
@@ -62,6 +91,8 @@ pub struct Overrides {
     pub top_k: Option<usize>,
     /// See [`DrawSettings::top_p`].
     pub top_p: Option<f64>,
+    /// See [`SampleSettings::guidance`].
+    pub guidance: Option<Guidance>,
     /// See [`SampleSettings::alternatives`].
     pub alternatives: Option<usize>,
 }
@@ -79,6 +110,7 @@ impl Overrides {
                 top_k: self.top_k.unwrap_or(settings.draw.top_k),
                 top_p: self.top_p.unwrap_or(settings.draw.top_p),
             },
+            guidance: self.guidance.unwrap_or(settings.guidance),
             alternatives: self.alternatives.unwrap_or(settings.alternatives),
         }
     }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::{AutoregressiveTransformer, Cache};
 
+use super::images::Drawable;
 use crate::InferError;
 use crate::sample::logits::Logits;
 use crate::sample::order::{LeftToRight, OrderKind};
@@ -114,6 +115,7 @@ impl Denoiser for CausalDenoiser<'_> {
     fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         beginning(&positions, &tokens)?;
+        Drawable::without(self.mask_index).check(request)?;
         if !matches!(settings.order, OrderKind::Uniform | OrderKind::Sequential) {
             return Err(wrong_order());
         }

@@ -3,12 +3,13 @@
 //! Shapes: B rows, K positions, H hidden.
 
 use burn::tensor::{Device, Tensor};
-use pgm_model::{MaskGit, Positions};
+use pgm_model::{Class, MaskGit, ModelConfig, Positions};
 
+use super::images::Drawable;
 use super::rows::{by_length, dense, to_vecs};
 use crate::InferError;
 use crate::sample::logits::Logits;
-use crate::sample::{CleanRow, Denoiser};
+use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
 
 /// The MaskGIT baseline. Its head runs at the positions that are asked for.
 #[derive(Debug)]
@@ -16,19 +17,20 @@ pub struct MaskGitDenoiser<'a> {
     model: &'a MaskGit,
     device: &'a Device,
     mask_index: usize,
-    excluded: Vec<usize>,
+    drawable: Drawable,
 }
 
 impl<'a> MaskGitDenoiser<'a> {
-    /// The network on its device; `mask_index` fills open positions and is never drawn.
-    pub fn new(model: &'a MaskGit, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, excluded: vec![mask_index] }
+    /// The network of this configuration on its device; the mask fills open positions and is never drawn.
+    pub fn new(model: &'a MaskGit, device: &'a Device, config: &ModelConfig) -> Self {
+        Self { model, device, mask_index: config.backbone().mask_index, drawable: Drawable::new(config) }
     }
 
     // [B, K, H]
     fn hidden(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Tensor<3> {
         let codes = dense(rows, self.mask_index as u32, self.device);
-        self.model.hidden_at(codes, None, &Positions::new(&to_vecs(positions), self.device))
+        let classes: Vec<Class> = rows.iter().map(|row| row.class).collect();
+        self.model.hidden_at(codes, Some(&classes), &Positions::new(&to_vecs(positions), self.device))
     }
 }
 
@@ -43,6 +45,11 @@ impl Denoiser for MaskGitDenoiser<'_> {
     }
 
     fn excluded_classes(&self) -> &[usize] {
-        &self.excluded
+        &self.drawable.excluded
+    }
+
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
+        self.drawable.check(request)?;
+        SampleRow::new(request, settings)
     }
 }

@@ -5,10 +5,11 @@
 use burn::tensor::{Device, Tensor};
 use pgm_model::{MaskedTransformer, Positions};
 
+use super::images::Drawable;
 use super::rows::{by_length, dense, to_vecs};
 use crate::InferError;
 use crate::sample::logits::Logits;
-use crate::sample::{CleanRow, Denoiser};
+use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
 
 /// Where the masked baseline runs its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,14 +27,14 @@ pub struct MaskedDenoiser<'a> {
     model: &'a MaskedTransformer,
     device: &'a Device,
     mask_index: usize,
-    excluded: Vec<usize>,
+    drawable: Drawable,
     head_at: HeadPositions,
 }
 
 impl<'a> MaskedDenoiser<'a> {
     /// The network on its device; `mask_index` fills open positions and is never drawn.
     pub fn new(model: &'a MaskedTransformer, device: &'a Device, mask_index: usize, head_at: HeadPositions) -> Self {
-        Self { model, device, mask_index, excluded: vec![mask_index], head_at }
+        Self { model, device, mask_index, drawable: Drawable::without(mask_index), head_at }
     }
 
     // [B, K, H]
@@ -66,6 +67,11 @@ impl Denoiser for MaskedDenoiser<'_> {
     }
 
     fn excluded_classes(&self) -> &[usize] {
-        &self.excluded
+        &self.drawable.excluded
+    }
+
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
+        self.drawable.check(request)?;
+        SampleRow::new(request, settings)
     }
 }

@@ -1,12 +1,15 @@
 //! The networks as [`Denoiser`]s, which give the sampling loop its logits.
 
+mod as_published;
 mod causal;
+mod images;
 mod mask_git;
 mod masked;
 mod network;
 mod partition;
 mod rows;
 
+pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
 pub use mask_git::MaskGitDenoiser;

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
-use pgm_model::{ModelConfig, Network, Positions};
+use pgm_model::{Class, ModelConfig, Network, Positions};
 
 use super::causal::CausalDenoiser;
 use super::mask_git::MaskGitDenoiser;
@@ -41,7 +41,8 @@ pub fn hidden_at(
         }
         Network::MaskGit(model) => {
             let codes = dense(rows, mask_index as u32, device);
-            model.hidden_at(codes, None, &Positions::new(&to_vecs(positions), device))
+            let classes: Vec<Class> = rows.iter().map(|row| row.class).collect();
+            model.hidden_at(codes, Some(&classes), &Positions::new(&to_vecs(positions), device))
         }
         Network::Autoregressive(_) => panic!("an autoregressive network sees only the tokens before a position"),
     }
@@ -92,11 +93,9 @@ impl<'a> NetworkHandle<'a> {
             (Network::Masked(model), _) => {
                 Box::new(MaskedDenoiser::new(model, device, mask_index, HeadPositions::Decoded))
             }
-            (Network::MaskGit(model), _) => Box::new(MaskGitDenoiser::new(model, device, mask_index)),
-            (Network::Partition(model), SamplingPath::Clean) => {
-                Box::new(PartitionDenoiser::new(model, device, mask_index))
-            }
-            (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser::new(model, device, mask_index)),
+            (Network::MaskGit(model), _) => Box::new(MaskGitDenoiser::new(model, device, config)),
+            (Network::Partition(model), SamplingPath::Clean) => Box::new(PartitionDenoiser::of(model, device, config)),
+            (Network::Partition(model), SamplingPath::Full) => Box::new(FullDenoiser::of(model, device, config)),
         }
     }
 

@@ -4,12 +4,13 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ops::is_flex;
-use pgm_model::{CleanTokens, PackedRows, Partition, PartitionTransformer, Positions};
+use pgm_model::{Class, CleanTokens, ModelConfig, PackedRows, Partition, PartitionTransformer, Positions};
 
+use super::images::Drawable;
 use super::rows::{by_length, dense, to_vecs};
 use crate::InferError;
 use crate::sample::logits::{Logits, in_host_memory};
-use crate::sample::{CleanRow, Denoiser};
+use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
 
 /// The sampling path: only clean tokens are processed, and rows that differ in their number are packed where that is
 /// faster.
@@ -18,13 +19,18 @@ pub struct PartitionDenoiser<'a> {
     model: &'a PartitionTransformer,
     device: &'a Device,
     mask_index: usize,
-    excluded: Vec<usize>,
+    drawable: Drawable,
 }
 
 impl<'a> PartitionDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, excluded: vec![mask_index] }
+        Self { model, device, mask_index, drawable: Drawable::without(mask_index) }
+    }
+
+    /// The network of this configuration: of a model of image codes, rows may have classes.
+    pub fn of(model: &'a PartitionTransformer, device: &'a Device, config: &ModelConfig) -> Self {
+        Self { drawable: Drawable::new(config), ..Self::new(model, device, config.backbone().mask_index) }
     }
 }
 
@@ -38,6 +44,10 @@ impl Denoiser for PartitionDenoiser<'_> {
             let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
             let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
             let packed = PackedRows::new(&tokens, &clean, positions, self.device);
+            let packed = match classes(rows) {
+                Some(classes) => packed.with_classes(classes),
+                None => packed,
+            };
             let hidden = self.model.decode_hidden_packed(&self.model.encode_packed(&packed), &packed);
             return Ok(Logits::from_packed(hidden, counts(), head));
         }
@@ -49,7 +59,12 @@ impl Denoiser for PartitionDenoiser<'_> {
     }
 
     fn excluded_classes(&self) -> &[usize] {
-        &self.excluded
+        &self.drawable.excluded
+    }
+
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
+        self.drawable.check(request)?;
+        SampleRow::new(request, settings)
     }
 }
 
@@ -66,7 +81,17 @@ pub(super) fn hidden_from_clean(
     let n_clean = width_for(longest(&mut clean.iter().map(Vec::len)), device);
     let n_positions = width_for(longest(&mut positions.iter().map(|row| row.len())), device);
     let queries = Positions::padded(&to_vecs(positions), n_positions, device);
-    model.decode_hidden(&model.encode(&CleanTokens::padded(&tokens, &clean, n_clean, device)), &queries)
+    let clean = CleanTokens::padded(&tokens, &clean, n_clean, device);
+    let clean = match classes(rows) {
+        Some(classes) => clean.with_classes(classes),
+        None => clean,
+    };
+    model.decode_hidden(&model.encode(&clean), &queries)
+}
+
+// The class of each row; none if no row has one, as in a text model.
+fn classes(rows: &[&CleanRow]) -> Option<Vec<Class>> {
+    rows.iter().any(|row| row.class.is_some()).then(|| rows.iter().map(|row| row.class).collect())
 }
 
 // The width of a row of `n` tokens. Kernels of a GPU are compiled and tuned for each shape, so there are few shapes: powers
@@ -85,13 +110,18 @@ pub struct FullDenoiser<'a> {
     model: &'a PartitionTransformer,
     device: &'a Device,
     mask_index: usize,
-    excluded: Vec<usize>,
+    drawable: Drawable,
 }
 
 impl<'a> FullDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, excluded: vec![mask_index] }
+        Self { model, device, mask_index, drawable: Drawable::without(mask_index) }
+    }
+
+    /// The network of this configuration: of a model of image codes, rows may have classes.
+    pub fn of(model: &'a PartitionTransformer, device: &'a Device, config: &ModelConfig) -> Self {
+        Self { drawable: Drawable::new(config), ..Self::new(model, device, config.backbone().mask_index) }
     }
 
     // [B, K, H]
@@ -106,7 +136,12 @@ impl<'a> FullDenoiser<'a> {
                 open
             })
             .collect();
-        let all = self.model.hidden_partition(tokens, &Partition::from_rows(&groups, self.device)); // [B, L, H]
+        let partition = Partition::from_rows(&groups, self.device);
+        let partition = match classes(rows) {
+            Some(classes) => partition.with_classes(classes),
+            None => partition,
+        };
+        let all = self.model.hidden_partition(tokens, &partition); // [B, L, H]
         let width = all.dims()[2];
         let n_positions = positions.iter().map(|row| row.len()).max().unwrap_or(0);
         let mut index = Vec::with_capacity(rows.len() * n_positions);
@@ -131,6 +166,11 @@ impl Denoiser for FullDenoiser<'_> {
     }
 
     fn excluded_classes(&self) -> &[usize] {
-        &self.excluded
+        &self.drawable.excluded
+    }
+
+    fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
+        self.drawable.check(request)?;
+        SampleRow::new(request, settings)
     }
 }

@@ -24,11 +24,19 @@ pub struct CleanRow {
     pub positions: Vec<usize>,
     /// Their tokens.
     pub tokens: Vec<u32>,
+    /// The class that a class-conditional network is asked for; none for no class in particular.
+    pub class: Option<usize>,
 }
 
 impl CleanRow {
-    /// A new row of `length` tokens, of which those at `positions` are known.
+    /// A new row of `length` tokens without a class, of which those at `positions` are known.
     pub fn new(length: usize, positions: Vec<usize>, tokens: Vec<u32>) -> Self {
-        Self { id: RowId::default(), length, positions, tokens }
+        Self { id: RowId::default(), length, positions, tokens, class: None }
+    }
+
+    /// The row with a class.
+    #[must_use]
+    pub fn with_class(self, class: Option<usize>) -> Self {
+        Self { class, ..self }
     }
 }

@@ -13,6 +13,8 @@
 //! | `run.rs` | all steps |
 //! | `schedule.rs` | how many positions a step decodes |
 //! | `order/` | which positions a step decodes |
+//! | `grid.rs` | where a picture's cells stand in a row |
+//! | `guidance.rs` | how much a class counts in a step |
 //! | `draw.rs` | which token is drawn |
 //! | `logits/` | how logits are read from host or device |
 
@@ -20,7 +22,11 @@ mod border;
 mod clean_row;
 mod denoiser;
 pub mod draw;
+mod grid;
 mod guarded_order;
+mod guidance;
+#[cfg(test)]
+mod guidance_tests;
 pub mod logits;
 pub mod order;
 mod request;
@@ -35,9 +41,11 @@ pub use border::{Border, BorderPart};
 pub use clean_row::{CleanRow, RowId};
 pub use denoiser::Denoiser;
 pub use draw::DrawSettings;
+pub use grid::TokenGrid;
+pub use guidance::{Guidance, GuidanceSchedule};
 pub use logits::Logits;
 pub use request::{SampleRequest, SampleSettings};
 pub use row::{RowChange, RowStep, SampleRow, SampledRow};
 pub use run::{SampleOutput, StepView, sample};
-pub use schedule::Schedule;
+pub use schedule::{Curve, Schedule};
 pub use step::{StepResult, advance, advance_async};

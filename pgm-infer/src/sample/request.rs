@@ -3,7 +3,9 @@
 use crate::InferError;
 use crate::sample::border::Border;
 use crate::sample::draw::DrawSettings;
-use crate::sample::order::OrderKind;
+use crate::sample::grid::TokenGrid;
+use crate::sample::guidance::Guidance;
+use crate::sample::order::{Confidence, OrderKind};
 use crate::sample::schedule::Schedule;
 
 /// One row to sample: its length, its given tokens, its seed.
@@ -17,6 +19,10 @@ pub struct SampleRequest {
     pub seed: u64,
     /// Open positions that hold given characters; most often none. They are drawn before the steps of the settings.
     pub borders: Vec<Border>,
+    /// The class that a class-conditional network is asked for; none for a text, and for no class in particular.
+    pub class: Option<usize>,
+    /// Where a picture's cells stand in the row; none for a text.
+    pub grid: Option<TokenGrid>,
 }
 
 /// How to sample. The defaults are in [`settings`](crate::settings).
@@ -30,6 +36,8 @@ pub struct SampleSettings {
     pub order: OrderKind,
     /// How a token is drawn.
     pub draw: DrawSettings,
+    /// How much the class counts.
+    pub guidance: Guidance,
     /// How many of the most probable tokens are reported with each drawn one.
     pub alternatives: usize,
 }
@@ -41,6 +49,7 @@ impl SampleSettings {
     /// [`InferError::Setting`] naming the flag.
     pub fn validate(&self) -> Result<(), InferError> {
         self.draw.validate()?;
+        self.guidance.validate()?;
         let wrong = |name, value: String, problem| Err(InferError::Setting { name, value, problem });
         match self.order {
             _ if self.steps == 0 => wrong("--steps", "0".into(), "must be at least 1"),
@@ -49,6 +58,9 @@ impl SampleSettings {
             }
             OrderKind::Remask { rate } if !(0.0..=1.0).contains(&rate) => {
                 wrong("--remask-rate", rate.to_string(), "must lie between 0 and 1")
+            }
+            OrderKind::Confidence(Confidence { noise, .. }) if !(noise >= 0.0 && noise.is_finite()) => {
+                wrong("--noise", noise.to_string(), "must be 0 or a positive number")
             }
             _ => Ok(()),
         }

@@ -11,7 +11,9 @@ use crate::InferError;
 use crate::sample::border::{self, BorderPhase, BorderQuery, BorderToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
+use crate::sample::grid::TokenGrid;
 use crate::sample::guarded_order::GuardedOrder;
+use crate::sample::guidance::Guidance;
 use crate::sample::logits::{Alternatives, PositionDraw, PositionQuery, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
 use crate::sample::request::{SampleRequest, SampleSettings};
@@ -62,6 +64,7 @@ pub struct RowStep {
     progress: Progress,
     // A step of the borders reads these instead.
     border_queries: Vec<BorderQuery>,
+    guidance_weight: f64,
 }
 
 /// A row while it is sampled.
@@ -78,8 +81,12 @@ pub struct SampleRow {
     // Starts when the borders are drawn.
     order: GuardedOrder,
     seed: u64,
+    grid: Option<TokenGrid>,
     schedule: Schedule,
     draw: DrawSettings,
+    guidance: Guidance,
+    // The row without its class, in evaluations with guidance.
+    without_class: RowId,
     steps: usize,
     step: usize,
     log_probabilities: Vec<f64>,
@@ -122,13 +129,16 @@ impl SampleRow {
             n_given: positions.len(),
             n_fixed: positions.len(),
             n_open: open.len(),
-            clean: CleanRow::new(request.length, positions, tokens),
+            clean: CleanRow::new(request.length, positions, tokens).with_class(request.class),
             open,
             borders: BorderPhase::new(&request.borders),
             order: GuardedOrder::new(start),
             seed: request.seed,
+            grid: request.grid,
             schedule: settings.schedule,
             draw: settings.draw,
+            guidance: settings.guidance,
+            without_class: RowId::default(),
             steps: settings.steps,
             step: 0,
             log_probabilities: Vec::new(),
@@ -149,7 +159,8 @@ impl SampleRow {
             return Ok(());
         }
         self.n_open = self.open.len();
-        let new = OrderStart { length: self.clean.length, open: &self.open, seed: self.seed, rng: &mut self.rng };
+        let (length, grid, seed) = (self.clean.length, self.grid, self.seed);
+        let new = OrderStart { length, open: &self.open, grid, seed, rng: &mut self.rng };
         self.order.start(new)
     }
 
@@ -181,6 +192,14 @@ impl SampleRow {
     /// How this row's tokens are drawn.
     pub fn draw(&self) -> &DrawSettings {
         &self.draw
+    }
+
+    /// The row without its class and the weight that it has against the class in this step; none in a step without guidance,
+    /// and in a row without a class.
+    pub(super) fn guide(&self, step: &RowStep) -> Option<(CleanRow, f64)> {
+        self.clean.class.filter(|_| step.guidance_weight != 0.0)?;
+        let without_class = CleanRow { id: self.without_class, class: None, ..self.clean.clone() };
+        Some((without_class, step.guidance_weight))
     }
 
     /// Whether the row's order reads [`LogitStats`](crate::sample::logits::LogitStats).
@@ -245,7 +264,11 @@ impl SampleRow {
             let (positions, border_queries) = self.borders.begin(&mut self.rng);
             let progress = Progress { from: 0.0, to: 0.0 };
             let (uniforms, forgotten) = (Vec::new(), Vec::new());
-            return Ok(RowStep { positions, uniforms, forgotten, n_to_decode: 0, progress, border_queries });
+            let guidance_weight = self.guidance.weight_at(0, self.planned_steps());
+            let n_to_decode = 0;
+            let begun =
+                RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
+            return Ok(begun);
         }
         self.start_order()?;
         let planned = self.planned_steps();
@@ -263,10 +286,12 @@ impl SampleRow {
         } else {
             self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
         };
+        let guidance_weight = self.guidance.weight_at(self.step, planned);
         self.step += 1;
+        let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
+        let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
         if n_to_decode == 0 {
-            let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
-            return Ok(RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries });
+            return Ok(begun);
         }
         let context = context(&self.clean, self.n_fixed, &self.open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
@@ -278,7 +303,7 @@ impl SampleRow {
             return Err(InferError::Request(message));
         }
         let uniforms = positions.iter().map(|_| self.rng.random()).collect();
-        Ok(RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries: Vec::new() })
+        Ok(RowStep { positions, uniforms, ..begun })
     }
 
     fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
@@ -401,6 +426,10 @@ fn context<'a>(
 }
 
 fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
+    if request.grid.is_some_and(|grid| grid.start.saturating_add(grid.n_tokens()) > request.length) {
+        let message = format!("the picture's cells do not fit into a row of {} tokens", request.length);
+        return Err(InferError::Request(message));
+    }
     let mut is_open = vec![true; request.length];
     for &(position, _) in &request.given {
         match is_open.get_mut(position) {

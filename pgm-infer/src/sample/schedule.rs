@@ -1,5 +1,8 @@
 //! How many positions each step decodes.
 
+use std::f64::consts::FRAC_PI_2;
+use std::str::FromStr;
+
 use rand::Rng;
 use rand_distr::{Binomial, Distribution};
 
@@ -13,6 +16,73 @@ pub enum Schedule {
     /// Each open position is decoded in the step from time t to s with probability `(t - s) / t`, as in MDLM's
     /// ancestral sampler (the paper's Algorithms 3-5). Positions that are left at the end take one more evaluation.
     Binomial,
+    /// A curve as Halton-MaskGIT follows it (arXiv 2503.17076): after step i of n (from 0) the number of decoded positions
+    /// is `max(i + 1, floor(curve((i + 1) / n) * open))`.
+    Curve(Curve),
+    /// A curve as the public confidence samplers follow it: after step i of n (from 0) the number of decoded positions is
+    /// `floor(curve(i / (n - 1)) * open)`, in the first step at least one. A step that this gives nothing decodes nothing.
+    CurveFromZero(Curve),
+}
+
+/// The share of the open positions that is decoded after a share of the steps: from 0 at 0 to 1 at 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Curve {
+    /// `1 - arccos(r) / (pi / 2)`: slowly, and much in the last steps.
+    Arccos,
+    /// `1 - cos(r pi / 2)`, MaskGIT's (arXiv 2202.04200): few positions first.
+    Cosine,
+    /// `r`.
+    Linear,
+    /// `r^2`: few positions first.
+    Square,
+    /// `sqrt(r)`: many positions first.
+    Root,
+}
+
+const CURVES: [(&str, Curve); 5] = [
+    ("arccos", Curve::Arccos),
+    ("cosine", Curve::Cosine),
+    ("linear", Curve::Linear),
+    ("square", Curve::Square),
+    ("root", Curve::Root),
+];
+
+impl Curve {
+    /// Names, as the command takes them.
+    pub const NAMES: [&'static str; CURVES.len()] = {
+        let mut names = [""; CURVES.len()];
+        let mut index = 0;
+        while index < CURVES.len() {
+            names[index] = CURVES[index].0;
+            index += 1;
+        }
+        names
+    };
+
+    /// The curve's name.
+    pub fn name(self) -> &'static str {
+        CURVES.iter().find(|(_, curve)| *curve == self).map_or("", |(name, _)| name)
+    }
+
+    /// The share of the positions after the share `r` of the steps, both in `[0, 1]`.
+    pub fn share(self, r: f64) -> f64 {
+        match self {
+            Self::Arccos => 1.0 - r.acos() / FRAC_PI_2,
+            Self::Cosine => 1.0 - (r * FRAC_PI_2).cos(),
+            Self::Linear => r,
+            Self::Square => r * r,
+            Self::Root => r.sqrt(),
+        }
+    }
+}
+
+impl FromStr for Curve {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = CURVES.iter().find(|(known, _)| *known == name).map(|(_, curve)| *curve);
+        found.ok_or_else(|| format!("{name} is not a curve; the curves are {}", Self::NAMES.join(", ")))
+    }
 }
 
 /// Time at which the binomial schedule stops; positions that are open then are decoded at once.
@@ -22,9 +92,22 @@ impl Schedule {
     /// Steps in all for a setting of `steps`.
     pub fn n_steps(self, steps: usize) -> usize {
         match self {
-            Self::Uniform => steps,
+            Self::Uniform | Self::Curve(_) | Self::CurveFromZero(_) => steps,
             Self::Binomial => steps + 1,
         }
+    }
+
+    // Decoded positions after step `step` of a curve.
+    fn curve_target(curve: Curve, from_zero: bool, step: usize, steps: usize, n_open: usize) -> usize {
+        if step + 1 >= steps {
+            return n_open;
+        }
+        let (r, least) = if from_zero {
+            (step as f64 / (steps - 1) as f64, 1)
+        } else {
+            ((step + 1) as f64 / steps as f64, step + 1)
+        };
+        ((curve.share(r) * n_open as f64).floor() as usize).max(least).min(n_open)
     }
 
     /// Positions that step `step` (from 0) of `steps` decodes: all that are left from the last step on. `n_open` positions
@@ -36,6 +119,10 @@ impl Schedule {
                 let wanted = (n_open as f64 * (step + 1) as f64 / steps as f64).round() as usize;
                 // A custom order may be ahead of the schedule.
                 wanted.min(n_open).saturating_sub(decoded)
+            }
+            Self::Curve(curve) => Self::curve_target(curve, false, step, steps, n_open).saturating_sub(n_open - n_left),
+            Self::CurveFromZero(curve) => {
+                Self::curve_target(curve, true, step, steps, n_open).saturating_sub(n_open - n_left)
             }
             Self::Binomial if step >= steps => n_left,
             Self::Binomial => {
@@ -70,6 +157,61 @@ mod tests {
                 assert!(most - least <= 1, "{n_open} positions in {steps} steps: {counts:?}");
             }
         }
+    }
+
+    // The number of decoded positions after each step.
+    fn decoded(schedule: Schedule, steps: usize, n_open: usize) -> Vec<usize> {
+        let (mut rng, mut decoded) = (StdRng::seed_from_u64(0), 0);
+        let count = |step| {
+            decoded += schedule.count(step, steps, n_open, n_open - decoded, &mut rng);
+            decoded
+        };
+        (0..steps).map(count).collect()
+    }
+
+    #[test]
+    fn curves_decode_as_many_positions_as_the_published_samplers() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
+        let numbers = |value: &serde_json::Value| -> Vec<usize> {
+            value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect()
+        };
+        let mut n_compared = 0;
+        for (name, value) in golden.as_object().unwrap() {
+            let words: Vec<&str> = name.split('_').collect();
+            let [.., steps, grid] = words[..] else { continue };
+            let (Ok(steps), Ok(grid)) = (steps.parse::<usize>(), grid.parse::<usize>()) else { continue };
+            let n_open = grid * grid;
+            if name.starts_with("halton_counts") {
+                let after = decoded(Schedule::Curve(Curve::Arccos), steps, n_open);
+                let counts: Vec<usize> = (0..steps).map(|i| after[i] - if i == 0 { 0 } else { after[i - 1] }).collect();
+                assert_eq!(counts, numbers(value), "{name}");
+                n_compared += 1;
+            } else if name.starts_with("confidence_schedule") {
+                let after = decoded(Schedule::CurveFromZero(words[2].parse().unwrap()), steps, n_open);
+                // The sampler decodes one position in a first step that the curve gives none.
+                let expected: Vec<usize> = numbers(value).into_iter().map(|count| count.max(1)).collect();
+                assert_eq!(after, expected, "{name}");
+                n_compared += 1;
+            }
+        }
+        assert_eq!(n_compared, 18);
+    }
+
+    #[test]
+    fn curves_end_complete_for_any_length_and_number_of_steps() {
+        for curve in Curve::NAMES.map(|name| name.parse::<Curve>().unwrap()) {
+            for schedule in [Schedule::Curve(curve), Schedule::CurveFromZero(curve)] {
+                for n_open in [0, 1, 2, 7, 100, 1023] {
+                    for steps in [1, 2, 3, 7, 128, 2000] {
+                        let after = decoded(schedule, steps, n_open);
+                        assert!(after.is_sorted() && after[steps - 1] == n_open, "{schedule:?} {n_open} {steps}");
+                        assert!(n_open == 0 || after[0] > 0, "{schedule:?} {n_open} {steps}");
+                    }
+                }
+            }
+        }
+        assert!("cosinus".parse::<Curve>().unwrap_err().contains("arccos, cosine, linear, square, root"));
     }
 
     #[test]

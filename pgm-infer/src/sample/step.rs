@@ -1,8 +1,8 @@
 //! One step of several rows, in one network evaluation.
 
 use crate::InferError;
-use crate::sample::clean_row::CleanRow;
 use crate::sample::denoiser::Denoiser;
+use crate::sample::guidance::{EvaluatedRow, evaluate};
 use crate::sample::logits::{PositionQuery, Wait, finish};
 use crate::sample::row::{RowChange, RowStep, SampleRow};
 
@@ -47,9 +47,14 @@ async fn step(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow], wait: Wait) 
     if active.is_empty() {
         return Ok(StepResult { changes, evaluated: false });
     }
-    let clean: Vec<&CleanRow> = active.iter().map(|(index, _)| rows[*index].clean()).collect();
-    let positions: Vec<&[usize]> = active.iter().map(|(_, begun)| begun.positions.as_slice()).collect();
-    let logits = denoiser.logits(&clean, &positions)?;
+    let evaluated: Vec<EvaluatedRow<'_>> = active
+        .iter()
+        .map(|(index, begun)| {
+            let row = &rows[*index];
+            EvaluatedRow { clean: row.clean(), positions: &begun.positions, guide: row.guide(begun) }
+        })
+        .collect();
+    let logits = evaluate(denoiser, &evaluated)?;
     let (mut queries, mut counts): (Vec<PositionQuery<'_>>, Vec<usize>) = (Vec::new(), Vec::new());
     for (place, (index, begun)) in active.iter().enumerate() {
         let of_row = rows[*index].queries(begun, place);

@@ -64,7 +64,12 @@ fn requests() -> impl Strategy<Value = Vec<SampleRequest>> {
 }
 
 fn settings() -> impl Strategy<Value = SampleSettings> {
-    let schedule = prop_oneof![Just(Schedule::Uniform), Just(Schedule::Binomial)];
+    let schedule = prop_oneof![
+        Just(Schedule::Uniform),
+        Just(Schedule::Binomial),
+        Just(Schedule::Curve(Curve::Arccos)),
+        Just(Schedule::CurveFromZero(Curve::Cosine)),
+    ];
     let draw = prop_oneof![
         Just(DrawSettings::default()),
         Just(DrawSettings { temperature: 0.0, ..DrawSettings::default() }),

@@ -54,6 +54,7 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         candidates: body.candidates,
         entropy_bound: body.entropy_bound,
         remask_rate: body.remask_rate,
+        ..OrderFlags::default()
     };
     // The message names the command's flags.
     let order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;

@@ -55,18 +55,16 @@ impl TextModel {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        if model_folder::load_config(folder)?.image().is_some() {
+            let message = format!("{} is a model of pictures, and a model of text is needed", folder.display());
+            return Err(InferError::Request(message));
+        }
         let (config, network) = model_folder::load_with_progress(folder, device, watch)?;
         let path = folder.join(TOKENIZER_FILE);
         let unreadable = |problem: String| InferError::File { path: path.clone(), problem };
         let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
         let tokenizer = Tokenizer::from_bytes(json).map_err(|error| unreadable(error.to_string()))?;
-        let generation_path = folder.join(GENERATION_FILE);
-        let generation = match std::fs::read(&generation_path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .map_err(|error| InferError::File { path: generation_path, problem: error.to_string() })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => GenerationConfig::default(),
-            Err(error) => return Err(InferError::File { path: generation_path, problem: error.to_string() }),
-        };
+        let generation = GenerationConfig::read(&folder.join(GENERATION_FILE))?;
         Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
     }
 

@@ -244,7 +244,7 @@ impl Placement {
             texts.fill(None);
         }
         TextRow {
-            request: SampleRequest { length, given, seed, borders },
+            request: SampleRequest { length, given, seed, borders, ..SampleRequest::default() },
             layout: RowLayout { blanks, texts, n_replaced },
         }
     }

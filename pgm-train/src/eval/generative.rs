@@ -94,7 +94,7 @@ pub fn sample_texts(
         schedule: default_schedule(model.config()),
         order: settings.order,
         draw,
-        alternatives: 0,
+        ..SampleSettings::default()
     };
     let mut n_done: usize = log.done().iter().map(|batch| batch.samples.len()).sum();
     while n_done < settings.samples {

@@ -9,22 +9,25 @@ use std::time::Instant;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::sample::Curve;
 use pgm_infer::sample::order::OrderFlags;
-use pgm_infer::settings::Overrides;
+use pgm_infer::settings::{Overrides, curve_schedule};
 use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
-use pgm_model::ModelConfig;
+use pgm_model::{ModelConfig, model_folder};
 use serde_json::json;
 
 use crate::devices::open_device;
+use crate::picture_flags::PictureFlags;
+use crate::pictures;
 
 #[derive(Args)]
 pub struct GenerateArgs {
     /// The model folder
     #[arg(long)]
-    model: PathBuf,
+    pub model: PathBuf,
     /// Text to continue
     #[arg(long, conflicts_with = "template")]
     prompt: Option<String>,
@@ -34,50 +37,62 @@ pub struct GenerateArgs {
     /// Tokens of a ___ blank
     #[arg(long, default_value_t = 8)]
     blank: usize,
-    /// Number of samples; sample i uses --seed + i
+    /// Number of samples, of pictures for each class; sample i uses --seed + i
     #[arg(short, default_value_t = 1)]
-    n: usize,
+    pub n: usize,
     /// Samples computed together
     #[arg(long, default_value_t = 8)]
-    batch: usize,
+    pub batch: usize,
     /// Tokens of the text, BOS included [default: the template's, else the model's]
     #[arg(long)]
-    length: Option<usize>,
-    /// Sampling steps [default: the model's, else 128]
+    pub length: Option<usize>,
+    /// Sampling steps [default: the model's, else 128; 32 for pictures]
     #[arg(long)]
-    steps: Option<usize>,
+    pub steps: Option<usize>,
     /// How many positions a step decodes, and how the network is run [default: uniform; ancestral for a masked model]
     #[arg(long, value_enum)]
-    sampler: Option<Sampler>,
+    pub sampler: Option<Sampler>,
+    /// Share of the positions that is decoded after a share of the steps: arccos, cosine, linear, square or root
+    /// [default: equal shares; arccos for pictures]
+    #[arg(long, value_name = "CURVE")]
+    pub schedule: Option<Curve>,
     #[command(flatten)]
-    order: OrderFlags,
+    pub order: OrderFlags,
     /// Temperature; 0 takes the most probable token [default: the model's, else 1]
     #[arg(long)]
-    temp: Option<f64>,
+    pub temp: Option<f64>,
     /// Keep the k most probable tokens; 0 keeps all
     #[arg(long)]
-    top_k: Option<usize>,
+    pub top_k: Option<usize>,
     /// Keep the fewest most probable tokens whose probabilities add up to this
     #[arg(long)]
-    top_p: Option<f64>,
+    pub top_p: Option<f64>,
     /// Seed of the first sample [default: from the clock]
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
-    device: DeviceName,
+    pub device: DeviceName,
     #[command(flatten)]
-    weights: WeightArgs,
+    pub weights: WeightArgs,
     /// Print one JSON object for each sample
     #[arg(long)]
-    json: bool,
-    /// Show the text on the terminal while it is sampled
+    pub json: bool,
+    /// Show the text or the first picture on the terminal while it is sampled
     #[arg(long)]
-    visual: bool,
+    pub visual: bool,
+    #[command(flatten)]
+    pub picture: PictureFlags,
+    /// Pictures: a .png file (several pictures become a sheet), a folder (one PNG each, with a manifest), or an .npz file
+    #[arg(long, help_heading = "Pictures")]
+    pub out: Option<PathBuf>,
+    /// Pictures: an animated PNG of the first ones while they fill
+    #[arg(long, value_name = "FILE", help_heading = "Pictures")]
+    pub animate: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Sampler {
+pub enum Sampler {
     /// The same number in each step; the network sees clean tokens only
     Uniform,
     /// Random numbers from a binomial distribution, as in MDLM; the network sees clean tokens only
@@ -90,15 +105,58 @@ enum Sampler {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Makes Ctrl-C end the sampling after the current step. Without it Ctrl-C ends the program at once, and the current batch is
+/// lost.
+pub fn handle_interrupts() {
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+}
+
 /// Whether Ctrl-C ended the sampling.
 pub fn was_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Samples texts and prints them.
+impl GenerateArgs {
+    /// A flag of text that was given although the model draws pictures.
+    pub fn text_flag(&self) -> Option<&'static str> {
+        let given = [
+            (self.prompt.is_some(), "--prompt"),
+            (self.template.is_some(), "--template"),
+            (self.length.is_some(), "--length"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
+
+    /// The schedule that `--sampler` names.
+    pub fn sampled_schedule(&self) -> Option<Schedule> {
+        match self.sampler? {
+            Sampler::Uniform | Sampler::Full => Some(Schedule::Uniform),
+            Sampler::Binomial | Sampler::Ancestral => Some(Schedule::Binomial),
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.n == 0 || self.batch == 0 {
+            bail!("-n and --batch must be at least 1");
+        }
+        if self.schedule.is_some() && !matches!(self.sampler, None | Some(Sampler::Full)) {
+            bail!("--schedule and --sampler both say how many positions a step decodes; give one of them");
+        }
+        Ok(())
+    }
+}
+
+/// Samples texts and prints them, or pictures and writes them.
 pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
-    if args.n == 0 || args.batch == 0 {
-        bail!("-n and --batch must be at least 1");
+    args.check()?;
+    let config = model_folder::load_config(&args.model)?;
+    if config.image().is_some() {
+        return pictures::generate(args, &config);
+    }
+    let of_pictures = [(args.out.is_some(), "--out"), (args.animate.is_some(), "--animate")];
+    let of_pictures = of_pictures.into_iter().find(|(given, _)| *given).map(|(_, name)| name);
+    if let Some(flag) = args.picture.given().or(of_pictures) {
+        bail!("{flag} belongs to models of pictures; this model writes text");
     }
     let (device, device_name) = open_device(&args.device)?;
     let model = TextModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
@@ -121,8 +179,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Some(warning) = length_warning(&model, &requests) {
         let _ = writeln!(std::io::stderr(), "note: {warning}");
     }
-    // Without a handler Ctrl-C ends the program at once, and the current batch is not printed.
-    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+    handle_interrupts();
 
     let mut out = std::io::stdout().lock();
     for batch in requests.chunks(args.batch) {
@@ -174,18 +231,16 @@ fn length_warning(model: &TextModel, requests: &[SampleRequest]) -> Option<Strin
 
 // The model's settings, overridden by the flags.
 fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSettings> {
-    let schedule = args.sampler.map(|sampler| match sampler {
-        Sampler::Uniform | Sampler::Full => Schedule::Uniform,
-        Sampler::Binomial | Sampler::Ancestral => Schedule::Binomial,
-    });
+    let order = args.order.kind().map_err(|message| anyhow!(message))?;
+    let schedule = args.schedule.map(|curve| curve_schedule(curve, order)).or(args.sampled_schedule());
     let overrides = Overrides {
         steps: args.steps,
         schedule,
-        order: Some(args.order.kind().map_err(|message| anyhow!(message))?),
+        order: Some(order),
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
-        alternatives: None,
+        ..Overrides::default()
     };
     Ok(overrides.apply(SampleSettings::for_model(model)))
 }
@@ -202,6 +257,9 @@ fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> 
         (_, ModelConfig::Autoregressive(_)) if args.order.order.is_some() => {
             bail!("--order does not apply: this model is autoregressive and decodes from left to right")
         }
+        (_, ModelConfig::Autoregressive(_)) if args.schedule.is_some() => {
+            bail!("--schedule does not apply: this model is autoregressive and decodes one token per step")
+        }
         (_, ModelConfig::Autoregressive(_)) if args.steps.is_some() => {
             bail!("--steps does not apply: this model is autoregressive and decodes one token per step")
         }
@@ -209,7 +267,8 @@ fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> 
     }
 }
 
-fn seed_from_clock() -> u64 {
+/// A seed that is another one each time.
+pub fn seed_from_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_nanos() as u64)
 }

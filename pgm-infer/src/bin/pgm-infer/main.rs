@@ -3,12 +3,16 @@
 mod bench;
 mod convert;
 mod devices;
+mod edit;
 mod generate;
 mod info;
 mod log;
+mod picture_flags;
+mod pictures;
 mod plot;
 #[cfg(feature = "server")]
 mod serve;
+mod transcode;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -20,7 +24,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Generates text with a Partition Generative Model: in parallel, in any order, around any given text.
+/// Generates text or pictures with a Partition Generative Model: in parallel, in any order, around what is given.
 #[derive(Parser)]
 #[command(name = "pgm-infer", version)]
 struct Cli {
@@ -34,8 +38,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Continues a prompt, fills in a template, or writes freely
-    Generate(generate::GenerateArgs),
+    /// Continues a prompt, fills in a template, or writes freely; draws pictures
+    Generate(Box<generate::GenerateArgs>),
+    /// Draws a part of a picture again, or continues it beyond its edges
+    Edit(Box<edit::EditArgs>),
+    /// Makes a data folder of codes from one of pixels
+    Encode(transcode::TranscodeArgs),
+    /// Makes a data folder of pixels from one of codes
+    Decode(transcode::TranscodeArgs),
     /// Shows the configuration, the size and the sampler defaults of a model folder
     Info(info::InfoArgs),
     /// Measures sampling speed and prints one JSON object
@@ -65,6 +75,9 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::generate(args),
+        Command::Edit(args) => edit::edit(args),
+        Command::Encode(args) => transcode::encode(args),
+        Command::Decode(args) => transcode::decode(args),
         Command::Info(args) => info::info(args),
         Command::Bench(args) => bench::bench(args),
         Command::Import(args) => convert::import(args, &devices::any_device()?),

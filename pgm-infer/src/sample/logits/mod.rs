@@ -8,6 +8,7 @@
 
 mod chunk_size;
 mod device;
+mod guided;
 mod host;
 mod reading;
 #[cfg(all(test, feature = "flex"))]
@@ -21,6 +22,7 @@ use crate::InferError;
 use crate::sample::draw::{DrawSettings, DrawnToken};
 use chunk_size::chunk_size;
 pub(crate) use chunk_size::in_host_memory;
+pub use guided::GuidedRow;
 use reading::device_error;
 pub(crate) use reading::finish;
 pub use reading::{Alternatives, LogitStats, PositionDraw, PositionQuery, PositionReading, Wait};
@@ -35,6 +37,8 @@ pub struct Logits<'a> {
     rows: Vec<(usize, usize)>,
     head: Head<'a>,
     computes_all: bool,
+    // Of each row; shorter where the rest is not guided.
+    guided: Vec<Option<GuidedRow>>,
 }
 
 // Positions that are computed together.
@@ -76,7 +80,7 @@ impl Logits<'static> {
 
     fn of_part(part: Part, n_rows: usize, n_positions: usize) -> Self {
         let rows = (0..n_rows).map(|row| (0, row * n_positions)).collect();
-        Self { parts: vec![part], rows, head: Box::new(|hidden| hidden), computes_all: false }
+        Self { parts: vec![part], rows, head: Box::new(|hidden| hidden), computes_all: false, guided: Vec::new() }
     }
 }
 
@@ -85,7 +89,7 @@ impl<'a> Logits<'a> {
     pub fn from_hidden(hidden: Tensor<3>, head: Head<'a>) -> Self {
         let [n_rows, n_positions, _] = hidden.dims();
         let rows = (0..n_rows).map(|row| (0, row * n_positions)).collect();
-        Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false }
+        Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false, guided: Vec::new() }
     }
 
     /// As [`from_hidden`](Self::from_hidden) for packed rows: hidden states `[1, N, H]`, and how many of the N positions
@@ -93,7 +97,7 @@ impl<'a> Logits<'a> {
     pub fn from_packed(hidden: Tensor<3>, counts: impl Iterator<Item = usize>, head: Head<'a>) -> Self {
         let starts = counts.scan(0, |next, count| Some(std::mem::replace(next, *next + count)));
         let rows = starts.map(|start| (0, start)).collect();
-        Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false }
+        Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false, guided: Vec::new() }
     }
 
     /// As [`from_hidden`](Self::from_hidden) for rows that were computed in several parts; each part names its rows.
@@ -105,13 +109,28 @@ impl<'a> Logits<'a> {
             members.iter().enumerate().for_each(|(index, &row)| rows[row] = (part, index * n_positions));
         }
         let parts = parts.into_iter().map(|(hidden, _)| Part::Hidden(hidden)).collect();
-        Self { parts, rows, head, computes_all: false }
+        Self { parts, rows, head, computes_all: false, guided: Vec::new() }
     }
 
     /// The same logits, with the head run at every position of the hidden states even if only some are read. This is what
     /// some published samplers do; it costs time and changes nothing else.
     pub fn computed_everywhere(self) -> Self {
         Self { computes_all: true, ..self }
+    }
+
+    /// The same logits, with those of each row that has a [`GuidedRow`] guided: the other row is read at the same positions.
+    ///
+    /// # Panics
+    /// When there are more than the rows, or a row without the class does not exist.
+    #[must_use]
+    pub fn guided(self, guided: Vec<Option<GuidedRow>>) -> Self {
+        assert!(guided.len() <= self.rows.len(), "one for each row at most");
+        assert!(guided.iter().flatten().all(|row| row.without_class < self.rows.len()), "rows of these logits");
+        Self { guided, ..self }
+    }
+
+    fn guide(&self, row: usize) -> Option<GuidedRow> {
+        self.guided.get(row).copied().flatten()
     }
 
     /// One token for each of `picks`, in their order; the classes `excluded` (the mask among them) are never drawn.
@@ -154,7 +173,7 @@ impl<'a> Logits<'a> {
         for (index, part) in self.parts.iter().enumerate() {
             let place = |query: &PositionQuery<'_>| {
                 let (part, start) = self.rows[query.draw.row];
-                (part == index).then_some(start + query.draw.index)
+                (part == index && self.guide(query.draw.row).is_none()).then_some(start + query.draw.index)
             };
             let members = queries.iter().enumerate().filter_map(|(member, query)| Some((member, place(query)?)));
             let (members, of_part): (Vec<usize>, Vec<_>) =
@@ -164,6 +183,7 @@ impl<'a> Logits<'a> {
                 members.into_iter().zip(found).for_each(|(member, reading)| readings[member] = reading);
             }
         }
+        self.read_guided(queries, excluded, wait, &mut readings).await?;
         Ok(readings)
     }
 

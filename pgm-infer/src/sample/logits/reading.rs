@@ -36,7 +36,7 @@ pub struct PositionQuery<'a> {
 }
 
 /// The result of a [`PositionQuery`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PositionReading {
     /// The drawn token; none if the logits are not finite, see [`Categorical::draw`](crate::sample::draw::Categorical::draw).
     pub token: Option<DrawnToken>,

@@ -19,6 +19,12 @@ pub struct OrderFlags {
     /// Probability at which remask reopens a decoded position before a step [default: 0.05]
     #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     pub remask_rate: Option<f64>,
+    /// Gumbel noise on the confidence, times this, falling to 0 in the last step; MaskGIT's samplers take 5 [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "R"))]
+    pub noise: Option<f64>,
+    /// Each sample starts halton at a random cell
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub roll: bool,
 }
 
 #[cfg(feature = "cli")]
@@ -36,7 +42,15 @@ impl OrderFlags {
     /// # Errors
     /// Says which setting belongs to another order.
     pub fn kind(&self) -> Result<OrderKind, String> {
-        let mut order = self.order.unwrap_or_default();
+        self.kind_or(OrderKind::default())
+    }
+
+    /// As [`kind`](Self::kind), with the order `default` where none is named.
+    ///
+    /// # Errors
+    /// As [`kind`](Self::kind).
+    pub fn kind_or(&self, default: OrderKind) -> Result<OrderKind, String> {
+        let mut order = self.order.unwrap_or(default);
         match (self.entropy_bound, &mut order) {
             (Some(wanted), OrderKind::EntropyBounded { bound, .. }) => *bound = wanted,
             (Some(_), _) => return Err("--entropy-bound belongs to --order entropy-bounded".into()),
@@ -45,6 +59,16 @@ impl OrderFlags {
         match (self.remask_rate, &mut order) {
             (Some(wanted), OrderKind::Remask { rate }) => *rate = wanted,
             (Some(_), _) => return Err("--remask-rate belongs to --order remask".into()),
+            _ => {}
+        }
+        match (self.noise, &mut order) {
+            (Some(wanted), OrderKind::Confidence(settings)) => settings.noise = wanted,
+            (Some(_), _) => return Err("--noise belongs to --order confidence".into()),
+            _ => {}
+        }
+        match (self.roll, &mut order) {
+            (true, OrderKind::Halton { roll }) => *roll = true,
+            (true, _) => return Err("--roll belongs to --order halton".into()),
             _ => {}
         }
         match self.candidates {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::candidates::CandidateLimit;
 use super::entropy_bounded::EntropyBounded;
 use super::fixed::FixedOrder;
+use super::halton::Halton;
 use super::order_trait::Order;
-use super::ranked::{RankedOrder, Score};
+use super::ranked::{AnnealedNoise, RankedOrder, Score};
 use super::remask::Remask;
 use super::start::OrderStart;
 
@@ -25,8 +26,13 @@ pub enum OrderKind {
     LowDiscrepancy,
     /// Every 2^k-th position, then the positions between.
     Dilated,
+    /// The cells of a picture along Halton's sequence; a row without a grid is one line.
+    Halton {
+        /// Whether each row starts at a random cell of the sequence, which wraps around.
+        roll: bool,
+    },
     /// The most probable of the drawn tokens.
-    Confidence(CandidateLimit),
+    Confidence(Confidence),
     /// The largest margin.
     Margin(CandidateLimit),
     /// The smallest entropy.
@@ -46,13 +52,57 @@ pub enum OrderKind {
     },
 }
 
+/// Settings of the order `confidence`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "StoredConfidence", into = "StoredConfidence")]
+pub struct Confidence {
+    /// Which positions it considers.
+    pub limit: CandidateLimit,
+    /// Gumbel noise on the log-probabilities times this, which falls linearly to 0 in the last step (MaskGIT).
+    pub noise: f64,
+}
+
+impl From<CandidateLimit> for Confidence {
+    fn from(limit: CandidateLimit) -> Self {
+        Self { limit, noise: 0.0 }
+    }
+}
+
+// Without noise it is stored as it was before there was noise.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredConfidence {
+    Plain(CandidateLimit),
+    Noisy {
+        #[serde(rename = "looked")]
+        limit: CandidateLimit,
+        noise: f64,
+    },
+}
+
+impl From<StoredConfidence> for Confidence {
+    fn from(stored: StoredConfidence) -> Self {
+        match stored {
+            StoredConfidence::Plain(limit) => limit.into(),
+            StoredConfidence::Noisy { limit, noise } => Self { limit, noise },
+        }
+    }
+}
+
+impl From<Confidence> for StoredConfidence {
+    fn from(Confidence { limit, noise }: Confidence) -> Self {
+        if noise == 0.0 { Self::Plain(limit) } else { Self::Noisy { limit, noise } }
+    }
+}
+
 /// Every order with its default settings, by its name: the table that parsing, help texts and tests read.
-const TABLE: [(&str, OrderKind); 9] = [
+const TABLE: [(&str, OrderKind); 10] = [
     ("uniform", OrderKind::Uniform),
     ("sequential", OrderKind::Sequential),
     ("low-discrepancy", OrderKind::LowDiscrepancy),
     ("dilated", OrderKind::Dilated),
-    ("confidence", OrderKind::Confidence(CandidateLimit::All)),
+    ("halton", OrderKind::Halton { roll: false }),
+    ("confidence", OrderKind::Confidence(Confidence { limit: CandidateLimit::All, noise: 0.0 })),
     ("margin", OrderKind::Margin(CandidateLimit::All)),
     ("entropy", OrderKind::Entropy(CandidateLimit::All)),
     ("entropy-bounded", OrderKind::EntropyBounded { bound: 0.5, limit: CandidateLimit::All }),
@@ -82,32 +132,46 @@ impl OrderKind {
     pub fn has_candidates(self) -> bool {
         match self {
             Self::Confidence(_) | Self::Margin(_) | Self::Entropy(_) | Self::EntropyBounded { .. } => true,
-            Self::Uniform | Self::Sequential | Self::LowDiscrepancy | Self::Dilated | Self::Remask { .. } => false,
+            Self::Uniform
+            | Self::Sequential
+            | Self::LowDiscrepancy
+            | Self::Dilated
+            | Self::Halton { .. }
+            | Self::Remask { .. } => false,
         }
     }
 
     /// The order with its candidates limited, if it has candidates.
     pub fn with_candidates(self, limit: CandidateLimit) -> Self {
         match self {
-            Self::Confidence(_) => Self::Confidence(limit),
+            Self::Confidence(settings) => Self::Confidence(Confidence { limit, ..settings }),
             Self::Margin(_) => Self::Margin(limit),
             Self::Entropy(_) => Self::Entropy(limit),
             Self::EntropyBounded { bound, .. } => Self::EntropyBounded { bound, limit },
-            Self::Uniform | Self::Sequential | Self::LowDiscrepancy | Self::Dilated | Self::Remask { .. } => self,
+            Self::Uniform
+            | Self::Sequential
+            | Self::LowDiscrepancy
+            | Self::Dilated
+            | Self::Halton { .. }
+            | Self::Remask { .. } => self,
         }
     }
 
     /// The order of one row.
     pub fn start(self, start: OrderStart<'_>) -> Box<dyn Order> {
-        let OrderStart { open, rng, .. } = start;
+        let ranked = |score, limit, noise| Box::new(RankedOrder { score, limit, noise });
         match self {
-            Self::Uniform => Box::new(FixedOrder::uniform(open, rng)),
-            Self::Sequential => Box::new(FixedOrder::sequential(open)),
-            Self::LowDiscrepancy => Box::new(FixedOrder::low_discrepancy(open, rng)),
-            Self::Dilated => Box::new(FixedOrder::dilated(open, rng)),
-            Self::Confidence(limit) => Box::new(RankedOrder { score: Score::Confidence, limit }),
-            Self::Margin(limit) => Box::new(RankedOrder { score: Score::Margin, limit }),
-            Self::Entropy(limit) => Box::new(RankedOrder { score: Score::Entropy, limit }),
+            Self::Halton { roll } => Box::new(Halton::new(&start, roll)),
+            Self::Confidence(Confidence { limit, noise }) => {
+                let noise = (noise != 0.0).then(|| AnnealedNoise { scale: noise, rng: start.independent_rng() });
+                ranked(Score::Confidence, limit, noise)
+            }
+            Self::Uniform => Box::new(FixedOrder::uniform(start.open, start.rng)),
+            Self::Sequential => Box::new(FixedOrder::sequential(start.open)),
+            Self::LowDiscrepancy => Box::new(FixedOrder::low_discrepancy(start.open, start.rng)),
+            Self::Dilated => Box::new(FixedOrder::dilated(start.open, start.rng)),
+            Self::Margin(limit) => ranked(Score::Margin, limit, None),
+            Self::Entropy(limit) => ranked(Score::Entropy, limit, None),
             Self::EntropyBounded { bound, limit } => Box::new(EntropyBounded { bound, limit }),
             Self::Remask { rate } => Box::new(Remask { rate }),
         }

@@ -6,6 +6,7 @@
 //! | `sequential` | left to right | exact |
 //! | `low-discrepancy` | van der Corput's sequence from a random start: evenly spread at any moment | exact |
 //! | `dilated` | every 2^k-th position, then the positions between (arXiv 2506.19037) | exact |
+//! | `halton` | the cells of a picture along Halton's sequence: evenly spread at any moment (arXiv 2503.17076) | exact |
 //! | `confidence` | where the drawn token is most probable (MaskGIT, arXiv 2202.04200) | approximate |
 //! | `margin` | where the best token is furthest ahead of the second (arXiv 2502.06768) | approximate |
 //! | `entropy` | where the entropy is smallest | approximate |
@@ -24,6 +25,7 @@ mod candidates;
 mod entropy_bounded;
 mod fixed;
 mod flags;
+mod halton;
 mod kind;
 mod left_to_right;
 mod order_trait;
@@ -35,7 +37,8 @@ mod tests;
 
 pub use candidates::CandidateLimit;
 pub use flags::OrderFlags;
-pub use kind::OrderKind;
+pub use halton::halton_cells;
+pub use kind::{Confidence, OrderKind};
 pub(crate) use left_to_right::LeftToRight;
 pub use order_trait::{Candidate, Order, OrderContext, Progress};
 pub use start::OrderStart;

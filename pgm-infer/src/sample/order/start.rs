@@ -3,6 +3,8 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::sample::grid::TokenGrid;
+
 /// What is known of a row when its order is made.
 ///
 /// There are two random streams to choose from:
@@ -41,6 +43,8 @@ pub struct OrderStart<'a> {
     pub length: usize,
     /// Open positions, ascending.
     pub open: &'a [usize],
+    /// Where a picture's cells stand in the row, if it is one.
+    pub grid: Option<TokenGrid>,
     /// The row's seed.
     pub seed: u64,
     /// The row's own stream, at its beginning.
@@ -62,8 +66,13 @@ impl OrderStart<'_> {
 
 impl std::fmt::Debug for OrderStart<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { length, open, seed, .. } = self;
+        let Self { length, open, grid, seed, .. } = self;
         let mut fields = f.debug_struct("OrderStart");
-        fields.field("length", length).field("open", open).field("seed", seed).finish_non_exhaustive()
+        fields
+            .field("length", length)
+            .field("open", open)
+            .field("grid", grid)
+            .field("seed", seed)
+            .finish_non_exhaustive()
     }
 }

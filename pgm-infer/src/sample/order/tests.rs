@@ -24,7 +24,7 @@ pub(super) fn candidates(entropies: &[f64]) -> Vec<Candidate> {
 }
 
 fn start<'a>(open: &'a [usize], rng: &'a mut StdRng) -> OrderStart<'a> {
-    OrderStart { length: 100, open, seed: 7, rng }
+    OrderStart { length: 100, open, grid: None, seed: 7, rng }
 }
 
 fn decode(kind: OrderKind, open: &[usize], n_to_decode: usize) -> Vec<usize> {
@@ -46,7 +46,8 @@ fn fixed_orders_are_permutations_of_the_open_positions() {
     for n in [1, 2, 3, 17, 64, 90] {
         let open: Vec<usize> = (0..n).map(|index| index + 5).collect();
         assert_eq!(decode(OrderKind::Sequential, &open, 1), open);
-        for kind in [OrderKind::Uniform, OrderKind::Sequential, OrderKind::LowDiscrepancy, OrderKind::Dilated] {
+        let kinds = ["uniform", "sequential", "low-discrepancy", "dilated", "halton"];
+        for kind in kinds.map(|name| name.parse::<OrderKind>().unwrap()) {
             let mut decoded = decode(kind, &open, 3);
             decoded.sort_unstable();
             assert_eq!(decoded, open, "{kind:?}");

@@ -11,6 +11,7 @@ const ORDERS = {
   sequential: "From left to right.",
   "low-discrepancy": "Evenly spread over the text at every step.",
   dilated: "Every 2^k-th token, then the tokens between them.",
+  halton: "Along Halton's sequence: evenly spread at every step.",
   confidence: "The most probable of the drawn tokens first.",
   margin: "First where the best token is far more probable than the second.",
   entropy: "First where the model is most certain.",

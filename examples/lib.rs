@@ -1,10 +1,10 @@
-//! Code that the examples `quickstart.rs` and `study/` share.
+//! Code that the examples `quickstart.rs`, `digits/` and `study/` share.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use pgm_data::TextInputs;
 use serde_json::Value;
 
@@ -68,6 +68,18 @@ pub fn dependency_sources(max_bytes: u64) -> anyhow::Result<Vec<String>> {
         bail!("found no sources of dependencies; give your own text with --text");
     }
     Ok(files)
+}
+
+/// Creates the first folder of `name`, `name-2`, `name-3` .. that does not exist yet.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn free_folder(parent: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let names = std::iter::once(name.to_string()).chain((2..).map(|n| format!("{name}-{n}")));
+    let free = names.map(|name| parent.join(name)).find(|path| !path.exists());
+    let free = free.ok_or_else(|| anyhow!("no free folder below {}", parent.display()))?;
+    std::fs::create_dir_all(&free).with_context(|| format!("cannot write {}", free.display()))?;
+    Ok(free)
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

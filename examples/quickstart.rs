@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use burn::train::Interrupter;
 use clap::Parser;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
-use pgm_examples::dependency_sources;
+use pgm_examples::{dependency_sources, free_folder};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
@@ -85,7 +85,7 @@ fn main() -> anyhow::Result<()> {
     let out = match &args.out {
         Some(out) if out.exists() => bail!("{} exists already; choose another --out", out.display()),
         Some(out) => out.clone(),
-        None => free_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))?,
+        None => free_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), "quickstart")?,
     };
 
     println!("== 1. Text ==");
@@ -206,14 +206,6 @@ fn show(event: &TrainEvent) {
         TrainEvent::Saved { .. } => (),
         TrainEvent::Notice(text) => println!("{text}"),
     }
-}
-
-fn free_folder(parent: &Path) -> anyhow::Result<PathBuf> {
-    let names = std::iter::once("quickstart".to_string()).chain((2..).map(|n| format!("quickstart-{n}")));
-    let free = names.map(|name| parent.join(name)).find(|path| !path.exists());
-    let free = free.ok_or_else(|| anyhow!("no free folder below {}", parent.display()))?;
-    std::fs::create_dir_all(&free).with_context(|| format!("cannot write {}", free.display()))?;
-    Ok(free)
 }
 
 fn held_out_text(data: &Path) -> anyhow::Result<String> {

@@ -142,6 +142,34 @@ pub enum DataError {
         /// "training" or "validation".
         split: &'static str,
     },
+    /// A picture that cannot be read, or has no label.
+    #[error("{place} {problem}; mend or remove it, or leave such pictures out with --skip-bad")]
+    BadPicture {
+        /// The file, or the member of a file.
+        place: String,
+        /// What is wrong: a sentence whose subject is the place.
+        problem: String,
+    },
+    /// Codes that do not fit the grid or the codebook, or have no label.
+    #[error("{place} {problem}")]
+    BadCodes {
+        /// The file, or the row of a file.
+        place: String,
+        /// What is wrong: a sentence whose subject is the place.
+        problem: String,
+    },
+    /// A folder without pictures.
+    #[error(
+        "{} has no picture: no PNG, JPEG or WebP file, no MNIST or CIFAR file, no tar and no Parquet file{}",
+        path.display(),
+        left_out(reasons)
+    )]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What was found and left out.
+        reasons: Vec<String>,
+    },
     /// The caller stopped the work.
     #[error("stopped; nothing was written")]
     Stopped,

@@ -22,7 +22,7 @@ use notes::Observed;
 use route::{Destination, Route};
 use split_writer::SplitWriter;
 
-/// What [`prepare_with_notes`] made.
+/// What [`prepare_with_notes`] or [`prepare_images`](crate::prepare_images) made.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The content of `data.json`.

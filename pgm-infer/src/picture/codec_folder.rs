@@ -5,8 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ModelConfig;
-use pgm_model::codec::{self, Codec, VqCodec, VqCodecConfig};
-use pgm_model::model_folder::CONFIG_FILE;
+use pgm_model::codec::{Codec, CodecConfig};
 
 use super::codec::PictureCodec;
 use super::pixels::Picture;
@@ -14,24 +13,13 @@ use crate::InferError;
 
 /// Pixels that are computed at a time: 4 pictures of 256 x 256.
 const CHUNK_PIXELS: usize = 4 * 256 * 256;
-/// `codec_type` of LlamaGen's codecs.
-const LLAMAGEN: &str = "llamagen-vq";
 
 /// A codec for pictures of one size, or of any.
 #[derive(Debug)]
 pub struct CodecFolder {
-    network: CodecKind,
+    codec: Codec,
     origin: String,
     device: Device,
-}
-
-#[allow(clippy::large_enum_variant)] // only one exists at a time
-#[derive(Debug)]
-enum CodecKind {
-    /// A codec of one's own, for pictures of the size that it was trained for.
-    Own(Codec),
-    /// LlamaGen's, for pictures of any size.
-    LlamaGen(VqCodecConfig, VqCodec),
 }
 
 impl CodecFolder {
@@ -40,37 +28,22 @@ impl CodecFolder {
     /// # Errors
     /// [`InferError::Model`] that names the file and what is wrong with it.
     pub fn open(path: &Path, device: &Device) -> Result<Self, InferError> {
-        let network = if !path.is_dir() || codec_type(path).as_deref() == Some(LLAMAGEN) {
-            let (config, codec) = codec::open(path, device)?;
-            CodecKind::LlamaGen(config, codec)
-        } else {
-            CodecKind::Own(Codec::load(path, device)?)
-        };
-        Ok(Self { network, origin: path.display().to_string(), device: device.clone() })
+        Ok(Self { codec: Codec::open(path, device)?, origin: path.display().to_string(), device: device.clone() })
     }
 
-    /// The hash of the codec; none of a folder that was written without it.
-    pub fn hash(&self) -> Option<&str> {
-        match &self.network {
-            CodecKind::Own(codec) => Some(codec.hash()),
-            CodecKind::LlamaGen(config, _) => config.hash.as_deref(),
-        }
+    /// The hash of the codec.
+    pub fn hash(&self) -> &str {
+        self.codec.hash()
     }
 
     /// Number of codes.
     pub fn n_codes(&self) -> usize {
-        match &self.network {
-            CodecKind::Own(codec) => codec.config().n_codes(),
-            CodecKind::LlamaGen(_, codec) => codec.n_codes(),
-        }
+        self.codec.config().n_codes()
     }
 
     /// Channels of a picture.
     pub fn channels(&self) -> usize {
-        match &self.network {
-            CodecKind::Own(codec) => codec.config().pixels()[2],
-            CodecKind::LlamaGen(_, codec) => codec.channels(),
-        }
+        self.codec.config().pixels()[2]
     }
 
     /// Rows and columns of codes of a picture with so many rows and columns of pixels.
@@ -78,15 +51,13 @@ impl CodecFolder {
     /// # Errors
     /// [`InferError::Request`] for a size that the codec does not take.
     pub fn grid(&self, [height, width]: [usize; 2]) -> Result<[usize; 2], InferError> {
-        let (grid, takes) = match &self.network {
-            CodecKind::Own(codec) => {
-                let [own_height, own_width, _] = codec.config().pixels();
-                let grid = ([own_height, own_width] == [height, width]).then(|| codec.config().grid());
-                (grid, format!("which takes {own_width} x {own_height}"))
-            }
-            CodecKind::LlamaGen(config, codec) => {
-                let side = config.downsampling();
-                (codec.grid([height, width]), format!("which takes multiples of {side} pixels"))
+        let config = self.codec.config();
+        let grid = config.grid_of([height, width]);
+        let takes = match config {
+            CodecConfig::Vq(config) => format!("which takes multiples of {} pixels", config.downsampling()),
+            _ => {
+                let [own_height, own_width, _] = config.pixels();
+                format!("which takes {own_width} x {own_height}")
             }
         };
         let origin = &self.origin;
@@ -110,7 +81,7 @@ impl CodecFolder {
             return Err(InferError::Request(message));
         }
         match (hash, self.hash()) {
-            (Some(wanted), Some(found)) if wanted != found => {
+            (Some(wanted), found) if wanted != found => {
                 let message = format!(
                     "{owner} has codes of the codec {wanted}, and {origin} is the codec {found}; its codes mean other pictures"
                 );
@@ -137,34 +108,16 @@ impl CodecFolder {
     /// # Errors
     /// [`InferError::Request`] for a grid that the codec does not have.
     pub fn for_grid(self, grid: [usize; 2]) -> Result<GridCodec, InferError> {
-        let (height, width) = match &self.network {
-            CodecKind::Own(codec) => {
-                let [height, width, _] = codec.config().pixels();
-                (height, width)
-            }
-            CodecKind::LlamaGen(_, codec) => {
-                let [height, width] = codec.pixels(grid);
-                (height, width)
-            }
-        };
-        let has = self.grid([height, width])?;
-        if has != grid {
-            let ([rows, columns], [has_rows, has_columns]) = (grid, has);
+        let Some([height, width]) = self.codec.config().pixels_of(grid) else {
+            let ([rows, columns], [has_rows, has_columns]) = (grid, self.codec.config().grid());
             let message = format!(
                 "a grid of {rows} x {columns} codes does not fit the codec {}, whose pictures have {has_rows} x {has_columns}",
                 self.origin
             );
             return Err(InferError::Request(message));
-        }
+        };
         Ok(GridCodec { folder: self, grid, height, width })
     }
-}
-
-// `codec_type` of a folder's configuration; a folder without one has another error.
-fn codec_type(folder: &Path) -> Option<String> {
-    let json = std::fs::read(folder.join(CONFIG_FILE)).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&json).ok()?;
-    config.get("codec_type")?.as_str().map(String::from)
 }
 
 /// A codec for pictures of one size.
@@ -200,10 +153,7 @@ impl PictureCodec for GridCodec {
             let codes: Vec<i32> = rows.iter().flat_map(|row| row.iter().map(|&code| code as i32)).collect();
             let codes = TensorData::new(codes, [rows.len(), n_cells]);
             let codes = Tensor::<2, Int>::from_data(codes, &self.folder.device);
-            let pixels = match &self.folder.network {
-                CodecKind::Own(codec) => codec.decode(codes),
-                CodecKind::LlamaGen(_, codec) => codec.decode(codes, self.grid, rows.len()),
-            }; // [N, C, H, W]
+            let pixels = self.folder.codec.decode_grid(codes, self.grid); // [N, C, H, W]
             let values = pixels.permute([0, 2, 3, 1]).try_into_vec_as::<f32>(); // [N, H, W, C]
             let values = values.map_err(|error| InferError::Device(error.to_string()))?;
             let picture = |values: &[f32]| {
@@ -224,10 +174,7 @@ impl PictureCodec for GridCodec {
             let values: Vec<f32> = pictures.iter().flat_map(|picture| picture.pixels().iter().map(value)).collect();
             let values = TensorData::new(values, [pictures.len(), height, width, channels]);
             let pixels = Tensor::<4>::from_data(values, &self.folder.device).permute([0, 3, 1, 2]); // [N, C, H, W]
-            let codes = match &self.folder.network {
-                CodecKind::Own(codec) => codec.encode(pixels),
-                CodecKind::LlamaGen(_, codec) => codec.encode(pixels, pictures.len()),
-            }; // [N, h w]
+            let codes = self.folder.codec.encode(pixels); // [N, h w]
             let codes = codes.try_into_vec_as::<i32>().map_err(|error| InferError::Device(error.to_string()))?;
             rows.extend(codes.chunks_exact(n_cells).map(|row| row.iter().map(|&code| code as u32).collect::<Vec<_>>()));
         }

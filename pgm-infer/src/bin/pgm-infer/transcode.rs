@@ -43,7 +43,7 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
         bail!("{} does not say how large its pictures are", args.data.display());
     };
     let grid = codec.grid([height, width])?;
-    let identity = CodecIdentity { codebook: codec.n_codes(), hash: codec.hash().map(String::from) };
+    let identity = CodecIdentity { codebook: codec.n_codes(), hash: Some(codec.hash().to_string()) };
     let shape = PixelShape { height, width, channels: codec.channels() };
     let facts = ImageInfo {
         crop: pixels.info().crop,

@@ -22,6 +22,8 @@ use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, re
 use pgm_train::{NelboEstimator, TrainError};
 use serde_json::{Value, json};
 
+use super::eval_images::{self, ImagesArgs};
+
 #[derive(Subcommand)]
 pub enum EvalCommand {
     /// Perplexity of a data folder: by the NELBO, or by the exact NLL of an autoregressive model
@@ -32,6 +34,8 @@ pub enum EvalCommand {
     Choice(ChoiceArgs),
     /// The last word of a text, all its tokens predicted at once
     Greedy(GreedyArgs),
+    /// FID, KID, Inception Score, precision and recall, MIND of pictures
+    Images(ImagesArgs),
 }
 
 #[derive(Args)]
@@ -195,11 +199,12 @@ static STOP: AtomicBool = AtomicBool::new(false);
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     // Without a handler, Ctrl-C would end the program at once and lose results that are not in the progress file yet.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
-    let (common, result) = match command {
-        EvalCommand::Ppl(args) => (&args.common, run_ppl(args)),
-        EvalCommand::Generative(args) => (&args.common, run_generative(args)),
-        EvalCommand::Choice(args) => (&args.common, run_choice(args)),
-        EvalCommand::Greedy(args) => (&args.common, run_greedy(args)),
+    let (log, result) = match command {
+        EvalCommand::Ppl(args) => (args.common.progress.as_ref(), run_ppl(args)),
+        EvalCommand::Generative(args) => (args.common.progress.as_ref(), run_generative(args)),
+        EvalCommand::Choice(args) => (args.common.progress.as_ref(), run_choice(args)),
+        EvalCommand::Greedy(args) => (args.common.progress.as_ref(), run_greedy(args)),
+        EvalCommand::Images(args) => (None, eval_images::run(args)),
     };
     match result {
         Ok(object) => {
@@ -207,8 +212,9 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
-            let next = match &common.progress {
+            let next = match log {
                 Some(path) => format!("the same command continues from {}", path.display()),
+                None if matches!(command, EvalCommand::Images(_)) => "the features so far are lost".to_string(),
                 None => "without --progress the results so far are lost".into(),
             };
             let _ = writeln!(std::io::stderr(), "stopped; {next}");
@@ -393,7 +399,7 @@ fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
 }
 
 /// A progress bar on a terminal, otherwise a line every few seconds.
-struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     what: &'static str,
     plain: bool,
@@ -403,7 +409,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(what: &'static str) -> Self {
+    pub fn new(what: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
@@ -413,7 +419,7 @@ impl Progress {
         Self { bar, what, plain: !std::io::stderr().is_terminal(), start: now, last: now, first: None }
     }
 
-    fn update(&mut self, done: usize, all: usize) -> ControlFlow<()> {
+    pub fn update(&mut self, done: usize, all: usize) -> ControlFlow<()> {
         let first = *self.first.get_or_insert(done);
         self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);

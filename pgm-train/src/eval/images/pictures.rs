@@ -1,0 +1,167 @@
+//! Where pictures come from: a folder of files, samples in an `.npz`, a data folder of pixels.
+
+use std::path::{Path, PathBuf};
+
+use pgm_data::{DataFolder, PixelRows, Split};
+
+use super::npz::NpzPictures;
+use crate::TrainError;
+
+/// Name endings of pictures.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// A picture in red, green and blue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    height: usize,
+    width: usize,
+    values: Vec<u8>,
+}
+
+impl Picture {
+    /// # Shapes
+    /// values `[H, W, 3]`; `None` when they are not as many or there are none
+    pub fn new(height: usize, width: usize, values: Vec<u8>) -> Option<Self> {
+        (!values.is_empty() && values.len() == 3 * height * width).then_some(Self { height, width, values })
+    }
+
+    /// A picture of one channel becomes grey, of three stays.
+    ///
+    /// # Shapes
+    /// values `[H, W, channels]`; `None` when they are not as many or there are none
+    pub fn of_channels(height: usize, width: usize, values: &[u8]) -> Option<Self> {
+        if values.len() == height * width {
+            return Self::new(height, width, values.iter().flat_map(|&value| [value; 3]).collect());
+        }
+        Self::new(height, width, values.to_vec())
+    }
+
+    /// Rows of pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Pixels of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Its values with 3 channels, or with 1: that of red, which a grey picture has in all three.
+    ///
+    /// # Shapes
+    /// `[H, W, channels]`
+    pub fn channels(&self, channels: usize) -> Vec<u8> {
+        if channels == 1 { self.values.iter().step_by(3).copied().collect() } else { self.values.clone() }
+    }
+
+    /// Its values, `[H, W, 3]`.
+    pub fn values(&self) -> &[u8] {
+        &self.values
+    }
+}
+
+/// A set of pictures.
+#[derive(Debug)]
+pub enum PictureSource {
+    /// Files of pictures, in the order of their paths.
+    Files(Vec<PathBuf>),
+    /// `arr_0` of an `.npz`, as ADM's evaluator reads it.
+    Npz(NpzPictures),
+    /// The rows of a data folder.
+    Data(PixelRows),
+}
+
+impl PictureSource {
+    /// Opens an `.npz`, a data folder with pixels (its validation rows, or `split`), or a folder of pictures.
+    ///
+    /// # Errors
+    /// Names what cannot be read, and a folder without pictures.
+    pub fn open(path: &Path, split: Split) -> Result<Self, TrainError> {
+        if path.is_file() {
+            return Ok(Self::Npz(NpzPictures::open(path)?));
+        }
+        if path.join(pgm_data::manifest::MANIFEST_FILE).is_file() {
+            return Ok(Self::Data(DataFolder::open(path)?.pixels(split)?));
+        }
+        let mut files = Vec::new();
+        find_pictures(path, &mut files)?;
+        if files.is_empty() {
+            return Err(TrainError::judge(path.display(), "has no picture (.png, .jpg, .jpeg, .webp)"));
+        }
+        files.sort();
+        Ok(Self::Files(files))
+    }
+
+    /// Number of pictures.
+    #[allow(clippy::len_without_is_empty)] // no source is empty
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Files(files) => files.len(),
+            Self::Npz(npz) => npz.len(),
+            Self::Data(rows) => rows.len(),
+        }
+    }
+
+    /// The class of every picture, where it is known: labels of a data folder, `arr_1` of an `.npz`, or the name of the folder
+    /// that a file lies in. `names` are the classes, in the order of their labels.
+    ///
+    /// # Errors
+    /// When labels cannot be read, or are no class.
+    pub fn classes(&self, names: &[String]) -> Result<Option<Vec<u32>>, TrainError> {
+        let labels: Option<Vec<u32>> = match self {
+            Self::Files(files) => files
+                .iter()
+                .map(|path| {
+                    let folder = path.parent()?.file_name()?.to_str()?;
+                    names.iter().position(|name| name == folder).map(|label| label as u32)
+                })
+                .collect(),
+            Self::Npz(npz) => npz.labels()?,
+            Self::Data(rows) => (0..rows.len()).map(|index| rows.label(index)).collect::<Result<_, _>>()?,
+        };
+        if let Some(label) = labels.iter().flatten().find(|&&label| label as usize >= names.len()) {
+            let problem = format!("a sample has the label {label}, and the references have {} classes", names.len());
+            return Err(TrainError::judge("the samples", problem));
+        }
+        Ok(labels)
+    }
+
+    /// Calls `visit` with every picture in order, until it fails.
+    ///
+    /// # Errors
+    /// Names the picture that cannot be read; and whatever `visit` returns.
+    pub fn visit(&self, visit: &mut dyn FnMut(Picture) -> Result<(), TrainError>) -> Result<(), TrainError> {
+        match self {
+            Self::Files(files) => files.iter().try_for_each(|path| visit(read_picture(path)?)),
+            Self::Npz(npz) => npz.visit(visit),
+            Self::Data(rows) => (0..rows.len()).try_for_each(|index| {
+                let values = rows.pixels(index)?;
+                let shape = rows.info().pixels.expect("a folder of pixels has their shape");
+                visit(Picture::of_channels(shape.height, shape.width, &values).expect("rows have the pixels' shape"))
+            }),
+        }
+    }
+}
+
+fn find_pictures(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), TrainError> {
+    let failed = |error| TrainError::file("read", folder, error);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+        if path.is_dir() {
+            find_pictures(&path, files)?;
+        } else if ENDINGS.contains(&ending.as_str()) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn read_picture(path: &Path) -> Result<Picture, TrainError> {
+    let failed = |problem: String| TrainError::judge(path.display(), format!("is not a readable picture ({problem})"));
+    let reader = image::ImageReader::open(path).map_err(|error| TrainError::file("read", path, error))?;
+    let reader = reader.with_guessed_format().map_err(|error| TrainError::file("read", path, error))?;
+    let picture = reader.decode().map_err(|error| failed(error.to_string()))?.into_rgb8();
+    let (width, height) = picture.dimensions();
+    Picture::new(height as usize, width as usize, picture.into_raw()).ok_or_else(|| failed("it is empty".to_string()))
+}

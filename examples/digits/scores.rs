@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use burn::tensor::Device;
 use pgm_data::{DataFolder, Split};
-use pgm_infer::{Picture, SampleRequest, SampledRow, SamplingPath};
+use pgm_infer::{Picture, SampleRequest, SampledRow, SamplingPath, StepView};
 use pgm_train::eval::images::{Classifier, FeatureSet, FeatureStatistics, frechet_distance};
 use pgm_train::judge::metrics::{Estimate, interval};
 
@@ -77,7 +77,7 @@ impl Judge {
                     let (mut rows, mut seconds): (Vec<SampledRow>, f64) = (Vec::new(), 0.0);
                     for batch in requests.chunks(BATCH) {
                         let start = Instant::now();
-                        let observe = &mut |_: &_| ControlFlow::Continue(());
+                        let observe = &mut |_: &StepView<'_>| ControlFlow::Continue(());
                         rows.extend(model.generate(batch, &settings, SamplingPath::Clean, observe)?.rows);
                         seconds += start.elapsed().as_secs_f64();
                     }

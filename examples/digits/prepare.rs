@@ -89,7 +89,7 @@ pub fn codes(pixels: &DataFolder, codec: &Path, out: &Path, device: &Device) -> 
             }
         }
     }
-    writer.finish(0)?;
+    writer.finish()?;
     Ok(())
 }
 

@@ -46,7 +46,7 @@ impl Folder {
             let split = if index < N_TRAIN { Split::Train } else { Split::Validation };
             writer.push_pixels(split, picture(index).pixels(), Some(index as u32 % 2)).unwrap();
         }
-        writer.finish(0).unwrap();
+        writer.finish().unwrap();
         let image = ImageConfig {
             codec: Some(ours.hash().to_string()),
             class_names: names,
@@ -134,7 +134,7 @@ fn pictures_of_another_size_do_not_fit_a_codec() {
     for split in [Split::Train, Split::Validation] {
         writer.push_pixels(split, &[9; 36], None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     let says = folder.fails(&["encode", "--codec", "codec", "--data", "tall", "--out", "wrong"]);
     assert!(says.contains("6 x 6 pixels do not fit") && says.contains("takes 6 x 4"), "{says}");
 }

@@ -47,7 +47,7 @@ fn pixels(out: &Path, shape: PixelShape, flip: bool) {
         let split = if index < 30 { Split::Train } else { Split::Validation };
         writer.push_pixels(split, &picture, None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
 }
 
 /// Runs, stopping after `stop_at` steps.
@@ -185,7 +185,7 @@ fn what_no_codec_can_be_trained_on_is_refused_in_a_sentence() {
     for split in [Split::Train, Split::Validation] {
         writer.push_pixels(split, &vec![77; SHAPE.len()], None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     assert!(run(folder, "levels", &["steps=1"], false, None).unwrap().complete);
     std::fs::remove_dir_all(folder.join("data")).unwrap();
     let codec = CodecIdentity { codebook: 9, hash: None };
@@ -194,7 +194,7 @@ fn what_no_codec_can_be_trained_on_is_refused_in_a_sentence() {
     for split in [Split::Train, Split::Validation] {
         writer.push_tokens(split, &[1, 2, 3, 4], None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     assert!(refused("codes", &[], false).contains("codes"));
 }
 

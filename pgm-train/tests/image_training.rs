@@ -47,7 +47,7 @@ fn data(out: &Path, n_rows: usize) {
         let split = if row % 4 == 0 { Split::Validation } else { Split::Train };
         writer.push_tokens(split, &codes, Some(class)).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
 }
 
 fn config(settings: &[&str]) -> TrainConfig {
@@ -234,7 +234,7 @@ fn what_cannot_be_trained_is_refused_in_a_sentence() {
     for split in [Split::Train, Split::Validation] {
         writer.push_pixels(split, &[7; 9], None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     assert!(refusal(&["model.length=9"]).contains("pixels"), "{}", refusal(&["model.length=9"]));
 }
 
@@ -250,7 +250,7 @@ fn pixels_as_tokens_without_labels_train_without_a_codec() {
         let split = if row % 4 == 0 { Split::Validation } else { Split::Train };
         writer.push_pixels(split, &[row * 20; 18], None).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     for (index, objective) in OBJECTIVES.into_iter().chain(["objective=autoregressive"]).enumerate() {
         let out = format!("run-{index}");
         let result = run(folder, &out, &config(&[objective, "model.length=19"]), false, None);
@@ -303,7 +303,7 @@ fn models_of_images_are_distilled_as_models_of_text_are() {
     for split in [Split::Train, Split::Validation] {
         writer.push_tokens(split, &[1; 9], Some(0)).unwrap();
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     let message = distilled("teacher-0", "refused", "one").unwrap_err().to_string();
     assert!(message.contains("c0dec") && message.contains("0ther"), "{message}");
 }

@@ -69,7 +69,7 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
             progress("encoded", n_done);
         }
     }
-    writer.finish(0)?;
+    writer.finish()?;
     clear_progress();
     let [rows, columns] = grid;
     writeln!(
@@ -114,7 +114,7 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
             progress("decoded", n_done);
         }
     }
-    writer.finish(0)?;
+    writer.finish()?;
     clear_progress();
     writeln!(std::io::stdout(), "{n_done} pictures of {width} x {height} pixels: {}", args.out.display())?;
     Ok(())

@@ -260,7 +260,7 @@ mod tests {
             let split = if index < 90 { Split::Train } else { Split::Validation };
             writer.push_pixels(split, &picture, (classes > 0).then_some(class as u32)).unwrap();
         }
-        writer.finish(0).unwrap();
+        writer.finish().unwrap();
         DataFolder::open(&out).unwrap()
     }
 

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "server")]
 pub mod http;
+pub mod tokenizers;
 
 use std::collections::HashMap;
 

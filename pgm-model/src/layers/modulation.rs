@@ -1,4 +1,4 @@
-//! adaLN: the condition becomes shifts and scales of norms and gates of branches.
+//! adaLN: the condition becomes the shifts and scales of norms, and the gates of branches.
 //!
 //! Where all rows share the condition, shift and scale are the bias and weight of the norm, and one fused operation
 //! computes both. Where each row has its own, the operations are composed of Burn's.

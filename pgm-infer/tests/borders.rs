@@ -10,7 +10,7 @@ use pgm_infer::{SampleSettings, SamplingPath, TextModel};
 use proptest::prelude::*;
 
 mod common;
-use common::tokenizers::{LENGTH, bpe, bytes, llama, unigram, word_piece};
+use common::tokenizers::{LENGTH, bpe, bytes, causal_bpe, llama, masked_bpe, unigram, word_piece};
 
 // Samples a template; its text, which must have the given texts at both ends.
 fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
@@ -161,15 +161,20 @@ fn a_border_reaches_over_as_many_given_tokens_as_a_longer_token_has() {
 }
 
 #[test]
-fn a_network_that_knows_the_word_completes_it_over_several_tokens() {
-    // Most seeds draw the token " kingdom" or one that is as long where the letters "kingd" are cut.
-    let (model, text) = (bpe(), |text: &str| Part::Text(text.to_string()));
-    let parts = [text("the kingdo"), Part::Blank(3), text(" of")];
-    let row = model.row(&parts, None, 0).unwrap();
-    let given: Vec<u32> = row.request.given.iter().map(|(_, token)| *token).collect();
-    assert_eq!(given[1..].len(), model.encode("the").unwrap().len() + 1, "the and of; kingdo is not given");
-    for seed in 0..8 {
-        check("bpe", &model, &parts, seed);
+fn masked_and_autoregressive_models_have_the_same_borders() {
+    let text = |text: &str| Part::Text(text.to_string());
+    let causal = causal_bpe();
+    for (seed, prompt) in
+        ["the king", "the kingdo", "thereo", "the kin", "of ", "é", "b", " be", "the k"].iter().enumerate()
+    {
+        // Its cache forgets the tokens of alternatives that are not drawn.
+        for seed in 20 * seed..20 * seed + 6 {
+            check("bpe", &causal, &[text(prompt)], seed as u64);
+        }
+    }
+    let (masked, whole) = (masked_bpe(), "the kingdom of the beg");
+    for cut in 1..whole.len() {
+        check("bpe", &masked, &[text(&whole[..cut]), Part::Blank(3), text(&whole[cut..])], cut as u64);
     }
 }
 
@@ -318,10 +323,7 @@ mod served {
             let tokens: Vec<String> = list("tokens").iter().map(|token| token.as_str().unwrap().into()).collect();
             let offsets: Vec<usize> = list("text_offset").iter().map(|at| at.as_u64().unwrap() as usize).collect();
             let n_chars = text.chars().count();
-            assert!(
-                offsets.is_sorted() && offsets[0] == 0 && *offsets.last().unwrap() < n_chars.max(1),
-                "{choice}"
-            );
+            assert!(offsets.is_sorted() && offsets[0] == 0 && *offsets.last().unwrap() < n_chars.max(1), "{choice}");
             let from = |at: usize| text.chars().skip(at).collect::<String>();
             for (place, (token, &at)) in tokens.iter().zip(&offsets).enumerate() {
                 let until = offsets.get(place + 1).copied().unwrap_or(n_chars);

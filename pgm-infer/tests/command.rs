@@ -34,7 +34,8 @@ fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
     // Trained with rows of 128 tokens.
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
     let generate = |more: &[&str]| {
-        let fixed = ["generate", "--model", model, "--device", "flex", "--steps", "1", "--seed", "1", "--prompt", "To be"];
+        let fixed =
+            ["generate", "--model", model, "--device", "flex", "--steps", "1", "--seed", "1", "--prompt", "To be"];
         let (succeeds, message) = run(&[&fixed, more].concat(), "");
         assert!(succeeds, "{message}");
         message

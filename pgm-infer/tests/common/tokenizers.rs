@@ -2,14 +2,30 @@
 
 use burn::tensor::Device;
 use pgm_infer::{GenerationConfig, TextModel};
-use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
+use pgm_model::{
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries,
+};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 /// Tokens of a row.
 pub const LENGTH: usize = 64;
 
-fn model(mut tokenizer: Value) -> TextModel {
+fn model(tokenizer: Value) -> TextModel {
+    model_of_kind(tokenizer, partition)
+}
+
+fn partition(backbone: BackboneConfig) -> ModelConfig {
+    ModelConfig::Partition(PartitionConfig {
+        backbone,
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries: Queries::LearnFreqs,
+        projection: Projection::Linear,
+    })
+}
+
+fn model_of_kind(mut tokenizer: Value, kind: fn(BackboneConfig) -> ModelConfig) -> TextModel {
     let vocab = &tokenizer["model"]["vocab"];
     let n = vocab.as_object().map_or_else(|| vocab.as_array().unwrap().len(), serde_json::Map::len);
     let special = json!({
@@ -24,13 +40,7 @@ fn model(mut tokenizer: Value) -> TextModel {
     }
     tokenizer["version"] = "1.0".into();
     let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(n + 2, 16, 2, LENGTH) };
-    let config = ModelConfig::Partition(PartitionConfig {
-        backbone: BackboneConfig { bos_index: n, eos_index: n, mask_index: n + 1, ..backbone },
-        encoder_blocks: 1,
-        decoder_blocks: 1,
-        queries: Queries::LearnFreqs,
-        projection: Projection::Linear,
-    });
+    let config = kind(BackboneConfig { bos_index: n, eos_index: n, mask_index: n + 1, ..backbone });
     let device = Device::flex();
     let network = Network::new(&config, &device).with_noise(0.5, 4);
     let tokenizer = Tokenizer::from_bytes(tokenizer.to_string()).unwrap();
@@ -45,7 +55,7 @@ fn letters() -> Vec<String> {
 }
 
 // Byte-level BPE with these words, each by merges from the left.
-fn byte_level(words: &[&str]) -> TextModel {
+fn byte_level(words: &[&str], kind: fn(BackboneConfig) -> ModelConfig) -> TextModel {
     let (mut tokens, mut merges) = (letters(), Vec::new());
     for word in words {
         let letters: Vec<char> = word.chars().collect();
@@ -61,29 +71,34 @@ fn byte_level(words: &[&str]) -> TextModel {
     let vocab: serde_json::Map<String, Value> =
         tokens.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
     let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    model(json!({
+    let tokenizer = json!({
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
         "pre_tokenizer": level, "post_processor": level, "decoder": level,
-    }))
+    });
+    model_of_kind(tokenizer, kind)
 }
+
+const WORDS: [&str; 8] =
+    ["\u{120}king", "\u{120}kingdom", "\u{120}of", "the", "\u{120}the", "\u{120}thereof", "of", "\u{120}beg"];
 
 /// Byte-level BPE with a few words of the King James Bible.
 pub fn bpe() -> TextModel {
-    byte_level(&[
-        "\u{120}king",
-        "\u{120}kingdom",
-        "\u{120}of",
-        "the",
-        "\u{120}the",
-        "\u{120}thereof",
-        "of",
-        "\u{120}beg",
-    ])
+    byte_level(&WORDS, partition)
+}
+
+/// The same in a masked model.
+pub fn masked_bpe() -> TextModel {
+    byte_level(&WORDS, |backbone| ModelConfig::Masked(MaskedConfig { backbone, n_blocks: 1 }))
+}
+
+/// The same in an autoregressive model.
+pub fn causal_bpe() -> TextModel {
+    byte_level(&WORDS, |backbone| ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 1 }))
 }
 
 /// Each token is a byte.
 pub fn bytes() -> TextModel {
-    byte_level(&[])
+    byte_level(&[], partition)
 }
 
 /// Words and their continuations.

@@ -10,7 +10,7 @@ use pgm_infer::{SampleSettings, SamplingPath, TextModel};
 use proptest::prelude::*;
 
 mod common;
-use common::tokenizers::{LENGTH, bpe, bytes, causal_bpe, llama, masked_bpe, unigram, word_piece};
+use common::text_models::{LENGTH, bpe, bytes, causal_bpe, llama, masked_bpe, unigram, word_piece};
 
 // Samples a template; its text, which must have the given texts at both ends.
 fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {

@@ -3,7 +3,7 @@
 
 #[cfg(feature = "server")]
 pub mod http;
-pub mod tokenizers;
+pub mod text_models;
 
 use std::collections::HashMap;
 

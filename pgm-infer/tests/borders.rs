@@ -293,6 +293,8 @@ mod served {
                     body["stream"] = json!(true);
                     let events = events(&app, "/infill", &body).await;
                     let streamed = joined(&events, |data| Some(data["content"].as_str()?.to_string()));
+                    let last: Value = serde_json::from_str(&events.last().unwrap().1).unwrap();
+                    assert_eq!(last["tokens"], plain["tokens"]);
                     assert_eq!(streamed, content, "{left:?} {right:?} {order}");
                     // Each step shows what is given as it was given.
                     for (_, data) in events.iter().filter(|(name, _)| name.as_deref() == Some("denoise")) {

@@ -89,7 +89,7 @@ fn a_text_that_ends_early_keeps_the_suffix_whose_first_token_is_drawn() {
         assert!(row.n_replaced() >= 1);
         let n_open = row.request.length - row.request.given.len();
         let own = [token("a"), token("!"), token("b")];
-        let before = vec![token("o"), token("f")];
+        let before = [token("o"), token("f")];
         // The prompt's tokens that a border replaces, the blank, and the border of the suffix.
         let mut tokens = [before[before.len() - (n_open - 4)..].to_vec(), own.to_vec(), vec![token(" of")]].concat();
         let read = |stop: &[&str], tokens: &[u32]| {

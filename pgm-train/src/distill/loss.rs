@@ -1,9 +1,9 @@
 //! The loss of a student (SDTT, arXiv 2410.21035): its single prediction against that of a teacher that takes several
 //! sampling steps.
 //!
-//! Student and teacher give hidden states. The heads and the divergence run over some positions at a time, and so does
-//! the backward pass through the student's head; the gradients of the student's hidden states then go through the rest
-//! of the network at once. So the logits of all positions never exist, in neither pass.
+//! Student and teacher give hidden states. The heads, the divergence and the backward pass through the student's head run
+//! over some positions at a time. The gradients of the student's hidden states then go through the rest of the network at
+//! once. So the logits of all positions never exist, neither in the forward nor in the backward pass.
 //!
 //! Shapes: B rows, L length, K masked positions of the row with most, N positions of all rows, H hidden, V vocabulary.
 

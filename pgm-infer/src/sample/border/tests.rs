@@ -59,7 +59,7 @@ fn part(position: usize, allowed: &[u32], plain: Option<u32>) -> BorderPart {
 }
 
 fn request(seed: u64, borders: Vec<Border>) -> SampleRequest {
-    SampleRequest { length: 6, given: vec![(0, 0)], seed, borders }
+    SampleRequest { length: 6, given: vec![(0, 0)], seed, borders, ..SampleRequest::default() }
 }
 
 // Two parts behind position 0: 1 or 2, or 3 and then 0 or 4.

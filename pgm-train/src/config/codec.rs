@@ -60,7 +60,7 @@ impl Default for CodecSection {
             levels: vec![8, 5, 5, 5],
             codes: 1024,
             code_width: 8,
-            widths: vec![32, 64],
+            widths: vec![16, 32],
             blocks: 1,
         }
     }

@@ -40,9 +40,9 @@ impl Plan {
     pub fn full() -> Self {
         Self {
             held_out: 0.2,
-            codec: [500, 64],
+            codec: [350, 64],
             codec_widths: [16, 32],
-            model: [700, 128],
+            model: [600, 128],
             hidden: [96, 4],
             blocks: [2, 2],
             classifier: ClassifierOptions { steps: 500, ..ClassifierOptions::default() },

@@ -206,10 +206,13 @@ impl ImageInfo {
         (usize::from(value) * self.n_values() / BYTE_VALUES) as u32
     }
 
-    /// The channel's value that a level is shown as.
+    /// The channel's value that a level is shown as: evenly spread over 0 to 255, and a value of that level.
     pub fn value_of(&self, level: u32) -> u8 {
-        let highest = (self.n_values() - 1).max(1);
-        ((level as usize * 255 + highest / 2) / highest).min(255) as u8
+        let (level, levels) = (level as usize, self.n_values());
+        let spread = (level * 255 + (levels - 1) / 2) / (levels - 1).max(1);
+        // Rounding could leave the level where there are nearly as many levels as values.
+        let first = |level: usize| (level * BYTE_VALUES).div_ceil(levels);
+        spread.max(first(level)).min(first(level + 1) - 1).min(255) as u8
     }
 
     /// SHA-256 of what gives a stored row its meaning.

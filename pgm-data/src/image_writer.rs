@@ -24,6 +24,7 @@ pub struct ImageFolderWriter {
     layout: Layout,
     train: SplitShards,
     validation: SplitShards,
+    skipped: u64,
     row: Vec<u32>,
 }
 
@@ -46,7 +47,7 @@ impl ImageFolderWriter {
         let folder = files::folder_beside(out)?;
         let (layout, out) = (image_layout(&info), out.to_path_buf());
         let (train, validation) = (SplitShards::default(), SplitShards::default());
-        Ok(Self { folder, out, info, layout, train, validation, row: Vec::new() })
+        Ok(Self { folder, out, info, layout, train, validation, skipped: 0, row: Vec::new() })
     }
 
     /// What the rows are.
@@ -100,11 +101,16 @@ impl ImageFolderWriter {
         self.write(split, |shard, row| shard.push_tokens(row, label))
     }
 
-    /// Writes `data.json` and gives the folder its name. `n_skipped` pictures were left out because they could not be read.
+    /// Counts pictures that were left out because they could not be read.
+    pub fn skip(&mut self, n_pictures: u64) {
+        self.skipped += n_pictures;
+    }
+
+    /// Writes `data.json` and gives the folder its name.
     ///
     /// # Errors
     /// [`DataError::NoPictures`] for a split without rows; [`DataError::Io`].
-    pub fn finish(mut self, n_skipped: u64) -> Result<Manifest, DataError> {
+    pub fn finish(mut self) -> Result<Manifest, DataError> {
         for (split, name) in [(&mut self.train, "training"), (&mut self.validation, "validation")] {
             split.close()?;
             if split.counts.rows == 0 {
@@ -124,7 +130,7 @@ impl ImageFolderWriter {
             tokenizer_sha256: String::new(),
             image: Some(self.info),
             skipped_nulls: 0,
-            skipped_bad: n_skipped,
+            skipped_bad: self.skipped,
             train: self.train.counts,
             validation: self.validation.counts,
         };

@@ -168,7 +168,7 @@ fn a_data_set_on_disk_gives_its_splits_without_its_own_bos() {
         ("--grid 3x3 --codebook 16384", "has 7 codes, and a grid of 3x3 has 9; check --grid"),
         ("--grid 2x3 --codebook 300", "has the code 300, and the codebook has 300; check --codebook"),
         ("--grid 2 --codebook 300", "write rows and columns"),
-        ("--grid 2x3 --codebook 16384 --format halton", "no file of codes in the format halton"),
+        ("--grid 2x3 --codebook 16384 --format halton", "is no pickle"),
     ] {
         let message = refusal(&case, args);
         assert!(message.contains(says), "{args}: {message}");

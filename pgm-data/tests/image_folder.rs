@@ -17,7 +17,7 @@ fn write(out: &Path, info: ImageInfo, push: impl Fn(&mut ImageFolderWriter, Spli
     for (split, row) in [(Split::Train, 0), (Split::Validation, 1), (Split::Train, 2)] {
         push(&mut writer, split, row);
     }
-    writer.finish(0).unwrap();
+    writer.finish().unwrap();
     DataFolder::open(out).unwrap()
 }
 
@@ -105,7 +105,7 @@ fn rows_that_do_not_fit_are_refused_and_leave_no_folder() {
         (codes().push_tokens(Split::Train, &[1, 2], None), "without a label"),
         (pixels().push_pixels(Split::Train, &[0; 5], Some(0)), "picture of 5 values"),
         (pixels().push_tokens(Split::Train, &[], Some(0)), "does not fit"),
-        (pixels().finish(0).map(|_| ()), "no picture is left for training"),
+        (pixels().finish().map(|_| ()), "no picture is left for training"),
     ] {
         let message = result.unwrap_err().to_string();
         assert!(message.contains(says), "{message}");

@@ -1,4 +1,4 @@
-//! Floating-point operations of one network evaluation, counted from the shapes: two for each multiply-add of a matmul.
+//! The floating-point operations of one network evaluation, counted from shapes: two for each multiply-add of a matmul.
 //! Norms, activations and the draw are left out.
 
 use pgm_model::layers::swiglu_width;

@@ -2,153 +2,15 @@
 #![cfg(feature = "flex")]
 
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
-use burn::tensor::Device;
-use pgm_infer::sample::AllowedTokens;
+use pgm_infer::sample::BorderPart;
 use pgm_infer::text::template::Part;
-use pgm_infer::{GenerationConfig, SampleSettings, SamplingPath, TextModel};
-use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
-use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use pgm_infer::{SampleSettings, SamplingPath, TextModel};
+use proptest::prelude::*;
 
-const LENGTH: usize = 64;
-
-fn model(mut tokenizer: Value) -> TextModel {
-    let vocab = &tokenizer["model"]["vocab"];
-    let n = vocab.as_object().map_or_else(|| vocab.as_array().unwrap().len(), serde_json::Map::len);
-    let special = json!({
-        "id": n, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true,
-    });
-    tokenizer["added_tokens"] = json!([special]);
-    for key in ["normalizer", "post_processor", "truncation", "padding"] {
-        if tokenizer[key].is_null() {
-            tokenizer[key] = Value::Null;
-        }
-    }
-    tokenizer["version"] = "1.0".into();
-    let backbone = BackboneConfig { cond_dim: 8, ..BackboneConfig::new(n + 2, 16, 2, LENGTH) };
-    let config = ModelConfig::Partition(PartitionConfig {
-        backbone: BackboneConfig { bos_index: n, eos_index: n, mask_index: n + 1, ..backbone },
-        encoder_blocks: 1,
-        decoder_blocks: 1,
-        queries: Queries::LearnFreqs,
-        projection: Projection::Linear,
-    });
-    let device = Device::flex();
-    let network = Network::new(&config, &device).with_noise(0.5, 4);
-    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string()).unwrap();
-    TextModel::new(config, network, tokenizer, GenerationConfig::default(), &device, "test").unwrap()
-}
-
-fn letters() -> Vec<String> {
-    let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    let others = (0..=255_u8).filter(|byte| !printable(byte)).count() as u32;
-    let printable = (0..=255_u8).filter(printable).map(|byte| char::from(byte).to_string());
-    printable.chain((256..256 + others).map(|letter| char::from_u32(letter).unwrap().to_string())).collect()
-}
-
-// Byte-level BPE with these words, each by merges from the left.
-fn byte_level(words: &[&str]) -> TextModel {
-    let (mut tokens, mut merges) = (letters(), Vec::new());
-    for word in words {
-        let letters: Vec<char> = word.chars().collect();
-        for end in 1..letters.len() {
-            let left: String = letters[..end].iter().collect();
-            let whole = format!("{left}{}", letters[end]);
-            if !tokens.contains(&whole) {
-                merges.push(format!("{left} {}", letters[end]));
-                tokens.push(whole);
-            }
-        }
-    }
-    let vocab: serde_json::Map<String, Value> =
-        tokens.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
-    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    model(json!({
-        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
-        "pre_tokenizer": level, "post_processor": level, "decoder": level,
-    }))
-}
-
-fn bpe() -> TextModel {
-    byte_level(&[
-        "\u{120}king",
-        "\u{120}kingdom",
-        "\u{120}of",
-        "the",
-        "\u{120}the",
-        "\u{120}thereof",
-        "of",
-        "\u{120}beg",
-    ])
-}
-
-fn bytes() -> TextModel {
-    byte_level(&[])
-}
-
-fn word_piece() -> TextModel {
-    let mut tokens = vec!["[UNK]".to_string()];
-    for letter in ('a'..='z').chain(['é', ',', '.', '\'']) {
-        tokens.extend([letter.to_string(), format!("##{letter}")]);
-    }
-    tokens.extend(["king", "##dom", "##s", "of", "the", "there", "##of", "beg"].map(String::from));
-    tokens.dedup();
-    let vocab: serde_json::Map<String, Value> =
-        tokens.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
-    model(json!({
-        "model": {"type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": false},
-    }))
-}
-
-fn unigram() -> TextModel {
-    let mut vocab = vec![json!(["<unk>", 0.0]), json!(["\u{2581}", -3.0])];
-    vocab.extend(('a'..='z').chain(['é', ',', '.', '\n', '\'']).map(|letter| json!([letter.to_string(), -5.0])));
-    let words =
-        ["\u{2581}king", "\u{2581}kingdom", "\u{2581}of", "of", "\u{2581}the", "\u{2581}thereof", "\u{2581}beg"];
-    vocab.extend(words.map(|word| json!([word, -4.0])));
-    let space = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
-    model(json!({
-        "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false},
-        "pre_tokenizer": space, "decoder": space,
-    }))
-}
-
-// Llama's form: BPE over whole texts, with a space before each, and bytes for unknown letters.
-fn llama() -> TextModel {
-    let mut tokens = vec!["<unk>".to_string(), "\u{2581}".to_string()];
-    tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
-    tokens.extend(('a'..='z').chain([',', '.']).map(|letter| letter.to_string()));
-    let mut merges = Vec::new();
-    for word in ["\u{2581}king", "\u{2581}of", "\u{2581}the", "\u{2581}beg", "of"] {
-        let letters: Vec<char> = word.chars().collect();
-        for end in 1..letters.len() {
-            let left: String = letters[..end].iter().collect();
-            let whole = format!("{left}{}", letters[end]);
-            if !tokens.contains(&whole) {
-                merges.push(format!("{left} {}", letters[end]));
-                tokens.push(whole);
-            }
-        }
-    }
-    let vocab: serde_json::Map<String, Value> =
-        tokens.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
-    model(json!({
-        "model": {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": "<unk>", "byte_fallback": true, "fuse_unk": true},
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": "\u{2581}"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
-        ]},
-        "pre_tokenizer": null,
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ]},
-    }))
-}
+mod common;
+use common::text_models::{LENGTH, bpe, bytes, causal_bpe, llama, masked_bpe, unigram, word_piece};
 
 // Samples a template; its text, which must have the given texts at both ends.
 fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
@@ -182,32 +44,40 @@ fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
         assert_eq!(n_open, wanted + row.n_replaced(), "{name}: {parts:?}");
     }
     assert_eq!((sampled.order.len(), sampled.complete), (n_open, true));
-    assert!(row.n_replaced() <= row.request.allowed.len());
-    for AllowedTokens { position, tokens } in &row.request.allowed {
-        assert!(tokens.contains(&sampled.tokens[*position]), "{name}: {parts:?} at {position}");
+    assert!(row.n_replaced() <= row.request.borders.iter().map(|border| border.parts.len()).sum());
+    for border in row.request.borders.iter().filter(|border| !border.parts.is_empty()) {
+        // The plain tokens of some parts, then one that completes the given characters.
+        let drawn = |part: &BorderPart| sampled.tokens[part.position];
+        let n_plain = border.parts.iter().take_while(|part| part.plain == Some(drawn(part))).count();
+        let completes = |part: &BorderPart| part.allowed.contains(&drawn(part));
+        assert!(border.parts[..=n_plain].iter().any(completes), "{name}: {parts:?}: {border:?}");
+    }
+    if ["bpe", "bytes"].contains(&name) {
+        // Here tokens are stretches of bytes, so together they are the text.
+        assert_eq!(model.decode(&sampled.tokens[1..]).unwrap(), text, "{name}: {parts:?}");
     }
 }
 
-fn models() -> [(&'static str, TextModel); 5] {
+static MODELS: LazyLock<[(&str, TextModel); 5]> = LazyLock::new(|| {
     [("bpe", bpe()), ("word piece", word_piece()), ("unigram", unigram()), ("llama", llama()), ("bytes", bytes())]
-}
+});
 
 #[test]
 fn text_that_is_cut_at_any_byte_comes_back_and_blanks_have_their_lengths() {
     let text = "the king of,  thé beg.\nthereof of the ";
     let part = |text: &str| Part::Text(text.to_string());
-    for (name, model) in models() {
+    for (name, model) in &*MODELS {
         for cut in (0..=text.len()).filter(|&cut| text.is_char_boundary(cut)) {
             let (left, right) = (&text[..cut], &text[cut..]);
             let seed = cut as u64;
-            check(name, &model, &[part(left), Part::Blank(3), part(right)], seed);
-            check(name, &model, &[part(left), Part::Blank(1), part(right)], seed);
-            check(name, &model, &[part(left)], seed);
-            check(name, &model, &[Part::Blank(2), part(left), Part::Free, part(right), Part::Blank(1)], seed);
+            check(name, model, &[part(left), Part::Blank(3), part(right)], seed);
+            check(name, model, &[part(left), Part::Blank(1), part(right)], seed);
+            check(name, model, &[part(left)], seed);
+            check(name, model, &[Part::Blank(2), part(left), Part::Free, part(right), Part::Blank(1)], seed);
             for end in (cut + 1..(cut + 4).min(text.len())).filter(|&end| text.is_char_boundary(end)) {
                 check(
                     name,
-                    &model,
+                    model,
                     &[part("of "), Part::Blank(1), part(&text[cut..end]), Part::Blank(2), part("of")],
                     seed,
                 );
@@ -220,7 +90,8 @@ fn text_that_is_cut_at_any_byte_comes_back_and_blanks_have_their_lengths() {
 fn borders(model: &TextModel, parts: &[Part]) -> Vec<Vec<String>> {
     let name = |&token: &u32| model.decode(&[token]).unwrap();
     let row = model.row(parts, None, 0).unwrap();
-    row.request.allowed.iter().map(|allowed| allowed.tokens.iter().map(name).collect()).collect()
+    let parts = row.request.borders.iter().flat_map(|border| &border.parts);
+    parts.map(|part| part.allowed.iter().map(name).collect()).collect()
 }
 
 #[test]
@@ -259,10 +130,235 @@ fn tokens_of_single_bytes_and_of_whole_words_are_all_given() {
     for (left, right) in [("the ", " of"), ("th", "of"), ("é", "é "), (" ", "\n")] {
         let parts = [text(left), Part::Blank(4), text(right)];
         let row = model.row(&parts, None, 0).unwrap();
-        assert!(row.request.allowed.is_empty(), "{parts:?}");
+        assert!(row.request.borders.iter().all(|border| border.parts.is_empty()), "{parts:?}");
         let n_left = left.len();
         let tokens: Vec<u32> = [model.encode(left).unwrap(), model.encode(right).unwrap()].concat();
         let positions = (1..=n_left).chain(n_left + 5..row.request.length);
         assert_eq!(row.request.given[1..], positions.zip(tokens).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_border_reaches_over_as_many_given_tokens_as_a_longer_token_has() {
+    let (model, text) = (bpe(), |text: &str| Part::Text(text.to_string()));
+    let parts = [text("the king"), Part::Blank(2), text("dom of the")];
+    let row = model.row(&parts, None, 0).unwrap();
+    let [tail, head] = &row.request.borders[..] else { panic!("{:?}", row.request.borders) };
+    assert_eq!((tail.parts.len(), head.parts.len()), (1, 3), "the tokens d, o and m are not given");
+    let name = |tokens: &[u32]| tokens.iter().map(|&token| model.decode(&[token]).unwrap()).collect::<Vec<_>>();
+    // From the token that may hold all three letters to the one that holds the first.
+    assert_eq!(name(&head.parts[0].allowed), [" kingdom"]);
+    assert_eq!(head.parts[1].allowed.len(), 1, "{:?}", name(&head.parts[1].allowed));
+    assert!(name(&head.parts[2].allowed).contains(&"d".to_string()));
+    let plain: Vec<Option<u32>> = head.parts.iter().map(|part| part.plain).collect();
+    assert_eq!(plain, [Some(model.encode("m").unwrap()[0]), Some(model.encode("o").unwrap()[0]), None]);
+    let positions: Vec<usize> = head.parts.iter().map(|part| part.position).collect();
+    assert!(positions.windows(2).all(|pair| pair[0] == pair[1] + 1), "{positions:?}");
+    // Blanks count the same: the king, two tokens, d, o and m.
+    assert_eq!(row.n_replaced(), 4);
+    let n_given = row.request.given.len();
+    assert_eq!(row.request.length, n_given + 4 + 2);
+}
+
+#[test]
+fn masked_and_autoregressive_models_have_the_same_borders() {
+    let text = |text: &str| Part::Text(text.to_string());
+    let causal = causal_bpe();
+    for (seed, prompt) in
+        ["the king", "the kingdo", "thereo", "the kin", "of ", "é", "b", " be", "the k"].iter().enumerate()
+    {
+        // Its cache forgets the tokens of alternatives that are not drawn.
+        for seed in 20 * seed..20 * seed + 6 {
+            check("bpe", &causal, &[text(prompt)], seed as u64);
+        }
+    }
+    let (masked, whole) = (masked_bpe(), "the kingdom of the beg");
+    for cut in 1..whole.len() {
+        check("bpe", &masked, &[text(&whole[..cut]), Part::Blank(3), text(&whole[cut..])], cut as u64);
+    }
+}
+
+// Pieces of texts that tokenizers treat in ways of their own.
+fn texts() -> impl Strategy<Value = String> {
+    let pieces = [
+        "the",
+        " the",
+        "king",
+        " kingdom",
+        " of",
+        "of",
+        "thereof",
+        " beg",
+        "a",
+        "é",
+        "e\u{301}",
+        "日本",
+        "שלום",
+        "नमस्ते",
+        "🦀",
+        "👩\u{200d}👩\u{200d}👧",
+        "🇩🇪",
+        "\r\n",
+        "\n",
+        "\n\n",
+        "\t",
+        " ",
+        "  ",
+        "\u{a0}",
+        ".",
+        ", ",
+        "'s",
+        "ﬁ",
+        "\u{feff}",
+        "<|x|>",
+        "{",
+        "_",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..7).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_text_that_is_cut_anywhere_comes_back_byte_for_byte(
+        text in texts(), cuts in prop::array::uniform2(any::<prop::sample::Index>()), seed in any::<u64>(), form in 0..5_usize
+    ) {
+        let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let mut cuts = cuts.map(|cut| places[cut.index(places.len())]);
+        cuts.sort_unstable();
+        let [left, middle, right] =
+            [&text[..cuts[0]], &text[cuts[0]..cuts[1]], &text[cuts[1]..]].map(|text| Part::Text(text.to_string()));
+        let parts = match form {
+            0 => vec![left, Part::Blank(2), right],
+            1 => vec![left, Part::Blank(1), middle, Part::Blank(2), right],
+            2 => vec![Part::Blank(1), middle, Part::Free, right, Part::Blank(1)],
+            3 => vec![left, middle, Part::Blank(3), Part::Blank(1), right],
+            _ => vec![left],
+        };
+        for (name, model) in &*MODELS {
+            check(name, model, &parts, seed);
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+mod served {
+    use axum::Router;
+    use pgm_infer::Engine;
+    use pgm_infer::engine::EngineOptions;
+    use pgm_infer::serve::{Limits, Server, router};
+    use serde_json::{Value, json};
+
+    use super::common::http::{done, events};
+    use super::*;
+
+    fn app(model: TextModel) -> Router {
+        let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+        server.add("tiny", Engine::new(model, &EngineOptions::default()).unwrap());
+        router(&server)
+    }
+
+    // Texts before and behind a blank, with every kind of border.
+    const SIDES: [(&str, &str); 8] = [
+        ("the king ", " of the"),
+        ("the king", "of the"),
+        ("the kingd", "dom of"),
+        ("thereo", "gdom"),
+        (" ", "f the"),
+        ("é", "é of"),
+        ("the \r\n", "\u{301} of"),
+        ("", "king"),
+    ];
+
+    // All texts of a stream's events, in order.
+    fn joined(events: &[(Option<String>, String)], text: impl Fn(&Value) -> Option<String>) -> String {
+        let data = events.iter().filter(|(_, data)| data != "[DONE]");
+        data.filter_map(|(_, data)| text(&serde_json::from_str(data).unwrap())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_healed_text_is_the_plain_answer_byte_for_byte() {
+        for model in [bpe, unigram, llama, bytes] {
+            let app = app(model());
+            for (index, (left, right)) in SIDES.into_iter().enumerate() {
+                for order in ["uniform", "sequential", "confidence", "remask"] {
+                    let mut body = json!({
+                        "input_prefix": left, "input_suffix": right, "n_predict": 5, "seed": index, "steps": 4, "order": order,
+                    });
+                    let plain = done(&app, "/infill", &body).await;
+                    let content = plain["content"].as_str().unwrap();
+                    assert_eq!(plain["text"], format!("{left}{content}{right}"), "{left:?} {right:?} {order}");
+                    assert_eq!(plain["tokens_predicted"], 5, "{left:?} {right:?} {order}");
+                    body["stream"] = json!(true);
+                    let events = events(&app, "/infill", &body).await;
+                    let streamed = joined(&events, |data| Some(data["content"].as_str()?.to_string()));
+                    let last: Value = serde_json::from_str(&events.last().unwrap().1).unwrap();
+                    assert_eq!(last["tokens"], plain["tokens"]);
+                    assert_eq!(streamed, content, "{left:?} {right:?} {order}");
+                    // Each step shows what is given as it was given.
+                    for (_, data) in events.iter().filter(|(name, _)| name.as_deref() == Some("denoise")) {
+                        let data: Value = serde_json::from_str(data).unwrap();
+                        let segments = data["segments"].as_array().unwrap();
+                        let given = segments.iter().filter(|segment| segment["kind"] == "given");
+                        let given: Vec<&str> = given.map(|segment| segment["text"].as_str().unwrap()).collect();
+                        let expected = [left, right].into_iter().filter(|text| !text.is_empty());
+                        assert_eq!(given, expected.collect::<Vec<_>>(), "{left:?} {right:?} {data}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_completion_with_a_suffix_tells_where_its_tokens_stand() {
+        let app = app(bpe());
+        for (index, (left, right)) in SIDES.into_iter().enumerate() {
+            let mut body = json!({
+                "prompt": left, "suffix": right, "max_tokens": 6, "seed": index, "steps": 9, "logprobs": 2,
+            });
+            let plain = done(&app, "/v1/completions", &body).await;
+            let choice = &plain["choices"][0];
+            let text = choice["text"].as_str().unwrap();
+            assert_eq!(plain["usage"]["completion_tokens"], 6);
+            let list = |name: &str| choice["logprobs"][name].as_array().unwrap().clone();
+            let tokens: Vec<String> = list("tokens").iter().map(|token| token.as_str().unwrap().into()).collect();
+            let offsets: Vec<usize> = list("text_offset").iter().map(|at| at.as_u64().unwrap() as usize).collect();
+            let n_chars = text.chars().count();
+            assert!(offsets.is_sorted() && offsets[0] == 0 && *offsets.last().unwrap() < n_chars.max(1), "{choice}");
+            let from = |at: usize| text.chars().skip(at).collect::<String>();
+            for (place, (token, &at)) in tokens.iter().zip(&offsets).enumerate() {
+                let until = offsets.get(place + 1).copied().unwrap_or(n_chars);
+                let own: String = from(at).chars().take(until - at).collect();
+                // A token at a border also has given characters; bytes of broken characters read differently alone.
+                let is_broken = token.contains('\u{fffd}') || own.contains('\u{fffd}');
+                assert!(is_broken || own.is_empty() || token.contains(&own), "{token:?} at {at} has {own:?}: {choice}");
+                let is_inside = place > 0 && place + 1 < tokens.len();
+                assert!(is_broken || !is_inside || from(at).starts_with(token), "{token:?} at {at}: {choice}");
+            }
+            body["stream"] = json!(true);
+            let events = events(&app, "/v1/completions", &body).await;
+            let streamed = joined(&events, |data| Some(data["choices"][0]["text"].as_str()?.to_string()));
+            assert_eq!(streamed, text, "{left:?} {right:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_prompt_of_tokens_may_end_inside_a_character() {
+        let app = app(bytes());
+        let tokens = bytes().encode("né 🦀").unwrap();
+        for cut in 1..tokens.len() {
+            for suffix in ["", "king"] {
+                let mut body = json!({
+                    "prompt": tokens[..cut], "suffix": suffix, "max_tokens": 4, "seed": cut, "steps": 4, "echo": true,
+                });
+                let plain = done(&app, "/v1/completions", &body).await;
+                let text = plain["choices"][0]["text"].as_str().unwrap().to_string();
+                body["stream"] = json!(true);
+                let events = events(&app, "/v1/completions", &body).await;
+                let streamed = joined(&events, |data| Some(data["choices"][0]["text"].as_str()?.to_string()));
+                assert_eq!(streamed, text, "{cut} {suffix:?}");
+            }
+        }
     }
 }

@@ -81,3 +81,30 @@ fn a_training_run_is_named_in_the_place_of_its_model_folder() {
         }
     }
 }
+
+#[test]
+#[cfg(feature = "flex")]
+fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
+    // Trained with rows of 128 tokens.
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    let generate = |more: &[&str]| {
+        let fixed =
+            ["generate", "--model", model, "--device", "flex", "--steps", "1", "--seed", "1", "--prompt", "To be"];
+        let (succeeds, message) = run(&[&fixed, more].concat(), "");
+        assert!(succeeds, "{message}");
+        message
+    };
+    for (length, times) in [("129", "1.0"), ("320", "2.5"), ("1280", "10.0")] {
+        let message = generate(&["--length", length]);
+        let note = format!("note: {length} tokens are {times} times the 128 of the rows that the model was trained on");
+        assert!(message.contains(&note) && message.matches("note:").count() == 1, "{message}");
+    }
+    for more in [&["--length", "128"][..], &["--length", "40"], &[]] {
+        let message = generate(more);
+        assert!(!message.contains("note:"), "{message}");
+    }
+    // Longer than any row may be.
+    let fixed = ["generate", "--model", model, "--device", "flex", "--prompt", "To be", "--length", "99999999"];
+    let (succeeds, message) = run(&fixed, "");
+    assert!(!succeeds && message.contains("--length is 99999999"), "{message}");
+}

@@ -83,6 +83,25 @@ fn pictures_hold_levels_only_and_do_not_depend_on_their_batch() {
 }
 
 #[test]
+fn a_maskgit_draws_every_class_under_guidance_in_any_batch() {
+    let config = config(2).masked_baseline();
+    let network = Network::new(&config, &Device::flex()).with_noise(0.6, 5);
+    let model = ImageModel::new(config, network, GenerationConfig::default(), None, &Device::flex()).unwrap();
+    assert_eq!(model.grid().start, 0, "it has no BOS");
+    let guidance = guided(2.0, GuidanceSchedule::Constant);
+    let settings = SampleSettings { guidance, ..settings(6) };
+    let requests = [model.request(Some(2), 3), model.request(None, 4), model.request(Some(0), 5)];
+    let rows = draw(&model, &requests, &settings);
+    for (request, row) in requests.iter().zip(&rows) {
+        assert!(row.complete && row.tokens.len() == ROWS * COLUMNS);
+        assert!(row.tokens.iter().all(|&token| (token as usize) < LEVELS));
+        assert_eq!(draw(&model, std::slice::from_ref(request), &settings)[0].tokens, row.tokens);
+    }
+    let other = draw(&model, &[SampleRequest { class: Some(1), ..requests[0].clone() }], &settings);
+    assert_ne!(other[0].tokens, rows[0].tokens, "the class matters");
+}
+
+#[test]
 fn a_guided_step_takes_the_token_of_the_extrapolated_logits() {
     let (model, config, device) = (model(2, None), config(2), Device::flex());
     let Network::Partition(network) = network(&config) else { unreachable!() };

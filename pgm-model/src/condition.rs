@@ -13,6 +13,7 @@ use crate::ops::{self, is_half};
 use crate::sequence::Class;
 
 /// The condition of a network that is not folded.
+#[allow(clippy::large_enum_variant)] // one or two exist at a time, and all are handles of tensors
 #[derive(Clone, Debug)]
 pub enum Condition {
     /// One vector for all rows of every call, `[c]`. Only this one can be folded into the weights.

@@ -1,5 +1,5 @@
-//! The time of one step with random groups at p = 0.5, unweighted cross-entropy, clipping and AdamW; without dropout and
-//! without an average.
+//! The time of one step. It has random groups at p = 0.5, unweighted cross-entropy, clipping and AdamW, but no dropout and no
+//! average of the weights.
 
 use std::time::Instant;
 

@@ -2,9 +2,9 @@
 //!
 //! Both estimators of [`NelboEstimator`] sum the cross-entropies of the hidden tokens of a row and multiply the sum by a
 //! weight. [`NelboEstimator::AnyOrder`] draws how many of the n tokens are hidden: a count k, whose weight is n/k. The
-//! counts are stratified: D draws of each of R items divide the unit interval into R D parts. Each draw of each item
-//! takes another part, the draws of one item lie in D different D-ths, and a point x of the part gives
-//! `k = 1 + floor(n x)`. [`NelboEstimator::Mdlm`] draws a time t and hides each token with the probability of t; the
+//! counts are stratified: D draws of each of R items divide the unit interval into R D parts. Each draw takes
+//! a part of its own, and the draws of one item lie in D different D-ths of the interval. A random point x of the part gives
+//! `k = 1 + floor(n x)`. [`NelboEstimator::Mdlm`] draws a time t and hides each token with the schedule's probability at t; the
 //! weight is 1/t.
 //!
 //! A draw depends on the seed, the item and its place in the set, and the number of the draw, and on nothing else.

@@ -1,14 +1,16 @@
 //! Training of a codec: it learns, a resumed run equals the unbroken one, and what cannot be is refused.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
 use pgm_data::{CodecIdentity, DataFolder, ImageFolderWriter, ImageInfo, PixelShape, Split};
 use pgm_model::codec::Codec;
 use pgm_train::codec::{CodecLine, FitCodec, FitCodecResult, bytes_of_pixels, fit_codec, pixels_of_bytes, psnr};
+use pgm_train::eval::images::{Classifier, ClassifierOptions};
 use pgm_train::history::{Line, read_lines};
 use pgm_train::{CodecTrainConfig, TrainError, TrainEvent};
 
@@ -30,6 +32,13 @@ warmup = 2
 ema = 0.9
 ";
 const SHAPE: PixelShape = PixelShape { height: 8, width: 12, channels: 3 };
+
+// Weights are drawn from the device's generator, which the whole process shares.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // Pictures of one bright rectangle each.
 fn pixels(out: &Path, shape: PixelShape, flip: bool) {
@@ -97,6 +106,7 @@ fn weights(folder: &Path, out: &str) -> Vec<u8> {
 
 #[test]
 fn a_resumed_codec_equals_the_unbroken_one_to_the_last_digit() {
+    let _alone = alone();
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     pixels(&folder.join("data"), SHAPE, false);
@@ -120,6 +130,7 @@ fn a_resumed_codec_equals_the_unbroken_one_to_the_last_digit() {
 
 #[test]
 fn a_codec_learns_and_its_folder_reconstructs_as_the_validation_says() {
+    let _alone = alone();
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     pixels(&folder.join("data"), SHAPE, false);
@@ -152,7 +163,33 @@ fn a_codec_learns_and_its_folder_reconstructs_as_the_validation_says() {
 }
 
 #[test]
+fn a_classifier_is_a_function_of_pictures_and_options() {
+    let _alone = alone();
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("data");
+    let names = ["dark", "bright"].map(String::from).to_vec();
+    let mut writer = ImageFolderWriter::create(&out, ImageInfo::of_pixels(SHAPE, names)).unwrap();
+    for index in 0..20_u32 {
+        let split = if index < 14 { Split::Train } else { Split::Validation };
+        let picture = vec![(100 * (index % 2) + index) as u8; SHAPE.len()];
+        writer.push_pixels(split, &picture, Some(index % 2)).unwrap();
+    }
+    writer.finish().unwrap();
+    let data = DataFolder::open(&out).unwrap();
+    let features = |seed| {
+        let options = ClassifierOptions { steps: 5, batch: 4, width: 4, features: 8, seed, ..Default::default() };
+        let rows = data.pixels(Split::Train).unwrap();
+        let proceed = &mut |_| ControlFlow::Continue(());
+        let classifier = Classifier::train(&rows, &options, &Device::flex(), proceed).unwrap();
+        classifier.classify_rows(&data.pixels(Split::Validation).unwrap()).unwrap().0
+    };
+    assert_eq!(features(1), features(1));
+    assert_ne!(features(1).features, features(2).features);
+}
+
+#[test]
 fn what_no_codec_can_be_trained_on_is_refused_in_a_sentence() {
+    let _alone = alone();
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     pixels(&folder.join("data"), SHAPE, false);

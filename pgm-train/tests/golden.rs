@@ -87,6 +87,7 @@ fn weights_by_formula(device: &Device) -> Vec<u8> {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = names
         .into_iter()
         .enumerate()
+        .filter(|(_, (name, _))| !name.ends_with("num_batches_tracked"))
         .map(|(index, (name, shape))| {
             let count: usize = shape.iter().product();
             let value = |element: usize| {
@@ -104,7 +105,6 @@ fn weights_by_formula(device: &Device) -> Vec<u8> {
             let bytes = (0..count).flat_map(|element| (value(element) as f32).to_le_bytes()).collect();
             (name, shape, bytes)
         })
-        .filter(|(name, ..)| !name.ends_with("num_batches_tracked"))
         .collect();
     let views = tensors
         .iter()

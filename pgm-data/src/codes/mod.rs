@@ -112,7 +112,7 @@ pub fn import_codes(
             "the codec of the codes is not known, so a model cannot refuse another one; give --codec-hash".to_string(),
         );
     }
-    Ok(Prepared { manifest: writer.finish(0)?, notes })
+    Ok(Prepared { manifest: writer.finish()?, notes })
 }
 
 fn push(writer: &mut ImageFolderWriter, classes: &Classes, split: Split, row: CodeRow) -> Result<(), DataError> {

@@ -20,7 +20,11 @@ pub(super) fn decode(bytes: &[u8], channels: usize) -> Result<(Vec<u8>, PixelSha
         _ if bytes.is_empty() => return Err("is empty".to_string()),
         _ => return Err("is no PNG, JPEG or WebP picture".to_string()),
     };
-    let unreadable = |error: image::ImageError| format!("is a broken {} picture ({error})", name(format));
+    let unreadable = |error: image::ImageError| {
+        // Some of these errors have several lines.
+        let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("is a broken {} picture ({error})", name(format))
+    };
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let orientation = decoder.orientation().map_err(unreadable)?;

@@ -334,12 +334,13 @@ impl Rows<'_> {
 
     fn finish(self) -> Result<Prepared, DataError> {
         let Skipped { count, named } = self.skipped;
-        let writer = match self.writer {
+        let mut writer = match self.writer {
             Some(writer) => writer,
             None if count > 0 => return Err(DataError::AllBad { n_bad: count, named }),
             None => return Err(DataError::NoPictures { split: "training" }),
         };
-        let manifest = writer.finish(count)?;
+        writer.skip(count);
+        let manifest = writer.finish()?;
         let mut notes = self.options.inputs.notes().to_vec();
         if count > 0 {
             let more = count - named.len() as u64;

@@ -1,4 +1,4 @@
-//! Which split a piece goes to, where the validation text is cut off from the end of the training text.
+//! Which split a piece goes to when the validation text is cut off the end of the training text.
 
 use crate::error::DataError;
 use crate::source::TextPiece;

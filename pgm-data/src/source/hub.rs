@@ -1,4 +1,4 @@
-//! Folders laid out as on a hub of data sets: files of several splits, a card, and descriptions.
+//! Folders laid out as data sets on a hub: files of several splits, a card, and descriptions.
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use crate::InferError;
 /// Pixels that are computed at a time: 4 pictures of 256 x 256.
 const CHUNK_PIXELS: usize = 4 * 256 * 256;
 
-/// A codec for pictures of one size, or of any.
+/// A codec for pictures of one size, or of several.
 #[derive(Debug)]
 pub struct CodecFolder {
     codec: Codec,
@@ -26,12 +26,19 @@ impl CodecFolder {
     /// Opens a codec folder, or a `.pt` of LlamaGen.
     ///
     /// # Errors
-    /// [`InferError::Model`] that names the file and what is wrong with it.
+    /// [`InferError::Model`] that names the file and what is wrong with it; [`InferError::Request`] for a codec whose pictures
+    /// are neither grey nor coloured.
     pub fn open(path: &Path, device: &Device) -> Result<Self, InferError> {
-        Ok(Self { codec: Codec::open(path, device)?, origin: path.display().to_string(), device: device.clone() })
+        let (codec, origin) = (Codec::open(path, device)?, path.display().to_string());
+        let channels = codec.config().pixels()[2];
+        if channels != 1 && channels != 3 {
+            let message = format!("the codec {origin} has pictures of {channels} channels; 1 or 3 can be shown");
+            return Err(InferError::Request(message));
+        }
+        Ok(Self { codec, origin, device: device.clone() })
     }
 
-    /// The hash of the codec.
+    /// The hash of the codec, which its codes carry.
     pub fn hash(&self) -> &str {
         self.codec.hash()
     }
@@ -174,8 +181,8 @@ impl PictureCodec for GridCodec {
             let values: Vec<f32> = pictures.iter().flat_map(|picture| picture.pixels().iter().map(value)).collect();
             let values = TensorData::new(values, [pictures.len(), height, width, channels]);
             let pixels = Tensor::<4>::from_data(values, &self.folder.device).permute([0, 3, 1, 2]); // [N, C, H, W]
-            let codes = self.folder.codec.encode(pixels); // [N, h w]
-            let codes = codes.try_into_vec_as::<i32>().map_err(|error| InferError::Device(error.to_string()))?;
+            let codes = self.folder.codec.encode(pixels).try_into_vec_as::<i32>(); // [N, h w]
+            let codes = codes.map_err(|error| InferError::Device(error.to_string()))?;
             rows.extend(codes.chunks_exact(n_cells).map(|row| row.iter().map(|&code| code as u32).collect::<Vec<_>>()));
         }
         Ok(rows)

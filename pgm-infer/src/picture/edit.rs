@@ -16,6 +16,9 @@ use crate::sample::{SampleSettings, StepView};
 /// The least known share of a window; a window that knows less is drawn later, when its neighbours are there.
 const LEAST_KNOWN: f64 = 0.25;
 
+/// Pixels of a picture that is continued, at most.
+const MOST_PIXELS: usize = 1 << 26;
+
 /// A picture and what of it is drawn again.
 #[derive(Clone, Debug)]
 pub struct Edit {
@@ -64,14 +67,20 @@ impl Edit {
     /// # Errors
     /// [`InferError::Request`] for no pixel at all, and for more than a picture can have.
     pub fn outpaint(picture: &Picture, [left, top, right, bottom]: [usize; 4]) -> Result<Self, InferError> {
-        const MOST: usize = 1 << 15;
-        if left + top + right + bottom == 0 {
+        if [left, top, right, bottom] == [0; 4] {
             return Err(InferError::Request("--outpaint 0,0,0,0 adds nothing to the picture".into()));
         }
-        if [left, top, right, bottom].into_iter().any(|side| side > MOST) {
-            return Err(InferError::Request(format!("--outpaint adds at most {MOST} pixels at an edge")));
-        }
-        let (width, height) = (left + picture.width() + right, top + picture.height() + bottom);
+        let sum = |before: usize, size: usize, after: usize| before.checked_add(size)?.checked_add(after);
+        let sides = sum(left, picture.width(), right).zip(sum(top, picture.height(), bottom));
+        let fits = |&(width, height): &(usize, usize)| {
+            width.checked_mul(height).is_some_and(|n_pixels| n_pixels <= MOST_PIXELS)
+        };
+        let Some((width, height)) = sides.filter(fits) else {
+            let message = format!(
+                "--outpaint {left},{top},{right},{bottom} makes a picture of more than {MOST_PIXELS} pixels; add less"
+            );
+            return Err(InferError::Request(message));
+        };
         let mut canvas = Picture::filled(width, height, &vec![0; picture.channels()]);
         // The edge's pixels go on outwards: a codec sees no edge that is not there.
         for y in 0..height {
@@ -206,7 +215,8 @@ mod tests {
         assert_eq!(edit.region.n_pixels(), 18 - 6);
         assert!(!edit.region.contains(2, 0) && edit.region.contains(1, 0) && edit.region.contains(2, 2));
         let refused = |edges| Edit::outpaint(&picture, edges).unwrap_err().to_string();
-        assert!(refused([0; 4]).contains("adds nothing") && refused([0, 1 << 20, 0, 0]).contains("at most"));
+        assert!(refused([1 << 14, 1 << 13, 0, 0]).contains("add less"));
+        assert!(refused([0; 4]).contains("adds nothing") && refused([0, usize::MAX, 0, 9]).contains("more than"));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Region {
         let marked = || (0..self.redrawn.len()).filter(|&index| self.redrawn[index]);
         let columns = || marked().map(|index| index % self.width);
         let (x, right) = (columns().min()?, columns().max()?);
-        let (y, bottom) = (marked().next()? / self.width, marked().last()? / self.width);
+        let (y, bottom) = (marked().next()? / self.width, marked().next_back()? / self.width);
         Some(PixelBox { x, y, width: right + 1 - x, height: bottom + 1 - y })
     }
 

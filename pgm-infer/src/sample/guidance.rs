@@ -8,9 +8,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::InferError;
-use crate::sample::clean_row::CleanRow;
-use crate::sample::denoiser::Denoiser;
-use crate::sample::logits::{GuidedRow, Logits};
 
 /// How much a row's class counts, over the steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,30 +66,6 @@ impl Guidance {
         let (name, value) = ("--cfg", self.weight.to_string());
         Err(InferError::Setting { name, value, problem: "must be 0 or a positive number" })
     }
-}
-
-/// A row of a step's network evaluation.
-pub(super) struct EvaluatedRow<'a> {
-    pub(super) clean: &'a CleanRow,
-    pub(super) positions: &'a [usize],
-    /// The same row without its class, and the weight that it has against the class; none in a step without guidance.
-    pub(super) guide: Option<(CleanRow, f64)>,
-}
-
-/// The logits of all rows, guided, in one evaluation.
-pub(super) fn evaluate<'d>(denoiser: &'d dyn Denoiser, rows: &[EvaluatedRow<'_>]) -> Result<Logits<'d>, InferError> {
-    let mut clean: Vec<&CleanRow> = rows.iter().map(|row| row.clean).collect();
-    let mut positions: Vec<&[usize]> = rows.iter().map(|row| row.positions).collect();
-    let mut guided: Vec<Option<GuidedRow>> = Vec::with_capacity(rows.len());
-    for row in rows {
-        guided.push(row.guide.as_ref().map(|(without_class, weight)| {
-            clean.push(without_class);
-            positions.push(row.positions);
-            GuidedRow { without_class: clean.len() - 1, weight: *weight as f32 }
-        }));
-    }
-    let logits = denoiser.logits(&clean, &positions)?;
-    Ok(if clean.len() == rows.len() { logits } else { logits.guided(guided) })
 }
 
 #[cfg(test)]

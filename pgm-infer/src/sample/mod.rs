@@ -14,7 +14,7 @@
 //! | `schedule.rs` | how many positions a step decodes |
 //! | `order/` | which positions a step decodes |
 //! | `grid.rs` | where a picture's cells stand in a row |
-//! | `guidance.rs` | how much a class counts in a step |
+//! | `guidance.rs`, `evaluation.rs` | how much a class counts in a step; the step's network evaluation with it |
 //! | `draw.rs` | which token is drawn |
 //! | `logits/` | how logits are read from host or device |
 
@@ -22,6 +22,7 @@ mod border;
 mod clean_row;
 mod denoiser;
 pub mod draw;
+mod evaluation;
 mod grid;
 mod guarded_order;
 mod guidance;

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
-use crate::sample::border::{self, BorderPhase, BorderQuery, BorderToken};
+use crate::sample::border::{self, BorderChange, BorderPhase, BorderQuery, BorderToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
@@ -233,7 +233,7 @@ impl SampleRow {
     pub fn sampled(&self, mask_index: usize) -> SampledRow {
         let mut tokens = vec![mask_index as u32; self.clean.length];
         // While borders are drawn, their plain tokens are assumptions.
-        let n_known = if self.borders.is_done() { self.clean.tokens.len() } else { self.n_given };
+        let n_known = if self.borders.assumes() { self.n_given } else { self.clean.tokens.len() };
         for (&position, &token) in self.clean.positions[..n_known].iter().zip(&self.clean.tokens) {
             tokens[position] = token;
         }
@@ -261,9 +261,9 @@ impl SampleRow {
 
     fn begin_step(&mut self) -> Result<RowStep, InferError> {
         if !self.borders.is_done() {
-            let (positions, border_queries) = self.borders.begin(&mut self.rng);
+            let (positions, border_queries, uniforms) = self.borders.begin(&mut self.rng);
             let progress = Progress { from: 0.0, to: 0.0 };
-            let (uniforms, forgotten) = (Vec::new(), Vec::new());
+            let forgotten = Vec::new();
             let guidance_weight = self.guidance.weight_at(0, self.planned_steps());
             let n_to_decode = 0;
             let begun =
@@ -383,17 +383,26 @@ impl SampleRow {
     }
 
     fn end_border_step(&mut self, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
-        let assumed = self.borders.end(readings)?;
-        if !self.borders.is_done() {
-            self.clean.positions.extend(assumed.iter().map(|(position, _)| *position));
-            self.clean.tokens.extend(assumed.iter().map(|(_, token)| *token));
-            return Ok(RowChange::default());
-        }
-        let chosen = self.borders.choose(&self.draw, &mut self.rng)?;
-        let assumed = self.clean.tokens.split_off(self.n_given);
-        self.clean.positions.truncate(self.n_given);
+        let decoded = match self.borders.end(readings, &self.draw, &mut self.rng)? {
+            BorderChange::Assumed(assumed) => {
+                self.clean.positions.extend(assumed.iter().map(|(position, _)| *position));
+                self.clean.tokens.extend(assumed.iter().map(|(_, token)| *token));
+                return Ok(RowChange::default());
+            }
+            BorderChange::Chosen(chosen) => {
+                let assumed = self.clean.positions.split_off(self.n_given).into_iter();
+                let assumed = assumed.zip(self.clean.tokens.split_off(self.n_given));
+                let is_chosen = |assumed: (usize, u32)| chosen.iter().any(|of| (of.position, of.token) == assumed);
+                if !assumed.into_iter().all(is_chosen) {
+                    // What a network keeps of this row belongs to tokens that it does not have.
+                    self.clean.id = RowId::default();
+                }
+                chosen
+            }
+            BorderChange::Next(tokens) => tokens,
+        };
         let mut change = RowChange::default();
-        for BorderToken { position, token, log_probability, margin, alternatives } in chosen {
+        for BorderToken { position, token, log_probability, margin, alternatives } in decoded {
             self.open.retain(|open| *open != position);
             self.clean.positions.push(position);
             self.clean.tokens.push(token);
@@ -407,10 +416,6 @@ impl SampleRow {
             }
         }
         self.n_fixed = self.clean.positions.len();
-        if !self.clean.tokens[self.n_given..].starts_with(&assumed) {
-            // What a network keeps of this row belongs to tokens that it does not have.
-            self.clean.id = RowId::default();
-        }
         Ok(change)
     }
 }

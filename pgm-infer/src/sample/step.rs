@@ -2,7 +2,7 @@
 
 use crate::InferError;
 use crate::sample::denoiser::Denoiser;
-use crate::sample::guidance::{EvaluatedRow, evaluate};
+use crate::sample::evaluation::{EvaluatedRow, evaluate};
 use crate::sample::logits::{PositionQuery, Wait, finish};
 use crate::sample::row::{RowChange, RowStep, SampleRow};
 

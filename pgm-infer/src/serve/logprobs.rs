@@ -25,10 +25,9 @@ pub struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-/// The log-probabilities of a sample's first blank, which stands `n_before` characters into the answer's text; none for a sample
-/// without a blank. Tokens that hold only given characters are left out, and a token that begins with given characters stands
-/// at the first that is not.
-pub fn logprobs(model: &TextModel, output: &TaskOutput, n_before: usize) -> Option<Logprobs> {
+/// The log-probabilities of a sample's first blank; none for a sample without a blank. Tokens that hold only given characters
+/// are left out. A token that begins with given characters stands at the first that is not given.
+pub fn logprobs(model: &TextModel, output: &TaskOutput) -> Option<Logprobs> {
     let (blank, sampled) = (output.blanks.first()?, &output.sampled);
     let drawn: HashMap<usize, usize> = sampled.order.iter().enumerate().map(|(place, &at)| (at, place)).collect();
     let decoded = blank.positions.clone().take_while(|position| drawn.contains_key(position)).count();
@@ -58,7 +57,7 @@ pub fn logprobs(model: &TextModel, output: &TaskOutput, n_before: usize) -> Opti
         }
         tokens.push(token);
         token_logprobs.push(logprob);
-        text_offset.push(n_before + offset);
+        text_offset.push(offset);
     }
     Some(Logprobs { tokens, token_logprobs, top_logprobs: (!top.is_empty()).then_some(top), text_offset })
 }

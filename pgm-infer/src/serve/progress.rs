@@ -106,6 +106,9 @@ impl SampleProgress {
             prefix.truncate(end);
         }
         let is_whole = prefix.len() == self.blank.positions.len();
+        while !is_whole && prefix.last().is_some_and(|&token| model.is_byte_token(token)) {
+            prefix.pop();
+        }
         let mut tokens = self.before.clone();
         tokens.append(&mut prefix);
         let text = model.decode_after(&tokens, self.before.len()).ok()?;

@@ -1,7 +1,7 @@
 //! The places of a model's queue.
 //!
-//! A request holds one place a sample. All are free again when the engine has dropped its listeners and the client was
-//! served or has left. So the number of waiting samples is bounded whatever clients do.
+//! A request holds one place per sample. They are free when the client was served or has left, and the engine has dropped
+//! the request's listeners. So the number of waiting samples is bounded whatever clients do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,7 +10,8 @@
 //! | ends otherwise | its last tokens, if longer tokens begin with their text |
 //! | begins without white space | its first tokens, if other tokens end with their text |
 //!
-//! Where no token agrees, the text keeps its plain tokens.
+//! Where no token agrees, the text keeps its plain tokens. The blank's token next to a word is drawn early, too: it decides
+//! whether the word goes on.
 
 use std::sync::Arc;
 
@@ -48,15 +49,15 @@ impl TextBorder {
         self.parts.len()
     }
 
-    /// The border with its parts at these positions.
-    pub(super) fn at(&self, positions: impl Iterator<Item = usize>) -> Border {
+    /// The border with its parts at these positions; `next` stands beside them.
+    pub(super) fn at(&self, positions: impl Iterator<Item = usize>, next: Option<usize>) -> Border {
         let last = self.parts.len() - 1;
         let part = |((index, part), position): ((usize, &TextPart), usize)| BorderPart {
             position,
             allowed: Arc::clone(&part.allowed),
             plain: (index < last).then_some(part.plain),
         };
-        Border { parts: self.parts.iter().enumerate().zip(positions).map(part).collect() }
+        Border { parts: self.parts.iter().enumerate().zip(positions).map(part).collect(), next }
     }
 }
 
@@ -69,6 +70,8 @@ pub(super) struct GivenText {
     pub tokens: Vec<u32>,
     /// The border with the blank behind it.
     pub tail: Option<TextBorder>,
+    /// Whether a blank follows a word, so that its first token may continue it.
+    pub ends_in_word: bool,
 }
 
 /// Tokenises text: token ids, and where the text of each ends, in bytes.
@@ -128,9 +131,10 @@ impl GivenText {
                         tokens = probe[first..last].to_vec();
                     }
                 }
-            } else if let Some(border) = tail(rest, &tokens, &ends, table) {
-                tokens.truncate(tokens.len() - border.len());
-                given.tail = Some(border);
+            } else {
+                given.ends_in_word = true;
+                given.tail = tail(rest, &tokens, &ends, table);
+                tokens.truncate(tokens.len() - given.tail.as_ref().map_or(0, TextBorder::len));
             }
         }
         given.tokens = tokens;

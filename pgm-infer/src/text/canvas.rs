@@ -138,7 +138,9 @@ impl Canvas {
                 continue;
             }
             // What a token reads as depends on the tokens before it.
-            let before = if start == first { self.known_before(first) } else { first..first };
+            let is_at_start = start == first;
+            let before =
+                if is_at_start { self.known_before(first, !blank.starts_with.is_empty()) } else { first..first };
             let mut tokens: Vec<u32> = self.cells[before].iter().filter_map(|cell| cell.token()).collect();
             let n_before = tokens.len();
             tokens.extend(run.iter().filter_map(|cell| cell.token()));
@@ -167,9 +169,10 @@ impl Canvas {
         }
     }
 
-    // The known tokens directly before a position.
-    fn known_before(&self, position: usize) -> std::ops::Range<usize> {
-        let n = self.cells[..position].iter().rev().take_while(|cell| **cell != Cell::Open).count();
+    // The known tokens directly before a position; only given ones where given characters follow.
+    fn known_before(&self, position: usize, are_given: bool) -> std::ops::Range<usize> {
+        let counts = |cell: &&Cell| if are_given { matches!(cell, Cell::Given(_)) } else { **cell != Cell::Open };
+        let n = self.cells[..position].iter().rev().take_while(counts).count();
         position - n..position
     }
 }

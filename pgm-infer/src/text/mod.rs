@@ -9,6 +9,8 @@ mod pieces;
 pub(crate) mod reader;
 pub(crate) mod request;
 pub mod template;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 mod token_bytes;
 
 pub use generation::GenerationConfig;

@@ -11,6 +11,8 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 use super::generation::GenerationConfig;
 use super::pieces::pieces;
 use super::token_bytes::TokenBytes;
+#[cfg(feature = "server")]
+use super::token_bytes::byte_token;
 use crate::InferError;
 use crate::denoise::{NetworkHandle, SamplingPath};
 use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, StepView};
@@ -159,6 +161,12 @@ impl TextModel {
     /// Whether given text comes back byte for byte in the text of a row. Tokenizers of whole words write their own spaces.
     pub fn keeps_text(&self) -> bool {
         self.token_bytes.is_some()
+    }
+
+    // Whether a token is a byte such as `<0x0A>`: an invalid byte behind it makes replacement characters of both.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_byte_token(&self, token: u32) -> bool {
+        self.tokenizer.id_to_token(token).is_some_and(|token| byte_token(&token).is_some())
     }
 
     // The bytes of each token, if the tokens are stretches of text.

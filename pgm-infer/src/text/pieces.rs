@@ -1,7 +1,7 @@
 //! The text of each token of a sequence, in time linear in its length.
 //!
-//! A token's text depends on the tokens before it: its space, and the character that several tokens make together. The
-//! few tokens before it decide; so each token is decoded behind a short window instead of the whole sequence.
+//! A token's text depends on the few tokens before it: they decide about its space, and about a character that several
+//! tokens make together. So each token is decoded behind a short window instead of the whole sequence.
 
 /// Tokens that the window holds before it is cut at the end of a character.
 const WINDOW: usize = 12;

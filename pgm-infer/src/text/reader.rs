@@ -118,8 +118,8 @@ impl RowReader {
                 // The blank's text has the character that its first token ends.
                 None => text += text_after(model, &last, before)?.trim_end_matches(char::REPLACEMENT_CHARACTER),
             }
-            if before.is_empty() {
-                // The text between the blanks is in their tokens.
+            if before.is_empty() && blank.starts_with.is_empty() {
+                // The text between the blanks is in the tokens of the blank before.
                 before = &last;
             }
             let end = if finished { self.early_end(model, tokens, index) } else { None };

@@ -1,5 +1,7 @@
 //! Rows of a template: where its text and its blanks stand.
 
+use std::collections::HashSet;
+
 use pgm_model::config::MAX_LENGTH;
 
 use super::border::{GivenText, TextBorder};
@@ -29,7 +31,7 @@ impl Piece {
     // Positions that it takes; a blank of free length takes more.
     fn size(&self) -> usize {
         match self {
-            Self::Given { tokens: GivenText { head, tokens, tail }, .. } => {
+            Self::Given { tokens: GivenText { head, tokens, tail, .. }, .. } => {
                 let replaced = tail.as_ref().filter(|tail| tail.replaces_given);
                 let n_borders = head.iter().chain(replaced).map(TextBorder::len).sum::<usize>();
                 tokens.len() + n_borders
@@ -218,9 +220,10 @@ impl Placement {
         }
         if let Some(head) = &given.head {
             let positions = self.next..self.next + head.len();
+            let next = positions.start.checked_sub(1);
             self.next = positions.end;
             self.n_replaced += head.len();
-            self.borders.push(head.at(positions.rev()));
+            self.borders.push(head.at(positions.rev(), next));
             if let Some(blank) = self.blanks.last_mut() {
                 blank.positions.end = self.next;
                 blank.ends_with.clone_from(&head.required);
@@ -229,16 +232,25 @@ impl Placement {
         self.given.extend((self.next..).zip(given.tokens.iter().copied()));
         self.next += given.tokens.len();
         if let Some(tail) = &given.tail {
-            self.borders.push(tail.at(self.next..self.next + tail.len()));
+            let positions = self.next..self.next + tail.len();
             self.starts = Some((self.next, tail.required.clone()));
             let n_replaced = if tail.replaces_given { tail.len() } else { 0 };
             self.next += n_replaced;
             self.n_replaced += n_replaced;
+            self.borders.push(tail.at(positions, given.ends_in_word.then_some(self.next)));
+        } else if given.ends_in_word {
+            self.borders.push(Border { parts: Vec::new(), next: Some(self.next) });
         }
     }
 
     fn finish(self, length: usize, seed: u64, reads_texts: bool) -> TextRow {
-        let Self { given, borders, blanks, mut texts, n_replaced, .. } = self;
+        let Self { given, mut borders, blanks, mut texts, n_replaced, .. } = self;
+        // A blank of one token may have no position of its own beside a border.
+        let of_borders = borders.iter().flat_map(|border| &border.parts).map(|part| part.position);
+        let taken: HashSet<usize> = given.iter().map(|(position, _)| *position).chain(of_borders).collect();
+        for border in &mut borders {
+            border.next = border.next.filter(|next| *next < length && !taken.contains(next));
+        }
         texts.resize(blanks.len() + 1, Some(String::new()));
         if !reads_texts {
             texts.fill(None);

@@ -17,6 +17,7 @@ use crate::model_folder::SafeTensorsSource;
 use crate::model_folder::{CONFIG_FILE, MappedFile, WEIGHTS_FILE, atomic_write};
 
 /// The network of a codec.
+#[allow(clippy::large_enum_variant)] // only one exists at a time
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CodecNetwork {

@@ -1,4 +1,4 @@
-//! Aggregates of the encoder output that the GroupSwap may add to its queries: those of the keys that a query sees.
+//! Aggregates of the encoder output, over the keys that a query sees. The GroupSwap may add them to its queries.
 // B batch, C keys, K queries, S sets of keys, H hidden
 
 use burn::tensor::{Int, Tensor, assert_shape};

@@ -1,4 +1,4 @@
-//! adaLN: the condition becomes shifts and scales of norms and gates of branches.
+//! adaLN: the condition becomes the shifts and scales of norms, and the gates of branches.
 //!
 //! Shift and scale are the bias and weight of the norm, and one fused operation computes both, whether all rows share the
 //! condition or each has its own. (On GPUs, operations on rows with conditions of their own are composed of Burn's.)

@@ -58,6 +58,8 @@ pub struct MaskedRow {
     pub time: f64,
     /// Positions from here on are padding and do not count.
     pub valid: usize,
+    /// The class that a class-conditional network is given.
+    pub class: Class,
 }
 
 impl MaskedRow {
@@ -70,7 +72,7 @@ impl MaskedRow {
     pub fn clean(&self) -> CleanRow {
         let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        CleanRow::new(self.tokens.len(), positions, tokens)
+        CleanRow::new(self.tokens.len(), positions, tokens).with_class(self.class)
     }
 
     /// Masked positions that count.

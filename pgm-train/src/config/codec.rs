@@ -60,7 +60,7 @@ impl Default for CodecSection {
             levels: vec![8, 5, 5, 5],
             codes: 1024,
             code_width: 8,
-            widths: vec![32, 64],
+            widths: vec![16, 32],
             blocks: 1,
         }
     }
@@ -145,7 +145,7 @@ impl CodecTrainConfig {
     /// # Errors
     /// [`TrainError::Config`] naming the file or the setting, the key and what is wrong with it.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::load(path, settings)
+        toml_file::load(path, settings, &Table::new())
     }
 
     /// As [`load`](Self::load), from a text; `origin` names it in errors.
@@ -153,7 +153,7 @@ impl CodecTrainConfig {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::parse(text, origin, settings)
+        toml_file::parse(text, origin, settings, &Table::new())
     }
 
     /// The codec for pictures of that shape.

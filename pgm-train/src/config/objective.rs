@@ -57,6 +57,7 @@ impl Objective {
             Self::Masked => "masked",
             Self::MaskedComplementary => "masked-complementary",
             Self::Autoregressive => "autoregressive",
+            Self::Maskgit => "maskgit",
         }
     }
 }

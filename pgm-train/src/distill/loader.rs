@@ -7,13 +7,28 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::{RowOrder, TokenRows};
+use pgm_model::ModelConfig;
 use pgm_model::loss::{GroupDistribution, NoiseSchedule};
 use rand::RngExt;
 
 use super::teacher::TIME_FLOOR;
-use crate::batches::random::{DISTILLATION, DROPOUT, stream};
+use crate::batches::random::{CLASSES, DISTILLATION, DROPOUT, stream};
 use crate::batches::{Batch, BatchIterator, DistillBatch, MaskedRow, draw_groups, read_rows};
 use crate::config::{DistillConfig, TargetGroups};
+
+/// How often a student of images learns without the class, as in training.
+const CLASS_DROPOUT: f64 = 0.1;
+
+/// What a row begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstToken {
+    /// A token as the others: text.
+    Ordinary,
+    /// BOS, which is always visible: codes of an image.
+    Visible,
+    /// BOS, which the network does not have: MaskGIT.
+    LeftOut,
+}
 
 /// The micro-batches of a round, from a step on.
 #[derive(Clone)]
@@ -23,6 +38,7 @@ pub(crate) struct DistillLoader {
     config: Arc<DistillConfig>,
     // Steps of the rounds before: a round continues the order of the rows.
     steps_before: usize,
+    first_token: FirstToken,
     device: Device,
     micro_batches: Range<usize>,
 }
@@ -38,7 +54,19 @@ impl DistillLoader {
     ) -> Self {
         let order = RowOrder::new(config.run.seed, rows.len());
         let micro_batches = first_step * config.run.accumulate..config.round_steps * config.run.accumulate;
-        Self { rows, order, steps_before: round * config.round_steps, config, device, micro_batches }
+        let steps_before = round * config.round_steps;
+        Self { rows, order, steps_before, config, first_token: FirstToken::Ordinary, device, micro_batches }
+    }
+
+    /// The loader for networks of that kind.
+    #[must_use]
+    pub(crate) fn of_model(self, model: &ModelConfig) -> Self {
+        let first_token = match model {
+            ModelConfig::MaskGit(_) => FirstToken::LeftOut,
+            _ if model.image().is_some() => FirstToken::Visible,
+            _ => FirstToken::Ordinary,
+        };
+        Self { first_token, ..self }
     }
 
     fn step(&self, step: usize) -> Result<Vec<Batch>, DatasetError> {
@@ -52,15 +80,17 @@ impl DistillLoader {
         let groups = draw_groups(&rows, GroupDistribution::Noise(schedule), &times, &mut rng);
         let n_copies = if targets == TargetGroups::Both { 2 } else { 1 };
         let mut masked_rows = Vec::with_capacity(run.batch * n_copies);
+        let mut dropped = stream(run.seed, CLASSES, step);
         for ((row, is_masked), time) in rows.into_iter().zip(groups).zip(times) {
-            let row = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid };
+            let label = row.label.filter(|_| self.first_token != FirstToken::Ordinary);
+            let class = label.filter(|_| dropped.random::<f64>() >= CLASS_DROPOUT).map(|label| label as usize);
+            let row = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid, class };
             let other = (targets == TargetGroups::Both).then(|| MaskedRow {
                 is_masked: row.is_masked.iter().map(|is_masked| !is_masked).collect(),
                 time: (1.0 - time).max(TIME_FLOOR),
                 ..row.clone()
             });
-            masked_rows.push(row);
-            masked_rows.extend(other);
+            masked_rows.extend([Some(row), other].into_iter().flatten().map(|row| self.begun(row)));
         }
         let n_counted: usize = masked_rows.iter().map(MaskedRow::n_counted).sum();
         let scale = 1.0 / n_counted.max(1) as f64;
@@ -70,6 +100,22 @@ impl DistillLoader {
             Batch::Distill(DistillBatch { rows, scale, device, seed: seeds.random() })
         });
         Ok(batches.collect())
+    }
+}
+
+impl DistillLoader {
+    // The row with its first token as the network sees it.
+    fn begun(&self, mut row: MaskedRow) -> MaskedRow {
+        match self.first_token {
+            FirstToken::Ordinary => {}
+            FirstToken::Visible => row.is_masked[0] = false,
+            FirstToken::LeftOut => {
+                row.tokens.remove(0);
+                row.is_masked.remove(0);
+                row.valid -= 1;
+            }
+        }
+        row
     }
 }
 

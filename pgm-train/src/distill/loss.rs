@@ -1,16 +1,16 @@
 //! The loss of a student (SDTT, arXiv 2410.21035): its single prediction against that of a teacher that takes several
 //! sampling steps.
 //!
-//! Student and teacher give hidden states. The heads and the divergence run over some positions at a time, and so does
-//! the backward pass through the student's head; the gradients of the student's hidden states then go through the rest
-//! of the network at once. So the logits of all positions never exist, in neither pass.
+//! Student and teacher give hidden states. The heads, the divergence and the backward pass through the student's head run
+//! over some positions at a time. The gradients of the student's hidden states then go through the rest of the network at
+//! once. So the logits of all positions never exist, neither in the forward nor in the backward pass.
 //!
 //! Shapes: B rows, L length, K masked positions of the row with most, N positions of all rows, H hidden, V vocabulary.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_infer::denoise::{CleanRow, hidden_at};
-use pgm_model::{Network, Partition};
+use pgm_model::{Class, Network, Partition};
 
 use super::chunks::chunks;
 use super::divergence::divergence_per_position;
@@ -93,7 +93,11 @@ impl DistillLoss {
         let index: Vec<i32> = cells.iter().map(|cell| index_of(cell).unwrap_or(0) as i32).collect();
         let weights: Vec<f32> = cells
             .iter()
-            .map(|cell| cell.is_some_and(|(row, position)| position < batch.rows[row].valid))
+            .map(|cell| {
+                // BOS of an image is masked in neither of a row's copies.
+                let counts = |row: &MaskedRow, position: usize| position < row.valid && row.is_masked[position];
+                cell.is_some_and(|(row, position)| counts(&batch.rows[row], position))
+            })
             .map(|counts| if counts { batch.scale as f32 } else { 0.0 })
             .collect();
         let n = cells.len();
@@ -122,7 +126,12 @@ impl DistillLoss {
                 let tokens: Tensor<2, Int> =
                     Tensor::from_data(TensorData::new(ids, [rows.len(), length]), &batch.device);
                 let groups: Vec<Vec<bool>> = rows.iter().map(|row| row.is_masked.clone()).collect();
-                let hidden = model.hidden_partition(tokens, &Partition::from_rows(&groups, &batch.device));
+                let partition = Partition::from_rows(&groups, &batch.device);
+                let classes: Vec<Class> = rows.iter().map(|row| row.class).collect();
+                // Without a class in the batch no row has one, as in a text model.
+                let has_classes = classes.iter().any(Option::is_some);
+                let partition = if has_classes { partition.with_classes(classes) } else { partition };
+                let hidden = model.hidden_partition(tokens, &partition);
                 let cell = |row: usize, position: usize| (2 * row + usize::from(!groups[row][position]), position);
                 let cells = (0..rows.len()).flat_map(|row| (0..length).map(move |position| (row, position)));
                 (hidden, cells.map(|(row, position)| Some(cell(row, position))).collect())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use pgm_data::{DataFolder, Split, TokenRows};
-use pgm_model::{ModelConfig, Network, model_folder};
+use pgm_data::{DataFolder, ImageInfo, Split, TokenRows};
+use pgm_model::{ImageConfig, ModelConfig, Network, model_folder};
 use serde_json::{Value, json};
 
 use super::chunks::CHUNK;
@@ -217,6 +217,7 @@ impl<'a> Distillation<'a> {
         let teacher = Teacher {
             network: teacher,
             mask_index: self.mask_index(),
+            never_drawn: self.never_drawn(),
             dt: 1.0 / teacher_steps as f64,
             n_steps: config.steps_at_once,
             chunk: CHUNK,
@@ -225,7 +226,8 @@ impl<'a> Distillation<'a> {
         let student = TrainModel::new(self.first_teacher.clone(), self.mask_index())
             .with_options(config.run.step_options())
             .with_distillation(Arc::new(loss));
-        let train = DistillLoader::new(self.train_rows.clone(), config.clone(), round, first_step, self.device.clone());
+        let train = DistillLoader::new(self.train_rows.clone(), config.clone(), round, first_step, self.device.clone())
+            .of_model(&self.model_config);
         let average_continues = config.teacher_weights == TeacherWeights::Raw;
         let training = Training {
             model: student.train(),
@@ -251,10 +253,19 @@ impl<'a> Distillation<'a> {
     fn validation_loader(&self) -> ValidationLoader {
         let objective = match self.model_config {
             ModelConfig::Partition(_) => Objective::Partition,
+            ModelConfig::MaskGit(_) => Objective::Maskgit,
             _ => Objective::Masked,
         };
         let mask = self.mask_index() as u32;
         ValidationLoader::new(self.validation_rows.clone(), objective, &self.config.run, mask, self.plain.clone())
+            .of_images(self.model_config.image().is_some())
+    }
+
+    // The mask, and BOS where rows are codes.
+    fn never_drawn(&self) -> Vec<usize> {
+        let backbone = self.model_config.backbone();
+        let bos = (backbone.image.is_some() && backbone.bos_index < backbone.vocab_size).then_some(backbone.bos_index);
+        std::iter::once(backbone.mask_index).chain(bos).collect()
     }
 
     // The student of the round before, which teaches this one.
@@ -285,12 +296,44 @@ fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Resul
     if matches!(model, ModelConfig::Autoregressive(_)) {
         return refuse("is autoregressive; distillation needs a partition or a masked model".to_string());
     }
-    if model.image().is_some() {
-        return refuse("is a model of images; distillation knows models of text".to_string());
+    match (model.image(), data.image()) {
+        (Some(image), Some(info)) => return check_same_images(image, model, info, data).or_else(refuse),
+        (Some(_), None) => return refuse("is a model of images, but the data is text".to_string()),
+        (None, Some(_)) => return refuse("is no model of images, but the data is pictures".to_string()),
+        (None, None) => {}
     }
     let (model_length, data_length) = (model.backbone().length, data.manifest().length);
     if model_length != data_length {
         return refuse(format!("has {model_length} tokens in a row, the data has {data_length}; prepare such rows"));
     }
     check_same_tokens(folder, "--teacher", model, data)
+}
+
+// The problem, if model and data differ in grid, codes or classes.
+fn check_same_images(
+    image: &ImageConfig,
+    model: &ModelConfig,
+    info: &ImageInfo,
+    data: &DataFolder,
+) -> Result<(), String> {
+    let (n_codes, of_data) = (model.backbone().mask_index, info.n_values());
+    let (length, of_row) = (1 + image.n_cells(), data.manifest().length);
+    if length != of_row {
+        return Err(format!("has {length} tokens in a row, the data has {of_row}; prepare such rows"));
+    }
+    if n_codes != of_data {
+        return Err(format!("knows {n_codes} codes, the data has {of_data}; prepare the data with the model's codec"));
+    }
+    if let (Some(model), Some(data)) = (&image.codec, info.codec.as_ref().and_then(|codec| codec.hash.as_ref()))
+        && model != data
+    {
+        return Err(format!("was trained on codes of the codec {model}, the data has those of {data}"));
+    }
+    if image.n_classes != info.class_names.len() {
+        let (n_classes, of_data) = (image.n_classes, info.class_names.len());
+        return Err(format!(
+            "has {n_classes} classes, the data has {of_data}; prepare the data with the model's classes"
+        ));
+    }
+    Ok(())
 }

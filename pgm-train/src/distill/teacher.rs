@@ -26,8 +26,10 @@ pub(crate) const TIME_FLOOR: f64 = 1e-5;
 pub(crate) struct Teacher {
     /// The network, without autodiff.
     pub(crate) network: Network,
-    /// The class that is never drawn.
+    /// Id of the mask, which has no probability.
     pub(crate) mask_index: usize,
+    /// Tokens that it never decodes: the mask, and BOS among image codes.
+    pub(crate) never_drawn: Vec<usize>,
     /// Length of a step in time.
     pub(crate) dt: f64,
     /// Steps one after the other.
@@ -123,7 +125,7 @@ impl Teacher {
             let draws: Vec<PositionDraw> = draws[first..last].iter().map(draw).collect();
             let logits = self.logits(hidden.clone().slice(range.clone()));
             let drawn = Logits::new(logits)
-                .and_then(|logits| logits.draw(&draws, &[self.mask_index], &DrawSettings::default()))
+                .and_then(|logits| logits.draw(&draws, &self.never_drawn, &DrawSettings::default()))
                 .expect("the device computes");
             tokens.extend(drawn.into_iter().map(|drawn| drawn.class as u32));
         }
@@ -169,8 +171,10 @@ mod tests {
     #[test]
     fn every_masked_position_has_one_target_and_the_first_step_decodes_its_share() {
         let (network, _) = networks(false);
-        let teacher = Teacher { network, mask_index: VOCAB - 1, dt: 0.125, n_steps: 2, chunk: 256 };
-        let rows = vec![MaskedRow { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400 }];
+        let never_drawn = vec![VOCAB - 1];
+        let teacher = Teacher { network, mask_index: VOCAB - 1, never_drawn, dt: 0.125, n_steps: 2, chunk: 256 };
+        let rows =
+            vec![MaskedRow { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400, class: None }];
         let targets = teacher.targets(&rows, &Device::flex(), &mut ChaCha8Rng::seed_from_u64(3));
         let mut indices: Vec<usize> = targets.index[0].iter().copied().map(Option::unwrap).collect();
         indices.sort_unstable();

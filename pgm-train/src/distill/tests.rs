@@ -44,7 +44,7 @@ fn batch(targets: TargetGroups) -> DistillBatch {
     for (index, time) in [(0, 0.3), (1, 0.8), (2, 0.5)] {
         let tokens = (0..LENGTH).map(|_| rng.random_range(0..VOCAB as u32 - 1)).collect();
         let is_masked: Vec<bool> = (0..LENGTH).map(|i| (i * 7 + index * 3) % 10 < (time * 10.0) as usize).collect();
-        let row = MaskedRow { tokens, is_masked, time, valid: LENGTH - index };
+        let row = MaskedRow { tokens, is_masked, time, valid: LENGTH - index, class: None };
         let is_masked = row.is_masked.iter().map(|is_masked| !is_masked).collect();
         let other = MaskedRow { is_masked, time: 1.0 - time, ..row.clone() };
         rows.push(row);
@@ -55,7 +55,9 @@ fn batch(targets: TargetGroups) -> DistillBatch {
 }
 
 fn loss(teacher: &Network, n_steps: usize, divergence: Divergence, targets: TargetGroups) -> DistillLoss {
-    let teacher = Teacher { network: teacher.clone(), mask_index: VOCAB - 1, dt: 0.125, n_steps, chunk: CHUNK };
+    let never_drawn = vec![VOCAB - 1];
+    let (network, mask_index) = (teacher.clone(), VOCAB - 1);
+    let teacher = Teacher { network, mask_index, never_drawn, dt: 0.125, n_steps, chunk: CHUNK };
     DistillLoss { teacher, divergence, targets }
 }
 

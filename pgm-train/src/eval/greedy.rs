@@ -1,4 +1,4 @@
-//! The last word of a text: all its tokens are predicted at once, from the tokens before it and the EOS after it.
+//! The last word of a text. All its tokens are predicted at once, from the tokens before it and the EOS after it.
 //!
 //! Shapes: K tokens of the word, L length, H hidden, V vocabulary.
 

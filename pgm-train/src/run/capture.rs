@@ -1,8 +1,8 @@
 //! The records of the learner's model, optimiser and schedule, taken out through its checkpointer.
 //!
-//! The learner shows its optimiser to a checkpointer only, and burn-train's own checkpointer writes each record on a
-//! thread of its own under its final name. A checkpoint of ours is one folder, renamed when it is complete. So the three
-//! records are sent over channels and written in one place.
+//! Only a checkpointer gets to see the learner's optimiser. burn-train's own checkpointer writes each record in a thread of
+//! its own, under its final name. Our checkpoint is one folder, renamed when it is complete. So this checkpointer sends the
+//! three records over channels, and one place writes them.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 

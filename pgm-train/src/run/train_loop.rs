@@ -130,7 +130,7 @@ struct LoopState<M> {
     watch: StepWatch,
     best: Option<BestValidation>,
     // The last validation of the whole run.
-    validation: Option<ValidationLine>,
+    validation: Option<M::Line>,
     start: Instant,
     seconds_before: f64,
     // Tokens since the last line of figures, and its time.

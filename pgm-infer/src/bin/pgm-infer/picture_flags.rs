@@ -11,7 +11,7 @@ use pgm_infer::sample::order::{OrderFlags, OrderKind};
 use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
 use pgm_infer::settings::{Overrides, curve_schedule};
 use pgm_infer::{ImageModel, SampleSettings, Schedule};
-use pgm_model::{WeightDtype, model_folder};
+use pgm_model::{ModelConfig, WeightDtype, model_folder};
 
 /// What is asked of a model of pictures.
 #[derive(Args)]
@@ -99,7 +99,10 @@ impl PictureFlags {
         if self.cfg.is_none() && self.cfg_schedule.is_some() {
             bail!("--cfg-schedule has no weight to change; give --cfg");
         }
-        let published = if self.as_published { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
+        // The public sampler of MaskGIT in Halton's order has a constant weight, all others have a linear one.
+        let is_constant = matches!((model.config(), order), (ModelConfig::MaskGit(_), OrderKind::Halton { .. }));
+        let is_linear = self.as_published && !is_constant;
+        let published = if is_linear { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
         let guidance = Guidance { weight, schedule: self.cfg_schedule.unwrap_or(published) };
         let schedule = match (draw.curve, schedule) {
             (Some(curve), _) => curve_schedule(curve, order),

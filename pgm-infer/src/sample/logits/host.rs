@@ -111,7 +111,8 @@ fn stats(logits: &[f32], excluded: &[usize]) -> LogitStats {
     for logit in allowed() {
         let weight = (logit - best).exp();
         total += weight;
-        weighted += weight * (logit - best);
+        // A class of probability 0 has no share of the entropy; its logit may be -inf.
+        weighted += if weight > 0.0 { weight * (logit - best) } else { 0.0 };
     }
     let second = if second == f64::NEG_INFINITY { 0.0 } else { (second - best).exp() };
     LogitStats { margin: (1.0 - second) / total, entropy: total.ln() - weighted / total }

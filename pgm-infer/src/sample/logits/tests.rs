@@ -212,3 +212,59 @@ fn an_awaited_read_gives_what_a_blocking_read_gives() {
         assert_eq!(a.alternatives.len(), 3);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_draw_among_some_classes_is_the_same_on_host_and_device(
+        seed in any::<u64>(),
+        n_classes in prop_oneof![3..40_usize, 250..700_usize],
+        n_allowed in 1..30_usize,
+        temperature in prop_oneof![Just(0.0), Just(1.0), Just(0.7)],
+        top_k in prop_oneof![Just(0_usize), Just(3)],
+        top_p in prop_oneof![Just(1.0), Just(0.8)],
+        has_absent in any::<bool>(),
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut values: Vec<f32> = (0..2 * n_classes).map(|_| rng.random_range(-9.0_f32..9.0)).collect();
+        let mut allowed: Vec<u32> = (0..n_allowed).map(|_| rng.random_range(0..n_classes as u32)).collect();
+        allowed.sort_unstable();
+        allowed.dedup();
+        if has_absent {
+            // The network gives the first of them no probability.
+            values[allowed[0] as usize] = f32::NEG_INFINITY;
+        }
+        let excluded = [rng.random_range(0..n_classes)];
+        let settings = DrawSettings { temperature, top_k, top_p };
+        let query = |index: usize, uniform: f64, allowed| PositionQuery {
+            draw: PositionDraw { row: 0, index, uniform }, settings, stats: true, n_alternatives: 2, allowed,
+        };
+        // Restricted and other draws of the same positions together.
+        let uniforms: [f64; 4] = rng.random();
+        let queries = [
+            query(0, uniforms[0], Some(&allowed[..])), query(1, uniforms[1], None),
+            query(1, uniforms[2], Some(&allowed[..])), query(0, uniforms[3], None),
+        ];
+        let read = |logits: Logits<'static>| finish(logits.read(&queries, &excluded, Wait::Blocking)).unwrap();
+        let host = read(Logits::from_host(values.clone(), 2, n_classes));
+        let device = read(on_device(&values, 2, n_classes));
+        for ((host, device), query) in host.iter().zip(&device).zip(&queries) {
+            let Some(allowed) = query.allowed else { continue };
+            prop_assert_eq!((host.token, &host.alternatives), (device.token, &device.alternatives));
+            let may_stand: Vec<u32> = allowed.iter().copied().filter(|&class| class as usize != excluded[0]).collect();
+            prop_assert_eq!(host.token.is_some(), !may_stand.is_empty());
+            // Their probability under all logits, by its definition.
+            let logits = &values[query.draw.index * n_classes..][..n_classes];
+            let weight = |class: usize| f64::from(logits[class]).exp();
+            let total: f64 = (0..n_classes).filter(|&class| class != excluded[0]).map(weight).sum();
+            let mass = may_stand.iter().map(|&class| weight(class as usize)).sum::<f64>() / total;
+            prop_assert!((host.log_mass.exp() - mass).abs() < 1e-9 && host.log_mass == device.log_mass);
+            if let Some(token) = host.token {
+                prop_assert!(may_stand.contains(&(token.class as u32)));
+                prop_assert!(host.stats == device.stats && host.stats.entropy >= -1e-9, "{:?}", host.stats);
+                // Relative to the allowed classes, unless the network gives them no probability at all.
+                let expected = weight(token.class) / total / mass;
+                prop_assert!(mass == 0.0 || (token.log_probability.exp() - expected).abs() < 1e-6);
+            }
+        }
+    }
+}

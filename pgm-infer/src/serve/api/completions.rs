@@ -205,8 +205,7 @@ impl CompletionFormat {
     fn finished(&mut self, index: usize, text: String, output: &TaskOutput, model: &TextModel) -> Choice {
         let n_replaced = self.n_replaced.get(index / self.n).copied().unwrap_or(0);
         self.n_completion_tokens += output.sampled.order.len().saturating_sub(n_replaced);
-        let n_echo = self.echo(index).map_or(0, |text| text.chars().count());
-        let logprobs = if self.logprobs { logprobs(model, output, n_echo) } else { None };
+        let logprobs = if self.logprobs { logprobs(model, output) } else { None };
         Choice { index, text, finish_reason: Some(FinishReason::of(&output.finish)), logprobs, seed: output.seed }
     }
 

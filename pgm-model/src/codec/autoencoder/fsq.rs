@@ -114,8 +114,8 @@ mod tests {
     // The bound's inverse: the vector whose bound is this level.
     fn vector_of(levels: usize, level: f64) -> f64 {
         let half = (levels - 1) as f64 * 1.001 / 2.0;
-        let offset = if levels % 2 == 0 { 0.5 } else { 0.0 };
-        ((level + offset) / half).atanh() - (offset / half as f64).atanh()
+        let offset = if levels.is_multiple_of(2) { 0.5 } else { 0.0 };
+        ((level + offset) / half).atanh() - (offset / half).atanh()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Matmul in float32.
 //!
-//! The `gemm` crate computes it with AVX-512 and on processors that are not x86, `avx2.rs` with AVX2 alone. For few
-//! rows, as in sampling, `avx2.rs` takes half the time of the crate, and no more for many. The result does not depend
+//! The `gemm` crate computes it with AVX-512 and on processors that are not x86, `avx2.rs` with AVX2 alone. With few
+//! rows, as in sampling, `avx2.rs` takes half the crate's time; with many rows both take the same. The result does not depend
 //! on the number of threads.
 #![allow(unsafe_code)] // pointers into the output
 

@@ -1,16 +1,12 @@
 //! `pgm-train eval`: prints one JSON object per evaluation.
 
-use std::io::{IsTerminal, Write};
-use std::ops::ControlFlow;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
@@ -23,6 +19,7 @@ use pgm_train::{NelboEstimator, TrainError};
 use serde_json::{Value, json};
 
 use super::eval_images::{self, ImagesArgs};
+use super::progress::{Progress, stop_on_ctrl_c};
 
 #[derive(Subcommand)]
 pub enum EvalCommand {
@@ -194,11 +191,9 @@ pub struct GreedyArgs {
     common: Common,
 }
 
-static STOP: AtomicBool = AtomicBool::new(false);
-
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     // Without a handler, Ctrl-C would end the program at once and lose results that are not in the progress file yet.
-    let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+    stop_on_ctrl_c();
     let (log, result) = match command {
         EvalCommand::Ppl(args) => (args.common.progress.as_ref(), run_ppl(args)),
         EvalCommand::Generative(args) => (args.common.progress.as_ref(), run_generative(args)),
@@ -396,45 +391,4 @@ fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
     let mut object = object("greedy", &model, &device_name, report);
     object["data"] = args.data.display().to_string().into();
     Ok(object)
-}
-
-/// A progress bar on a terminal, otherwise a line every few seconds.
-pub struct Progress {
-    bar: ProgressBar,
-    what: &'static str,
-    plain: bool,
-    start: Instant,
-    last: Instant,
-    first: Option<usize>,
-}
-
-impl Progress {
-    pub fn new(what: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        let now = Instant::now();
-        Self { bar, what, plain: !std::io::stderr().is_terminal(), start: now, last: now, first: None }
-    }
-
-    pub fn update(&mut self, done: usize, all: usize) -> ControlFlow<()> {
-        let first = *self.first.get_or_insert(done);
-        self.bar.set_length(all as u64);
-        self.bar.set_position(done as u64);
-        if self.plain && done > first && self.last.elapsed() > Duration::from_secs(5) {
-            self.last = Instant::now();
-            let rate = (done - first) as f64 / self.start.elapsed().as_secs_f64();
-            let left = (all - done) as f64 / rate;
-            let _ = writeln!(std::io::stderr(), "{done} of {all} {}  {rate:.2}/s  {left:.0} s left", self.what);
-        }
-        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
 }

@@ -13,7 +13,7 @@ use pgm_train::eval::images::{
 };
 use serde_json::{Value, json};
 
-use super::eval::Progress;
+use super::progress::Progress;
 
 #[derive(Args)]
 pub struct ImagesArgs {

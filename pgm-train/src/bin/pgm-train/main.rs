@@ -8,6 +8,7 @@ mod eval;
 mod eval_images;
 mod events;
 mod fit;
+mod progress;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ enum Command {
     Distill(distill::DistillArgs),
     /// Measures a model and prints one JSON object
     #[command(subcommand)]
-    Eval(eval::EvalCommand),
+    Eval(Box<eval::EvalCommand>),
     /// Times one step and prints one JSON object
     Bench(bench::BenchArgs),
     /// Prints a configuration file with every key, its default and its meaning

@@ -8,7 +8,7 @@ use npyz::npz::{NpzArchive, NpzWriter};
 use npyz::zip::write::FileOptions;
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 
-use super::pictures::Picture;
+use super::picture::Picture;
 use super::statistics::FeatureStatistics;
 use crate::TrainError;
 

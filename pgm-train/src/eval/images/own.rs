@@ -7,7 +7,8 @@ use pgm_data::{DataFolder, PixelShape, Split};
 use serde::Serialize;
 
 use super::classifier::{Classified, Classifier, ClassifierOptions};
-use super::pictures::{Picture, PictureSource};
+use super::picture::Picture;
+use super::pictures::PictureSource;
 use super::score::{ImageScores, PictureFeatures, ScoreSettings, score};
 use super::statistics::FeatureSet;
 use crate::TrainError;

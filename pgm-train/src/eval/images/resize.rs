@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pictures::Picture;
+use super::picture::Picture;
 
 /// Height and width of the network's input.
 pub const INPUT_SIZE: usize = 299;

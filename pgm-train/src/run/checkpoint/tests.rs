@@ -8,15 +8,15 @@ use pgm_model::model_folder::{CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network};
 use serde_json::{Value, json};
 
-use super::average::parameter_ids;
 use super::disk::DiskStep;
 use super::state::{MODEL, OPTIM, SCHEDULER, STATE, best_name, folder, step_name};
-use super::{CheckpointParts, CheckpointState, CheckpointWriter, PendingLoss, list, newest, write_best};
+use super::{CheckpointParts, CheckpointState, CheckpointWriter, FolderParts, PendingLoss, list, newest, write_best};
 use crate::config::OptimSection;
 use crate::run::best::BestValidation;
 use crate::run::identity::DataIdentity;
 use crate::run::model_files::ModelFiles;
 use crate::run::optim::AdamW;
+use crate::run::parameters::parameter_ids;
 use crate::run::train_model::TrainModel;
 use crate::special_tokens::TokenizerFiles;
 
@@ -32,7 +32,11 @@ impl Case {
         let config = ModelConfig::Masked(MaskedConfig { backbone: BackboneConfig::new(7, 4, 1, 3), n_blocks: 1 });
         let network = Network::new(&config, &Device::flex()).with_noise(0.3, 1);
         let tokenizer = TokenizerFiles { json: b"{}".to_vec(), config: b"{}".to_vec() };
-        Self { network, files: ModelFiles::new(config, tokenizer), training: json!({ "step": 1 }) }
+        Self { network, files: ModelFiles::new(config, Some(tokenizer)), training: json!({ "step": 1 }) }
+    }
+
+    fn folder(&self) -> FolderParts<'_> {
+        FolderParts { network: &self.network, files: &self.files, training: &self.training }
     }
 
     /// A checkpoint of a run with an average, or of one without.
@@ -46,7 +50,7 @@ impl Case {
             optim: AdamW::from_config(&OptimSection::default()).to_record(),
             scheduler: LrSchedulerRecord::new().with_scalar("next", 1_usize),
             average: None,
-            folder: Some(FolderParts { network: &self.network, files: &self.files, training: &self.training }),
+            folder: Some(self.folder()),
         }
     }
 }
@@ -166,7 +170,7 @@ fn the_best_model_outlives_the_rotation_and_shares_its_weights_with_the_checkpoi
     let best = |step| folder(out).join(best_name(step));
     let mut writer = CheckpointWriter::new(out, 1);
     for step in [2, 4] {
-        write_best(out, step, &case.network, (&case.files, &case.training)).unwrap();
+        write_best(out, step, case.folder()).unwrap();
         assert!(best(step).join(CONFIG_FILE).exists());
         let mut parts = case.parts(step, true);
         parts.state = parts.state.with_best(Some(BestValidation { step, val_nelbo: 1.0, since: 0 }));
@@ -183,6 +187,6 @@ fn the_best_model_outlives_the_rotation_and_shares_its_weights_with_the_checkpoi
     assert_eq!(steps(out), [6]);
     assert!(best(4).join(WEIGHTS_FILE).exists());
     // The same step again.
-    write_best(out, 4, &case.network, (&case.files, &case.training)).unwrap();
+    write_best(out, 4, case.folder()).unwrap();
     assert!(best(4).join(WEIGHTS_FILE).exists());
 }

@@ -11,6 +11,12 @@
 //!
 //! Each part takes one evaluation of the network, with the plain tokens of the parts before it as clean tokens; the parts of
 //! all borders of a row share their evaluations. Positions behind the drawn alternative become a part of the blank.
+//!
+//! One more evaluation draws the token next to each border, from all tokens: it decides how a given word goes on, so it is not
+//! left to neighbours that do not know the border.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -23,8 +29,10 @@ use crate::sample::logits::{Alternatives, PositionReading};
 /// A border between given text and a blank: open positions that hold given characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Border {
-    /// The positions, from the one whose token may hold all given characters; at least one.
+    /// The positions, from the one whose token may hold all given characters; none if the given tokens are certain.
     pub parts: Vec<BorderPart>,
+    /// The blank's position next to them, if its token is drawn before all others, too.
+    pub next: Option<usize>,
 }
 
 /// A position of a [`Border`].
@@ -65,19 +73,45 @@ struct PartReading {
     plain: f64,
 }
 
-/// The borders of a row while they are drawn: one part of each in a step.
+/// What a step of the borders ends with.
+pub(super) enum BorderChange {
+    /// Plain tokens that the next step takes as clean.
+    Assumed(Vec<(usize, u32)>),
+    /// The tokens of all parts.
+    Chosen(Vec<BorderToken>),
+    /// The tokens next to them.
+    Next(Vec<BorderToken>),
+}
+
+/// The borders of a row while they are drawn: one part of each in a step, then the positions next to them.
 pub(super) struct BorderPhase {
     borders: Vec<Border>,
     // Of each border.
     readings: Vec<Vec<PartReading>>,
+    // The positions next to the drawn parts.
+    next: Vec<usize>,
     step: usize,
-    n_steps: usize,
+    n_part_steps: usize,
 }
 
 impl BorderPhase {
     pub(super) fn new(borders: &[Border]) -> Self {
-        let n_steps = borders.iter().map(|border| border.parts.len()).max().unwrap_or(0);
-        Self { borders: borders.to_vec(), readings: borders.iter().map(|_| Vec::new()).collect(), step: 0, n_steps }
+        let n_part_steps = borders.iter().map(|border| border.parts.len()).max().unwrap_or(0);
+        let mut phase = Self {
+            borders: borders.to_vec(),
+            readings: borders.iter().map(|_| Vec::new()).collect(),
+            next: Vec::new(),
+            step: 0,
+            n_part_steps,
+        };
+        phase.set_next(borders.iter().map(|border| border.next).collect());
+        phase
+    }
+
+    fn set_next(&mut self, next: Vec<Option<usize>>) {
+        self.next = next.into_iter().flatten().collect();
+        self.next.sort_unstable();
+        self.next.dedup();
     }
 
     /// Steps done.
@@ -87,12 +121,17 @@ impl BorderPhase {
 
     /// Steps in all.
     pub(super) fn n_steps(&self) -> usize {
-        self.n_steps
+        self.n_part_steps + usize::from(!self.next.is_empty())
     }
 
     /// Whether all borders are drawn.
     pub(super) fn is_done(&self) -> bool {
-        self.step == self.n_steps
+        self.step == self.n_steps()
+    }
+
+    /// Whether the tokens of parts are still assumptions.
+    pub(super) fn assumes(&self) -> bool {
+        self.step < self.n_part_steps
     }
 
     // Borders that have a part in this step.
@@ -101,8 +140,12 @@ impl BorderPhase {
         borders.filter_map(|(index, border)| Some((index, border.parts.get(self.step)?)))
     }
 
-    /// Begins a step: its positions, and what is read there.
-    pub(super) fn begin(&self, rng: &mut impl Rng) -> (Vec<usize>, Vec<BorderQuery>) {
+    /// Begins a step: its positions, and what is read there; without queries a token of each position is drawn at a uniform.
+    pub(super) fn begin(&self, rng: &mut impl Rng) -> (Vec<usize>, Vec<BorderQuery>, Vec<f64>) {
+        if !self.assumes() {
+            let uniforms = self.next.iter().map(|_| rng.random()).collect();
+            return (self.next.clone(), Vec::new(), uniforms);
+        }
         let (mut positions, mut queries) = (Vec::new(), Vec::new());
         for (_, part) in self.parts() {
             let index = positions.len();
@@ -113,14 +156,41 @@ impl BorderPhase {
             }
             queries.extend(part.plain.map(|plain| BorderQuery { index, uniform, allowed: [plain].into() }));
         }
-        (positions, queries)
+        (positions, queries, Vec::new())
     }
 
-    /// Ends a step with the readings of its queries. Returns the plain tokens that the next step takes as clean.
+    /// Ends a step with its readings.
     ///
     /// # Errors
-    /// [`InferError::NotFinite`] for logits that are not numbers.
-    pub(super) fn end(&mut self, readings: Vec<PositionReading>) -> Result<Vec<(usize, u32)>, InferError> {
+    /// [`InferError::NotFinite`] for logits that are not numbers, [`InferError::Request`] for a border at which no token can
+    /// stand.
+    pub(super) fn end(
+        &mut self,
+        readings: Vec<PositionReading>,
+        draw: &DrawSettings,
+        rng: &mut impl Rng,
+    ) -> Result<BorderChange, InferError> {
+        if !self.assumes() {
+            self.step += 1;
+            let token = |(&position, reading): (&usize, PositionReading)| {
+                let DrawnToken { class, log_probability, margin } =
+                    reading.token.ok_or(InferError::NotFinite { position })?;
+                let (token, alternatives) = (class as u32, reading.alternatives);
+                Ok(BorderToken { position, token, log_probability, margin, alternatives })
+            };
+            let tokens = self.next.iter().zip(readings).map(token).collect::<Result<_, InferError>>()?;
+            return Ok(BorderChange::Next(tokens));
+        }
+        let assumed = self.end_part(readings)?;
+        if self.assumes() {
+            Ok(BorderChange::Assumed(assumed))
+        } else {
+            Ok(BorderChange::Chosen(self.choose(draw, rng)?))
+        }
+    }
+
+    // Returns the plain tokens that the next step takes as clean.
+    fn end_part(&mut self, readings: Vec<PositionReading>) -> Result<Vec<(usize, u32)>, InferError> {
         let mut readings = readings.into_iter();
         let mut plain_tokens = Vec::new();
         let mut read = Vec::new();
@@ -142,13 +212,14 @@ impl BorderPhase {
         Ok(plain_tokens)
     }
 
-    /// Chooses an alternative of each border, after the last step.
-    ///
-    /// # Errors
-    /// [`InferError::Request`] for a border at which no token can stand.
-    pub(super) fn choose(&self, draw: &DrawSettings, rng: &mut impl Rng) -> Result<Vec<BorderToken>, InferError> {
-        let mut chosen = Vec::new();
+    // Chooses an alternative of each border, after the last part.
+    fn choose(&mut self, draw: &DrawSettings, rng: &mut impl Rng) -> Result<Vec<BorderToken>, InferError> {
+        let (mut chosen, mut next) = (Vec::new(), Vec::new());
         for (border, readings) in self.borders.iter().zip(&self.readings) {
+            if border.parts.is_empty() {
+                next.push(border.next);
+                continue;
+            }
             let uniform = if border.parts.len() > 1 { rng.random() } else { 0.0 };
             let (last, margin) = choose_alternative(readings, draw.temperature, uniform).ok_or_else(|| {
                 let position = border.parts.last().map_or(0, |part| part.position);
@@ -172,7 +243,9 @@ impl BorderPhase {
                 margin: token.margin.min(margin),
                 alternatives: reading.alternatives.clone(),
             });
+            next.push(border.parts.get(last + 1).map(|part| part.position).or(border.next));
         }
+        self.set_next(next);
         Ok(chosen)
     }
 }
@@ -224,9 +297,7 @@ pub(super) fn check(borders: &[Border], is_open: &[bool]) -> Result<(), InferErr
     let wrong = |message: String| Err(InferError::Request(message));
     let mut is_free = is_open.to_vec();
     for border in borders {
-        let Some(last) = border.parts.len().checked_sub(1) else {
-            return wrong("a border needs at least one position".into());
-        };
+        let last = border.parts.len().saturating_sub(1);
         for (index, BorderPart { position, allowed, plain }) in border.parts.iter().enumerate() {
             match is_free.get_mut(*position) {
                 Some(is_free) if *is_free => *is_free = false,
@@ -242,5 +313,8 @@ pub(super) fn check(borders: &[Border], is_open: &[bool]) -> Result<(), InferErr
             }
         }
     }
-    Ok(())
+    match borders.iter().filter_map(|border| border.next).find(|&next| !is_free.get(next).is_some_and(|&free| free)) {
+        Some(next) => wrong(format!("position {next} is next to a border, so it must be open and of no border")),
+        None => Ok(()),
+    }
 }

@@ -124,6 +124,7 @@ fn main() -> anyhow::Result<()> {
         config: &config,
         data: &data,
         out: &run,
+        init: None,
         resume: false,
         device: &device,
         interrupter,

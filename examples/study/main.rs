@@ -225,6 +225,7 @@ impl Study {
             config: &config,
             data: &self.data(),
             out: &out,
+            init: None,
             resume: out.exists(),
             device: &self.device,
             interrupter: self.interrupter.clone(),

@@ -31,6 +31,9 @@ pub enum ModelError {
         /// The cause.
         cause: std::io::Error,
     },
+    /// A training run that has no such model; a complete sentence with what it has.
+    #[error("{0}")]
+    Run(String),
     /// A configuration that is not valid JSON, or has unknown or missing keys.
     #[error("{origin} is not a valid model configuration: {cause}")]
     Json {

@@ -40,7 +40,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The run to resume was made with other settings.
-    #[error("{} cannot be resumed: {key} was {before} and is now {now}; resume with the old setting or start a new run", path.display())]
+    #[error("{} cannot be resumed: {key} was {before} and is now {now}; {advice}", path.display())]
     Changed {
         /// The run's folder.
         path: PathBuf,
@@ -50,6 +50,19 @@ pub enum TrainError {
         before: String,
         /// Its value now.
         now: String,
+        /// What to do, and why if that is not plain.
+        advice: String,
+    },
+    /// Another run is at work in the folder.
+    #[error(
+        "{} is in use by another training{}; wait until it ends, or choose another --out",
+        path.display(), process.map(|id| format!(" (process {id})")).unwrap_or_default()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// The process of that run, if it is known.
+        process: Option<u32>,
     },
     /// No checkpoint of the run can be used.
     #[error("no checkpoint in {} can be used: {problem}", path.display())]
@@ -59,10 +72,15 @@ pub enum TrainError {
         /// What is wrong with the newest one.
         problem: String,
     },
-    /// The loss or the gradient is no longer a number.
-    #[error("the {what} is not finite at step {step}; start a new run with a lower optim.lr or optim.clip")]
+    /// The loss, the gradient or the weights are no longer numbers.
+    #[error("{0}")]
+    Diverged(Box<Diverged>),
+    /// A validation before the first step is no number.
+    #[error(
+        "the {what} is not finite at step {step}, before any training; the weights that the run starts from are damaged"
+    )]
     NotFinite {
-        /// "training loss", "gradient norm" or "validation loss".
+        /// "validation loss".
         what: &'static str,
         /// The step at which it was found.
         step: usize,
@@ -103,5 +121,43 @@ impl TrainError {
 
     pub(crate) fn judge(origin: impl ToString, problem: impl ToString) -> Self {
         Self::Judge { origin: origin.to_string(), problem: problem.to_string() }
+    }
+}
+
+/// Where and how a training diverged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diverged {
+    /// What is not finite, with its verb: "the loss is", "the gradient norm is", "the weights are", "the validation loss is".
+    pub what: &'static str,
+    /// Steps done, the one that diverged included.
+    pub step: usize,
+    /// Loss of that step.
+    pub loss: f32,
+    /// Global gradient norm of that step, before clipping.
+    pub grad_norm: f32,
+    /// Learning rate of that step.
+    pub lr: f64,
+    /// The step before with its loss and gradient norm, if they are known.
+    pub before: Option<(usize, f32, f32)>,
+    /// The run's folder.
+    pub path: PathBuf,
+    /// The step of the newest checkpoint, if there is one.
+    pub checkpoint: Option<usize>,
+}
+
+impl std::fmt::Display for Diverged {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Self { what, step, loss, grad_norm, lr, .. } = self;
+        write!(f, "training diverged: {what} not finite at step {step} (loss {loss}, gradient norm {grad_norm}, ")?;
+        write!(f, "learning rate {lr:e}")?;
+        if let Some((step, loss, grad_norm)) = self.before {
+            write!(f, "; step {step} had loss {loss}, gradient norm {grad_norm}")?;
+        }
+        let path = self.path.display();
+        match self.checkpoint {
+            Some(kept) => write!(f, "); the newest checkpoint is kept, its model is {path}@step-{kept}")?,
+            None => write!(f, "); there is no checkpoint in {path} yet")?,
+        }
+        write!(f, "; start a new run with a lower optim.lr, a longer optim.warmup or a lower optim.clip")
     }
 }

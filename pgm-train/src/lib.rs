@@ -25,5 +25,5 @@ mod token_nll;
 pub use config::{DistillConfig, NelboEstimator, Objective, Precision, StepOptions, TrainConfig};
 pub use distill::{Distill, DistillResult, distill};
 pub use draws::{DrawnItem, HiddenTokens, NelboDraws};
-pub use error::TrainError;
-pub use run::{Fit, FitResult, StepOutput, TrainEvent, TrainModel, fit, history};
+pub use error::{Diverged, TrainError};
+pub use run::{BestValidation, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, fit, history};

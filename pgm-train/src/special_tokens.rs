@@ -6,13 +6,11 @@ use std::path::Path;
 
 use pgm_data::{DataFolder, Mode};
 use pgm_model::ModelConfig;
+use pgm_model::model_folder::TOKENIZER_CONFIG_FILE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
-
-/// Name of the file with the names of the special tokens, beside `tokenizer.json`.
-pub(crate) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// A special token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,12 +116,15 @@ pub(crate) struct TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// The files of a model that is trained on the data folder at `path`.
+    /// The files of a model that is trained on the data folder at `path`. If it has no `tokenizer_config.json`, that of the
+    /// model folder `init` is taken.
     ///
     /// # Errors
     /// [`TrainError::File`] when `tokenizer_config.json` cannot be read or is not a JSON object.
-    pub(crate) fn of(data: &DataFolder, path: &Path) -> Result<Self, TrainError> {
-        let path = path.join(TOKENIZER_CONFIG_FILE);
+    pub(crate) fn of(data: &DataFolder, path: &Path, init: Option<&Path>) -> Result<Self, TrainError> {
+        let of_data = path.join(TOKENIZER_CONFIG_FILE);
+        let of_init = init.map(|init| init.join(TOKENIZER_CONFIG_FILE));
+        let path = of_init.filter(|of_init| !of_data.exists() && of_init.exists()).unwrap_or(of_data);
         let existing = match std::fs::read(&path) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,

@@ -37,6 +37,7 @@ fn run(folder: &Path, data: &Path, out: &str, settings: &[String]) -> Validation
         config: &TrainConfig::parse(toml, "test", settings).unwrap(),
         data,
         out: &folder.join(out),
+        init: None,
         resume: false,
         device: &Device::flex(),
         interrupter: Interrupter::new(),

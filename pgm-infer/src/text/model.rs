@@ -44,10 +44,10 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Opens a model folder.
+    /// Opens a model folder, or one of a training run; see [`model_folder::resolve`].
     ///
     /// # Errors
-    /// Says which file cannot be used, and if the tokenizer belongs to another model.
+    /// Says which file cannot be used, which models a run has, and if the tokenizer belongs to another model.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
         Self::load_with_progress(folder, device, &|_| ())
     }
@@ -57,6 +57,7 @@ impl TextModel {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let folder = &model_folder::resolve(folder)?;
         let (config, network) = model_folder::load_with_progress(folder, device, watch)?;
         let path = folder.join(TOKENIZER_FILE);
         let unreadable = |problem: String| InferError::File { path: path.clone(), problem };

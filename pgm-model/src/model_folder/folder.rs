@@ -7,26 +7,19 @@ use burn::tensor::Device;
 
 #[cfg(feature = "files")]
 use super::atomic_write::{atomic_write, io_error};
+#[cfg(feature = "files")]
+use super::file_names::{CONFIG_FILE, WEIGHTS_FILE};
 use super::load::from_source;
 #[cfg(feature = "files")]
 use super::mapped_file::MappedFile;
+#[cfg(feature = "files")]
+use super::run_folder::resolve;
 #[cfg(feature = "files")]
 use super::serialise::to_safetensors;
 use super::tensor_source::SafeTensorsSource;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::networks::Network;
-
-/// Name of the configuration in a model folder.
-pub const CONFIG_FILE: &str = "config.json";
-/// Name of the weights in a model folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// Name of the tokenizer in a model folder.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// Name of the tokenizer's settings in a model folder: the names of its special tokens, and a chat template.
-pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-/// Name of the sampling defaults in a model folder.
-pub const GENERATION_FILE: &str = "generation_config.json";
 
 /// Writes `config.json` and `model.safetensors` into `folder`, which is created if it does not exist. The configuration is
 /// written last.
@@ -41,10 +34,12 @@ pub fn save(folder: &Path, config: &ModelConfig, network: &Network) -> Result<()
     atomic_write(&folder.join(CONFIG_FILE), &json)
 }
 
-/// Reads `config.json` and `model.safetensors` from `folder`. The weights file is mapped into memory, not copied.
+/// Reads `config.json` and `model.safetensors` from `folder`, which may also be a training run, see [`resolve`]. The weights
+/// file is mapped into memory, not copied.
 ///
 /// # Errors
-/// Names the file that cannot be read, or the tensor that is missing, unknown, or of the wrong shape or dtype.
+/// [`ModelError::Run`] for a run without such a model. Otherwise names the file that cannot be read, or the tensor that is
+/// missing, unknown, or of the wrong shape or dtype.
 #[cfg(feature = "files")]
 pub fn load(folder: &Path, device: &Device) -> Result<(ModelConfig, Network), ModelError> {
     load_with_progress(folder, device, &|_| ())
@@ -60,6 +55,7 @@ pub fn load_with_progress(
     device: &Device,
     progress: &dyn Fn(f64),
 ) -> Result<(ModelConfig, Network), ModelError> {
+    let folder = &resolve(folder)?;
     let config = load_config(folder)?;
     let file = MappedFile::open(&folder.join(WEIGHTS_FILE))?;
     let source = SafeTensorsSource::of_file(&file)?.with_progress(progress);
@@ -69,13 +65,13 @@ pub fn load_with_progress(
     Ok((config, network))
 }
 
-/// Reads and checks `config.json` of a model folder.
+/// Reads and checks `config.json` of a model folder, which may also be a training run, see [`resolve`].
 ///
 /// # Errors
-/// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::Config`].
+/// [`ModelError::Io`], [`ModelError::Json`], [`ModelError::Config`] or [`ModelError::Run`].
 #[cfg(feature = "files")]
 pub fn load_config(folder: &Path) -> Result<ModelConfig, ModelError> {
-    let path = folder.join(CONFIG_FILE);
+    let path = resolve(folder)?.join(CONFIG_FILE);
     let json = std::fs::read(&path).map_err(|cause| io_error("read", &path, cause))?;
     parse_config(&json, &path.display().to_string())
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
-use super::optim::Decay;
+use super::optim::OptimSection;
 use super::run::{RunConfig, at_least_one};
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
@@ -97,7 +98,7 @@ impl DistillConfig {
     /// # Errors
     /// [`TrainError::Config`] naming the file or the setting, the key and what is wrong with it.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::load(path, settings)
+        toml_file::load(path, settings, &Table::new())
     }
 
     /// As [`load`](Self::load), from a text; `origin` names it in errors.
@@ -105,7 +106,7 @@ impl DistillConfig {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::parse(text, origin, settings)
+        toml_file::parse(text, origin, settings, &Table::new())
     }
 
     /// Sampling steps of the teacher and of the student in each round.
@@ -141,19 +142,24 @@ impl DistillConfig {
 
     /// Keys that a resumed distillation may change.
     pub(crate) fn free_keys(&self) -> Vec<&'static str> {
-        let mut free = RunConfig::FREE_ON_RESUME.to_vec();
-        // A cosine over all rounds depends on how many there are.
-        if self.restart_optimiser || self.run.optim.decay != Decay::Cosine {
-            free.push("rounds");
-        }
-        free
+        RunConfig::FREE_ON_RESUME.to_vec()
+    }
+
+    /// Steps over which the learning rate's schedule runs: those of a round, or of all rounds.
+    pub(crate) fn schedule_steps(&self) -> usize {
+        let n_rounds = if self.restart_optimiser { 1 } else { self.schedule().len() };
+        n_rounds * self.round_steps
     }
 }
 
 impl ConfigFile for DistillConfig {
     const EXAMPLE: &str = "rounds = 5\nround_steps = 1000\nbatch = 16\n";
 
-    fn moved_key(table: &toml::Table) -> Option<String> {
+    fn rename_keys(table: &mut Table) -> Result<(), String> {
+        OptimSection::rename_keys(table)
+    }
+
+    fn moved_key(table: &Table) -> Option<String> {
         let in_optim = table.get("optim").and_then(toml::Value::as_table);
         let key = match in_optim.is_some_and(|optim| optim.contains_key("weight_floor")) {
             true => "optim.weight_floor",
@@ -163,7 +169,7 @@ impl ConfigFile for DistillConfig {
         Some(format!("{key} has no effect in a distillation, whose loss has no such weight; remove it"))
     }
 
-    fn unused_key(&self, _table: &toml::Table) -> Option<String> {
+    fn unused_key(&self, _table: &Table) -> Option<String> {
         None
     }
 

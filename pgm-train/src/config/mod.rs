@@ -16,6 +16,6 @@ mod train;
 pub use distill::{DistillConfig, Divergence, TargetGroups, TeacherWeights};
 pub use model::ModelSection;
 pub use objective::Objective;
-pub use optim::{Decay, OptimSection};
+pub use optim::{LrScheduleKind, OptimSection};
 pub use run::{NelboEstimator, Precision, RunConfig, StepOptions};
 pub use train::TrainConfig;

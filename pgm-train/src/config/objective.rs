@@ -1,5 +1,6 @@
 //! The objective of a training run.
 
+use pgm_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
 /// The loss of a training run.
@@ -24,6 +25,34 @@ impl Objective {
         match self {
             Self::Partition | Self::MaskedComplementary => true,
             Self::Masked | Self::Autoregressive => false,
+        }
+    }
+
+    /// Whether it trains networks of that kind.
+    pub fn trains(self, model: &ModelConfig) -> bool {
+        match model {
+            ModelConfig::Partition(_) => self == Self::Partition,
+            ModelConfig::Masked(_) => matches!(self, Self::Masked | Self::MaskedComplementary),
+            ModelConfig::Autoregressive(_) => self == Self::Autoregressive,
+        }
+    }
+
+    /// The usual objective of a network of that kind.
+    pub fn of(model: &ModelConfig) -> Self {
+        match model {
+            ModelConfig::Partition(_) => Self::Partition,
+            ModelConfig::Masked(_) => Self::Masked,
+            ModelConfig::Autoregressive(_) => Self::Autoregressive,
+        }
+    }
+
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Masked => "masked",
+            Self::MaskedComplementary => "masked-complementary",
+            Self::Autoregressive => "autoregressive",
         }
     }
 }

@@ -188,7 +188,8 @@ fn choices(type_name: &str) -> Vec<(String, String)> {
             (word(Projection::Linear), "One linear layer.".to_string()),
             (word(Projection::Mlp4), "Linear to four times the width, SiLU, linear.".to_string()),
         ],
-        "Objective" | "Precision" | "NelboEstimator" | "Decay" | "Divergence" | "TargetGroups" | "TeacherWeights" => {
+        "Objective" | "Precision" | "NelboEstimator" | "LrScheduleKind" | "Divergence" | "TargetGroups"
+        | "TeacherWeights" => {
             let variants = documented(&format!("pub enum {type_name} {{"));
             variants.into_iter().map(|(line, doc)| (kebab(line.trim_end_matches(',')), doc)).collect()
         }
@@ -288,7 +289,7 @@ mod tests {
             ("model.projection", "Projection"),
             ("precision", "Precision"),
             ("validate_estimator", "NelboEstimator"),
-            ("optim.decay", "Decay"),
+            ("optim.schedule", "LrScheduleKind"),
             ("objective", "Objective"),
         ] {
             for (value, _) in choices(type_name) {
@@ -306,7 +307,7 @@ mod tests {
                 n += 1;
             }
         }
-        assert_eq!(n, 4 + 2 + 2 + 2 + 2 + 4 + 4 + 2 + 2);
+        assert_eq!(n, 4 + 2 + 2 + 2 + 5 + 4 + 4 + 2 + 2);
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
     /// An error message for a key at a place where earlier versions had it.
     fn moved_key(table: &Table) -> Option<String>;
 
+    /// Gives keys of earlier versions their present names; a sentence when a file has both.
+    fn rename_keys(table: &mut Table) -> Result<(), String>;
+
     /// An error message for a known key that has no effect together with the others.
     fn unused_key(&self, table: &Table) -> Option<String>;
 
@@ -31,14 +34,21 @@ pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
     }
 }
 
-pub(crate) fn load<T: ConfigFile>(path: &Path, settings: &[String]) -> Result<T, TrainError> {
+pub(crate) fn load<T: ConfigFile>(path: &Path, settings: &[String], base: &Table) -> Result<T, TrainError> {
     let text = std::fs::read_to_string(path).map_err(|error| TrainError::file("read", path, error))?;
-    parse(&text, &path.display().to_string(), settings)
+    parse(&text, &path.display().to_string(), settings, base)
 }
 
-pub(crate) fn parse<T: ConfigFile>(text: &str, origin: &str, settings: &[String]) -> Result<T, TrainError> {
+/// Reads a text and puts `settings` on top; what neither has is taken from `base`.
+pub(crate) fn parse<T: ConfigFile>(
+    text: &str,
+    origin: &str,
+    settings: &[String],
+    base: &Table,
+) -> Result<T, TrainError> {
     let invalid = |origin: &str, problem: String| TrainError::Config { origin: origin.to_string(), problem };
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| invalid(origin, one_line(&error)))?;
+    fill_in(&mut table, base);
     // The file is checked before any setting, so that a mistake in it is not blamed on a setting.
     let mut config: T = from_table(&table).map_err(|error| invalid(origin, error))?;
     for setting in settings {
@@ -55,7 +65,21 @@ pub(crate) fn parse<T: ConfigFile>(text: &str, origin: &str, settings: &[String]
     Ok(config)
 }
 
+// Adds what `table` lacks.
+fn fill_in(table: &mut Table, base: &Table) {
+    for (key, value) in base {
+        match (table.get_mut(key), value) {
+            (None, value) => drop(table.insert(key.clone(), value.clone())),
+            (Some(Value::Table(inner)), Value::Table(base)) => fill_in(inner, base),
+            _ => {}
+        }
+    }
+}
+
 fn from_table<T: ConfigFile>(table: &Table) -> Result<T, String> {
+    let mut table = table.clone();
+    T::rename_keys(&mut table)?;
+    let table = &table;
     if let Some(sentence) = T::moved_key(table) {
         return Err(sentence);
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 use pgm_data::Manifest;
 use pgm_model::ModelConfig;
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use super::model::ModelSection;
 use super::objective::Objective;
-use super::optim::{Decay, check_number};
+use super::optim::{OptimSection, check_number};
 use super::run::{RunConfig, at_least_one};
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
@@ -24,6 +25,9 @@ pub struct TrainConfig {
     pub weight_floor: f64,
     /// Optimiser steps.
     pub steps: usize,
+    /// Validations without a new lowest value after which the run ends; 0 never ends it early.
+    #[serde(default)]
+    pub patience: usize,
     /// Keys that a distillation has, too.
     #[serde(flatten)]
     pub run: RunConfig,
@@ -41,7 +45,34 @@ impl TrainConfig {
     /// # Errors
     /// [`TrainError::Config`] naming the file or the setting, the key and what is wrong with it.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::load(path, settings)
+        toml_file::load(path, settings, &Table::new())
+    }
+
+    /// As [`load`](Self::load), for a run that starts from a model: `objective` and the keys of `[model]` that the file
+    /// leaves out are those of `model`, with rows of `length` tokens.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for_model(
+        path: &Path,
+        settings: &[String],
+        model: &ModelConfig,
+        length: usize,
+    ) -> Result<Self, TrainError> {
+        toml_file::load(path, settings, &base_of(model, length))
+    }
+
+    /// As [`load_for_model`](Self::load_for_model), from a text.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse_for_model(
+        text: &str,
+        settings: &[String],
+        model: &ModelConfig,
+        length: usize,
+    ) -> Result<Self, TrainError> {
+        toml_file::parse(text, "the configuration", settings, &base_of(model, length))
     }
 
     /// As [`load`](Self::load), from a text; `origin` names it in errors.
@@ -49,7 +80,7 @@ impl TrainConfig {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainError> {
-        toml_file::parse(text, origin, settings)
+        toml_file::parse(text, origin, settings, &Table::new())
     }
 
     /// The network for data of that manifest.
@@ -67,20 +98,28 @@ impl TrainConfig {
 
     /// Keys that a resumed run may change.
     pub(crate) fn free_keys(&self) -> Vec<&'static str> {
-        let mut free = RunConfig::FREE_ON_RESUME.to_vec();
-        // With a cosine the number of steps shapes every learning rate.
-        if self.run.optim.decay == Decay::Constant {
-            free.push("steps");
-        }
-        free
+        RunConfig::FREE_ON_RESUME.into_iter().chain(["patience"]).collect()
     }
+}
+
+// What a configuration for a model need not say.
+fn base_of(model: &ModelConfig, length: usize) -> Table {
+    let section = ModelSection { length, ..ModelSection::of(model) };
+    let section = Table::try_from(section).expect("a section always serialises");
+    let objective = Value::String(Objective::of(model).name().to_string());
+    Table::from_iter([("objective".to_string(), objective), ("model".to_string(), Value::Table(section))])
 }
 
 impl ConfigFile for TrainConfig {
     const EXAMPLE: &str = "objective = \"partition\"\nsteps = 1000\nbatch = 16\n\
         [model]\nhidden = 128\nheads = 4\nencoder = 2\ndecoder = 2\nlength = 128\n";
 
-    fn moved_key(table: &toml::Table) -> Option<String> {
+    fn moved_key(table: &Table) -> Option<String> {
+        if !table.contains_key("model") {
+            let problem =
+                "the section [model] is missing; add it, or start from a model with --init, which has its sizes";
+            return Some(problem.to_string());
+        }
         let optim = table.get("optim")?.as_table()?;
         optim.contains_key("weight_floor").then(|| {
             "optim.weight_floor is now weight_floor at the top level of the file, for the objectives that use it: \
@@ -89,7 +128,11 @@ impl ConfigFile for TrainConfig {
         })
     }
 
-    fn unused_key(&self, table: &toml::Table) -> Option<String> {
+    fn rename_keys(table: &mut Table) -> Result<(), String> {
+        OptimSection::rename_keys(table)
+    }
+
+    fn unused_key(&self, table: &Table) -> Option<String> {
         let unused = table.contains_key("weight_floor") && !self.objective.uses_weight_floor();
         unused.then(|| {
             "weight_floor has no effect with this objective, only with partition and masked-complementary; remove it"

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::store::ModuleRecord;
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{DataFolder, Split, TokenRows};
 use pgm_model::{ModelConfig, Network, model_folder};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::chunks::CHUNK;
 use super::loader::DistillLoader;
@@ -20,11 +19,11 @@ use crate::batches::ValidationLoader;
 use crate::config::{DistillConfig, Objective, TeacherWeights};
 use crate::eval::check_same_tokens;
 use crate::files::fingerprint;
-use crate::run::checkpoint::{CheckpointRecords, CheckpointState};
+use crate::run::checkpoint::{Checkpoint, CheckpointRecords, StoredAverage, started};
 use crate::run::history::ValidationLine;
 use crate::run::{
-    Counters, DataIdentity, FitResult, LoopSettings, LoopStart, RunIdentity, TrainEvent, TrainModel, Training,
-    newest_checkpoint, write_results,
+    Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelFiles, RunIdentity, RunLock,
+    ScheduleCheck, TrainEvent, TrainModel, Training, newest_checkpoint, write_results,
 };
 use crate::special_tokens::TokenizerFiles;
 
@@ -32,7 +31,7 @@ use crate::special_tokens::TokenizerFiles;
 pub struct Distill<'a> {
     /// The configuration.
     pub config: &'a DistillConfig,
-    /// The model folder of the first teacher.
+    /// The model folder of the first teacher, or a training run; see [`model_folder::resolve`].
     pub teacher: &'a Path,
     /// The prepared data folder.
     pub data: &'a Path,
@@ -93,12 +92,13 @@ struct Distillation<'a> {
     first_teacher: Network,
     // CRC-32 of the first teacher's weights.
     teacher_crc: u32,
-    tokenizer: TokenizerFiles,
+    files: ModelFiles,
     data: DataIdentity,
     train_rows: Arc<TokenRows>,
     validation_rows: Arc<TokenRows>,
     plain: Device,
     device: Device,
+    _lock: RunLock,
 }
 
 impl<'a> Distillation<'a> {
@@ -106,28 +106,33 @@ impl<'a> Distillation<'a> {
         let data = DataFolder::open(args.data)?;
         let plain = args.device.clone().without_autodiff();
         let device = args.config.run.step_options().training_device(&plain)?;
-        let (model_config, first_teacher) = model_folder::load(args.teacher, &plain)?;
-        check_teacher(args.teacher, &model_config, &data)?;
-        let weights = args.teacher.join(model_folder::WEIGHTS_FILE);
+        let teacher = model_folder::resolve(args.teacher)?;
+        let (model_config, first_teacher) = model_folder::load(&teacher, &plain)?;
+        check_teacher(&teacher, &model_config, &data)?;
+        let weights = teacher.join(model_folder::WEIGHTS_FILE);
         let (_, teacher_crc) = fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
-        let distillation = Self {
+        let tokenizer = TokenizerFiles::of(&data, args.data, Some(&teacher))?;
+        let (identity, train_rows, validation_rows) =
+            (DataIdentity::new(&data)?, data.rows(Split::Train)?, data.rows(Split::Validation)?);
+        let lock = RunLock::acquire(args.out, &*args.observe)?;
+        if !args.resume && started(args.out) {
+            return Err(TrainError::Exists { path: args.out.to_path_buf() });
+        }
+        Ok(Self {
             args,
             config: Arc::new(args.config.clone()),
             schedule: args.config.schedule(),
+            files: ModelFiles::new(model_config.clone(), tokenizer),
             model_config,
             first_teacher,
             teacher_crc,
-            tokenizer: TokenizerFiles::of(&data, args.data)?,
-            data: DataIdentity::new(&data)?,
-            train_rows: Arc::new(data.rows(Split::Train)?),
-            validation_rows: Arc::new(data.rows(Split::Validation)?),
+            data: identity,
+            train_rows: Arc::new(train_rows),
+            validation_rows: Arc::new(validation_rows),
             plain,
             device,
-        };
-        if !args.resume && distillation.folder(0).exists() {
-            return Err(TrainError::Exists { path: args.out.to_path_buf() });
-        }
-        Ok(distillation)
+            _lock: lock,
+        })
     }
 
     fn folder(&self, round: usize) -> PathBuf {
@@ -139,17 +144,33 @@ impl<'a> Distillation<'a> {
     }
 
     fn identity(&self, round: usize) -> RunIdentity {
-        let settings = json!({ "distill": *self.config, "round": round + 1, "teacher_crc32": self.teacher_crc });
+        let settings = json!({
+            "distill": *self.config, "round": round + 1, "teacher_crc32": self.teacher_crc,
+            "teacher": self.args.teacher.display().to_string(),
+        });
         RunIdentity { settings, data: self.data.clone() }
     }
 
     // The newest checkpoint of a round, if there is one.
-    fn checkpoint(&self, round: usize) -> Result<Option<(CheckpointState, CheckpointRecords)>, TrainError> {
+    fn checkpoint(&self, round: usize) -> Result<Option<Checkpoint>, TrainError> {
         let out = self.folder(round);
-        let found = newest_checkpoint(&out, &*self.args.observe)?;
-        if let Some((state, _)) = &found {
-            let free: Vec<String> = self.config.free_keys().into_iter().map(|key| format!("distill.{key}")).collect();
-            self.identity(round).check(&out, state, &free)?;
+        let found = newest_checkpoint(&out, &self.plain, &*self.args.observe)?;
+        if let Some(Checkpoint { state, .. }) = &found {
+            let identity = self.identity(round);
+            let prefixed = |key: &str| format!("distill.{key}");
+            let keys = ["rounds", "optim.schedule", "optim.floor", "optim.decay_share"].map(prefixed);
+            let free = self.config.free_keys().into_iter().map(prefixed).chain(keys.clone());
+            // The teacher is compared by its weights.
+            let free: Vec<String> = free.chain(["teacher".to_string()]).collect();
+            identity.check(&out, state, &free)?;
+            let plan = |settings: &Value| {
+                let config: DistillConfig = serde_json::from_value(settings["distill"].clone()).ok()?;
+                Some(LrPlan { steps: config.schedule_steps(), optim: config.run.optim })
+            };
+            let earlier = if self.config.restart_optimiser { 0 } else { round * self.config.round_steps };
+            let instead = "start a new distillation".to_string();
+            let check = ScheduleCheck { plan: &plan, keys: &keys, done: earlier + state.step, instead };
+            check.check(&out, &state.config, &identity.settings)?;
         }
         Ok(found)
     }
@@ -163,7 +184,8 @@ impl<'a> Distillation<'a> {
     fn records_of(&self, round: usize) -> Result<CheckpointRecords, TrainError> {
         let missing = |problem: String| TrainError::NoCheckpoint { path: self.folder(round), problem };
         let found = self.checkpoint(round)?;
-        let (state, records) = found.ok_or_else(|| missing("the next round starts from one".to_string()))?;
+        let Checkpoint { state, records, .. } =
+            found.ok_or_else(|| missing("the next round starts from one".to_string()))?;
         if state.step != self.config.round_steps {
             return Err(missing(format!("its last readable checkpoint is of step {}", state.step)));
         }
@@ -177,10 +199,10 @@ impl<'a> Distillation<'a> {
         let before = if round == 0 { None } else { Some(self.records_of(round - 1)?) };
         let teacher = match &before {
             None => self.first_teacher.clone(),
-            Some(records) => self.teacher_from(records),
+            Some(records) => self.teacher_from(records)?,
         };
         let start = match self.checkpoint(round)? {
-            Some((state, records)) => Some(LoopStart::from_checkpoint(&state, records)),
+            Some(Checkpoint { state, records, .. }) => Some(LoopStart::from_checkpoint(&state, records)),
             None => before.map(|records| self.start_of_round(records)),
         };
         let first_step = start.as_ref().map_or(0, |start| start.counters.step);
@@ -212,17 +234,18 @@ impl<'a> Distillation<'a> {
                 ..LoopSettings::new(config.round_steps, &config.run)
             },
             optim: &config.run.optim,
-            schedule_steps: if config.restart_optimiser { config.round_steps } else { n_rounds * config.round_steps },
+            schedule_steps: config.schedule_steps(),
             out: &out,
             device: &self.device,
             identity: self.identity(round),
+            files: self.files.clone(),
             start,
             interrupter: args.interrupter.clone(),
             renderer: None,
             observe: args.observe.clone(),
         };
         let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
-        write_results(&out, &self.model_config, &self.tokenizer, end, config.round_steps)
+        write_results(&out, &self.files, end, config.round_steps)
     }
 
     fn validation_loader(&self) -> ValidationLoader {
@@ -235,13 +258,14 @@ impl<'a> Distillation<'a> {
     }
 
     // The student of the round before, which teaches this one.
-    fn teacher_from(&self, records: &CheckpointRecords) -> Network {
-        let record: ModuleRecord = match (self.config.teacher_weights, &records.average) {
-            (TeacherWeights::Ema, Some(average)) => average.clone(),
-            _ => records.model.clone(),
-        };
+    fn teacher_from(&self, records: &CheckpointRecords) -> Result<Network, TrainError> {
         let model = TrainModel::new(Network::new(&self.model_config, &self.plain), self.mask_index());
-        model.load_record(record).valid().network
+        let model = model.load_record(records.model.clone()).valid();
+        let average: Option<StoredAverage> = records.average.clone();
+        Ok(match (self.config.teacher_weights, average) {
+            (TeacherWeights::Ema, Some(average)) => average.apply(model)?.network,
+            _ => model.network,
+        })
     }
 
     // A round starts with the student of the round before.

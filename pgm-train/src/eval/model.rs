@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use pgm_data::DataFolder;
 use pgm_infer::TextModel;
-use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE};
+use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE, resolve};
 use pgm_model::{ModelConfig, Network, WeightDtype};
 use serde_json::{Value, json};
 
@@ -23,11 +23,12 @@ pub struct EvalModel {
 }
 
 impl EvalModel {
-    /// Opens a model folder.
+    /// Opens a model folder, or one of a training run; see [`resolve`].
     ///
     /// # Errors
     /// Names the file that cannot be used.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        let folder = &resolve(folder)?;
         let device = device.clone().without_autodiff();
         let text_model = TextModel::load(folder, &device)?;
         let weights = folder.join(WEIGHTS_FILE);
@@ -41,6 +42,11 @@ impl EvalModel {
     /// When the device or the model does not support the dtype.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, TrainError> {
         Ok(Self { text_model: self.text_model.with_weight_dtype(weights)?, weights, ..self })
+    }
+
+    /// The model folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The model with its tokenizer.

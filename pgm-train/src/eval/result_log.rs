@@ -88,7 +88,8 @@ fn changed(path: &Path, before: &Value, now: &Value) -> TrainError {
     let key = key.cloned().unwrap_or_default();
     let shown = |value: Option<&Value>| value.map_or("absent".to_string(), Value::to_string);
     let (before, now) = (shown(before.get(&key)), shown(now.get(&key)));
-    TrainError::Changed { path: path.to_path_buf(), key, before, now }
+    let advice = "resume with the old setting or start a new run".to_string();
+    TrainError::Changed { path: path.to_path_buf(), key, before, now, advice }
 }
 
 #[cfg(test)]

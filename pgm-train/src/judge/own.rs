@@ -25,11 +25,12 @@ pub struct OwnJudge {
 }
 
 impl OwnJudge {
-    /// Opens a model folder.
+    /// Opens a model folder, or one of a training run; see [`model_folder::resolve`].
     ///
     /// # Errors
     /// Names the file that cannot be used. Also when the model is not autoregressive.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        let folder = &model_folder::resolve(folder)?;
         let (config, network) = model_folder::load(folder, device)?;
         let Network::Autoregressive(model) = network else {
             let problem = "is not autoregressive; only such a model or a GPT-2 gives every token a probability";

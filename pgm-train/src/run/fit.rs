@@ -8,20 +8,26 @@ use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
 use burn::train::renderer::MetricsRenderer;
 use pgm_data::{DataFolder, Split};
-use pgm_model::{ModelConfig, Network, model_folder};
+use pgm_model::model_folder::{self, CONFIG_FILE, MODEL_FOLDER};
+use pgm_model::{ModelConfig, Network};
+use serde_json::Value;
 
+use super::best::BestValidation;
 use super::event::TrainEvent;
 use super::history::ValidationLine;
 use super::identity::DataIdentity;
+use super::init::InitModel;
 use super::launch::Training;
-use super::resume::{LoopStart, RunIdentity, newest_checkpoint};
+use super::lock::RunLock;
+use super::model_files::ModelFiles;
+use super::resume::{LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint};
 use super::train_loop::{LoopEnd, LoopSettings};
 use super::train_model::TrainModel;
 use super::{checkpoint, plot};
 use crate::TrainError;
 use crate::batches::{TrainLoader, ValidationLoader};
 use crate::config::TrainConfig;
-use crate::special_tokens::{TOKENIZER_CONFIG_FILE, TokenizerFiles};
+use crate::special_tokens::TokenizerFiles;
 
 /// The arguments of [`fit()`].
 pub struct Fit<'a> {
@@ -31,6 +37,8 @@ pub struct Fit<'a> {
     pub data: &'a Path,
     /// The folder of the run.
     pub out: &'a Path,
+    /// The model to start from, for fine-tuning; without one the weights are drawn. A resumed run need not name it again.
+    pub init: Option<&'a InitModel>,
     /// Whether to resume from the newest checkpoint in `out`; without a checkpoint the run starts at step 0.
     pub resume: bool,
     /// Where to train.
@@ -48,111 +56,194 @@ pub struct Fit<'a> {
 pub struct FitResult {
     /// Steps done in all.
     pub step: usize,
-    /// Whether that is all of them; the model folder is written only then.
+    /// Whether the run is at its end: after its last step, or out of patience. The model folder is written only then.
     pub complete: bool,
+    /// Whether it ended because validations no longer fell.
+    pub stopped_early: bool,
     /// The last validation of this part of the run.
     pub validation: Option<ValidationLine>,
+    /// The lowest validation, whose model is `OUT@best`; a distillation has none.
+    pub best: Option<BestValidation>,
 }
 
 /// Trains, and writes `checkpoints/`, `metrics.jsonl`, `loss.svg` and `model/` into `out`.
 ///
 /// # Errors
-/// What is wrong with the configuration, the data, the checkpoints or the disk; [`TrainError::NotFinite`] when the
-/// loss is no longer a number. Earlier checkpoints stay.
+/// What is wrong with the configuration, the data, the checkpoints or the disk; [`TrainError::Busy`] when another run is at
+/// work in `out`; [`TrainError::Diverged`] when the loss is no longer a number. Earlier checkpoints stay.
 pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     let config = Arc::new(args.config.clone());
     config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let data = DataFolder::open(args.data)?;
-    let model_config = config.model_config(data.manifest())?;
-    let tokenizer = TokenizerFiles::of(&data, args.data)?;
-    if !args.resume && (!checkpoint::list(args.out).is_empty() || args.out.join("model").exists()) {
-        return Err(TrainError::Exists { path: args.out.to_path_buf() });
-    }
-    let identity = RunIdentity {
-        settings: serde_json::to_value(&*config).expect("a configuration always serialises"),
-        data: DataIdentity::new(&data)?,
+    let model_config = match args.init {
+        Some(init) => init.model_config(&config, &data)?,
+        None => config.model_config(data.manifest())?,
     };
-    let start = if args.resume { resumed(&args, &identity)? } else { None };
-    let train_rows = Arc::new(data.rows(Split::Train)?);
-    let validation_rows = Arc::new(data.rows(Split::Validation)?);
-    std::fs::create_dir_all(args.out).map_err(|error| TrainError::file("write", args.out, error))?;
-
+    let tokenizer = TokenizerFiles::of(&data, args.data, args.init.map(InitModel::folder))?;
+    let mut files = match args.init {
+        Some(init) => init.files(model_config, tokenizer)?,
+        None => ModelFiles::new(model_config, tokenizer),
+    };
+    let mut settings = serde_json::to_value(&*config).expect("a configuration always serialises");
+    if let Some(init) = args.init {
+        settings["init"] = init.provenance();
+    }
+    let mut identity = RunIdentity { settings, data: DataIdentity::new(&data)? };
     let options = config.run.step_options();
     let plain = args.device.clone().without_autodiff();
     let device = options.training_device(&plain)?;
+    let train_rows = Arc::new(data.rows(Split::Train)?);
+    let validation_rows = Arc::new(data.rows(Split::Validation)?);
+
+    let _lock = RunLock::acquire(args.out, &*args.observe)?;
+    if !args.resume && checkpoint::started(args.out) {
+        return Err(TrainError::Exists { path: args.out.to_path_buf() });
+    }
+    let start = if args.resume { resumed(&args, &plain, &mut identity, &mut files)? } else { None };
     let first_step = start.as_ref().map_or(0, |start| start.counters.step);
-    let model = initialised(&model_config, config.run.seed, &plain).with_options(options).train();
+    let network = match args.init.filter(|_| start.is_none()) {
+        Some(init) => {
+            init.notices(&files.config).into_iter().for_each(|notice| (args.observe)(&TrainEvent::Notice(notice)));
+            init.network(&files.config, &plain)?
+        }
+        None => drawn(&files.config, config.run.seed, &plain),
+    };
+    let mask = files.config.backbone().mask_index;
+    let model = TrainModel::new(network, mask).with_options(options).train();
     (args.observe)(&TrainEvent::Started {
         step: first_step,
         parameters: model.network.n_parameters(),
         rows: train_rows.len(),
     });
-    let mask = model_config.backbone().mask_index as u32;
-    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step);
-    let validation = ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain);
+    let train = TrainLoader::new(train_rows, config.clone(), mask as u32, device.clone(), first_step);
+    let validation = ValidationLoader::new(validation_rows, config.objective, &config.run, mask as u32, plain);
+    let settings =
+        LoopSettings { keeps_best: true, patience: config.patience, ..LoopSettings::new(config.steps, &config.run) };
     let training = Training {
         model,
-        settings: LoopSettings::new(config.steps, &config.run),
+        settings,
         optim: &config.run.optim,
         schedule_steps: config.steps,
         out: args.out,
         device: &device,
         identity,
+        files: files.clone(),
         start,
         interrupter: args.interrupter,
         renderer: args.renderer,
         observe: args.observe,
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
-    write_results(args.out, &model_config, &tokenizer, end, config.steps)
+    write_results(args.out, &files, end, config.steps)
 }
 
-// The newest checkpoint, when it is one of this run.
-fn resumed(args: &Fit, identity: &RunIdentity) -> Result<Option<LoopStart>, TrainError> {
-    let Some((state, records)) = newest_checkpoint(args.out, &*args.observe)? else {
-        (args.observe)(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
-        return Ok(None);
+// The newest checkpoint, when it is one of this run. The run keeps the architecture and the model that it started from.
+fn resumed(
+    args: &Fit,
+    device: &Device,
+    identity: &mut RunIdentity,
+    files: &mut ModelFiles,
+) -> Result<Option<LoopStart>, TrainError> {
+    let Some(found) = newest_checkpoint(args.out, device, &*args.observe)? else {
+        return start_again(args).map(|()| None);
     };
-    let free: Vec<String> = args.config.free_keys().into_iter().map(str::to_string).collect();
-    identity.check(args.out, &state, &free)?;
-    if state.step > args.config.steps {
-        let (before, now) = (format!("{} done", state.step), args.config.steps.to_string());
-        return Err(TrainError::Changed { path: args.out.into(), key: "steps".to_string(), before, now });
+    let (state, now) = (&found.state, args.config);
+    keep_init(args, identity, &state.config)?;
+    let keys = ["steps", "optim.schedule", "optim.floor", "optim.decay_share"].map(str::to_string);
+    let free: Vec<String> = now.free_keys().into_iter().map(str::to_string).chain(keys.clone()).collect();
+    identity.check(args.out, state, &free)?;
+    if state.step > now.steps {
+        let (before, now) = (format!("{} done", state.step), now.steps.to_string());
+        let advice = "resume with at least the steps that are done".to_string();
+        return Err(TrainError::Changed { path: args.out.into(), key: "steps".to_string(), before, now, advice });
     }
-    Ok(Some(LoopStart::from_checkpoint(&state, records)))
+    let plan = |settings: &Value| {
+        let config: TrainConfig = serde_json::from_value(settings.clone()).ok()?;
+        Some(LrPlan { optim: config.run.optim, steps: config.steps })
+    };
+    let out = args.out.display();
+    let instead = format!(
+        "take {out} as the model that it is so far, or start a new run from it with --init {out} and another --out"
+    );
+    ScheduleCheck { plan: &plan, keys: &keys, done: state.step, instead }.check(
+        args.out,
+        &state.config,
+        &identity.settings,
+    )?;
+    if found.folder.join(CONFIG_FILE).exists() {
+        files.config = model_folder::load_config(&found.folder)?;
+    }
+    let mut start = LoopStart::from_checkpoint(state, found.records);
+    let validates_alike = ["validate_rows", "validate_times", "validate_estimator"]
+        .iter()
+        .all(|key| state.config[*key] == identity.settings[*key]);
+    if !validates_alike && start.counters.best.take().is_some() {
+        (args.observe)(&TrainEvent::Notice(
+            "validations are computed otherwise than before; the next one is the first to compare with".to_string(),
+        ));
+    }
+    Ok(Some(start))
 }
 
-/// Draws the learning curve and, when all steps are done, writes the model folder.
+// A resumed run without a checkpoint starts from step 0, with the model that it was to start from.
+fn start_again(args: &Fit) -> Result<(), TrainError> {
+    let best = model_folder::resolve(&PathBuf::from(format!("{}@best", args.out.display()))).ok();
+    let training = best.and_then(|best| std::fs::read(best.join(model_folder::TRAINING_FILE)).ok());
+    let training: Value = training.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let init = &training["settings"]["init"];
+    if args.init.is_none() && !init.is_null() {
+        let problem = format!(
+            "has no checkpoint yet and starts from the model {}; name it again with --init",
+            init["model"].as_str().unwrap_or_default()
+        );
+        return Err(TrainError::Config { origin: format!("--out {}", args.out.display()), problem });
+    }
+    (args.observe)(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
+    Ok(())
+}
+
+// Takes over what the checkpoint records of the model that the run started from.
+fn keep_init(args: &Fit, identity: &mut RunIdentity, before: &Value) -> Result<(), TrainError> {
+    let recorded = &before["init"];
+    if let Some(init) = args.init
+        && !init.is_recorded(recorded)
+    {
+        let shown = |init: &Value| match init["model"].as_str() {
+            Some(model) => format!("{model} (weights {})", init["weights_crc32"].as_str().unwrap_or_default()),
+            None => "not given".to_string(),
+        };
+        return Err(TrainError::Changed {
+            path: args.out.to_path_buf(),
+            key: "--init".to_string(),
+            before: shown(recorded),
+            now: shown(&init.provenance()),
+            advice: "resume without --init, which the checkpoint makes needless, or start a new run".to_string(),
+        });
+    }
+    if !recorded.is_null() {
+        identity.settings["init"] = recorded.clone();
+    }
+    Ok(())
+}
+
+/// Draws the learning curve and, when the run is at its end, writes the model folder.
 pub(crate) fn write_results(
     out: &Path,
-    config: &ModelConfig,
-    tokenizer: &TokenizerFiles,
+    files: &ModelFiles,
     end: LoopEnd,
     steps: usize,
 ) -> Result<FitResult, TrainError> {
-    let LoopEnd { step, average, validation } = end;
+    let LoopEnd { step, average, validation, best, stopped_early, training } = end;
     plot::draw(out)?;
-    let complete = step == steps;
+    let complete = step == steps || stopped_early;
     if complete {
-        let folder = out.join("model");
-        model_folder::write_file(&folder_file(&folder, model_folder::TOKENIZER_FILE)?, &tokenizer.json)?;
-        model_folder::write_file(&folder.join(TOKENIZER_CONFIG_FILE), &tokenizer.config)?;
-        let defaults = serde_json::json!({ "steps": 128, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
-        let json = serde_json::to_vec_pretty(&defaults).expect("JSON values always serialise");
-        model_folder::write_file(&folder.join(model_folder::GENERATION_FILE), &json)?;
-        // The configuration is written last: a folder that has it is complete.
-        model_folder::save(&folder, config, &average.network)?;
+        files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
     }
-    Ok(FitResult { step, complete, validation })
-}
-
-fn folder_file(folder: &Path, name: &str) -> Result<PathBuf, TrainError> {
-    std::fs::create_dir_all(folder).map_err(|error| TrainError::file("write", folder, error))?;
-    Ok(folder.join(name))
+    Ok(FitResult { step, complete, stopped_early, validation, best })
 }
 
 /// A network whose parameters are drawn at once, in a fixed order, from `seed`.
-fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> TrainModel {
+fn drawn(config: &ModelConfig, seed: u64, device: &Device) -> Network {
     struct Draw;
     impl ModuleVisitor for Draw {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -162,5 +253,5 @@ fn initialised(config: &ModelConfig, seed: u64, device: &Device) -> TrainModel {
     device.seed(seed);
     let network = Network::new(config, device);
     network.visit(&mut Draw);
-    TrainModel::new(network, config.backbone().mask_index)
+    network
 }

@@ -41,11 +41,14 @@ pub struct ValidationLine {
     /// Its exponential, the perplexity. Above 709 nats it is infinite, which JSON cannot say: it is `null` in the file.
     #[serde(deserialize_with = "null_is_infinite")]
     pub val_ppl: f64,
+    /// Whether it is the lowest so far; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub best: bool,
 }
 
 impl ValidationLine {
     pub(crate) fn new(step: usize, val_nelbo: f64, val_nelbo_interval: Option<[f64; 2]>) -> Self {
-        Self { step, val_nelbo, val_nelbo_interval, val_ppl: val_nelbo.exp() }
+        Self { step, val_nelbo, val_nelbo_interval, val_ppl: val_nelbo.exp(), best: false }
     }
 }
 

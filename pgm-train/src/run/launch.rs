@@ -13,6 +13,7 @@ use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use super::capture::{Always, captures};
 use super::dashboard::{Gauge, NoLog, Quiet};
 use super::event::TrainEvent;
+use super::model_files::ModelFiles;
 use super::optim::{AdamW, LrSchedule};
 use super::resume::{LoopStart, RunIdentity};
 use super::train_loop::{LoopEnd, LoopSettings, TrainLoop};
@@ -32,6 +33,7 @@ pub(crate) struct Training<'a> {
     pub(crate) device: &'a Device,
     /// Stored in checkpoints.
     pub(crate) identity: RunIdentity,
+    pub(crate) files: ModelFiles,
     /// Absent for a run that starts with `model` as it is.
     pub(crate) start: Option<LoopStart>,
     pub(crate) interrupter: Interrupter,
@@ -60,7 +62,7 @@ impl Training<'_> {
                 learner.load_optim(optim);
                 learner.load_scheduler(scheduler);
             }
-            average = start.average.map(|record| learner.model().valid().load_record(record));
+            average = start.average.map(|stored| stored.apply(learner.model().valid())).transpose()?;
         }
         let average = average.unwrap_or_else(|| learner.model().valid());
         let ((model_capture, optim_capture, scheduler_capture), captured) = captures();
@@ -71,6 +73,7 @@ impl Training<'_> {
             out: self.out.to_path_buf(),
             device: self.device.clone(),
             identity: self.identity,
+            files: self.files,
             counters,
             average,
             captured,

@@ -5,19 +5,23 @@ use std::path::Path;
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
+use burn::tensor::Device;
 use serde_json::Value;
 
-use super::checkpoint::{self, CheckpointRecords, CheckpointState, PendingLoss};
+use super::best::BestValidation;
+use super::checkpoint::{self, Checkpoint, CheckpointRecords, CheckpointState, PendingLoss, StoredAverage};
 use super::event::TrainEvent;
 use super::identity::DataIdentity;
+use super::optim::LrSchedule;
 use crate::TrainError;
+use crate::config::OptimSection;
 use crate::special_tokens::first_difference;
 
 /// The records and counters that a run starts with.
 pub(crate) struct LoopStart {
     pub(crate) counters: Counters,
     pub(crate) model: ModuleRecord,
-    pub(crate) average: Option<ModuleRecord>,
+    pub(crate) average: Option<StoredAverage>,
     /// Absent for a new optimiser.
     pub(crate) optimiser: Option<(OptimizerRecord, LrSchedulerRecord)>,
 }
@@ -30,13 +34,14 @@ pub(crate) struct Counters {
     pub(crate) pending: PendingLoss,
     /// Seconds of training.
     pub(crate) seconds: f64,
+    pub(crate) best: Option<BestValidation>,
 }
 
 impl LoopStart {
     /// Continues from a checkpoint.
     pub(crate) fn from_checkpoint(state: &CheckpointState, records: CheckpointRecords) -> Self {
         Self {
-            counters: Counters { step: state.step, pending: state.pending, seconds: state.seconds },
+            counters: Counters { step: state.step, pending: state.pending, seconds: state.seconds, best: state.best },
             model: records.model,
             average: records.average,
             optimiser: Some((records.optim, records.scheduler)),
@@ -44,15 +49,17 @@ impl LoopStart {
     }
 }
 
-/// The newest readable checkpoint of a run's folder; `observe` is called with a notice for each damaged one.
+/// The newest readable checkpoint of a run's folder; `observe` is called with a notice for each damaged one. Weights are
+/// read on `device`.
 ///
 /// # Errors
 /// [`TrainError::NoCheckpoint`] when there are checkpoints and all are damaged.
 pub(crate) fn newest_checkpoint(
     out: &Path,
+    device: &Device,
     observe: &dyn Fn(&TrainEvent),
-) -> Result<Option<(CheckpointState, CheckpointRecords)>, TrainError> {
-    let (newest, damaged) = checkpoint::newest(out)?;
+) -> Result<Option<Checkpoint>, TrainError> {
+    let (newest, damaged) = checkpoint::newest(out, device)?;
     damaged.into_iter().for_each(|problem| observe(&TrainEvent::Notice(problem)));
     Ok(newest)
 }
@@ -72,10 +79,10 @@ impl RunIdentity {
     /// [`TrainError::Changed`] with the first difference.
     pub(crate) fn check(&self, out: &Path, state: &CheckpointState, free: &[String]) -> Result<(), TrainError> {
         let changed = |key: String, before: String, now: String| {
-            Err(TrainError::Changed { path: out.to_path_buf(), key, before, now })
+            let advice = "resume with the old setting or start a new run".to_string();
+            Err(TrainError::Changed { path: out.to_path_buf(), key, before, now, advice })
         };
-        let (mut before, mut now) = (state.config.clone(), self.settings.clone());
-        move_weight_floor(&mut before);
+        let (mut before, mut now) = (present_form(&state.config), self.settings.clone());
         for key in free {
             remove(&mut before, key);
             remove(&mut now, key);
@@ -93,15 +100,81 @@ impl RunIdentity {
     }
 }
 
-// Checkpoints of earlier versions have optim.weight_floor, which training now has at the top level and a distillation
-// not at all.
-fn move_weight_floor(settings: &mut Value) {
+/// The learning rates of a whole run.
+pub(crate) struct LrPlan {
+    pub(crate) optim: OptimSection,
+    pub(crate) steps: usize,
+}
+
+/// Whether a changed schedule leaves the learning rates of the steps that are done alone.
+pub(crate) struct ScheduleCheck<'a> {
+    /// Reads the plan out of a run's settings.
+    pub(crate) plan: &'a dyn Fn(&Value) -> Option<LrPlan>,
+    /// The dotted keys that the plan depends on, beside the learning rate and the warm-up.
+    pub(crate) keys: &'a [String],
+    /// Steps done.
+    pub(crate) done: usize,
+    /// What to do instead, after "resume with the old setting, or".
+    pub(crate) instead: String,
+}
+
+impl ScheduleCheck<'_> {
+    /// Compares the settings of a checkpoint with those of now.
+    ///
+    /// # Errors
+    /// [`TrainError::Changed`] with the first key whose change would have changed a step that is done.
+    pub(crate) fn check(&self, out: &Path, before: &Value, now: &Value) -> Result<(), TrainError> {
+        let before = present_form(before);
+        let (Some(old), Some(new)) = ((self.plan)(&before), (self.plan)(now)) else { return Ok(()) };
+        // Another learning rate or warm-up is refused by its own name.
+        let optim = OptimSection { lr: old.optim.lr, warmup: old.optim.warmup, ..new.optim };
+        if LrSchedule::new(&old.optim, old.steps).has_same_past(&LrSchedule::new(&optim, new.steps), self.done) {
+            return Ok(());
+        }
+        let value = |settings: &Value, key: &str| settings.pointer(&format!("/{}", key.replace('.', "/"))).cloned();
+        let differs = |key: &&String| value(&before, key) != value(now, key);
+        let Some(key) = self.keys.iter().find(differs) else { return Ok(()) };
+        let shown = |settings: &Value| value(settings, key).unwrap_or_default().to_string();
+        Err(TrainError::Changed {
+            path: out.to_path_buf(),
+            key: key.clone(),
+            before: shown(&before),
+            now: shown(now),
+            advice: format!(
+                "with optim.schedule = \"{}\" the learning rates of the {} steps that are done depend on it; resume with the \
+                 old setting, or {}",
+                old.optim.schedule.name(),
+                self.done,
+                self.instead
+            ),
+        })
+    }
+}
+
+// The settings of a checkpoint with the keys of this version. Earlier ones had optim.weight_floor, which training now has at
+// the top level and a distillation not at all, and optim.decay, which is now optim.schedule.
+fn present_form(settings: &Value) -> Value {
+    let mut settings = settings.clone();
     let floor = |settings: &mut Value| settings.get_mut("optim")?.as_object_mut()?.remove("weight_floor");
     if let Some(distillation) = settings.get_mut("distill") {
         floor(distillation);
-    } else if let Some(value) = floor(settings) {
-        settings["weight_floor"] = value;
+        present_optim(distillation);
+    } else {
+        if let Some(value) = floor(&mut settings) {
+            settings["weight_floor"] = value;
+        }
+        present_optim(&mut settings);
     }
+    settings
+}
+
+fn present_optim(settings: &mut Value) {
+    let Some(optim) = settings.get_mut("optim").and_then(Value::as_object_mut) else { return };
+    let Some(decay) = optim.remove("decay") else { return };
+    optim.insert("schedule".to_string(), decay);
+    let OptimSection { floor, decay_share, .. } = OptimSection::default();
+    optim.insert("floor".to_string(), floor.into());
+    optim.insert("decay_share".to_string(), decay_share.into());
 }
 
 fn remove(value: &mut Value, key: &str) {
@@ -185,6 +258,47 @@ mod tests {
         assert_eq!(check(nested(1), nested(2), same), Ok(()));
         let message = check(json!({ "optim": { "lr": 1 } }), json!({ "optim": { "lr": 2 } }), same).unwrap_err();
         assert!(message.contains("optim.lr was 1 and is now 2"), "{message}");
+    }
+
+    #[test]
+    fn checkpoints_of_earlier_versions_have_a_decay() {
+        let same = [Some("abc"); 2];
+        let now = |schedule: &str| json!({ "lr": 1, "schedule": schedule, "floor": 0.0, "decay_share": 0.1 });
+        let old = json!({ "optim": { "lr": 1, "decay": "cosine" } });
+        assert_eq!(check(old.clone(), json!({ "optim": now("cosine") }), same), Ok(()));
+        assert!(check(old.clone(), json!({ "optim": now("constant") }), same).is_err());
+        assert_eq!(check(json!({ "distill": old }), json!({ "distill": { "optim": now("cosine") } }), same), Ok(()));
+    }
+
+    #[test]
+    fn a_schedule_may_change_what_is_still_to_come() {
+        let settings = |schedule: &str, steps: usize| {
+            let optim = OptimSection { lr: 1.0, warmup: 2, ..OptimSection::default() };
+            let mut settings = json!({ "steps": steps, "optim": optim });
+            settings["optim"]["schedule"] = schedule.into();
+            settings
+        };
+        let plan = |settings: &Value| {
+            let optim = serde_json::from_value(settings["optim"].clone()).ok()?;
+            Some(LrPlan { optim, steps: settings["steps"].as_u64()? as usize })
+        };
+        let keys = ["steps", "optim.schedule"].map(str::to_string);
+        let check = |before: (&str, usize), now: (&str, usize), done| {
+            let check = ScheduleCheck { plan: &plan, keys: &keys, done, instead: "begin anew".to_string() };
+            let (before, now) = (settings(before.0, before.1), settings(now.0, now.1));
+            check.check(Path::new("run"), &before, &now).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(("constant", 100), ("constant", 50), 50), Ok(()));
+        assert_eq!(check(("constant", 100), ("wsd", 80), 70), Ok(()));
+        assert_eq!(check(("cosine-end", 100), ("cosine-end", 200), 90), Ok(()));
+        let message = check(("cosine-end", 100), ("cosine-end", 200), 95).unwrap_err();
+        assert!(message.contains("steps was 100 and is now 200; with optim.schedule = \"cosine-end\""), "{message}");
+        let message = check(("cosine", 100), ("constant", 100), 40).unwrap_err();
+        assert!(message.contains("optim.schedule was \"cosine\" and is now \"constant\""), "{message}");
+        assert!(
+            message.ends_with("the 40 steps that are done depend on it; resume with the old setting, or begin anew")
+        );
+        assert_eq!(check(("cosine", 100), ("linear", 70), 2), Ok(()), "the warm-up is the same");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The training loop, counted in steps, as a strategy of burn-train's learner.
 //!
 //! burn-train's own strategies validate, save and resume by epoch. This one does so by step, clips by the global norm,
-//! keeps the moving average, and writes everything that a resumed run needs.
+//! keeps the moving average, stops when validations no longer fall, and writes everything that a resumed run needs.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -11,23 +11,28 @@ use std::time::Instant;
 use burn::data::dataloader::Progress;
 use burn::module::Module;
 use burn::optim::GradientsAccumulator;
-use burn::tensor::{Device, Tensor, Transaction};
+use burn::tensor::{Device, Tensor};
 use burn::train::{
     EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy, SupervisedTrainingEventProcessor,
     TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
+use super::best::BestValidation;
 use super::capture::Captured;
-use super::checkpoint::{CheckpointRecords, CheckpointState, CheckpointWriter, PendingLoss};
+use super::checkpoint::{self, CheckpointParts, CheckpointState, CheckpointWriter, PendingLoss};
 use super::dashboard::StepFigures;
 use super::event::TrainEvent;
-use super::history::{History, Line, TrainLine, ValidationLine};
-use super::optim::{clip_global_norm, ema_decay, update_average};
+use super::history::{self, History, Line, TrainLine, ValidationLine};
+use super::model_files::ModelFiles;
+use super::optim::{clip_global_norm, ema_decay, update_average, weight_norm};
 use super::resume::{Counters, RunIdentity};
 use super::train_model::{StepOutput, TrainModel};
 use super::validation::ValidationSums;
-use crate::TrainError;
+use super::watch::{Divergence, StepWatch};
+use serde_json::{Value, json};
+
 use crate::config::RunConfig;
+use crate::error::{Diverged, TrainError};
 
 /// How long a run is, and what happens at which step.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub(crate) struct LoopSettings {
     pub(crate) ema: f64,
     /// Updates of the average before the first step.
     pub(crate) ema_updates: usize,
+    /// Whether the model of the lowest validation is kept.
+    pub(crate) keeps_best: bool,
+    /// Validations without a new lowest one after which the loop ends; 0 never ends it early.
+    pub(crate) patience: usize,
 }
 
 impl LoopSettings {
@@ -57,6 +66,8 @@ impl LoopSettings {
             clip: run.optim.clip,
             ema: run.optim.ema,
             ema_updates: 0,
+            keeps_best: false,
+            patience: 0,
         }
     }
 }
@@ -68,6 +79,7 @@ pub(crate) struct TrainLoop {
     pub(crate) device: Device,
     /// Stored in checkpoints.
     pub(crate) identity: RunIdentity,
+    pub(crate) files: ModelFiles,
     pub(crate) counters: Counters,
     /// The average before the first step.
     pub(crate) average: TrainModel,
@@ -84,8 +96,14 @@ pub(crate) struct LoopEnd {
     pub(crate) step: usize,
     /// The averaged weights, without autodiff.
     pub(crate) average: TrainModel,
-    /// The last validation.
+    /// The last validation of this part of the run.
     pub(crate) validation: Option<ValidationLine>,
+    /// The lowest validation of the whole run.
+    pub(crate) best: Option<BestValidation>,
+    /// Whether it ended because validations no longer fell.
+    pub(crate) stopped_early: bool,
+    /// `training.json` of the model.
+    pub(crate) training: Value,
 }
 
 impl SupervisedLearningStrategy<TrainModel> for TrainLoop {
@@ -110,8 +128,10 @@ struct LoopState {
     pending: PendingLoss,
     // Sum of losses since the last line of figures, on the device, [1].
     loss_sum: Tensor<1>,
-    // [1]
-    grad_norm: Tensor<1>,
+    watch: StepWatch,
+    best: Option<BestValidation>,
+    // The last validation of the whole run.
+    validation: Option<ValidationLine>,
     start: Instant,
     seconds_before: f64,
     // Tokens since the last line of figures, and its time.
@@ -145,7 +165,8 @@ impl TrainLoop {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
         let mut stops = components.interrupter.should_stop();
-        while state.step < settings.steps && !stops {
+        let mut stopped_early = self.is_out_of_patience(&state);
+        while state.step < settings.steps && !stops && !stopped_early {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;
             for _ in 0..settings.accumulate {
@@ -160,12 +181,14 @@ impl TrainLoop {
                 });
             }
             let mut gradients = accumulator.grads();
-            state.grad_norm = clip_global_norm(&mut gradients, &learner.model(), settings.clip);
+            let grad_norm = clip_global_norm(&mut gradients, &learner.model(), settings.clip);
             learner.lr_step();
             learner.optimizer_step(gradients);
             state.step += 1;
             state.pending.steps += 1;
-            state.loss_sum = state.loss_sum.clone() + loss.expect("at least one micro-batch");
+            let loss = loss.expect("at least one micro-batch");
+            state.loss_sum = state.loss_sum.clone() + loss.clone();
+            state.watch.push(state.step, learner.lr_current().base(), loss, grad_norm);
             let current = learner.model().valid();
             state.average = if settings.ema > 0.0 {
                 let decay = ema_decay(settings.ema, settings.ema_updates + state.step);
@@ -176,7 +199,7 @@ impl TrainLoop {
             let step = state.step;
             let due = |every: usize| step.is_multiple_of(every) || step == settings.steps;
             let (logs, validates) = (due(settings.log_every), due(settings.validate_every));
-            if logs || validates {
+            if logs || validates || state.watch.is_full() {
                 self.read_loss(&mut state)?;
             }
             if logs {
@@ -184,13 +207,15 @@ impl TrainLoop {
             }
             if validates {
                 last_validation = Some(self.validate(components, validation, &mut state)?);
+                stopped_early = step < settings.steps && self.is_out_of_patience(&state);
+                if stopped_early && !logs {
+                    self.log(components, learner, &mut state)?;
+                }
             }
             // Read once, after everything that takes time: a stop is always followed by a checkpoint.
             stops = components.interrupter.should_stop();
-            if due(settings.checkpoint_every) || stops {
-                if !(logs || validates) {
-                    self.read_loss(&mut state)?;
-                }
+            if due(settings.checkpoint_every) || stops || stopped_early {
+                self.read_loss(&mut state)?;
                 self.save(components, learner, &mut state)?;
             }
         }
@@ -198,7 +223,33 @@ impl TrainLoop {
         if let Some(error) = components.interrupter.error() {
             return Err(TrainError::Learner(error.to_string()));
         }
-        Ok(LoopEnd { step: state.step, average: state.average, validation: last_validation })
+        if let (true, Some(best)) = (stopped_early, &state.best) {
+            (self.observe)(&TrainEvent::Notice(format!(
+                "the run ends at step {} of {}: none of the last {} validations is below the {:.4} nats of step {} (patience = {})",
+                state.step, settings.steps, best.since, best.val_nelbo, best.step, settings.patience
+            )));
+        }
+        let training = self.training(&state);
+        let LoopState { step, average, best, .. } = state;
+        Ok(LoopEnd { step, average, validation: last_validation, best, stopped_early, training })
+    }
+
+    fn is_out_of_patience(&self, state: &LoopState) -> bool {
+        let patience = self.settings.patience;
+        patience > 0 && state.best.is_some_and(|best| best.since >= patience)
+    }
+
+    // The record of the training in a model folder.
+    fn training(&self, state: &LoopState) -> Value {
+        let RunIdentity { settings, data } = &self.identity;
+        json!({
+            "step": state.step,
+            "steps": self.settings.steps,
+            "validation": state.validation,
+            "settings": settings,
+            "data": data,
+            "version": env!("CARGO_PKG_VERSION"),
+        })
     }
 
     // Switches the dashboard's progress to training steps.
@@ -209,38 +260,63 @@ impl TrainLoop {
 
     fn initial_state(&self) -> Result<LoopState, TrainError> {
         let plain = self.device.clone().without_autodiff();
-        let Counters { step, pending, seconds } = self.counters;
+        let Counters { step, pending, seconds, best } = self.counters;
         let now = Instant::now();
+        let history = History::open(&self.out, step)?;
+        let validation = history::read(&self.out)?.into_iter().rev().find_map(|line| match line {
+            Line::Validation(line) => Some(line),
+            Line::Train(_) => None,
+        });
         Ok(LoopState {
             step,
             average: self.average.clone().fork(&plain).valid(),
             pending,
             loss_sum: Tensor::from_data([pending.loss_sum], &plain),
-            grad_norm: Tensor::zeros([1], &plain),
+            watch: StepWatch::default(),
+            best,
+            validation,
             start: now,
             seconds_before: seconds,
             tokens: 0,
             since: now,
-            history: History::open(&self.out, step)?,
+            history,
             checkpoints: CheckpointWriter::new(&self.out, self.settings.checkpoint_keep),
         })
     }
 
-    // Reads loss and gradient norm from the device. A value that is not finite ends the run before it is saved.
+    // Reads losses and gradient norms from the device, if any wait. One that is not finite ends the run before it is saved.
     fn read_loss(&self, state: &mut LoopState) -> Result<(), TrainError> {
-        let numbers = Transaction::default()
-            .register(state.loss_sum.clone())
-            .register(state.grad_norm.clone())
-            .try_execute()
-            .map_err(|error| TrainError::Device(error.to_string()))?;
-        let number = |index: usize| numbers[index].iter::<f32>().next().unwrap_or(f32::NAN);
-        state.pending.loss_sum = number(0);
-        for (what, value) in [("training loss", number(0)), ("gradient norm", number(1))] {
-            if !value.is_finite() {
-                return Err(TrainError::NotFinite { what, step: state.step });
-            }
+        if state.watch.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (loss_sum, diverged) = state.watch.read(state.loss_sum.clone())?;
+        state.pending.loss_sum = loss_sum;
+        match diverged {
+            Some(divergence) => Err(self.diverged(divergence)),
+            None => Ok(()),
+        }
+    }
+
+    fn diverged(&self, divergence: Divergence) -> TrainError {
+        let Divergence { what, at, before } = divergence;
+        TrainError::Diverged(Box::new(Diverged {
+            what,
+            step: at.step,
+            loss: at.loss,
+            grad_norm: at.grad_norm,
+            lr: at.lr,
+            before: before.map(|before| (before.step, before.loss, before.grad_norm)),
+            path: self.out.clone(),
+            checkpoint: checkpoint::list(&self.out).last().map(|(step, _)| *step),
+        }))
+    }
+
+    // The error of what is not finite after the newest step, whose loss and gradient are.
+    fn diverged_after(&self, what: &'static str, state: &LoopState) -> TrainError {
+        match state.watch.last() {
+            Some(at) => self.diverged(Divergence { what, at, before: None }),
+            None => TrainError::NotFinite { what: "validation loss", step: state.step },
+        }
     }
 
     fn log(
@@ -249,12 +325,12 @@ impl TrainLoop {
         learner: &Learner<TrainModel>,
         state: &mut LoopState,
     ) -> Result<(), TrainError> {
-        let grad_norm = state.grad_norm.clone().try_into_scalar::<f32>();
+        let grad_norm = state.watch.last().map_or(f32::NAN, |last| last.grad_norm);
         let line = TrainLine {
             step: state.step,
             train_loss: f64::from(state.pending.loss_sum) / state.pending.steps as f64,
             lr: learner.lr_current().base(),
-            grad_norm: f64::from(grad_norm.map_err(|error| TrainError::Device(error.to_string()))?),
+            grad_norm: f64::from(grad_norm),
             tokens_per_second: state.tokens as f64 / state.since.elapsed().as_secs_f64(),
             seconds: state.seconds(),
         };
@@ -292,7 +368,14 @@ impl TrainLoop {
             let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
             sums.add(&batch.rows, &batch.tokens, &state.average.row_sums(batch.batch)?);
         }
-        let line = sums.line(state.step).ok_or(TrainError::NotFinite { what: "validation loss", step: state.step })?;
+        let mut line = sums.line(state.step).ok_or_else(|| self.diverged_after("the validation loss is", state))?;
+        state.validation = Some(line.clone());
+        if self.settings.keeps_best && BestValidation::observe(&mut state.best, line.step, line.val_nelbo) {
+            line.best = true;
+            state.validation = Some(line.clone());
+            let training = self.training(state);
+            checkpoint::write_best(&self.out, line.step, &state.average.network, (&self.files, &training))?;
+        }
         let figures = StepFigures { loss: line.val_nelbo, perplexity: line.val_ppl, ..StepFigures::default() };
         let progress = Progress::new(n_batches, n_batches, Some("steps".to_string()));
         let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
@@ -316,16 +399,24 @@ impl TrainLoop {
         let lost = || TrainError::Learner("the learner gave no record to save".to_string());
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
         checkpointer.checkpoint(learner, state.step, &components.event_store);
-        let average = (self.settings.ema > 0.0).then(|| state.average.clone().into_record());
-        let records = CheckpointRecords {
-            model: self.captured.model.recv().map_err(|_| lost())?,
-            average,
-            optim: self.captured.optim.recv().map_err(|_| lost())?,
-            scheduler: self.captured.scheduler.recv().map_err(|_| lost())?,
-        };
+        let model = self.captured.model.recv().map_err(|_| lost())?;
+        let optim = self.captured.optim.recv().map_err(|_| lost())?;
+        let scheduler = self.captured.scheduler.recv().map_err(|_| lost())?;
+        let norm = weight_norm(&learner.model().valid()).try_into_scalar::<f32>();
+        if !norm.map_err(|error| TrainError::Device(error.to_string()))?.is_finite() {
+            return Err(self.diverged_after("the weights are", state));
+        }
         let RunIdentity { settings, data } = self.identity.clone();
         let saved = CheckpointState::new(state.step, state.seconds(), state.pending, settings, data);
-        state.checkpoints.write(saved, records)?;
+        state.checkpoints.write(CheckpointParts {
+            state: saved.with_best(state.best),
+            model: (self.settings.ema > 0.0).then_some(model),
+            optim,
+            scheduler,
+            network: &state.average.network,
+            files: &self.files,
+            training: &self.training(state),
+        })?;
         (self.observe)(&TrainEvent::Saved { step: state.step });
         Ok(())
     }

@@ -19,7 +19,7 @@ pub struct BenchArgs {
     /// A preset with fresh weights
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     preset: Option<String>,
-    /// A model folder
+    /// A model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: Option<PathBuf>,
     /// Tokens of a row [default: the model's]

@@ -61,7 +61,7 @@ enum WeightsName {
 
 #[derive(Args)]
 pub struct ExportArgs {
-    /// The model folder
+    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: PathBuf,
     /// The .safetensors file to write; a name is `backbone.` and the published name
@@ -167,8 +167,9 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
             args.out.display()
         );
     }
-    let (config, network) = model_folder::load(&args.model, device)?;
-    let tokenizer_config = args.model.join(TOKENIZER_CONFIG_FILE);
+    let folder = model_folder::resolve(&args.model)?;
+    let (config, network) = model_folder::load(&folder, device)?;
+    let tokenizer_config = folder.join(TOKENIZER_CONFIG_FILE);
     let tokenizer_config = tokenizer_config.exists().then(|| read_text(&tokenizer_config)).transpose()?;
     let weights = args.dtype.weights();
     let published = model_folder::to_published_with_tokenizer(&network, &config, weights, tokenizer_config.as_deref())?;
@@ -180,8 +181,8 @@ pub fn export(args: &ExportArgs, device: &Device) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} parameters of the {kind} model written to {}", network.n_parameters(), args.out.display())?;
-    if args.model.join(TOKENIZER_FILE).exists() {
-        let tokenizer = args.model.join(TOKENIZER_FILE);
+    let tokenizer = folder.join(TOKENIZER_FILE);
+    if tokenizer.exists() {
         writeln!(out, "to import the file again, add --tokenizer {}", tokenizer.display())?;
     }
     Ok(())

@@ -15,14 +15,14 @@ use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
-use pgm_model::ModelConfig;
+use pgm_model::{ModelConfig, model_folder};
 use serde_json::json;
 
 use crate::devices::open_device;
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// The model folder
+    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: PathBuf,
     /// Text to continue
@@ -101,7 +101,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         bail!("-n and --batch must be at least 1");
     }
     let (device, device_name) = open_device(&args.device)?;
-    let model = TextModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
+    let folder = model_folder::resolve(&args.model)?;
+    if folder != args.model {
+        let _ = writeln!(std::io::stderr(), "note: the model is {}", folder.display());
+    }
+    let model = TextModel::load(&folder, &device)?.with_weight_dtype(args.weights.weights())?;
     let parts = match (&args.prompt, &args.template) {
         (Some(prompt), _) => vec![Part::Text(prompt.clone())],
         (None, Some(template)) => template::parse(template, args.blank)?,

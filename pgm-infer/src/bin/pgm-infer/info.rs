@@ -1,7 +1,7 @@
 //! `pgm-infer info`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pgm_infer::TextModel;
@@ -11,18 +11,37 @@ use crate::devices::any_device;
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// The model folder
+    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     model: PathBuf,
 }
 
-/// Prints the configuration, the size and the sampler defaults of a model folder.
+/// Prints the configuration, the size, the sampler defaults and the training of a model folder.
 pub fn info(args: &InfoArgs) -> anyhow::Result<()> {
-    let model = TextModel::load(&args.model, &any_device()?)?;
-    let size = std::fs::metadata(args.model.join(model_folder::WEIGHTS_FILE))?.len();
+    let folder = model_folder::resolve(&args.model)?;
+    let model = TextModel::load(&folder, &any_device()?)?;
+    let size = std::fs::metadata(folder.join(model_folder::WEIGHTS_FILE))?.len();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(model.config())?)?;
     writeln!(out, "parameters: {}", model.n_parameters())?;
     writeln!(out, "weights: {:.1} MB", size as f64 / 1e6)?;
     writeln!(out, "sampler defaults: {}", serde_json::to_string(model.generation())?)?;
+    if folder != args.model {
+        writeln!(out, "folder: {}", folder.display())?;
+    }
+    if let Some(trained) = trained(&folder) {
+        writeln!(out, "trained: {trained}")?;
+    }
     Ok(())
+}
+
+// The step and the validation of a model that was trained here.
+fn trained(folder: &Path) -> Option<String> {
+    let json = std::fs::read(folder.join(model_folder::TRAINING_FILE)).ok()?;
+    let training: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    let step = format!("step {} of {}", training["step"].as_u64()?, training["steps"].as_u64()?);
+    let validation = &training["validation"];
+    Some(match (validation["step"].as_u64(), validation["val_nelbo"].as_f64()) {
+        (Some(at), Some(nats)) => format!("{step}; validation {nats:.4} nats per token at step {at}"),
+        _ => step,
+    })
 }

@@ -10,11 +10,13 @@ use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::engine::EngineOptions;
 use pgm_infer::serve::{Limits, Server, ServerPhase, local_only, router};
 use pgm_infer::{Engine, TextModel};
+use pgm_model::model_folder;
 use tokio::net::TcpListener;
 
 #[derive(Args)]
 pub struct ServeArgs {
-    /// A model folder, and the model's name for clients [default: the folder's]; the first is the default model
+    /// A model folder or a training run (RUN, RUN@best, RUN@last, RUN@step-N), and the model's name for clients [default:
+    /// the folder's]; the first is the default model
     #[arg(long, value_name = "DIR[=NAME]", required = true)]
     model: Vec<String>,
     /// Address to listen on
@@ -151,11 +153,12 @@ fn load(
 ) -> anyhow::Result<()> {
     let (device, device_name) = device.open().map_err(|message| anyhow!(message))?;
     for (folder, name) in models {
-        let model = TextModel::load(folder, &device)?;
+        let folder = model_folder::resolve(folder)?;
+        let model = TextModel::load(&folder, &device)?;
         let size = model.n_parameters();
         let options = EngineOptions { watch: Some(server.metrics().watch(name)), ..options.clone() };
         server.add(name, Engine::new(model, &options)?);
-        tracing::info!("model {name}: {size} parameters on {device_name}");
+        tracing::info!("model {name}: {size} parameters of {} on {device_name}", folder.display());
     }
     Ok(())
 }
@@ -168,7 +171,10 @@ fn model_and_name(text: &str) -> anyhow::Result<(PathBuf, String)> {
     };
     let folder = PathBuf::from(folder);
     let last = || {
-        let full = folder.canonicalize().with_context(|| format!("cannot read --model {}", folder.display()))?;
+        // RUN@best is no folder itself; it is the name for clients as it stands.
+        let is_choice = !folder.exists() && model_folder::resolve(&folder)? != folder;
+        let full = if is_choice { Ok(folder.clone()) } else { folder.canonicalize() };
+        let full = full.with_context(|| format!("cannot read --model {}", folder.display()))?;
         full.file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .ok_or_else(|| anyhow!("--model {text} has no name; give one with --model DIR=NAME"))

@@ -17,7 +17,7 @@ pub struct DistillArgs {
     /// The configuration, a TOML file; `pgm-train config --objective distill` prints one
     #[arg(long)]
     config: PathBuf,
-    /// The model folder of the first teacher
+    /// The model folder of the first teacher, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     teacher: PathBuf,
     /// A folder made by pgm-data prepare with the teacher's tokenizer and length

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
-use pgm_model::model_folder::TOKENIZER_FILE;
+use pgm_model::model_folder::{TOKENIZER_FILE, resolve};
 use pgm_model::{ModelConfig, WeightDtype};
 use pgm_train::eval::choice::Reduction;
 use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
@@ -51,7 +51,7 @@ struct Common {
 
 #[derive(Args)]
 pub struct PplArgs {
-    /// Model folder
+    /// Model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: PathBuf,
     /// Data folder, made by pgm-data prepare with the model's tokenizer
@@ -78,7 +78,7 @@ pub struct PplArgs {
 
 #[derive(Args)]
 pub struct GenerativeArgs {
-    /// Model folder; its samples are judged
+    /// Model folder, or a training run (RUN, RUN@best, RUN@last, RUN@step-N); its samples are judged
     #[arg(long, required_unless_present = "samples", conflicts_with = "samples")]
     model: Option<PathBuf>,
     /// A file of samples instead of a model: JSON lines with text and, if known, tokens
@@ -153,7 +153,7 @@ enum ReductionArg {
 
 #[derive(Args)]
 pub struct ChoiceArgs {
-    /// Model folder
+    /// Model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: PathBuf,
     /// Questions: JSON lines with context, choices and label
@@ -180,7 +180,7 @@ pub struct ChoiceArgs {
 
 #[derive(Args)]
 pub struct GreedyArgs {
-    /// Model folder
+    /// Model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: PathBuf,
     /// Texts: JSON lines with text
@@ -225,8 +225,8 @@ impl Common {
 }
 
 // The report, with the evaluation's name, the model and the device.
-fn object(eval: &str, model: &EvalModel, folder: &Path, device: &str, report: impl serde::Serialize) -> Value {
-    let mut object = json!({ "eval": eval, "folder": folder.display().to_string(), "device": device });
+fn object(eval: &str, model: &EvalModel, device: &str, report: impl serde::Serialize) -> Value {
+    let mut object = json!({ "eval": eval, "folder": model.folder().display().to_string(), "device": device });
     for part in [model.identity(), serde_json::to_value(report).unwrap_or_default()] {
         if let (Value::Object(all), Value::Object(part)) = (&mut object, part) {
             all.extend(part);
@@ -262,7 +262,7 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
         let full = eval::ppl(&model, &data, &settings, log, &mut |done, all| progress.update(done, all))?;
         report.difference(&full)
     };
-    let mut object = object("ppl", &model, &args.model, &device_name, report);
+    let mut object = object("ppl", &model, &device_name, report);
     if let Some(difference) = difference {
         object["nats_per_token_over_f32"] = serde_json::to_value(difference)?;
     }
@@ -336,10 +336,10 @@ fn draw_samples(
     let mut progress = Progress::new("samples");
     let batches = eval::sample_texts(&model, &settings, log, &mut |done, all| progress.update(done, all))?;
     drop(progress);
-    let tokenizer = args.judge.join(TOKENIZER_FILE);
+    let tokenizer = resolve(&args.judge)?.join(TOKENIZER_FILE);
     let json = std::fs::read(&tokenizer).map_err(|error| anyhow!("cannot read {}: {error}", tokenizer.display()))?;
-    let same_tokens = eval::same_tokenizer(folder, &json)?;
-    object["folder"] = folder.display().to_string().into();
+    let same_tokens = eval::same_tokenizer(model.folder(), &json)?;
+    object["folder"] = model.folder().display().to_string().into();
     object["subject"] = model.identity();
     object["sampling"] = serde_json::to_value(&settings)?;
     object["sampling"]["sampler"] = match model.text_model().config() {
@@ -371,7 +371,7 @@ fn run_choice(args: &ChoiceArgs) -> anyhow::Result<Value> {
     let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
     let mut progress = Progress::new("questions");
     let report = eval::choice(&model, &questions, &settings, log, &mut |done, all| progress.update(done, all))?;
-    let mut object = object("choice", &model, &args.model, &device_name, report);
+    let mut object = object("choice", &model, &device_name, report);
     object["batch"] = args.batch.into();
     object["data"] = args.data.display().to_string().into();
     Ok(object)
@@ -386,7 +386,7 @@ fn run_greedy(args: &GreedyArgs) -> anyhow::Result<Value> {
     let log = ResultLog::open(args.common.progress.as_deref(), &identity)?;
     let mut progress = Progress::new("texts");
     let report = eval::greedy(&model, &texts, &settings, log, &mut |done, all| progress.update(done, all))?;
-    let mut object = object("greedy", &model, &args.model, &device_name, report);
+    let mut object = object("greedy", &model, &device_name, report);
     object["data"] = args.data.display().to_string().into();
     Ok(object)
 }

@@ -48,7 +48,8 @@ pub fn print_event(event: &TrainEvent) {
             )
         }
         TrainEvent::Validated(line) => {
-            format!("step {}  validation {}", line.step, validation_text(line))
+            let best = if line.best && line.step > 0 { "; the best so far" } else { "" };
+            format!("step {}  validation {}{best}", line.step, validation_text(line))
         }
         TrainEvent::Saved { step } => format!("step {step}  saved"),
         TrainEvent::Notice(text) => format!("note: {text}"),

@@ -9,8 +9,10 @@ use std::sync::mpsc::channel;
 use anyhow::anyhow;
 use burn::train::renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper};
 use clap::Args;
+use pgm_data::DataFolder;
 use pgm_infer::device::DeviceName;
-use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
+use pgm_model::model_folder;
+use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, fit};
 
 use crate::events::{print_event, stopped_by_ctrl_c, validation_text};
 
@@ -22,6 +24,10 @@ pub struct FitArgs {
     /// A folder made by pgm-data prepare
     #[arg(long)]
     data: PathBuf,
+    /// Start from this model (fine-tuning): a model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N. The
+    /// configuration may leave out [model] and objective
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
     /// The folder of the run
     #[arg(long)]
     out: PathBuf,
@@ -37,7 +43,8 @@ pub struct FitArgs {
 }
 
 pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
-    let config = TrainConfig::load(&args.config, &args.set)?;
+    let init = args.init.as_deref().map(InitModel::open).transpose()?;
+    let config = load_config(args, init.as_ref())?;
     let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
     let interrupter = stopped_by_ctrl_c()?;
     let terminal = std::io::stdout().is_terminal();
@@ -65,6 +72,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
         config: &config,
         data: &args.data,
         out: &args.out,
+        init: init.as_ref(),
         resume: args.resume,
         device: &device,
         interrupter,
@@ -82,11 +90,32 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     }
     if result.complete {
         writeln!(out, "model: {out_folder}/model   curve: {out_folder}/loss.svg")?;
+        if let Some(best) = result.best.filter(|best| best.step < result.step) {
+            let (step, nats) = (best.step, best.val_nelbo);
+            writeln!(out, "the validation was lowest at step {step}, {nats:.4} nats per token: {out_folder}@best")?;
+        }
         Ok(ExitCode::SUCCESS)
     } else {
-        writeln!(out, "stopped after step {} of {}; continue with --resume", result.step, config.steps)?;
+        let (step, steps) = (result.step, config.steps);
+        writeln!(out, "stopped after step {step} of {steps}; continue with --resume; the model so far: {out_folder}")?;
         Ok(ExitCode::from(130))
     }
+}
+
+/// The configuration. Where it starts from a model, or resumes a run, the model's architecture need not be in the file.
+fn load_config(args: &FitArgs, init: Option<&InitModel>) -> anyhow::Result<TrainConfig> {
+    let base = match init {
+        Some(init) => Some((init.config().clone(), DataFolder::open(&args.data)?.manifest().length)),
+        None if args.resume => {
+            let model = model_folder::resolve(&args.out).and_then(|folder| model_folder::load_config(&folder)).ok();
+            model.map(|model| (model.clone(), model.backbone().length))
+        }
+        None => None,
+    };
+    Ok(match base {
+        Some((model, length)) => TrainConfig::load_for_model(&args.config, &args.set, &model, length)?,
+        None => TrainConfig::load(&args.config, &args.set)?,
+    })
 }
 
 /// The dashboard sets the terminal's raw mode, in which Ctrl-C is an ordinary key; this makes it a signal again. The

@@ -44,6 +44,23 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
     norm
 }
 
+/// The global norm of a module's weights, `[1]`, on the device.
+pub(crate) fn weight_norm(module: &impl Module) -> Tensor<1> {
+    struct SumOfSquares(Option<Tensor<1>>);
+    impl ModuleVisitor for SumOfSquares {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let square = ops::sum_of_squares(param.val());
+            self.0 = Some(match self.0.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+    let mut squares = SumOfSquares(None);
+    module.visit(&mut squares);
+    squares.0.expect("a model has weights").sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +79,17 @@ mod tests {
     fn gradients(layer: &Linear, device: &Device) -> GradientsParams {
         let x = Tensor::<2>::from_data([[3.0, 0.0]], device);
         GradientsParams::from_grads(layer.forward(x).sum().backward(), layer)
+    }
+
+    #[test]
+    fn the_norm_of_weights_shows_a_weight_that_is_not_finite() {
+        let device = Device::flex();
+        let layer = layer(&device);
+        let norm = |layer: &Linear| weight_norm(layer).into_scalar::<f32>();
+        assert!((norm(&layer) - 30.0_f32.sqrt()).abs() < 1e-5);
+        let mut broken = layer;
+        broken.weight = broken.weight.map(|weight| weight * f32::INFINITY);
+        assert!(!norm(&broken).is_finite());
     }
 
     #[test]

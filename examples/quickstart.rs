@@ -220,5 +220,5 @@ fn free_folder(parent: &Path) -> anyhow::Result<PathBuf> {
 fn held_out_text(data: &Path) -> anyhow::Result<String> {
     let folder = DataFolder::open(data)?;
     let row = folder.rows(pgm_data::Split::Validation)?.row(0)?;
-    Ok(folder.tokenizer().decode(&row.tokens)?)
+    Ok(folder.tokenizer()?.decode(&row.tokens)?)
 }

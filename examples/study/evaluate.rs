@@ -118,7 +118,7 @@ impl Study {
         let order = RowOrder::new(SEED, rows.len()).step(0, rows.len());
         let texts = order
             .iter()
-            .map(|&row| Ok(data.tokenizer().decode(&rows.row(row)?.tokens)?))
+            .map(|&row| Ok(data.tokenizer()?.decode(&rows.row(row)?.tokens)?))
             .collect::<anyhow::Result<Vec<String>>>()?;
         let questions = questions(&texts, self.plan.questions, self.plan.length)?;
         let words = last_words(&texts, self.plan.questions, self.plan.length)?;

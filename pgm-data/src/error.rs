@@ -113,6 +113,63 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A folder of pictures where text is needed.
+    #[error("{} has pictures, not text, so it has no tokenizer; give a data folder of pgm-data prepare", path.display())]
+    NoTokenizer {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder of pixels where tokens are needed.
+    #[error(
+        "{} has pixels, and a model needs tokens; make codes with a codec (pgm-infer encode), or use pgm-data images with --as-tokens",
+        path.display()
+    )]
+    PixelsOnly {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder of text or codes where pixels are needed.
+    #[error("{} has {found}, and this needs pixels; make them with pgm-data images", path.display())]
+    NoPixels {
+        /// The folder.
+        path: PathBuf,
+        /// "text" or "codes".
+        found: &'static str,
+    },
+    /// A split without pictures.
+    #[error("no picture is left for {split}; give more pictures, or another --val-fraction or --val")]
+    NoPictures {
+        /// "training" or "validation".
+        split: &'static str,
+    },
+    /// A picture that cannot be read, or has no label.
+    #[error("{place} {problem}; mend or remove it, or leave such pictures out with --skip-bad")]
+    BadPicture {
+        /// The file, or the member of a file.
+        place: String,
+        /// What is wrong: a sentence whose subject is the place.
+        problem: String,
+    },
+    /// Codes that do not fit the grid or the codebook, or have no label.
+    #[error("{place} {problem}")]
+    BadCodes {
+        /// The file, or the row of a file.
+        place: String,
+        /// What is wrong: a sentence whose subject is the place.
+        problem: String,
+    },
+    /// A folder without pictures.
+    #[error(
+        "{} has no picture: no PNG, JPEG or WebP file, no MNIST or CIFAR file, no tar and no Parquet file{}",
+        path.display(),
+        left_out(reasons)
+    )]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What was found and left out.
+        reasons: Vec<String>,
+    },
     /// The caller stopped the work.
     #[error("stopped; nothing was written")]
     Stopped,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::detokenize::Detokenizer;
+use crate::image_info::ImageInfo;
 use crate::special_tokens::{SpecialNames, SpecialTokens};
 
 /// Name of the manifest in a data folder. It is written last, so a folder with a manifest is complete.
@@ -11,8 +12,10 @@ pub const MANIFEST_FILE: &str = "data.json";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Name of the file with the names of the special tokens. Only folders whose tokenizer has such a file have it.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-/// The version of the folder's layout that this crate reads and writes.
+/// The version of a folder of text.
 pub(crate) const VERSION: u32 = 1;
+/// The version of a folder of pictures.
+pub(crate) const IMAGE_VERSION: u32 = 2;
 
 /// How documents become rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +51,9 @@ impl Split {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the folder's layout.
+    /// Version of the folder's layout: 1 for text, 2 for pictures.
     pub version: u32,
-    /// Tokens per row.
+    /// Tokens per row, BOS included; values per row in a folder of pixels.
     pub length: usize,
     /// How documents became rows.
     pub mode: Mode,
@@ -69,12 +72,16 @@ pub struct Manifest {
     /// Names of the special tokens. Folders of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub special_names: Option<SpecialNames>,
-    /// SHA-256 of `tokenizer.json`, in hexadecimal.
+    /// SHA-256 of `tokenizer.json`, in hexadecimal. Pictures have no tokenizer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tokenizer_sha256: String,
+    /// What the rows are, in a folder of pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageInfo>,
     /// Records that were left out because their text is null.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_nulls: u64,
-    /// Records that were left out because they could not be read.
+    /// Records or pictures that were left out because they could not be read.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_bad: u64,
     /// The training rows.
@@ -97,11 +104,11 @@ impl Manifest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitManifest {
-    /// Documents read.
+    /// Documents read; in a folder of pictures, the rows.
     pub documents: u64,
-    /// Bytes of text that were tokenized, counted after the detokenizer.
+    /// Bytes of text that were tokenized, counted after the detokenizer. 0 for pictures.
     pub text_bytes: u64,
-    /// Tokens of that text, without BOS, EOS and padding.
+    /// Tokens of that text or of the pictures, without BOS, EOS and padding.
     pub tokens: u64,
     /// Tokens that are in no row: an incomplete last row in packed data, truncated documents in padded data.
     pub dropped_tokens: u64,

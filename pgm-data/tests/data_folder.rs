@@ -130,5 +130,5 @@ fn a_folder_of_an_earlier_version_has_the_identity_of_the_same_data_today() {
     assert_eq!(data.manifest().special_names, None);
     assert_eq!(data.identity().unwrap(), identity);
     // The tokenizer knows the names also where the manifest has none.
-    assert_eq!(data.tokenizer().special_names(), names);
+    assert_eq!(data.tokenizer().unwrap().special_names(), names);
 }

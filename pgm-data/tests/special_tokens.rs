@@ -45,7 +45,7 @@ fn the_tokenizer_can_be_a_folder_with_its_names() {
     assert_eq!(names(&case), expected);
     // The data folder is such a folder too: its configuration is the original to the byte.
     assert_eq!(std::fs::read_to_string(case.path("out/tokenizer_config.json")).unwrap(), config);
-    assert_eq!(case.folder().tokenizer().config_json(), Some(config.as_bytes()));
+    assert_eq!(case.folder().tokenizer().unwrap().config_json(), Some(config.as_bytes()));
     let special = case.folder().manifest().special.clone();
     std::fs::rename(case.path("out"), case.path("first")).unwrap();
     assert!(prepare(&case, "--tokenizer first").ok);
@@ -89,10 +89,10 @@ fn missing_bos_and_eos_are_made_as_the_mask_is() {
     assert!(case.tokens(Split::Train).iter().all(|row| row[0] == n_known));
     // Their names are no tokens of text, and the data folder's tokenizer gives the same ids.
     let folder = case.folder();
-    let ids = folder.tokenizer().encode("<|bos|> the <|eos|>").unwrap();
+    let ids = folder.tokenizer().unwrap().encode("<|bos|> the <|eos|>").unwrap();
     assert!(ids.iter().all(|&id| id < n_known), "{ids:?}");
     assert_eq!(
-        folder.tokenizer().decode(&[&[special.bos], &ids[..], &[special.eos]].concat()).unwrap(),
+        folder.tokenizer().unwrap().decode(&[&[special.bos], &ids[..], &[special.eos]].concat()).unwrap(),
         "<|bos|> the <|eos|>"
     );
     std::fs::rename(case.path("out"), case.path("first")).unwrap();
@@ -138,10 +138,10 @@ fn dropout_is_turned_off_for_good() {
     assert!(output.stderr.contains("BPE dropout 0.5 is turned off"), "{}", output.stderr);
     assert_eq!(case.tokens(Split::Train), plain);
     // The model's tokenizer has none either.
-    let written: Value = serde_json::from_slice(case.folder().tokenizer().json()).unwrap();
+    let written: Value = serde_json::from_slice(case.folder().tokenizer().unwrap().json()).unwrap();
     assert_eq!(written["model"]["dropout"], Value::Null);
     let folder = case.folder();
-    let encode = || folder.tokenizer().encode(TEXT).unwrap();
+    let encode = || folder.tokenizer().unwrap().encode(TEXT).unwrap();
     assert_eq!(encode(), encode());
 }
 

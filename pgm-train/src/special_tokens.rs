@@ -39,13 +39,13 @@ impl SpecialToken {
     }
 }
 
-/// The special tokens of data. Padding is among them where the data has padded rows.
+/// The special tokens of data. Padding is among them where the data has padded rows. Those of pictures have no names.
 pub(crate) fn special_of_data(data: &DataFolder) -> Vec<SpecialToken> {
     let (manifest, special) = (data.manifest(), &data.manifest().special);
     let pad = (manifest.mode == Mode::Pad).then(|| special.pad.unwrap_or(special.eos));
     named(
         [("bos", Some(special.bos)), ("eos", Some(special.eos)), ("pad", pad), ("mask", Some(special.mask))],
-        &names(data.tokenizer().json()),
+        &data.tokenizer().map(|tokenizer| names(tokenizer.json())).unwrap_or_default(),
     )
 }
 
@@ -120,7 +120,8 @@ impl TokenizerFiles {
     /// model folder `init` is taken.
     ///
     /// # Errors
-    /// [`TrainError::File`] when `tokenizer_config.json` cannot be read or is not a JSON object.
+    /// [`TrainError::File`] when `tokenizer_config.json` cannot be read or is not a JSON object; [`TrainError::Data`] for
+    /// pictures.
     pub(crate) fn of(data: &DataFolder, path: &Path, init: Option<&Path>) -> Result<Self, TrainError> {
         let of_data = path.join(TOKENIZER_CONFIG_FILE);
         let of_init = init.map(|init| init.join(TOKENIZER_CONFIG_FILE));
@@ -134,7 +135,7 @@ impl TokenizerFiles {
             Some(bytes) => Some(serde_json::from_slice(bytes).map_err(|error| TrainError::file("read", &path, error))?),
             None => None,
         };
-        let json = data.tokenizer().json().to_vec();
+        let json = data.tokenizer()?.json().to_vec();
         let special = &data.manifest().special;
         let ids = [
             ("bos", Some(special.bos)),

@@ -67,7 +67,7 @@ fn teacher(folder: &Path, objective: &str) {
     let network = Network::new(&config, &Device::flex()).with_noise(0.3, 1);
     let out = folder.join(objective);
     model_folder::save(&out, &config, &network).unwrap();
-    std::fs::write(out.join("tokenizer.json"), data.tokenizer().json()).unwrap();
+    std::fs::write(out.join("tokenizer.json"), data.tokenizer().unwrap().json()).unwrap();
 }
 
 /// Runs, stopping after `stop_after` lines of training figures.

@@ -22,7 +22,7 @@ use notes::Observed;
 use route::{Destination, Route};
 use split_writer::SplitWriter;
 
-/// What [`prepare_with_notes`] made.
+/// What [`prepare_with_notes`] or [`prepare_images`](crate::prepare_images) made.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The content of `data.json`.
@@ -193,6 +193,7 @@ impl Attempt<'_, '_> {
             special: options.tokenizer.special().clone(),
             special_names: Some(options.tokenizer.special_names()),
             tokenizer_sha256: hex(&options.tokenizer.hash()),
+            image: None,
             skipped_nulls: skipped.nulls,
             skipped_bad: skipped.bad,
             train,

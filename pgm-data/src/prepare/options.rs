@@ -68,11 +68,11 @@ impl Prepare<'_> {
     }
 }
 
-/// Progress in bytes of text, before any detokenizer.
+/// Progress in bytes of text, before any detokenizer, or in pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Bytes tokenized so far.
+    /// Bytes tokenized, or pictures written, so far.
     pub done: u64,
-    /// Bytes in all inputs. It is 0 while they are being counted.
+    /// Bytes or pictures in all inputs. It is 0 while they are being counted.
     pub total: u64,
 }

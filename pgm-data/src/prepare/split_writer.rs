@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::options::Prepare;
 use crate::error::DataError;
 use crate::manifest::{Mode, Split, SplitManifest};
-use crate::shard::{Layout, ShardWriter, token_width};
+use crate::shard::{Content, Layout, ShardWriter, token_width};
 use crate::source::TextPiece;
 use crate::special_tokens::SpecialNames;
 use crate::tokenizer::TextTokenizer;
@@ -44,7 +44,8 @@ impl<'a> SplitWriter<'a> {
             width: token_width(options.tokenizer.vocab_size()),
             length: options.length,
             padded: options.mode == Mode::Pad,
-            tokenizer_hash: options.tokenizer.hash(),
+            content: Content::Text,
+            meaning: options.tokenizer.hash(),
         };
         Self {
             options,

@@ -16,8 +16,9 @@ pub(super) struct SortedFiles {
     pub(super) skipped: Vec<(InputFile, &'static str)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HubSplit {
+/// The use of a file, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HubSplit {
     Train,
     Validation,
     Test,
@@ -48,8 +49,8 @@ pub(super) fn sort_splits(folder: &Path, files: Vec<InputFile>) -> SortedFiles {
     sorted
 }
 
-// A word of the file's name, or the name of a folder above it, names the split.
-fn split_of(folder: &Path, path: &Path) -> Option<HubSplit> {
+/// The split of a file below `folder`: a word of its name, or the name of a folder above it, names it.
+pub(crate) fn split_of(folder: &Path, path: &Path) -> Option<HubSplit> {
     let below = path.strip_prefix(folder).unwrap_or(path);
     let name = below.file_name()?.to_string_lossy().to_lowercase();
     let folders = below.parent().into_iter().flat_map(|parent| parent.iter());

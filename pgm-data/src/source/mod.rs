@@ -25,6 +25,7 @@ use std::path::Path;
 
 pub use compression::Compression;
 pub use format::FileFormat;
+pub(crate) use hub::{HubSplit, split_of};
 pub use input_file::{InputFile, SkippedFile};
 pub use options::{Documents, ReadOptions, TextEncoding};
 pub use piece::TextPiece;

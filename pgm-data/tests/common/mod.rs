@@ -101,7 +101,7 @@ impl Case {
     pub fn rows(&self, split: Split) -> Vec<String> {
         let folder = self.folder();
         let rows = folder.rows(split).unwrap();
-        let text = |row: pgm_data::Row| folder.tokenizer().decode(&row.tokens[..row.valid]).unwrap();
+        let text = |row: pgm_data::Row| folder.tokenizer().unwrap().decode(&row.tokens[..row.valid]).unwrap();
         (0..rows.len()).map(|index| text(rows.row(index).unwrap())).collect()
     }
 

@@ -141,7 +141,7 @@ pub(crate) fn check_same_tokens(
         let advice = prepare_flag(&of_model);
         return fail(format!("has {model} as its {role} token, the data has {data}; {advice}"));
     }
-    if !same_tokenizer(folder, data.tokenizer().json())? {
+    if !same_tokenizer(folder, data.tokenizer()?.json())? {
         return fail("has another tokenizer than the data; prepare the data with the model's".to_string());
     }
     Ok(())

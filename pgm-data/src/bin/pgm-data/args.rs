@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgm_data::{DataError, Detokenizer, Documents, FileFormat, ReadOptions, SpecialNames, TextEncoding, TextInputs};
 
-/// Turns text into the token rows that pgm-train reads.
+use crate::codes::CodesArgs;
+use crate::images::ImagesArgs;
+
+/// Turns text and pictures into the rows that pgm-train reads.
 #[derive(Parser)]
 #[command(name = "pgm-data", version)]
 pub(crate) struct Cli {
@@ -17,7 +20,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Tokenize text, JSON, CSV, Parquet or Arrow files into a data folder
     Prepare(Box<PrepareArgs>),
-    /// Show the counts of a data folder and some of its rows as text
+    /// Turn pictures into a data folder of pixels, or of pixels as tokens
+    Images(Box<ImagesArgs>),
+    /// Turn codes that other programs made of pictures into a data folder
+    Codes(Box<CodesArgs>),
+    /// Show the counts of a data folder and some of its rows as text, codes or pictures
     Inspect(InspectArgs),
     /// Train a byte-level BPE tokenizer
     TrainTokenizer(TrainTokenizerArgs),

@@ -31,14 +31,20 @@ fn described(file: &InputFile) -> String {
     format!("{} ({}{encoding}{compression})", file.path().display(), file.format)
 }
 
-fn write_list(out: &mut dyn Write, what: &str, lines: impl Iterator<Item = String>, all: bool) -> io::Result<()> {
+/// Writes a line for each entry, or for the first of many.
+pub(crate) fn write_list(
+    out: &mut dyn Write,
+    what: &str,
+    lines: impl Iterator<Item = String>,
+    all: bool,
+) -> io::Result<()> {
     let lines: Vec<String> = lines.collect();
     let n_named = if all { lines.len() } else { lines.len().min(N_NAMED) };
     for line in &lines[..n_named] {
         writeln!(out, "{what}: {line}")?;
     }
     if n_named < lines.len() {
-        writeln!(out, "{what}: {} more files, which --dry-run names", lines.len() - n_named)?;
+        writeln!(out, "{what}: {} more, which --dry-run names", lines.len() - n_named)?;
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The `pgm-data` command.
 
 mod args;
+mod codes;
+mod images;
+mod inspect;
 mod listing;
 mod prepare;
 mod progress;
@@ -10,9 +13,8 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use pgm_data::{DataFolder, Split};
 
-use args::{Cli, Command, InspectArgs};
+use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -24,7 +26,9 @@ fn main() -> ExitCode {
             let inputs = occurrences.into_iter().flatten().map(|patterns| patterns.cloned().collect()).collect();
             prepare::run(&args, inputs)
         }
-        Command::Inspect(args) => inspect(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Codes(args) => codes::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::TrainTokenizer(args) => train_tokenizer::run(&args),
     };
     match result {
@@ -40,19 +44,4 @@ fn main() -> ExitCode {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-}
-
-fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
-    let folder = DataFolder::open(&args.folder)?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", serde_json::to_string_pretty(folder.manifest())?)?;
-    for (name, split) in [("training", Split::Train), ("validation", Split::Validation)] {
-        let rows = folder.rows(split)?;
-        for index in 0..args.rows.min(rows.len()) {
-            let row = rows.row(index)?;
-            let text = folder.tokenizer().decode(&row.tokens[..row.valid])?;
-            writeln!(out, "{name} row {index}, {} of {} tokens valid: {text:?}", row.valid, row.tokens.len())?;
-        }
-    }
-    Ok(())
 }

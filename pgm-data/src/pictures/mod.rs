@@ -1,0 +1,22 @@
+//! Pictures of any source as rows of pixels, or of pixels as tokens.
+//!
+//! [`PictureInputs::find`] finds files of pictures in class folders, MNIST's and CIFAR's files, tar files of webdataset and
+//! Parquet files; [`prepare_images`] decodes them, cuts squares out of them and writes a data folder.
+
+mod archive;
+pub(crate) mod classes;
+pub(crate) mod columns;
+mod decode;
+mod inputs;
+mod label_file;
+mod packed;
+pub(crate) mod picture;
+mod prepare;
+mod resample;
+mod source;
+mod square;
+mod walk;
+
+pub use classes::read_class_names;
+pub use inputs::{PictureInputs, PictureLabels, PictureOptions};
+pub use prepare::{PictureCounts, PictureValidation, PrepareImages, prepare_images};

@@ -42,12 +42,19 @@ async fn every_documented_route_answers() {
     }
 }
 
+fn n_words(choice: &Value) -> usize {
+    choice["text"].as_str().unwrap().split_whitespace().count()
+}
+
 #[tokio::test]
 async fn a_completion_has_openais_form() {
     let app = app();
     let body = json!({"prompt": "w1 w2", "max_tokens": 6, "seed": 5, "steps": 6, "n": 2, "logprobs": 3});
     let answer = done(&app, "/v1/completions", &body).await;
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 2, "completion_tokens": 12, "total_tokens": 14}));
+    let n_kept: usize = answer["choices"].as_array().unwrap().iter().map(n_words).sum();
+    let usage =
+        json!({"prompt_tokens": 2, "completion_tokens": n_kept, "total_tokens": 2 + n_kept, "drawn_tokens": 12});
+    assert_eq!(answer["usage"], usage);
     assert!(answer["id"].as_str().unwrap().starts_with("cmpl-") && answer["object"] == "text_completion");
     for (index, choice) in answer["choices"].as_array().unwrap().iter().enumerate() {
         assert_eq!((&choice["index"], &choice["seed"]), (&json!(index), &json!(5 + index)));
@@ -216,7 +223,7 @@ async fn errors_have_openais_form() {
         ("/v1/completions", json!({"prompt": "w1", "remask_rate": 0.5}), 400, "remask"),
         ("/v1/completions", json!({"prompt": "w1", "presence_penalty": 1}), 400, "presence_penalty"),
         ("/v1/completions", json!({"prompt": "w1", "logprobs": 9}), 400, "logprobs"),
-        ("/v1/completions", json!({"prompt": "w1", "echo": true, "logprobs": 1}), 400, "echo"),
+        ("/v1/completions", json!({"prompt": "w1", "max_tokens": 23, "echo": true, "logprobs": 1}), 400, "25"),
         ("/v1/completions", json!({"prompt": "w1", "stop": ["", "a"]}), 400, "stop"),
         ("/v1/completions", json!({"prompt": "w1", "seed": 1_u64 << 60}), 400, "seed"),
         ("/v1/completions", json!({"prompt": "w1", "model": "other"}), 404, "tiny"),
@@ -225,7 +232,7 @@ async fn errors_have_openais_form() {
         ("/infill", json!({"template": "w1 {0}"}), 400, "{0}"),
         ("/infill", json!({"template": "w1 {99999999999}"}), 400, "24"),
         ("/infill", json!({"template": "w1", "input_prefix": "w2"}), 400, "not both"),
-        ("/infill", json!({"input_prefix": "w1", "n_predict": -2}), 400, "n_predict"),
+        ("/infill", json!({"input_prefix": "w1", "n_cmpl": 2}), 400, "n_cmpl"),
         ("/infill", json!({"template": "w1 {20} w2 w3 w4 w5"}), 400, "26"),
         ("/infill", json!({"input_prefix": "w1", "seed": -2}), 400, "seed"),
     ];

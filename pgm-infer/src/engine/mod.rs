@@ -100,6 +100,12 @@ impl Engine {
         &self.model
     }
 
+    /// The model, for a listener that reads tokens as text.
+    #[cfg(feature = "capi")]
+    pub(crate) fn shared_model(&self) -> Arc<TextModel> {
+        Arc::clone(&self.model)
+    }
+
     /// Whether the engine's thread runs. It ends only by a bug of this crate; tasks are refused then.
     pub fn is_alive(&self) -> bool {
         self.worker.as_ref().is_some_and(|worker| !worker.is_finished())

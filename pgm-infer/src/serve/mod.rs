@@ -7,7 +7,10 @@
 //! | `body/` | request bodies, read and checked without a model |
 //! | `resolve` | settings and limits: from a body to tasks |
 //! | `run` | running tasks: one answer, or a stream |
-//! | `progress`, `logprobs` | what a sample reads as while it is decoded, and the figures of its tokens |
+//! | `scoring` | likelihoods of given texts, beside the engine |
+//! | `progress` | what a sample reads as while it is decoded |
+//! | `kept`, `logprobs` | the tokens that a text is made of, and their log-probabilities |
+//! | `chat` | messages to a text, by the model's chat template |
 //! | `api/` | the routes, one file for each protocol, and `/openapi.json` |
 //! | `router` | which address goes where, and the layers around all of them |
 //!
@@ -16,7 +19,9 @@
 
 mod api;
 mod body;
+mod chat;
 mod error;
+mod kept;
 mod logprobs;
 mod metrics;
 mod page;
@@ -25,6 +30,7 @@ mod queue;
 mod resolve;
 mod router;
 mod run;
+mod scoring;
 mod state;
 
 pub use error::ApiError;

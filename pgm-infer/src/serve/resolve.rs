@@ -1,4 +1,4 @@
-//! From a checked body to the engine's tasks: the part that both routes share.
+//! From a checked body to the engine's tasks: the part that the routes share.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,19 +6,10 @@ use utoipa::ToSchema;
 use super::body::{Common, MAX_SEED};
 use super::error::ApiError;
 use super::state::Limits;
-use crate::engine::{Finish, Task, TaskInput};
+use crate::engine::Finish;
 use crate::sample::order::{OrderFlags, OrderKind};
 use crate::settings::Overrides;
 use crate::{SampleSettings, TextModel};
-
-/// The engine's tasks for one request.
-#[derive(Debug)]
-pub struct ResolvedRequest {
-    /// One task for each prompt, all with the same number of samples.
-    pub tasks: Vec<Task>,
-    /// Given tokens over all tasks, BOS left out.
-    pub n_prompt_tokens: usize,
-}
 
 /// Why a text ends where it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -66,11 +57,6 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         ..Overrides::default()
     };
     Ok(overrides.apply(defaults))
-}
-
-/// The drawn tokens of a task that stand for a given token at the border of a blank.
-pub fn n_replaced(task: &Task) -> usize {
-    if let TaskInput::Row(row) = &task.text { row.n_replaced() } else { 0 }
 }
 
 /// The seed of a request, drawn where it names none.

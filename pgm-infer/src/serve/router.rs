@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::trace::TraceLayer;
 
-use super::api::{completions, infill, models, openapi};
+use super::api::{chat, completions, infill, models, openapi, score, tokenize};
 use super::error::ApiError;
 use super::page;
 use super::state::Server;
@@ -29,7 +29,12 @@ pub fn router(server: &Arc<Server>) -> Router {
         .route("/v1/models", get(models::models))
         .route("/v1/models/{id}", get(models::model))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/chat/completions", post(chat::chat))
         .route("/infill", post(infill::infill))
+        .route("/score", post(score::score))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::tokenizer_info))
         .route("/metrics", get(models::metrics))
         .route_layer(from_fn_with_state(Arc::clone(server), check_key));
     // From the inside out: the last layer sees a request first.

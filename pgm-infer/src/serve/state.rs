@@ -63,6 +63,8 @@ pub(super) struct LoadedModel {
     pub name: String,
     pub engine: Engine,
     pub queue: Arc<Queue>,
+    /// Held by the request whose given texts are scored.
+    pub scoring: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A request that holds its places of the queue.
@@ -124,7 +126,7 @@ impl Server {
     pub fn add(&self, name: &str, engine: Engine) {
         if let Some((_, place)) = self.models.iter().find(|(known, _)| known == name) {
             let queue = Queue::new(self.limits.max_batch + self.limits.queue, &self.metrics, name);
-            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue }));
+            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue, scoring: Arc::default() }));
         }
     }
 

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{completions, infill, models};
+use super::{chat, completions, infill, models, score, tokenize};
 use crate::OrderKind;
+use crate::serve::body::llama_cpp;
 use crate::serve::error::ErrorBody;
 
 #[derive(OpenApi)]
@@ -20,7 +21,12 @@ use crate::serve::error::ErrorBody;
     ),
     paths(
         completions::completions,
+        chat::chat,
         infill::infill,
+        score::score,
+        tokenize::tokenize,
+        tokenize::detokenize,
+        tokenize::tokenizer_info,
         models::models,
         models::model,
         models::health,
@@ -47,12 +53,20 @@ impl Modify for KeyScheme {
 pub fn document() -> &'static str {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
-        for body in ["CompletionRequest", "InfillRequest"] {
-            let schema = &mut api["components"]["schemas"][body];
+        let schemas = &mut api["components"]["schemas"];
+        for body in ["ScoreRequest", "TokenizeRequest", "DetokenizeRequest"] {
+            schemas[body]["additionalProperties"] = json!(false);
+        }
+        for body in ["CompletionRequest", "InfillRequest", "ChatRequest"] {
+            let schema = &mut schemas[body];
             join_fields(schema);
             // The one list of orders.
             let names = OrderKind::NAMES.iter().map(|name| json!(name));
             schema["properties"]["order"]["enum"] = names.chain([Value::Null]).collect();
+        }
+        let fields = &mut schemas["InfillRequest"]["properties"];
+        for (name, meaning) in llama_cpp::FIELDS {
+            fields[*name] = json!({ "description": llama_cpp::description(*meaning) });
         }
         api.to_string()
     });

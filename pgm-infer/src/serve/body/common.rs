@@ -13,7 +13,7 @@ pub const MAX_SEED: u64 = (1 << 53) - 1;
 const MAX_STOPS: usize = 16;
 
 /// The fields that both bodies have. The comments are the descriptions in `/openapi.json`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Common {
     /// A name from `/v1/models`. Default: the first.
     pub model: Option<String>,

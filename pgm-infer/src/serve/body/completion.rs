@@ -22,8 +22,9 @@ pub struct CompletionBody {
     prompt: Option<Value>,
     /// Text behind the generated one: the completion fills the gap between prompt and suffix.
     pub suffix: Option<String>,
-    /// Tokens to generate. The completion has exactly this many unless a stop string or an EOS ends it earlier. Default: 16.
-    #[schema(minimum = 1, maximum = 16777216)]
+    /// Tokens to generate. The completion has exactly this many unless a stop string or an EOS ends it earlier. 0 only with
+    /// echo. Default: 16.
+    #[schema(minimum = 0, maximum = 16777216)]
     pub max_tokens: Option<usize>,
     /// Samples of each prompt. Default: 1.
     #[schema(minimum = 1, maximum = 64)]
@@ -35,7 +36,7 @@ pub struct CompletionBody {
     /// Return the log-probability of each token when it was drawn, and this many of the most probable tokens with theirs.
     #[schema(minimum = 0, maximum = 5)]
     pub logprobs: Option<usize>,
-    /// Repeat the prompt before the text. Not together with logprobs.
+    /// Repeat the prompt before the text. With logprobs its tokens are scored from left to right, each given those before it.
     pub echo: Option<bool>,
     /// Accepted and ignored.
     #[serde(rename = "user")]
@@ -89,7 +90,7 @@ fn prompt_schema() -> Schema {
         .into()
 }
 
-fn logit_bias_schema() -> Schema {
+pub(super) fn logit_bias_schema() -> Schema {
     let types = SchemaType::Array(vec![Type::Object, Type::Null]);
     let object = ObjectBuilder::new().schema_type(types).max_properties(Some(0));
     object.description(Some("Accepted where it is empty.")).into()
@@ -154,12 +155,8 @@ impl RequestBody for CompletionBody {
         if self.logprobs.is_some_and(|logprobs| logprobs > MAX_LOGPROBS) {
             return Err(BodyError::field("logprobs", format!("logprobs must lie between 0 and {MAX_LOGPROBS}")));
         }
-        if self.echo == Some(true) && self.logprobs.is_some() {
-            let message = "echo with logprobs is not supported: given tokens are not drawn and have no log-probability";
-            return Err(BodyError::field("echo", message));
-        }
-        if self.max_tokens == Some(0) {
-            return Err(BodyError::field("max_tokens", "max_tokens must be at least 1"));
+        if self.max_tokens == Some(0) && self.echo != Some(true) {
+            return Err(BodyError::field("max_tokens", "max_tokens must be at least 1, or 0 with echo"));
         }
         self.prompts().map(|_| ())
     }

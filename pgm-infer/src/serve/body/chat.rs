@@ -1,0 +1,243 @@
+//! The body of `POST /v1/chat/completions`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::common::Common;
+use super::completion::logit_bias_schema;
+use super::parse::{BodyError, RequestBody};
+
+/// The most alternatives to a token.
+const MAX_TOP_LOGPROBS: usize = 20;
+
+/// The body of `POST /v1/chat/completions`. The comments of the fields are their descriptions in `/openapi.json`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatRequest, description = "A conversation to continue, for models with a chat template.")]
+pub struct ChatBody {
+    #[serde(flatten)]
+    #[schema(inline)]
+    pub common: Common,
+    /// The conversation: objects with role and content. A content is a text or a list of parts of the type text.
+    #[schema(value_type = Vec<Object>, min_items = 1)]
+    messages: Option<Value>,
+    /// Tokens of the answer, at most. Default: as many as fit into the model's length.
+    #[schema(minimum = 1, maximum = 16777216)]
+    max_tokens: Option<usize>,
+    /// The same, in newer clients.
+    #[schema(minimum = 1, maximum = 16777216)]
+    max_completion_tokens: Option<usize>,
+    /// Answers. Default: 1.
+    #[schema(minimum = 1, maximum = 64)]
+    pub n: Option<usize>,
+    stream_options: Option<ChatStreamOptions>,
+    /// Return the log-probability of each token when it was drawn.
+    logprobs: Option<bool>,
+    /// How many of the most probable tokens are returned with each; only with logprobs.
+    #[schema(minimum = 0, maximum = 20)]
+    top_logprobs: Option<usize>,
+    /// The name of the chat template, for models with several.
+    pub chat_template: Option<String>,
+    /// Further variables of the chat template.
+    pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// Whether the template begins the answer. Default: true.
+    pub add_generation_prompt: Option<bool>,
+    /// Accepted and ignored.
+    #[serde(rename = "user")]
+    _user: Option<String>,
+    /// Accepted where it is 0.
+    #[schema(minimum = 0, maximum = 0)]
+    presence_penalty: Option<f64>,
+    /// Accepted where it is 0.
+    #[schema(minimum = 0, maximum = 0)]
+    frequency_penalty: Option<f64>,
+    #[schema(schema_with = logit_bias_schema)]
+    logit_bias: Option<Map<String, Value>>,
+    /// Accepted where its type is text.
+    response_format: Option<Value>,
+    /// Accepted where it is empty.
+    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
+    tools: Option<Value>,
+    /// Accepted where it is none or auto.
+    tool_choice: Option<Value>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    unknown: Map<String, Value>,
+}
+
+/// Settings of a stream; only with `stream`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChatStreamOptions {
+    /// Send the count of tokens in a last event.
+    include_usage: Option<bool>,
+    /// Accepted and ignored.
+    #[serde(rename = "include_obfuscation")]
+    _include_obfuscation: Option<bool>,
+}
+
+/// A message: its fields as the template sees them, the content as one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatMessage(pub Map<String, Value>);
+
+impl ChatBody {
+    /// The most tokens of the answer; none for as many as fit.
+    pub fn max_tokens(&self) -> Option<usize> {
+        self.max_completion_tokens.or(self.max_tokens)
+    }
+
+    /// Whether a stream ends with the count of tokens.
+    pub fn wants_usage(&self) -> bool {
+        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+    }
+
+    /// How many of the most probable tokens are told with each, if log-probabilities are asked for.
+    pub fn logprobs(&self) -> Option<usize> {
+        (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or(0))
+    }
+
+    /// The messages.
+    ///
+    /// # Errors
+    /// Names the message that is none.
+    pub fn messages(&self) -> Result<Vec<ChatMessage>, BodyError> {
+        let wrong = |message: String| BodyError::field("messages", message);
+        match &self.messages {
+            Some(Value::Array(messages)) if !messages.is_empty() => {
+                messages.iter().enumerate().map(|(index, value)| message(index, value).map_err(wrong)).collect()
+            }
+            _ => Err(wrong("messages must be a list of at least one object with role and content".to_string())),
+        }
+    }
+}
+
+fn message(index: usize, value: &Value) -> Result<ChatMessage, String> {
+    let at = format!("messages[{index}]");
+    let Value::Object(fields) = value else { return Err(format!("{at} must be an object with role and content")) };
+    if !fields.get("role").and_then(Value::as_str).is_some_and(|role| !role.is_empty()) {
+        return Err(format!("{at}.role must be a text such as user, assistant or system"));
+    }
+    for name in ["tool_calls", "function_call", "audio"] {
+        if fields
+            .get(name)
+            .is_some_and(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()))
+        {
+            return Err(format!("{at}.{name} is not supported: the server takes texts only"));
+        }
+    }
+    let mut fields = fields.clone();
+    let content = match fields.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            let part = |(number, part)| text_of_part(part).map_err(|why| format!("{at}.content[{number}] {why}"));
+            parts.iter().enumerate().map(part).collect::<Result<Vec<_>, _>>()?.join("\n")
+        }
+        _ => return Err(format!("{at}.content must be a text or a list of parts of the type text")),
+    };
+    fields.insert("content".to_string(), Value::String(content));
+    Ok(ChatMessage(fields))
+}
+
+fn text_of_part(part: &Value) -> Result<&str, String> {
+    match part["type"].as_str() {
+        Some("text") => part["text"].as_str().ok_or_else(|| "needs a text".to_string()),
+        Some(other) => Err(format!("has the type {other}; the server takes parts of the type text only")),
+        None => Err("must be an object with type and text".to_string()),
+    }
+}
+
+impl RequestBody for ChatBody {
+    fn check(&self) -> Result<(), BodyError> {
+        self.common.check(&self.unknown)?;
+        self.messages()?;
+        let is_text = |value: &Value| value.is_null() || value["type"] == "text";
+        let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        let is_no_choice = |value: &Value| value.is_null() || value == "none" || value == "auto";
+        let why_sampler = "its tokens would not follow the model's distribution";
+        let why_tools = "the model calls no tools";
+        let unsupported = [
+            ("presence_penalty", self.presence_penalty.is_some_and(|penalty| penalty != 0.0), why_sampler),
+            ("frequency_penalty", self.frequency_penalty.is_some_and(|penalty| penalty != 0.0), why_sampler),
+            ("logit_bias", self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), why_sampler),
+            (
+                "response_format",
+                self.response_format.as_ref().is_some_and(|format| !is_text(format)),
+                "the text cannot be restricted",
+            ),
+            ("tools", self.tools.as_ref().is_some_and(|tools| !is_empty(tools)), why_tools),
+            ("tool_choice", self.tool_choice.as_ref().is_some_and(|choice| !is_no_choice(choice)), why_tools),
+        ];
+        if let Some((name, _, why)) = unsupported.into_iter().find(|(_, changes, _)| *changes) {
+            return Err(BodyError::field(name, format!("{name} is not supported: {why}")));
+        }
+        if self.stream_options.is_some() && self.common.stream != Some(true) {
+            return Err(BodyError::field("stream_options", "stream_options needs stream to be true"));
+        }
+        if self.top_logprobs.is_some_and(|n| n > MAX_TOP_LOGPROBS) {
+            let message = format!("top_logprobs must lie between 0 and {MAX_TOP_LOGPROBS}");
+            return Err(BodyError::field("top_logprobs", message));
+        }
+        if self.top_logprobs.is_some_and(|n| n > 0) && self.logprobs != Some(true) {
+            return Err(BodyError::field("top_logprobs", "top_logprobs needs logprobs to be true"));
+        }
+        if self.max_tokens() == Some(0) {
+            let name = if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
+            return Err(BodyError::field(name, format!("{name} must be at least 1")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn checked(body: Value) -> Result<Vec<ChatMessage>, BodyError> {
+        let body: ChatBody = serde_json::from_value(body).unwrap();
+        body.check()?;
+        body.messages()
+    }
+
+    #[test]
+    fn a_content_is_a_text_or_parts_of_text() {
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+        let found = checked(json!({"messages": [{"role": "user", "content": parts, "name": "x"}]})).unwrap();
+        assert_eq!(Value::Object(found[0].0.clone()), json!({"role": "user", "content": "a\nb", "name": "x"}));
+        let image = json!([{"type": "image_url", "image_url": {"url": "data:"}}]);
+        for (messages, says) in [
+            (json!(null), "messages must be"),
+            (json!([]), "messages must be"),
+            (json!(["a"]), "messages[0] must be an object"),
+            (json!([{"content": "a"}]), "messages[0].role"),
+            (json!([{"role": "user"}]), "messages[0].content"),
+            (
+                json!([{"role": "user", "content": "a"}, {"role": "user", "content": image}]),
+                "messages[1].content[0] has the type image_url",
+            ),
+            (json!([{"role": "user", "content": [{"type": "text"}]}]), "needs a text"),
+            (json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]), "tool_calls"),
+        ] {
+            let error = checked(json!({"messages": messages})).unwrap_err();
+            assert!(error.message.contains(says), "{}", error.message);
+        }
+        let message = json!([{"role": "user", "content": "a"}]);
+        for (name, value) in [
+            ("tools", json!([{}])),
+            ("tool_choice", json!("required")),
+            ("response_format", json!({"type": "json_object"})),
+            ("presence_penalty", json!(0.5)),
+            ("logit_bias", json!({"1": 2})),
+            ("top_logprobs", json!(3)),
+            ("max_completion_tokens", json!(0)),
+        ] {
+            let mut body = json!({"messages": message});
+            body[name] = value;
+            assert!(checked(body).unwrap_err().message.contains(name));
+        }
+        let neutral =
+            json!({"messages": message, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}});
+        assert!(checked(neutral).is_ok());
+    }
+}

@@ -64,8 +64,8 @@ pub struct Usage {
     total_tokens: usize,
 }
 
-/// An event of a stream. The choices of a `denoise` event have no text, so that a client that reads every event as a piece of
-/// text still works.
+/// An event of a stream. A `denoise` event has no choices, so that a client that reads every event as a piece of text still
+/// works.
 #[derive(Serialize)]
 struct Chunk<'a> {
     id: &'a str,
@@ -82,7 +82,7 @@ struct Chunk<'a> {
 /// Continues a text, or fills the gap before a suffix
 ///
 /// OpenAI's completions with the additional fields steps, order and top_k. With stream, each event carries text that is
-/// final. The event denoise, whose text is empty, carries the positions and tokens of each step.
+/// final. Where stream_options asks for it, the event denoise carries the positions and tokens of each step.
 #[utoipa::path(
     post,
     path = "/v1/completions",
@@ -156,6 +156,7 @@ fn resolve_completion(
         let blank = RowPart::Template(Part::Blank(n_blank));
         let parts = [prompt, blank, RowPart::Template(Part::Text(suffix.clone()))];
         let row = model.row_of_parts(&parts, 0)?;
+        resolve::check_given(&row, model, "prompt", "suffix")?;
         check_length(row.request.length, max_length, "max_tokens")?;
         request.n_prompt_tokens += row.n_given();
         let mut task = Task::new(TaskInput::Row(row));
@@ -171,7 +172,8 @@ fn resolve_completion(
         n,
         echo: body.echo.unwrap_or(false).then_some(echo),
         logprobs: body.logprobs.is_some(),
-        include_usage: body.wants_usage(),
+        include_usage: body.common.wants_usage(),
+        tells_steps: body.common.wants_steps(),
         n_prompt_tokens: request.n_prompt_tokens,
         n_replaced: request.tasks.iter().map(n_replaced).collect(),
         n_completion_tokens: 0,
@@ -190,6 +192,7 @@ struct CompletionFormat {
     echo: Option<Vec<String>>,
     logprobs: bool,
     include_usage: bool,
+    tells_steps: bool,
     n_prompt_tokens: usize,
     // Of each prompt: drawn tokens that stand for a given one.
     n_replaced: Vec<usize>,
@@ -233,9 +236,12 @@ impl CompletionFormat {
 }
 
 impl StreamFormat for CompletionFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        let piece = self.piece(step.index(), step.seed(), "");
-        denoise_event(&Chunk { denoise: Some(step), ..piece })
+        denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }
 
     fn echo(&self, sample: usize) -> Option<&str> {

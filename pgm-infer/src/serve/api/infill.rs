@@ -94,14 +94,15 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     // The queue's place is taken before the body is checked and tokenised, and kept until then even if the client
     // leaves.
     let admission = model.admit(1, server.limits())?;
-    let stream = body.common.stream == Some(true);
+    let (stream, tells_steps) = (body.common.stream == Some(true), body.common.wants_steps());
     let (admission, request) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
         move || Ok((admission, resolve_infill(&body, model.engine.model(), &limits)?))
     })
     .await?;
     let n_replaced = request.tasks.first().map_or(0, n_replaced);
-    let format = InfillFormat { model: model.name.clone(), n_prompt_tokens: request.n_prompt_tokens, n_replaced };
+    let format =
+        InfillFormat { model: model.name.clone(), tells_steps, n_prompt_tokens: request.n_prompt_tokens, n_replaced };
     let run = Run::start(&server, &model, admission, &request.tasks, stream)?;
     if stream {
         return Ok(run.stream(&request.tasks, format));
@@ -115,7 +116,8 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
 fn resolve_infill(body: &InfillBody, model: &TextModel, limits: &Limits) -> Result<ResolvedRequest, ApiError> {
     body.check()?;
     let parts = match &body.template {
-        Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))?,
+        Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
+            .map_err(|error| ApiError::from(error).about("template"))?,
         None => sides(body),
     };
     let settings = resolve::settings(&body.common, model, limits)?;
@@ -126,7 +128,13 @@ fn resolve_infill(body: &InfillBody, model: &TextModel, limits: &Limits) -> Resu
     if let Some(length) = body.length {
         check_length(length, max_length, "length")?;
     }
-    let row = model.row_within(max_length, &parts, body.length, 0)?;
+    let (before, after) = match body.template {
+        Some(_) => ("template", "template"),
+        None => ("input_prefix", "input_suffix"),
+    };
+    let row =
+        model.row_within(max_length, &parts, body.length, 0).map_err(|error| ApiError::from(error).about(before))?;
+    resolve::check_given(&row, model, before, after)?;
     check_length(row.request.length, max_length, "template")?;
     let n_prompt_tokens = row.n_given();
     let mut task = Task::new(TaskInput::Row(row));
@@ -147,6 +155,7 @@ fn sides(body: &InfillBody) -> Vec<Part> {
 /// How the answer to one request is written.
 struct InfillFormat {
     model: String,
+    tells_steps: bool,
     n_prompt_tokens: usize,
     // Drawn tokens that stand for a given one.
     n_replaced: usize,
@@ -180,6 +189,10 @@ impl InfillFormat {
 }
 
 impl StreamFormat for InfillFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
         denoise_event(&Chunk { content: "", stop: false, denoise: Some(step) })
     }

@@ -59,7 +59,8 @@ pub fn document() -> &'static str {
     &DOCUMENT
 }
 
-// One object instead of `allOf` over common and own fields: only then can it forbid other fields.
+// One object instead of `allOf` over common and own fields: only then can it forbid other fields. A field that is null is
+// as one left out.
 fn join_fields(schema: &mut Value) {
     let Value::Array(parts) = schema["allOf"].take() else { return };
     let mut properties = Map::new();
@@ -70,6 +71,7 @@ fn join_fields(schema: &mut Value) {
     }
     let description = schema["description"].take();
     *schema = json!({
-        "type": "object", "description": description, "additionalProperties": false, "properties": properties,
+        "type": "object", "description": description, "additionalProperties": { "type": "null" },
+        "properties": properties,
     });
 }

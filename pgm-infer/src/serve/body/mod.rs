@@ -5,6 +5,7 @@
 mod common;
 mod completion;
 mod infill;
+mod neutral;
 mod parse;
 
 pub use common::{Common, MAX_SEED};

@@ -164,7 +164,7 @@ fn model_that_reads_the_mask() -> TextModel {
     let vocab: serde_json::Map<String, Value> = (0..VOCAB - 1).map(|id| (format!("w{id}"), json!(id))).collect();
     let mask = json!({
         "id": VOCAB - 1, "content": "[MASK]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true,
+        "special": false,
     });
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [mask], "normalizer": null,

@@ -25,12 +25,14 @@ pub(super) struct Job {
 struct Waiting {
     request: RequestId,
     samples: VecDeque<Sample>,
+    // Whether it had a row in the last step.
+    held: bool,
 }
 
 /// The waiting samples, and where further tasks come from.
 pub(super) struct SampleQueue {
     jobs: Receiver<Job>,
-    // The request whose turn is next comes first.
+    // The request whose turn is next comes first: of those without a row the one that has been without for longest.
     requests: VecDeque<Waiting>,
 }
 
@@ -71,7 +73,7 @@ impl SampleQueue {
         drop_caught(order);
         match self.requests.iter_mut().find(|waiting| waiting.request == request) {
             Some(waiting) => waiting.samples.append(&mut samples),
-            None => self.requests.push_back(Waiting { request, samples }),
+            None => self.requests.push_back(Waiting { request, samples, held: false }),
         }
     }
 
@@ -106,6 +108,11 @@ impl SampleQueue {
     pub(super) fn fill(&mut self, batch: &mut Vec<Sample>, max_batch: usize, fixed_rows: f64) {
         let running = |request: RequestId, batch: &[Sample]| batch.iter().filter(|s| s.request == request).count();
         self.requests.retain(|waiting| !waiting.samples.is_empty() || running(waiting.request, batch) > 0);
+        let (lost, mut others): (VecDeque<Waiting>, _) = std::mem::take(&mut self.requests)
+            .into_iter()
+            .partition(|waiting| waiting.held && running(waiting.request, batch) == 0);
+        others.extend(lost);
+        self.requests = others;
         let demands: Vec<Demand> = self
             .requests
             .iter()
@@ -122,6 +129,7 @@ impl SampleQueue {
         let mut served = VecDeque::new();
         for (index, mut waiting) in std::mem::take(&mut self.requests).into_iter().enumerate() {
             let new = rows[index].saturating_sub(demands[index].running);
+            waiting.held = rows[index] > 0;
             batch.extend(waiting.samples.drain(..new));
             (if new > 0 { &mut served } else { &mut self.requests }).push_back(waiting);
         }

@@ -97,7 +97,7 @@ pub fn n_samples(n: usize, n_prompts: usize, limits: &Limits) -> Result<usize, A
     let most = limits.max_samples.min(limits.max_batch + limits.queue);
     let samples = n.saturating_mul(n_prompts);
     if n == 0 || samples > most {
-        let message = format!("a request may ask for 1 to {most} samples over all its prompts");
+        let message = format!("n is {n}; a request may ask for 1 to {most} samples over all its prompts");
         return Err(ApiError::field("n", message));
     }
     Ok(samples)

@@ -137,7 +137,8 @@ pub async fn chat(State(server): State<Arc<Server>>, request: Request) -> Result
         model: model.name.clone(),
         blanks: TaskBlanks::of(&task),
         logprobs: body.logprobs().is_some(),
-        include_usage: body.wants_usage(),
+        include_usage: body.common.wants_usage(),
+        tells_steps: body.common.wants_steps(),
         n_prompt_tokens,
         n_completion_tokens: 0,
         n_drawn_tokens: 0,
@@ -179,8 +180,7 @@ fn resolve_chat(body: &ChatBody, name: &str, model: &TextModel, limits: &Limits)
     let text = render(source, &input).map_err(|why| ApiError::field("messages", why))?;
     let mut tokens = model.encode_with_special(&text)?;
     if tokens.contains(&(backbone.mask_index as u32)) {
-        let message = "the messages have the name of the mask token, which stands for a position to fill";
-        return Err(ApiError::field("messages", message));
+        return Err(resolve::mask_error("messages", backbone.mask_index));
     }
     // The row begins with one BOS, whether the template writes it or not.
     if tokens.first() == Some(&(backbone.bos_index as u32)) {
@@ -207,6 +207,7 @@ struct ChatFormat {
     blanks: TaskBlanks,
     logprobs: bool,
     include_usage: bool,
+    tells_steps: bool,
     n_prompt_tokens: usize,
     n_completion_tokens: usize,
     n_drawn_tokens: usize,
@@ -252,6 +253,10 @@ impl ChatFormat {
 }
 
 impl StreamFormat for ChatFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
         denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }

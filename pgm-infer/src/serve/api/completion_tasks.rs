@@ -61,7 +61,8 @@ pub fn resolve_completion(
     let (n, seed, stop) = (body.n.unwrap_or(1), resolve::seed(&body.common), body.common.stops()?);
     let echoes = body.echo == Some(true);
     let scores_prompts = body.logprobs.filter(|_| echoes);
-    let bos = model.config().backbone().bos_index as u32;
+    let backbone = model.config().backbone();
+    let (bos, mask) = (backbone.bos_index as u32, backbone.mask_index as u32);
     let (mut tasks, mut prompts, mut n_prompt_tokens) = (Vec::new(), Vec::new(), 0);
     for (index, prompt) in body.prompts()?.into_iter().enumerate() {
         let (part, tokens, text) = match prompt {
@@ -73,7 +74,7 @@ pub fn resolve_completion(
             Prompt::Text(text) => (RowPart::Template(Part::Text(text.clone())), Vec::new(), Some(text)),
             Prompt::Tokens(tokens) => {
                 // The row begins with one BOS, whoever gives it.
-                let tokens = prompt_tokens(tokens, model)?;
+                check_tokens(&tokens, model)?;
                 let own = tokens.strip_prefix(&[bos]).unwrap_or(&tokens).to_vec();
                 (RowPart::Tokens(own), tokens, None)
             }
@@ -88,6 +89,9 @@ pub fn resolve_completion(
         }
         if scores_prompts.is_some() {
             given.has_bos = tokens.first() == Some(&bos);
+            if tokens.contains(&mask) {
+                return Err(resolve::mask_error("prompt", mask as usize));
+            }
             given.row = if given.has_bos { tokens } else { [&[bos], tokens.as_slice()].concat() };
             check_length(given.row.len().saturating_add(n_blank), max_length, "max_tokens")?;
         }
@@ -103,6 +107,7 @@ pub fn resolve_completion(
         }
         let parts = [part, RowPart::Template(Part::Blank(n_blank)), RowPart::Template(Part::Text(suffix.clone()))];
         let row = model.row_of_parts(&parts, 0)?;
+        resolve::check_given(&row, model, "prompt", "suffix")?;
         check_length(row.request.length, max_length, "max_tokens")?;
         n_prompt_tokens += row.n_given();
         let mut task = Task::new(TaskInput::Row(row));
@@ -138,22 +143,16 @@ impl CompletionRequest {
     }
 }
 
-// The tokens of a prompt, all of which the model can be given.
-fn prompt_tokens(tokens: Vec<u32>, model: &TextModel) -> Result<Vec<u32>, ApiError> {
-    let backbone = model.config().backbone();
-    if let Some(token) = tokens.iter().find(|&&token| token as usize >= backbone.vocab_size) {
-        let n_tokens = backbone.vocab_size;
-        let message = format!("the token {token} is beyond the model's {n_tokens} tokens");
-        return Err(ApiError::field("prompt", message));
+// Checks that the model has the tokens of a prompt.
+fn check_tokens(tokens: &[u32], model: &TextModel) -> Result<(), ApiError> {
+    let n_tokens = model.config().backbone().vocab_size;
+    if let Some(token) = tokens.iter().find(|&&token| token as usize >= n_tokens) {
+        return Err(ApiError::field(
+            "prompt",
+            format!("prompt has the token {token}; the model has {n_tokens} tokens"),
+        ));
     }
-    if tokens.iter().any(|&token| token as usize == backbone.mask_index) {
-        let message = format!(
-            "the token {} is the mask, which stands for a position to fill; give a suffix, or a template to /infill",
-            backbone.mask_index
-        );
-        return Err(ApiError::field("prompt", message));
-    }
-    Ok(tokens)
+    Ok(())
 }
 
 /// What the scores of a model's prompts are.

@@ -55,8 +55,8 @@ pub struct Choice {
     seed: u64,
 }
 
-/// An event of a stream. The choices of a `denoise` event have no text, so that a client that reads every event as a piece of
-/// text still works.
+/// An event of a stream. A `denoise` event has no choices, so that a client that reads every event as a piece of text still
+/// works.
 #[derive(Serialize)]
 struct Chunk<'a> {
     id: &'a str,
@@ -73,7 +73,8 @@ struct Chunk<'a> {
 /// Continues a text, or fills the gap before a suffix
 ///
 /// OpenAI's completions with the additional fields steps, order and top_k. With echo and logprobs the tokens of the prompt
-/// are scored, too. With stream, each event carries text that is final. The event denoise, whose text is empty, carries the positions and tokens of each step.
+/// are scored, too. With stream, each event carries text that is final. Where stream_options asks for it, the event denoise
+/// carries the positions and tokens of each step.
 #[utoipa::path(
     post,
     path = "/v1/completions",
@@ -122,7 +123,8 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
         echo: body.echo.unwrap_or(false),
         prompts,
         logprobs: body.logprobs,
-        include_usage: body.wants_usage(),
+        include_usage: body.common.wants_usage(),
+        tells_steps: body.common.wants_steps(),
         blanks: tasks.iter().map(TaskBlanks::of).collect(),
         seed: resolve::seed(&body.common),
         n_prompt_tokens,
@@ -155,6 +157,7 @@ struct CompletionFormat {
     // How many of the most probable tokens are told with each, if log-probabilities are asked for.
     logprobs: Option<usize>,
     include_usage: bool,
+    tells_steps: bool,
     // Of each prompt.
     blanks: Vec<TaskBlanks>,
     // Of choices for which nothing was drawn.
@@ -232,9 +235,12 @@ impl CompletionFormat {
 }
 
 impl StreamFormat for CompletionFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        let piece = self.piece(step.index(), step.seed(), "");
-        denoise_event(&Chunk { denoise: Some(step), ..piece })
+        denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }
 
     fn echo(&self, sample: usize) -> Option<&str> {

@@ -149,14 +149,14 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     // The queue's place is taken before the body is checked and tokenised, and kept until then even if the client
     // leaves.
     let admission = model.admit(1, server.limits())?;
-    let stream = body.common.stream == Some(true);
+    let (stream, tells_steps) = (body.common.stream == Some(true), body.common.wants_steps());
     let (admission, resolved) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
         move || Ok((admission, resolve_infill(&body, &model.name, model.engine.model(), &limits)?))
     })
     .await?;
     let (task, format) = match resolved {
-        ResolvedInfill::Run { task, format } => (*task, *format),
+        ResolvedInfill::Run { task, format } => (*task, InfillFormat { tells_steps, ..*format }),
         ResolvedInfill::Nothing(answer) => return Ok(Json(*answer).into_response()),
     };
     let tasks = [task];
@@ -213,14 +213,17 @@ fn resolve_infill(
             }
             // Text before a suffix does not end at an EOS: the suffix follows.
             ends_at_eos = after.is_empty();
-            let fitted = fit_sides(model, (&before, &after), body.n_predict(), max_length)?;
+            let fitted = fit_sides(model, (&before, &after), body.n_predict(), max_length)
+                .map_err(|error| error.about("input_prefix"))?;
+            resolve::check_given(&fitted.row, model, "input_prefix", "input_suffix")?;
             format.settings.n_predict = fitted.n_blank;
             (format.left, format.right) = (fitted.left, fitted.right);
             fitted.row
         }
         (template, length) => {
             let parts = match template {
-                Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))?,
+                Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
+                    .map_err(|error| ApiError::from(error).about("template"))?,
                 None => sides(body),
             };
             // Blanks of a given length are counted before memory is allocated for them.
@@ -229,7 +232,13 @@ fn resolve_infill(
             if let Some(length) = length {
                 check_length(length, max_length, "length")?;
             }
-            let row = model.row_within(max_length, &parts, length, 0)?;
+            let (before, after) = match template {
+                Some(_) => ("template", "template"),
+                None => ("input_prefix", "input_suffix"),
+            };
+            let row =
+                model.row_within(max_length, &parts, length, 0).map_err(|error| ApiError::from(error).about(before))?;
+            resolve::check_given(&row, model, before, after)?;
             check_length(row.request.length, max_length, "template")?;
             format.settings.n_predict = row.request.length - 1 - row.n_given();
             row
@@ -256,6 +265,7 @@ fn sides(body: &InfillBody) -> Vec<Part> {
 #[derive(Default)]
 struct InfillFormat {
     model: String,
+    tells_steps: bool,
     n_prompt_tokens: usize,
     blanks: TaskBlanks,
     // What was cut off on either side, and its tokens.
@@ -342,6 +352,10 @@ impl Infill {
 }
 
 impl StreamFormat for InfillFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
         denoise_event(&Chunk { content: "", stop: false, denoise: Some(step) })
     }

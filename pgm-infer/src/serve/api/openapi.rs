@@ -55,7 +55,7 @@ pub fn document() -> &'static str {
         let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
         let schemas = &mut api["components"]["schemas"];
         for body in ["ScoreRequest", "TokenizeRequest", "DetokenizeRequest"] {
-            schemas[body]["additionalProperties"] = json!(false);
+            schemas[body]["additionalProperties"] = json!({ "type": "null" });
         }
         for body in ["CompletionRequest", "InfillRequest", "ChatRequest"] {
             let schema = &mut schemas[body];
@@ -73,7 +73,8 @@ pub fn document() -> &'static str {
     &DOCUMENT
 }
 
-// One object instead of `allOf` over common and own fields: only then can it forbid other fields.
+// One object instead of `allOf` over common and own fields: only then can it forbid other fields. A field that is null is
+// as one left out.
 fn join_fields(schema: &mut Value) {
     let Value::Array(parts) = schema["allOf"].take() else { return };
     let mut properties = Map::new();
@@ -84,6 +85,7 @@ fn join_fields(schema: &mut Value) {
     }
     let description = schema["description"].take();
     *schema = json!({
-        "type": "object", "description": description, "additionalProperties": false, "properties": properties,
+        "type": "object", "description": description, "additionalProperties": { "type": "null" },
+        "properties": properties,
     });
 }

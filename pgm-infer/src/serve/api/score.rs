@@ -87,7 +87,7 @@ pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Resul
     let body: ScoreBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.model.as_deref())?);
     let n_candidates = resolve::n_samples(1, body.candidates().len().max(1), server.limits())
-        .map_err(|error| ApiError { param: Some("candidates"), ..error })?;
+        .map_err(|error| ApiError { param: Some("candidates".into()), ..error })?;
     let admission = model.admit(n_candidates, server.limits())?;
     let (admission, body, rows) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::common::Common;
-use super::completion::logit_bias_schema;
 use super::parse::{BodyError, RequestBody};
 
 /// The most alternatives to a token.
@@ -30,7 +29,6 @@ pub struct ChatBody {
     /// Answers. Default: 1.
     #[schema(minimum = 1, maximum = 64)]
     pub n: Option<usize>,
-    stream_options: Option<ChatStreamOptions>,
     /// Return the log-probability of each token when it was drawn.
     logprobs: Option<bool>,
     /// How many of the most probable tokens are returned with each; only with logprobs.
@@ -42,38 +40,9 @@ pub struct ChatBody {
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Whether the template begins the answer. Default: true.
     pub add_generation_prompt: Option<bool>,
-    /// Accepted and ignored.
-    #[serde(rename = "user")]
-    _user: Option<String>,
-    /// Accepted where it is 0.
-    #[schema(minimum = 0, maximum = 0)]
-    presence_penalty: Option<f64>,
-    /// Accepted where it is 0.
-    #[schema(minimum = 0, maximum = 0)]
-    frequency_penalty: Option<f64>,
-    #[schema(schema_with = logit_bias_schema)]
-    logit_bias: Option<Map<String, Value>>,
-    /// Accepted where its type is text.
-    response_format: Option<Value>,
-    /// Accepted where it is empty.
-    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
-    tools: Option<Value>,
-    /// Accepted where it is none or auto.
-    tool_choice: Option<Value>,
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Map<String, Value>,
-}
-
-/// Settings of a stream; only with `stream`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ChatStreamOptions {
-    /// Send the count of tokens in a last event.
-    include_usage: Option<bool>,
-    /// Accepted and ignored.
-    #[serde(rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
 }
 
 /// A message: its fields as the template sees them, the content as one text.
@@ -84,11 +53,6 @@ impl ChatBody {
     /// The most tokens of the answer; none for as many as fit.
     pub fn max_tokens(&self) -> Option<usize> {
         self.max_completion_tokens.or(self.max_tokens)
-    }
-
-    /// Whether a stream ends with the count of tokens.
-    pub fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
     }
 
     /// How many of the most probable tokens are told with each, if log-probabilities are asked for.
@@ -114,7 +78,7 @@ impl ChatBody {
 fn message(index: usize, value: &Value) -> Result<ChatMessage, String> {
     let at = format!("messages[{index}]");
     let Value::Object(fields) = value else { return Err(format!("{at} must be an object with role and content")) };
-    if !fields.get("role").and_then(Value::as_str).is_some_and(|role| !role.is_empty()) {
+    if fields.get("role").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(format!("{at}.role must be a text such as user, assistant or system"));
     }
     for name in ["tool_calls", "function_call", "audio"] {
@@ -150,29 +114,6 @@ impl RequestBody for ChatBody {
     fn check(&self) -> Result<(), BodyError> {
         self.common.check(&self.unknown)?;
         self.messages()?;
-        let is_text = |value: &Value| value.is_null() || value["type"] == "text";
-        let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-        let is_no_choice = |value: &Value| value.is_null() || value == "none" || value == "auto";
-        let why_sampler = "its tokens would not follow the model's distribution";
-        let why_tools = "the model calls no tools";
-        let unsupported = [
-            ("presence_penalty", self.presence_penalty.is_some_and(|penalty| penalty != 0.0), why_sampler),
-            ("frequency_penalty", self.frequency_penalty.is_some_and(|penalty| penalty != 0.0), why_sampler),
-            ("logit_bias", self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), why_sampler),
-            (
-                "response_format",
-                self.response_format.as_ref().is_some_and(|format| !is_text(format)),
-                "the text cannot be restricted",
-            ),
-            ("tools", self.tools.as_ref().is_some_and(|tools| !is_empty(tools)), why_tools),
-            ("tool_choice", self.tool_choice.as_ref().is_some_and(|choice| !is_no_choice(choice)), why_tools),
-        ];
-        if let Some((name, _, why)) = unsupported.into_iter().find(|(_, changes, _)| *changes) {
-            return Err(BodyError::field(name, format!("{name} is not supported: {why}")));
-        }
-        if self.stream_options.is_some() && self.common.stream != Some(true) {
-            return Err(BodyError::field("stream_options", "stream_options needs stream to be true"));
-        }
         if self.top_logprobs.is_some_and(|n| n > MAX_TOP_LOGPROBS) {
             let message = format!("top_logprobs must lie between 0 and {MAX_TOP_LOGPROBS}");
             return Err(BodyError::field("top_logprobs", message));

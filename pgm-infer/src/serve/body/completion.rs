@@ -29,10 +29,9 @@ pub struct CompletionBody {
     /// Samples of each prompt. Default: 1.
     #[schema(minimum = 1, maximum = 64)]
     pub n: Option<usize>,
-    /// Accepted where it equals n.
+    /// Accepted where it is 1 or equals n.
     #[schema(minimum = 1, maximum = 64)]
     best_of: Option<usize>,
-    stream_options: Option<StreamOptions>,
     /// Return the log-probability of each token when it was drawn, and this many of the most probable tokens with theirs.
     #[schema(minimum = 0, maximum = 5)]
     pub logprobs: Option<usize>,
@@ -52,17 +51,6 @@ pub struct CompletionBody {
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Map<String, Value>,
-}
-
-/// Settings of a stream; only with `stream`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StreamOptions {
-    /// Send the count of tokens in a last event.
-    include_usage: Option<bool>,
-    /// Accepted and ignored.
-    #[serde(rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
 }
 
 /// A text, or its tokens.
@@ -97,11 +85,6 @@ pub(super) fn logit_bias_schema() -> Schema {
 }
 
 impl CompletionBody {
-    /// Whether a stream ends with the count of tokens.
-    pub fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
-    }
-
     /// How many prompts there are, at least one, without reading them.
     pub fn n_prompts(&self) -> usize {
         match &self.prompt {
@@ -146,11 +129,8 @@ impl RequestBody for CompletionBody {
             let message = format!("{name} is not supported: its tokens would not follow the model's distribution");
             return Err(BodyError::field(name, message));
         }
-        if self.best_of.is_some_and(|best_of| best_of != self.n.unwrap_or(1)) {
+        if self.best_of.is_some_and(|best_of| best_of != 1 && best_of != self.n.unwrap_or(1)) {
             return Err(BodyError::field("best_of", "best_of is not supported: ask for n samples and choose"));
-        }
-        if self.stream_options.is_some() && self.common.stream != Some(true) {
-            return Err(BodyError::field("stream_options", "stream_options needs stream to be true"));
         }
         if self.logprobs.is_some_and(|logprobs| logprobs > MAX_LOGPROBS) {
             return Err(BodyError::field("logprobs", format!("logprobs must lie between 0 and {MAX_LOGPROBS}")));

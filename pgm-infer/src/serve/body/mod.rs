@@ -7,6 +7,7 @@ mod common;
 mod completion;
 mod infill;
 pub mod llama_cpp;
+mod neutral;
 mod parse;
 mod score;
 mod tokenize;

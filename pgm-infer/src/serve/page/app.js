@@ -161,7 +161,7 @@ function withBlank(text) {
 }
 
 function body(text, fields, seed) {
-  const asked = { template: withBlank(text), blank: 8, seed, stream: true };
+  const asked = { template: withBlank(text), blank: 8, seed, stream: true, stream_options: { denoise: true } };
   if (fields.model) asked.model = fields.model;
   for (const id of NUMBERS) {
     if (fields[id] !== "") asked[id.replace("-", "_")] = Number(fields[id]);
@@ -263,7 +263,7 @@ function play(run) {
       const due = run.queue.splice(0, Math.ceil(run.queue.length * share));
       for (const step of due) {
         run.letters = aged(run.letters, step.segments, now);
-        run.tokens += step.decoded.length - step.forgotten.length;
+        run.tokens += step.decoded.length - (step.forgotten?.length ?? 0);
         run.evaluations += Number(step.decoded.length > 0);
         run.last = step;
       }
@@ -285,6 +285,25 @@ function play(run) {
     };
     frame();
   });
+}
+
+// Applies a step to a row of cells { kind, text }, and returns the row in segments. The first step tells the whole row, later
+// ones their changes by positions.
+function applied(row, step) {
+  for (const { kind, text, n } of step.segments ?? []) {
+    for (let i = 0; i < n; i += 1) row.push({ kind, text: i ? "" : text ?? "" });
+  }
+  for (const cell of row) if (cell.kind === "new") cell.kind = "decoded";
+  for (const position of step.forgotten ?? []) row[position] = { kind: "open", text: "" };
+  for (const { position, text } of step.decoded) row[position] = { kind: "new", text };
+  for (const { position, text } of step.changed ?? []) row[position].text = text;
+  const segments = [];
+  for (const { kind, text } of row) {
+    if (segments.at(-1)?.kind !== kind) segments.push(kind === "open" ? { kind, n: 0 } : { kind, text: "" });
+    if (kind === "open") segments.at(-1).n += 1;
+    else segments.at(-1).text += text;
+  }
+  return segments.filter((segment) => segment.kind === "open" || segment.text);
 }
 
 // The finished text in given and generated parts: from the answer's blanks, or from the last step, whichever joins to exactly
@@ -312,7 +331,8 @@ async function generate(wantedSeed) {
   const text = $("text").value;
   const fields = readFields();
   const seed = wantedSeed ?? (fields.seed === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number(fields.seed));
-  const run = { abort: new AbortController(), queue: [], letters: [], tokens: 0, evaluations: 0, started: performance.now() };
+  const run = { abort: new AbortController(), row: [], queue: [], letters: [], tokens: 0, evaluations: 0 };
+  run.started = performance.now();
   current = run;
   ready();
   complain("");
@@ -333,7 +353,7 @@ async function generate(wantedSeed) {
     for await (const { name, data } of events(response.body)) {
       if (data.error) throw new ServerError(data.error.message);
       if (name === "denoise") {
-        const step = { ...data, at: performance.now() };
+        const step = { ...data, segments: applied(run.row, data), at: performance.now() };
         run.first ??= step;
         run.queue.push(step);
       } else if (data.stop) {

@@ -114,7 +114,7 @@ impl ChatBody {
 fn message(index: usize, value: &Value) -> Result<ChatMessage, String> {
     let at = format!("messages[{index}]");
     let Value::Object(fields) = value else { return Err(format!("{at} must be an object with role and content")) };
-    if !fields.get("role").and_then(Value::as_str).is_some_and(|role| !role.is_empty()) {
+    if fields.get("role").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(format!("{at}.role must be a text such as user, assistant or system"));
     }
     for name in ["tool_calls", "function_call", "audio"] {

@@ -332,7 +332,7 @@ async fn echo_with_logprobs_is_the_order_from_left_to_right_for_others() {
     }
     body["stream"] = json!(true);
     let streamed = events(&app, "/v1/completions", &body).await;
-    let last = streamed.iter().filter(|(name, data)| name.is_none() && data != "[DONE]").next_back().unwrap();
+    let last = streamed.iter().rfind(|(name, data)| name.is_none() && data != "[DONE]").unwrap();
     let last: Value = serde_json::from_str(&last.1).unwrap();
     assert_eq!(&last["choices"][0]["logprobs"], logprobs);
     // Without anything to write, echo alone repeats the prompt.

@@ -73,7 +73,7 @@ impl RequestBody for InfillBody {
             if let (Meaning::Result { neutral, why }, Some(value)) = (meaning, self.unknown.get(*name))
                 && !neutral(value)
             {
-                return Err(BodyError::field(name, format!("{name} is not supported: {why}")));
+                return Err(BodyError::field(*name, format!("{name} is not supported: {why}")));
             }
         }
         let has_sides = self.input_prefix.is_some() || self.input_suffix.is_some() || self.prompt.is_some();

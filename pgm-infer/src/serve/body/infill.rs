@@ -70,7 +70,7 @@ impl RequestBody for InfillBody {
         let unknown = self.unknown.iter().filter(|(name, _)| !is_known(name));
         self.common.check(&unknown.map(|(name, value)| (name.clone(), value.clone())).collect())?;
         for &(name, meaning) in llama_cpp::FIELDS {
-            if let (Meaning::Result { neutral, why }, Some(value)) = (meaning, self.unknown.get(name))
+            if let (Meaning::Result { neutral, why, .. }, Some(value)) = (meaning, self.unknown.get(name))
                 && !neutral(value)
             {
                 return Err(BodyError::field(name, format!("{name} is not supported: {why}")));

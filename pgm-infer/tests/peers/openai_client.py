@@ -56,7 +56,7 @@ for name, wrong in [("an unknown model", {"model": "none"}), ("a wrong setting",
 
 cancelled = metric('pgm_samples_total{model="%s",finish="cancelled"' % model)
 long = {**ask, "max_tokens": 80, "extra_body": {"steps": 4000, "order": "remask", "remask_rate": 1.0}}
-stream = client.completions.create(**long, stream=True)
+stream = client.completions.create(**long, stream=True, stream_options={"denoise": True})
 next(iter(stream))
 stream.close()
 

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{chat, completions, infill, models, score, tokenize};
 use crate::OrderKind;
-use crate::serve::body::llama_cpp;
+use crate::serve::body::llama_cpp::{self, Meaning};
 use crate::serve::error::ErrorBody;
 
 #[derive(OpenApi)]
@@ -67,6 +67,10 @@ pub fn document() -> &'static str {
         let fields = &mut schemas["InfillRequest"]["properties"];
         for (name, meaning) in llama_cpp::FIELDS {
             fields[*name] = json!({ "description": llama_cpp::description(*meaning) });
+            if let Meaning::Result { accepted, .. } = meaning {
+                let accepted: Value = serde_json::from_str(accepted).unwrap_or_default();
+                fields[*name]["enum"] = json!([accepted, null]);
+            }
         }
         api.to_string()
     });

@@ -20,7 +20,7 @@ use crate::serve::state::Server;
 #[derive(Serialize, ToSchema)]
 pub struct Tokens {
     /// Ids, or with with_pieces objects.
-    tokens: TokenList,
+    tokens: Vec<ListedToken>,
     count: usize,
     /// The most tokens of a text, BOS included.
     max_model_len: usize,
@@ -29,12 +29,12 @@ pub struct Tokens {
     token_strs: Option<Vec<String>>,
 }
 
-/// Ids, or ids with their texts.
+/// An id, or an id with its text.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum TokenList {
-    Ids(Vec<u32>),
-    Pieces(Vec<TokenPiece>),
+enum ListedToken {
+    Id(u32),
+    Piece(TokenPiece),
 }
 
 /// A token with its text.
@@ -97,16 +97,17 @@ pub async fn tokenize(State(server): State<Arc<Server>>, request: Request) -> Re
         if body.adds_special() {
             tokens.insert(0, model.config().backbone().bos_index as u32);
         }
+        let with_pieces = body.with_pieces.unwrap_or(false);
+        let listed = |id| match with_pieces {
+            true => ListedToken::Piece(TokenPiece { id, piece: piece(id, model) }),
+            false => ListedToken::Id(id),
+        };
         let names = || tokens.iter().map(|&token| model.token_name(token)).collect();
         Ok(Tokens {
             count: tokens.len(),
             max_model_len: max_length(model, &limits),
             token_strs: body.return_token_strs.unwrap_or(false).then(names),
-            tokens: if body.with_pieces.unwrap_or(false) {
-                TokenList::Pieces(tokens.iter().map(|&id| TokenPiece { id, piece: piece(id, model) }).collect())
-            } else {
-                TokenList::Ids(tokens)
-            },
+            tokens: tokens.iter().map(|&id| listed(id)).collect(),
         })
     });
     Ok(Json(answer.await?))

@@ -18,7 +18,7 @@ pub struct ChatBody {
     #[schema(inline)]
     pub common: Common,
     /// The conversation: objects with role and content. A content is a text or a list of parts of the type text.
-    #[schema(value_type = Vec<Object>, min_items = 1)]
+    #[schema(value_type = Vec<Message>, min_items = 1)]
     messages: Option<Value>,
     /// Tokens of the answer, at most. Default: as many as fit into the model's length.
     #[schema(minimum = 1, maximum = 16777216)]
@@ -43,6 +43,40 @@ pub struct ChatBody {
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Map<String, Value>,
+}
+
+/// A message of a conversation; further fields are the template's.
+#[derive(ToSchema)]
+#[allow(dead_code)] // it is read by the derive
+struct Message {
+    /// user, assistant, or another one that the template knows.
+    #[schema(min_length = 1)]
+    role: String,
+    content: Content,
+}
+
+/// The text of a message.
+#[derive(ToSchema, Deserialize)]
+#[serde(untagged)]
+#[allow(dead_code)] // it is read by the derive
+enum Content {
+    Text(String),
+    Parts(Vec<TextPart>),
+}
+
+/// A part of a text.
+#[derive(ToSchema, Deserialize)]
+#[allow(dead_code)] // it is read by the derive
+struct TextPart {
+    r#type: TextPartType,
+    text: String,
+}
+
+/// The only kind of parts.
+#[derive(ToSchema, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TextPartType {
+    Text,
 }
 
 /// A message: its fields as the template sees them, the content as one text.

@@ -70,10 +70,10 @@ impl RequestBody for InfillBody {
         let unknown = self.unknown.iter().filter(|(name, _)| !is_known(name));
         self.common.check(&unknown.map(|(name, value)| (name.clone(), value.clone())).collect())?;
         for &(name, meaning) in llama_cpp::FIELDS {
-            if let (Meaning::Result { neutral, why }, Some(value)) = (meaning, self.unknown.get(name))
+            if let (Meaning::Result { neutral, why, .. }, Some(value)) = (meaning, self.unknown.get(name))
                 && !neutral(value)
             {
-                return Err(BodyError::field(*name, format!("{name} is not supported: {why}")));
+                return Err(BodyError::field(name, format!("{name} is not supported: {why}")));
             }
         }
         let has_sides = self.input_prefix.is_some() || self.input_suffix.is_some() || self.prompt.is_some();

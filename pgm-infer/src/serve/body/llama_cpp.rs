@@ -12,8 +12,8 @@ pub enum Meaning {
     Server,
     /// Another distribution of the tokens, unless its value is `neutral`.
     Sampler { neutral: fn(&Value) -> bool },
-    /// Another answer, unless its value is `neutral`.
-    Result { neutral: fn(&Value) -> bool, why: &'static str },
+    /// Another answer, unless its value is `neutral`; `accepted` is such a value in JSON.
+    Result { neutral: fn(&Value) -> bool, accepted: &'static str, why: &'static str },
 }
 
 fn zero(value: &Value) -> bool {
@@ -53,11 +53,17 @@ pub const FIELDS: &[(&str, Meaning)] = &[
     ("dynatemp_exponent", Meaning::Server),
     ("dynatemp_range", ZERO_SAMPLER),
     ("frequency_penalty", ZERO_SAMPLER),
-    ("grammar", Meaning::Result { neutral: empty, why: "a grammar cannot restrict the text; leave it out" }),
+    (
+        "grammar",
+        Meaning::Result { neutral: empty, accepted: "\"\"", why: "a grammar cannot restrict the text; leave it out" },
+    ),
     ("id_slot", Meaning::Server),
     ("ignore_eos", Meaning::Sampler { neutral: empty }),
     ("input_extra", Meaning::Server),
-    ("json_schema", Meaning::Result { neutral: empty, why: "a schema cannot restrict the text; leave it out" }),
+    (
+        "json_schema",
+        Meaning::Result { neutral: empty, accepted: "{}", why: "a schema cannot restrict the text; leave it out" },
+    ),
     ("logit_bias", Meaning::Sampler { neutral: empty }),
     ("lora", Meaning::Sampler { neutral: empty }),
     ("min_keep", Meaning::Server),
@@ -66,11 +72,18 @@ pub const FIELDS: &[(&str, Meaning)] = &[
     ("mirostat_eta", Meaning::Server),
     ("mirostat_tau", Meaning::Server),
     ("n_cache_reuse", Meaning::Server),
-    ("n_cmpl", Meaning::Result { neutral: one, why: "an answer has one text; send the request again for another" }),
+    (
+        "n_cmpl",
+        Meaning::Result {
+            neutral: one,
+            accepted: "1",
+            why: "an answer has one text; send the request again for another",
+        },
+    ),
     ("n_discard", Meaning::Server),
     ("n_indent", Meaning::Server),
     ("n_keep", Meaning::Server),
-    ("n_probs", Meaning::Result { neutral: at_most_zero, why: "use logprobs of /v1/completions" }),
+    ("n_probs", Meaning::Result { neutral: at_most_zero, accepted: "0", why: "use logprobs of /v1/completions" }),
     ("penalize_nl", Meaning::Server),
     ("post_sampling_probs", Meaning::Server),
     ("presence_penalty", ZERO_SAMPLER),

@@ -173,7 +173,7 @@ async fn a_chat_follows_the_models_template() {
         (&json!(rendered.len()), &2)
     );
     // The same text as a completion of the rendered text.
-    let tokens: Vec<u8> = rendered.bytes(None).collect();
+    let tokens: Vec<u8> = rendered.bytes().collect();
     let same = json!({"prompt": tokens, "max_tokens": 12, "seed": 3, "steps": 12, "n": 2, "stop": "\n"});
     let same = done(&app, "/v1/completions", &same).await;
     let mut n_kept = 0;

@@ -19,7 +19,7 @@ fn causal() -> ModelConfig {
 fn bytes_of_name(name: &str) -> Vec<u8> {
     match name.strip_prefix("bytes:") {
         Some(hex) => hex.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect(),
-        None => name.as_bytes(None).to_vec(),
+        None => name.as_bytes().to_vec(),
     }
 }
 

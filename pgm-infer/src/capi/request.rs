@@ -54,7 +54,7 @@ pub struct PgmRequest {
     pub remask_rate: f64,
 }
 
-// The size of `PgmRequest` in the first version that has `size`. A struct of this size or more is understood.
+// The size of `PgmRequest` in the first version that has `size`. Structs of this size and of the current one are understood.
 const FIRST_REQUEST_SIZE: usize = std::mem::offset_of!(PgmRequest, timeout_ms) + size_of::<u64>();
 
 // One sample with the model's defaults.
@@ -85,6 +85,11 @@ fn check_request_size(size: usize) -> Result<(), String> {
     if size < FIRST_REQUEST_SIZE {
         return Err(format!(
             "a PgmRequest of {size} bytes is smaller than the first version's {FIRST_REQUEST_SIZE}; call pgm_request_init first"
+        ));
+    }
+    if size < known && size != FIRST_REQUEST_SIZE {
+        return Err(format!(
+            "a PgmRequest of {size} bytes is of no version of pgm.h; they have {FIRST_REQUEST_SIZE} and {known} bytes"
         ));
     }
     if size > known {
@@ -206,7 +211,12 @@ mod tests {
         let mut request = PgmRequest { seed: 7, n: 0, ..default_request() };
         // SAFETY: the request has at least as many bytes as are said, but for the refused sizes, of which none is written.
         unsafe {
-            for (wrong, says) in [(0, "pgm_request_init"), (FIRST_REQUEST_SIZE - 1, "smaller"), (size + 8, "newer")] {
+            for (wrong, says) in [
+                (0, "pgm_request_init"),
+                (FIRST_REQUEST_SIZE - 1, "smaller"),
+                (size - 1, "no version"),
+                (size + 8, "newer"),
+            ] {
                 assert_eq!(pgm_request_init(&mut request, wrong), -1);
                 assert!(CStr::from_ptr(pgm_last_error()).to_str().unwrap().contains(says), "{wrong}");
                 let stale = PgmRequest { size: wrong, ..default_request() };

@@ -6,6 +6,7 @@
 //! | [`denoise`] | the networks as denoisers, which give the loop its logits |
 //! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |
+//! | [`score`] | likelihoods of given texts |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |
 
 pub mod bench;
@@ -18,6 +19,7 @@ pub mod engine;
 mod error;
 pub mod flops;
 pub mod sample;
+pub mod score;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod settings;

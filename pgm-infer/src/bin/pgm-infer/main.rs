@@ -5,10 +5,14 @@ mod convert;
 mod devices;
 mod generate;
 mod info;
+#[cfg(feature = "server")]
+mod listen;
 mod log;
 mod plot;
 #[cfg(feature = "server")]
 mod serve;
+#[cfg(feature = "server")]
+mod signals;
 
 use std::io::Write;
 use std::process::ExitCode;

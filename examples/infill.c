@@ -10,7 +10,23 @@
 typedef struct Counts {
     size_t decoded;
     size_t forgotten;
+    size_t wrong; /* finished texts with open tokens, and decoded tokens without a text */
 } Counts;
+
+/* Prints the text after a step: what the step decoded in brackets, an open token as a low line. */
+static size_t print_text(const PgmStep *step) {
+    size_t n_open = 0;
+    for (size_t i = 0; i < step->n_segments; i++) {
+        const PgmSegment *segment = &step->segments[i];
+        n_open += segment->n_open;
+        for (size_t open = 0; open < segment->n_open; open++) {
+            fputc('_', stderr);
+        }
+        fprintf(stderr, segment->kind == PGM_SEGMENT_KIND_NEW ? "[%s]" : "%s", segment->text);
+    }
+    fputc('\n', stderr);
+    return n_open;
+}
 
 static int count(const PgmStep *step, void *user) {
     Counts *counts = user;
@@ -21,7 +37,12 @@ static int count(const PgmStep *step, void *user) {
             return 1; /* BOS is given and stays */
         }
     }
-    fprintf(stderr, "step %zu of %zu: %zu tokens\n", step->step, step->n_steps, counts->decoded - counts->forgotten);
+    fprintf(stderr, "sample %zu, step %zu of %zu: ", step->index, step->step, step->n_steps);
+    size_t n_open = print_text(step);
+    counts->wrong += step->step == step->n_steps && n_open > 0;
+    for (size_t i = 0; i < step->n_decoded; i++) {
+        counts->wrong += step->texts[i] == NULL;
+    }
     return 0; /* any other value cancels */
 }
 
@@ -104,7 +125,7 @@ int main(int argc, char **argv) {
     request.seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     request.steps = 8;
     request.n = 2;
-    Counts counts = {0, 0};
+    Counts counts = {0, 0, 0};
     PgmTask *task = pgm_start(engine, &request, count, &counts);
     if (task == NULL || pgm_wait(task) != 0) {
         return fail("cannot fill the text");
@@ -121,16 +142,24 @@ int main(int argc, char **argv) {
     printf("another version refused: %s\n", refused ? "yes" : "no");
 
     /* This order masks decoded tokens again. In the end as many are decoded as without it. */
-    Counts remasked = {0, 0};
+    Counts remasked = {0, 0, 0};
     request.order = "remask";
+    request.remask_rate = 0.2;
     request.steps = 64;
     task = pgm_start(engine, &request, count, &remasked);
     if (task == NULL || pgm_wait(task) != 0) {
         return fail("cannot fill the text in the order remask");
     }
     int forgot = remasked.forgotten > 0 && remasked.decoded - remasked.forgotten == counts.decoded;
+    forgot = forgot && counts.wrong == 0 && remasked.wrong == 0;
     printf("masked again: %s\n", forgot ? "yes" : "no");
     pgm_task_free(task);
+
+    /* A setting of another order is refused. */
+    request.entropy_bound = 0.1;
+    refused = refused && pgm_start(engine, &request, NULL, NULL) == NULL;
+    fprintf(stderr, "an expected error: %s\n", pgm_last_error());
+    request.entropy_bound = -1;
 
     /* One thread waits, another cancels. */
     request.steps = 1000000;
@@ -146,6 +175,7 @@ int main(int argc, char **argv) {
     /* A space or a line break ends the text; one comes soon. */
     const char *stops[] = {" ", "\n"};
     request.order = NULL;
+    request.remask_rate = -1;
     request.steps = 8;
     request.prompt = "To be";
     request.template_ = NULL;

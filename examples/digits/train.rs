@@ -34,6 +34,7 @@ pub fn train(
     let start = std::time::Instant::now();
     let result = fit(Fit {
         config: &config,
+        init: None,
         data: codes,
         out,
         resume: false,

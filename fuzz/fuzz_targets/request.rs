@@ -7,17 +7,32 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../pgm-infer/src/serve/body/mod.rs"]
 mod body;
 
-use body::{BodyError, CompletionBody, InfillBody, RequestBody};
+use body::{BodyError, ChatBody, CompletionBody, InfillBody, RequestBody, ScoreBody, TokenizeBody};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
-    match choice % 2 {
+    match choice % 5 {
         0 => match checked::<CompletionBody>(rest) {
             Ok(body) => {
-                assert!(!body.prompts().unwrap().is_empty() && body.max_tokens != Some(0));
+                assert!(!body.prompts().unwrap().is_empty() && (body.max_tokens != Some(0) || body.echo == Some(true)));
                 assert_eq!(body.prompts().unwrap().len(), body.n_prompts());
                 check_common(&body.common);
             }
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        1 => match checked::<ChatBody>(rest) {
+            Ok(body) => {
+                assert!(!body.messages().unwrap().is_empty() && body.max_tokens() != Some(0));
+                check_common(&body.common);
+            }
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        2 => match checked::<ScoreBody>(rest) {
+            Ok(body) => assert!(body.texts().len() == body.candidates().len() && body.draws() > 0),
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        3 => match checked::<TokenizeBody>(rest) {
+            Ok(body) => assert!(body.text().len() <= rest.len() * 3),
             Err(error) => assert!(!error.message.is_empty()),
         },
         _ => match checked::<InfillBody>(rest) {

@@ -9,6 +9,18 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+// What a stretch of a text is.
+typedef enum PgmSegmentKind {
+  // Given from the start.
+  PGM_SEGMENT_KIND_GIVEN = 0,
+  // Decoded by an earlier step.
+  PGM_SEGMENT_KIND_DECODED = 1,
+  // Decoded by this step.
+  PGM_SEGMENT_KIND_NEW = 2,
+  // Still open, or masked again.
+  PGM_SEGMENT_KIND_OPEN = 3,
+} PgmSegmentKind;
+
 // Why a sample ended.
 typedef enum PgmFinish {
   // Every token is decoded.
@@ -63,7 +75,23 @@ typedef struct PgmRequest {
   size_t n;
   // The most milliseconds that the task may take; 0 is no limit.
   uint64_t timeout_ms;
+  // How many open positions the orders "confidence", "margin", "entropy" and "entropy-bounded" consider; 0 is all.
+  size_t candidates;
+  // Nats of entropy that a step of "entropy-bounded" decodes at once; negative is 0.5.
+  double entropy_bound;
+  // Probability at which "remask" masks a decoded token again before a step; negative is 0.05.
+  double remask_rate;
 } PgmRequest;
+
+// A stretch of a text.
+typedef struct PgmSegment {
+  // What it is.
+  enum PgmSegmentKind kind;
+  // Its text; empty for an open one.
+  const char *text;
+  // Number of open tokens; 0 for any other.
+  size_t n_open;
+} PgmSegment;
 
 // A step of a sample. Later versions add fields at the end.
 typedef struct PgmStep {
@@ -83,6 +111,12 @@ typedef struct PgmStep {
   size_t n_forgotten;
   // These positions.
   const size_t *forgotten;
+  // The text of each decoded token by itself. Bytes that are no whole character show as U+FFFD; see `segments`.
+  const char *const *texts;
+  // Number of stretches of the text.
+  size_t n_segments;
+  // The whole text after the step, in stretches.
+  const struct PgmSegment *segments;
 } PgmStep;
 
 // Called on the engine's thread after each step; `step` is valid during the call. A value other than 0 cancels the task. The
@@ -170,14 +204,6 @@ void pgm_cancel(const struct PgmTask *task);
 // # Safety
 // `task` came from `pgm_start`; no thread uses it during this call or later.
 void pgm_task_free(struct PgmTask *task);
-
-// Sets a request to one sample with the model's defaults. `size` is `sizeof(PgmRequest)`. 0, or -1 when this library does not
-// know a struct of that size.
-//
-// # Safety
-// `request` is null or has `size` bytes.
-int32_t pgm_request_init(struct PgmRequest *request,
-                         size_t size);
 
 // Sets a request to one sample with the model's defaults. `size` is `sizeof(PgmRequest)`. 0, or -1 when this library does not
 // know a struct of that size.

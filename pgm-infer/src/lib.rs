@@ -7,6 +7,7 @@
 //! | [`text`] | a model folder with its tokenizer, templates, how a row reads |
 //! | [`picture`] | a model of image codes with its codec, pictures as files, edits of given pictures |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |
+//! | [`score`] | likelihoods of given texts |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |
 
 pub mod bench;
@@ -20,6 +21,7 @@ mod error;
 pub mod flops;
 pub mod picture;
 pub mod sample;
+pub mod score;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod settings;

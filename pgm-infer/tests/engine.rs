@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use pgm_infer::engine::{Engine, EngineOptions, Finish, Task, TaskEvent, TaskInput};
+use pgm_infer::engine::{Engine, EngineOptions, Finish, RequestId, StepMetrics, Task, TaskEvent, TaskInput};
 use pgm_infer::sample::order::CandidateLimit;
 use pgm_infer::{DrawSettings, OrderKind, SampleSettings, SampledRow, Schedule};
 use pgm_model::{AutoregressiveConfig, MaskedConfig, ModelConfig};
@@ -400,4 +402,66 @@ fn a_task_knows_its_deadline_and_its_listener_is_dropped_by_then() {
     assert_eq!(Arc::strong_count(&place), 1, "the listener is gone before its events are read");
     assert!(matches!(events.iter().last(), Some(TaskEvent::Done(answer)) if answer.finish == Finish::Timeout));
     assert!(engine.submit(task("w1", 1, 1), Box::new(|_| ControlFlow::Continue(()))).unwrap().deadline().is_none());
+}
+
+#[test]
+fn a_small_request_gets_its_turn_behind_a_large_one() {
+    const STEPS: usize = 8;
+    // Rows of a step, samples of the large request, its tasks, the steps of its samples.
+    for (max_batch, n, n_tasks, large_steps) in [(1, 64, 1, STEPS), (2, 9, 1, 20), (4, 64, 1, 20), (16, 2, 32, 20)] {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&steps);
+        let watch: pgm_infer::engine::StepObserver =
+            Arc::new(move |_: &StepMetrics| _ = count.fetch_add(1, Ordering::Relaxed));
+        let options = EngineOptions { max_batch, watch: Some(watch), ..EngineOptions::default() };
+        let engine = Engine::new(model(&partition()), &options).unwrap();
+        let small = task("w1 w2", STEPS, 7);
+        let alone = engine.generate(small.clone(), &mut quiet).unwrap();
+
+        // The engine's thread waits in the first step of the large request until the small one is submitted.
+        let ((tell_started, started), (go_on, wait)) = (channel(), channel::<()>());
+        let (tell_seed, seeds) = channel();
+        let request = Some(RequestId::new());
+        let (mut is_first, mut waiting) = (true, Some((tell_started, wait)));
+        for index in 0..n_tasks {
+            let seed = 100 * (index as u64 + 1);
+            let large = Task { n, request, ..task("w3", large_steps, seed) };
+            let (tell_seed, mut waiting) =
+                (tell_seed.clone(), waiting.take().filter(|_| std::mem::take(&mut is_first)));
+            let listener = move |event| {
+                if let Some((tell_started, wait)) = waiting.take() {
+                    tell_started.send(()).unwrap();
+                    wait.recv().unwrap();
+                }
+                if let TaskEvent::Done(answer) = event {
+                    tell_seed.send((answer.seed, answer.sampled.tokens)).unwrap();
+                }
+                ControlFlow::Continue(())
+            };
+            engine.submit(large, Box::new(listener)).unwrap();
+        }
+        drop(tell_seed);
+        started.recv().unwrap();
+        let before = steps.load(Ordering::Relaxed);
+        let (tell_done, done) = channel();
+        let counted = Arc::clone(&steps);
+        let listener = move |event| {
+            if let TaskEvent::Done(answer) = event {
+                tell_done.send((counted.load(Ordering::Relaxed), answer.sampled)).unwrap();
+            }
+            ControlFlow::Continue(())
+        };
+        engine.submit(small, Box::new(listener)).unwrap();
+        go_on.send(()).unwrap();
+        let (after, sampled) = done.recv().unwrap();
+        let took = after - before;
+        assert!((STEPS..=2 * STEPS + 1).contains(&took), "{took} steps with {max_batch} rows");
+        assert_eq!(sampled, alone[0].sampled, "{max_batch} rows");
+        // Samples of the large request that made room went on where they were.
+        let found: HashMap<u64, Vec<u32>> = seeds.iter().collect();
+        assert_eq!(found.len(), n * n_tasks);
+        for (seed, tokens) in found.iter().take(8) {
+            assert_eq!(*tokens, engine.generate(task("w3", large_steps, *seed), &mut quiet).unwrap()[0].sampled.tokens);
+        }
+    }
 }

@@ -34,9 +34,14 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 
 #[tokio::test]
 async fn every_route_has_its_statuses() {
-    let routes: [(&str, &str, &[&str]); 7] = [
+    let routes: [(&str, &str, &[&str]); 12] = [
         ("/v1/completions", "post", GENERATE),
+        ("/v1/chat/completions", "post", GENERATE),
         ("/infill", "post", GENERATE),
+        ("/score", "post", GENERATE),
+        ("/tokenize", "post", GENERATE),
+        ("/detokenize", "post", GENERATE),
+        ("/tokenizer_info", "get", &["200", "401", "404", "503"]),
         ("/v1/models", "get", &["200", "401"]),
         ("/v1/models/{id}", "get", &["200", "401", "404", "503"]),
         ("/health", "get", &["200", "503"]),
@@ -77,6 +82,7 @@ async fn bodies_have_their_fields_and_limits() {
         "steps",
         "stop",
         "stream",
+        "stream_options",
         "temperature",
         "top_k",
         "top_p",
@@ -91,35 +97,43 @@ async fn bodies_have_their_fields_and_limits() {
         "n",
         "presence_penalty",
         "prompt",
-        "stream_options",
         "suffix",
         "user",
     ];
-    let infill = [
-        "blank",
-        "cache_prompt",
-        "input_extra",
-        "input_prefix",
-        "input_suffix",
-        "length",
-        "n_indent",
-        "n_predict",
-        "prompt",
-        "response_fields",
-        "samplers",
-        "t_max_predict_ms",
-        "t_max_prompt_ms",
-        "template",
+    // Those of llama.cpp without an effect are described as such.
+    let properties = document["components"]["schemas"]["InfillRequest"]["properties"].as_object().unwrap();
+    let is_llama =
+        |field: &Value| field["description"].as_str().is_some_and(|text| text.starts_with("llama.cpp's own"));
+    let llama: Vec<&str> =
+        properties.iter().filter(|(_, field)| is_llama(field)).map(|(name, _)| name.as_str()).collect();
+    for name in ["id_slot", "n_cmpl", "samplers", "cache_prompt", "input_extra", "t_max_predict_ms", "min_p"] {
+        assert!(llama.contains(&name), "{name}");
+    }
+    let own = ["blank", "input_prefix", "input_suffix", "length", "n_predict", "prompt", "response_fields", "template"];
+    let infill: Vec<&str> = own.into_iter().chain(llama).collect();
+    let chat = [
+        "add_generation_prompt",
+        "chat_template",
+        "chat_template_kwargs",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "n",
+        "top_logprobs",
     ];
     let limits = Limits::default();
-    for (name, route, own) in
-        [("CompletionRequest", "/v1/completions", &completion[..]), ("InfillRequest", "/infill", &infill[..])]
-    {
+    for (name, route, own) in [
+        ("CompletionRequest", "/v1/completions", &completion[..]),
+        ("InfillRequest", "/infill", &infill[..]),
+        ("ChatRequest", "/v1/chat/completions", &chat[..]),
+    ] {
         let schema = &document["components"]["schemas"][name];
         let body = &document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"];
         assert_eq!(resolved(&document, body), schema);
         assert_eq!(keys(&schema["properties"]), common.iter().chain(own).copied().collect(), "{name}");
-        assert_eq!((&schema["additionalProperties"], &schema["required"]), (&json!(false), &Value::Null), "{name}");
+        let others = json!({"type": "null"});
+        assert_eq!((&schema["additionalProperties"], &schema["required"]), (&others, &Value::Null), "{name}");
         let field = |name: &str| &schema["properties"][name];
         for name in keys(&schema["properties"]) {
             let described = resolved(&document, field(name)).get("description").or(field(name).get("oneOf"));
@@ -147,7 +161,11 @@ async fn bodies_have_their_fields_and_limits() {
         ("CompletionRequest", "n", 1, limits.max_samples as u64),
         ("CompletionRequest", "best_of", 1, limits.max_samples as u64),
         ("CompletionRequest", "logprobs", 0, 5),
-        ("CompletionRequest", "max_tokens", 1, 1 << 24),
+        ("CompletionRequest", "max_tokens", 0, 1 << 24),
+        ("ChatRequest", "max_tokens", 1, 1 << 24),
+        ("ChatRequest", "max_completion_tokens", 1, 1 << 24),
+        ("ChatRequest", "top_logprobs", 0, 20),
+        ("ScoreRequest", "draws", 1, 1 << 16),
         ("CompletionRequest", "presence_penalty", 0, 0),
         ("CompletionRequest", "frequency_penalty", 0, 0),
         ("InfillRequest", "blank", 1, 1 << 24),
@@ -158,12 +176,34 @@ async fn bodies_have_their_fields_and_limits() {
         assert_eq!(range, (Some(minimum as f64), Some(maximum as f64)), "{name}: {field}");
     }
     let n_predict = field("InfillRequest", "n_predict");
-    assert_eq!((n_predict["minimum"].as_f64(), n_predict["maximum"].as_f64()), (Some(-1.0), Some(f64::from(1 << 24))));
+    let most = ((1_u64 << 53) - 1) as f64;
+    assert_eq!((n_predict["minimum"].as_f64(), n_predict["maximum"].as_f64()), (Some(-most), Some(most)));
+    for (body, fields) in [
+        ("ScoreRequest", &["candidates", "context", "draws", "model", "reduction", "seed", "separator"][..]),
+        (
+            "TokenizeRequest",
+            &[
+                "add_special",
+                "add_special_tokens",
+                "content",
+                "model",
+                "parse_special",
+                "prompt",
+                "return_token_strs",
+                "with_pieces",
+            ],
+        ),
+        ("DetokenizeRequest", &["model", "tokens"]),
+    ] {
+        let schema = &document["components"]["schemas"][body];
+        assert_eq!(keys(&schema["properties"]), fields.iter().copied().collect(), "{body}");
+        assert_eq!(schema["additionalProperties"], json!({"type": "null"}), "{body}");
+    }
     assert_eq!(field("CompletionRequest", "logit_bias")["maxProperties"], 0);
     let prompt = field("CompletionRequest", "prompt");
     assert_eq!(prompt["anyOf"].as_array().unwrap().len(), 5, "{prompt}");
     let options = &document["components"]["schemas"]["StreamOptions"];
-    assert_eq!(keys(&options["properties"]), ["include_obfuscation", "include_usage"].into());
+    assert_eq!(keys(&options["properties"]), ["denoise", "include_obfuscation", "include_usage"].into());
     assert_eq!(options["additionalProperties"], false);
 }
 
@@ -192,7 +232,12 @@ async fn answers_have_exactly_the_required_fields() {
     let completion = done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 3, "logprobs": 2})).await;
     let infill = done(&app, "/infill", &json!({"template": "w1 {3}", "steps": 2})).await;
     let error = send(&app, get("/v1/models/other")).await.1;
+    let score = json!({"context": "w1", "candidates": ["w2", "w3"], "draws": 2});
     for (name, answer) in [
+        ("Scores", done(&app, "/score", &score).await),
+        ("Tokens", done(&app, "/tokenize", &json!({"content": "w1 w2"})).await),
+        ("Detokenized", done(&app, "/detokenize", &json!({"tokens": [1, 2]})).await),
+        ("TokenizerInfo", send(&app, get("/tokenizer_info")).await.1),
         ("Completion", completion),
         ("Infill", infill),
         ("Models", send(&app, get("/v1/models")).await.1),

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use pgm_infer::serve::{Limits, local_only, router};
+use pgm_infer::serve::{Limits, allow_origins, local_only, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -42,12 +42,19 @@ async fn every_documented_route_answers() {
     }
 }
 
+fn n_words(choice: &Value) -> usize {
+    choice["text"].as_str().unwrap().split_whitespace().count()
+}
+
 #[tokio::test]
 async fn a_completion_has_openais_form() {
     let app = app();
     let body = json!({"prompt": "w1 w2", "max_tokens": 6, "seed": 5, "steps": 6, "n": 2, "logprobs": 3});
     let answer = done(&app, "/v1/completions", &body).await;
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 2, "completion_tokens": 12, "total_tokens": 14}));
+    let n_kept: usize = answer["choices"].as_array().unwrap().iter().map(n_words).sum();
+    let usage =
+        json!({"prompt_tokens": 2, "completion_tokens": n_kept, "total_tokens": 2 + n_kept, "drawn_tokens": 12});
+    assert_eq!(answer["usage"], usage);
     assert!(answer["id"].as_str().unwrap().starts_with("cmpl-") && answer["object"] == "text_completion");
     for (index, choice) in answer["choices"].as_array().unwrap().iter().enumerate() {
         assert_eq!((&choice["index"], &choice["seed"]), (&json!(index), &json!(5 + index)));
@@ -114,44 +121,94 @@ fn joined(events: &[(Option<String>, String)], index: u64) -> String {
         .collect()
 }
 
+// A row as a client of the event `denoise` keeps it: the text of each position, none for an open one.
+fn replay(row: &mut Vec<Option<String>>, step: &Value) {
+    let number = |value: &Value| value.as_u64().unwrap() as usize;
+    let list = |name: &str| step[name].as_array().cloned().unwrap_or_default();
+    for segment in list("segments") {
+        assert_eq!(number(&segment["start"]), row.len());
+        let is_open = segment["kind"] == "open";
+        let first = (!is_open).then(|| segment["text"].as_str().unwrap().to_string());
+        row.push(first);
+        row.extend((1..number(&segment["n"])).map(|_| (!is_open).then(String::new)));
+    }
+    for position in list("forgotten") {
+        assert!(row[number(&position)].take().is_some(), "it was not open: {step}");
+    }
+    for decoded in list("decoded") {
+        assert!(decoded["logprob"].as_f64().unwrap() <= 0.0);
+        let before = row[number(&decoded["position"])].replace(decoded["text"].as_str().unwrap().to_string());
+        assert!(before.is_none(), "it was open: {step}");
+    }
+    for changed in list("changed") {
+        let before = row[number(&changed["position"])].replace(changed["text"].as_str().unwrap().to_string());
+        assert!(before.is_some(), "an open position has no text: {step}");
+    }
+}
+
 #[tokio::test]
-async fn a_stream_has_the_finished_beginning_and_every_step() {
+async fn a_stream_has_the_finished_beginning_and_where_asked_for_every_step() {
     let app = app();
     for order in ["uniform", "sequential", "remask", "entropy-bounded"] {
-        let mut body = json!({"prompt": "w1 w2", "max_tokens": 8, "seed": 3, "steps": 8, "order": order, "n": 2});
+        let mut body = json!({"prompt": "w1 w2", "max_tokens": 8, "seed": 3, "steps": 12, "order": order, "n": 2});
         let whole = done(&app, "/v1/completions", &body).await;
         body["stream"] = json!(true);
-        body["stream_options"] = json!({"include_usage": true});
-        let events = events(&app, "/v1/completions", &body).await;
-        for index in 0..2 {
-            assert_eq!(joined(&events, index), whole["choices"][index as usize]["text"], "{order}");
-        }
-        assert_eq!(events.last().unwrap().1, "[DONE]");
-        let usage: Value = serde_json::from_str(&events[events.len() - 2].1).unwrap();
-        assert_eq!((&usage["usage"], &usage["choices"]), (&whole["usage"], &json!([])), "{order}");
-        // The events add up: what was decoded and not masked again is no longer open.
-        let mut open: Vec<usize> = Vec::new();
-        for (_, data) in events.iter().filter(|(name, _)| name.as_deref() == Some("denoise")) {
-            let data: Value = serde_json::from_str(data).unwrap();
-            if data["index"] != 1 {
+        for steps in [false, true] {
+            body["stream_options"] = json!({"include_usage": true, "denoise": steps});
+            let events = events(&app, "/v1/completions", &body).await;
+            for index in 0..2 {
+                assert_eq!(joined(&events, index), whole["choices"][index as usize]["text"], "{order}");
+            }
+            assert_eq!(events.last().unwrap().1, "[DONE]");
+            let usage: Value = serde_json::from_str(&events[events.len() - 2].1).unwrap();
+            assert_eq!((&usage["usage"], &usage["choices"]), (&whole["usage"], &json!([])), "{order}");
+            let told: Vec<Value> = events
+                .iter()
+                .filter(|(name, _)| name.as_deref() == Some("denoise"))
+                .map(|(_, data)| serde_json::from_str(data).unwrap())
+                .collect();
+            if !steps {
+                assert!(told.is_empty(), "{order}");
                 continue;
             }
-            let n_open: u64 =
-                data["segments"].as_array().unwrap().iter().filter_map(|segment| segment["n"].as_u64()).sum();
-            if data["step"] == 0 {
-                open = (3..11).collect();
+            for index in 0..2 {
+                let mut row = Vec::new();
+                for step in told.iter().filter(|step| step["index"] == index) {
+                    let changes = !step["decoded"].as_array().unwrap().is_empty() || step["forgotten"].is_array();
+                    assert!(changes != (step["step"] == 0), "no event for a step that changes nothing: {step}");
+                    replay(&mut row, step);
+                }
+                let choice = &whole["choices"][index];
+                let text: String = row.iter().map(|text| text.as_deref().unwrap_or("_")).collect();
+                if choice["finish_reason"] == "length" {
+                    // BOS is a word of this tokenizer.
+                    let bos = common::backbone().bos_index;
+                    assert_eq!(text, format!("w{bos} w1 w2{}", choice["text"].as_str().unwrap()), "{order}");
+                } else {
+                    assert_eq!(row.len(), 11);
+                }
             }
-            let forgotten = data["forgotten"].as_array().unwrap().iter();
-            open.extend(forgotten.map(|position| position.as_u64().unwrap() as usize));
-            for decoded in data["decoded"].as_array().unwrap() {
-                let position = decoded["position"].as_u64().unwrap() as usize;
-                open.remove(open.iter().position(|open| *open == position).expect("it was open"));
-                assert!(decoded["logprob"].as_f64().unwrap() <= 0.0 && decoded["text"].is_string());
-            }
-            assert_eq!(open.len() as u64, n_open, "{order}: {data}");
         }
-        let ended_at_eos = whole["choices"][1]["finish_reason"] == "stop";
-        assert!(open.is_empty() || ended_at_eos, "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_takes_few_bytes_for_each_token() {
+    let app = router(&server(Limits { max_length: Some(1100), ..Limits::default() }, &[]));
+    for order in ["uniform", "sequential"] {
+        // Before a suffix no EOS ends the text.
+        let mut body = json!({
+            "prompt": "w1", "suffix": " w2", "max_tokens": 256, "seed": 3, "steps": 256, "order": order, "stream": true,
+        });
+        let bytes = async |body: &Value| {
+            let response = app.clone().oneshot(post("/v1/completions", body)).await.unwrap();
+            text(response).await.len() / 256
+        };
+        let (plain, n) = (bytes(&body).await, 300);
+        assert!(plain <= n, "{order}: {plain} bytes a token");
+        body["stream_options"] = json!({"denoise": true});
+        let with_steps = bytes(&body).await;
+        assert!(with_steps > plain && with_steps <= 2 * n, "{order}: {with_steps} bytes a token with all steps");
     }
 }
 
@@ -198,57 +255,58 @@ async fn infilling_takes_a_template_or_two_sides() {
 }
 
 #[tokio::test]
-async fn errors_have_openais_form() {
-    let app = app();
-    let cases = [
-        ("/v1/completions", json!({"prompt": "w1", "nonsense": 1}), 400, "nonsense"),
-        ("/v1/completions", json!({"prompt": {"a": 1}}), 400, "prompt"),
-        ("/v1/completions", json!({"prompt": []}), 400, "prompt"),
-        ("/v1/completions", json!({"prompt": [99]}), 400, "token"),
-        ("/v1/completions", json!({"prompt": "w1", "max_tokens": 0}), 400, "max_tokens"),
-        ("/v1/completions", json!({"prompt": "w1", "max_tokens": 9999}), 400, "24"),
-        ("/v1/completions", json!({"prompt": "w1", "max_tokens": u64::MAX}), 400, "tokens"),
-        ("/v1/completions", json!({"prompt": "w1", "temperature": -1}), 400, "temperature"),
-        ("/v1/completions", json!({"prompt": "w1", "top_p": 0}), 400, "top_p"),
-        ("/v1/completions", json!({"prompt": "w1", "n": 1000}), 400, "samples"),
-        ("/v1/completions", json!({"prompt": "w1", "steps": 0}), 400, "steps"),
-        ("/v1/completions", json!({"prompt": "w1", "order": "backwards"}), 400, "backwards"),
-        ("/v1/completions", json!({"prompt": "w1", "remask_rate": 0.5}), 400, "remask"),
-        ("/v1/completions", json!({"prompt": "w1", "presence_penalty": 1}), 400, "presence_penalty"),
-        ("/v1/completions", json!({"prompt": "w1", "logprobs": 9}), 400, "logprobs"),
-        ("/v1/completions", json!({"prompt": "w1", "echo": true, "logprobs": 1}), 400, "echo"),
-        ("/v1/completions", json!({"prompt": "w1", "stop": ["", "a"]}), 400, "stop"),
-        ("/v1/completions", json!({"prompt": "w1", "seed": 1_u64 << 60}), 400, "seed"),
-        ("/v1/completions", json!({"prompt": "w1", "model": "other"}), 404, "tiny"),
-        ("/v1/completions", json!(["w1"]), 400, "body"),
-        ("/infill", json!({}), 400, "template"),
-        ("/infill", json!({"template": "w1 {0}"}), 400, "{0}"),
-        ("/infill", json!({"template": "w1 {99999999999}"}), 400, "24"),
-        ("/infill", json!({"template": "w1", "input_prefix": "w2"}), 400, "not both"),
-        ("/infill", json!({"input_prefix": "w1", "n_predict": -2}), 400, "n_predict"),
-        ("/infill", json!({"template": "w1 {20} w2 w3 w4 w5"}), 400, "26"),
-        ("/infill", json!({"input_prefix": "w1", "seed": -2}), 400, "seed"),
-    ];
-    for (route, body, status, says) in cases {
-        let (found, answer) = send(&app, post(route, &body)).await;
-        let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!(found == status && message.contains(says), "{route} {body}: {found} {answer}");
-        assert!(answer["error"]["type"] == "invalid_request_error" && !message.contains("--"), "{answer}");
+async fn pages_of_allowed_origins_may_use_the_server() {
+    let preflight = |origin: &str| {
+        Request::options("/v1/completions")
+            .header(header::ORIGIN, origin)
+            .header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST")
+            .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "authorization,content-type")
+            .body(Body::empty())
+            .unwrap()
+    };
+    let allowed = |response: &axum::response::Response| {
+        response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|origin| origin.to_str().unwrap().to_string())
+    };
+    let keys = ["secret".to_string()];
+    let closed = router(&server(Limits::default(), &keys));
+    let response = closed.clone().oneshot(preflight("http://localhost:3000")).await.unwrap();
+    assert!(response.status() == StatusCode::METHOD_NOT_ALLOWED && allowed(&response).is_none());
+    for (origins, origin, expected) in [
+        (&["http://localhost:3000"][..], "http://localhost:3000", Some("http://localhost:3000")),
+        (&["http://localhost:3000"], "http://example.org", None),
+        (&["http://a.org", "https://B.org"], "https://b.org", Some("https://b.org")),
+        (&["*"], "http://example.org", Some("*")),
+    ] {
+        let origins: Vec<String> = origins.iter().map(ToString::to_string).collect();
+        let app = allow_origins(closed.clone(), &origins).unwrap();
+        // The preflight has no key.
+        let response = app.clone().oneshot(preflight(origin)).await.unwrap();
+        assert_eq!((response.status(), allowed(&response).as_deref()), (StatusCode::OK, expected), "{origin}");
+        let names = response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+        assert!(names.contains("authorization") && names.contains("content-type"), "{names}");
+        for (key, status) in [("Bearer secret", StatusCode::OK), ("Bearer wrong", StatusCode::UNAUTHORIZED)] {
+            let mut request = post("/v1/completions", &json!({"prompt": "w1", "max_tokens": 2, "stream": true}));
+            request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
+            request.headers_mut().insert(header::AUTHORIZATION, key.parse().unwrap());
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!((response.status(), allowed(&response).as_deref()), (status, expected), "{origin}");
+        }
     }
-    let plain = Request::post("/infill").header(header::CONTENT_TYPE, "text/plain").body(Body::from("{}")).unwrap();
-    assert_eq!(send(&app, plain).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let broken =
-        Request::post("/infill").header(header::CONTENT_TYPE, "application/json").body(Body::from("{")).unwrap();
-    assert_eq!(send(&app, broken).await.0, StatusCode::BAD_REQUEST);
-    let large = json!({"template": "w1 ".repeat(1 << 20)});
-    assert_eq!(send(&app, post("/infill", &large)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(allow_origins(closed, &["example.org".into()]).is_err());
 }
 
 #[tokio::test]
 async fn a_server_with_keys_asks_for_one() {
     let app = router(&server(Limits::default(), &["secret".into(), "other".into()]));
-    for (key, status) in [(None, 401), (Some("Bearer wrong"), 401), (Some("secret"), 401), (Some("Bearer other"), 200)]
-    {
+    for (key, status) in [
+        (None, 401),
+        (Some("Bearer wrong"), 401),
+        (Some("secret"), 401),
+        (Some("Bearer other"), 200),
+        (Some("bearer other"), 200),
+        (Some("BEARER  other "), 200),
+        (Some("Basic other"), 401),
+    ] {
         let mut request = get("/v1/models");
         if let Some(key) = key {
             request.headers_mut().insert(header::AUTHORIZATION, key.parse().unwrap());
@@ -285,4 +343,9 @@ async fn every_response_has_a_request_id() {
     assert!(!first.is_empty() && first != second);
     let request = Request::get("/health").header("x-request-id", "mine").body(Body::empty()).unwrap();
     assert_eq!(id(request).await, "mine");
+    for odd in ["a b", "", &"x".repeat(129)] {
+        let request = Request::get("/health").header("x-request-id", odd).body(Body::empty()).unwrap();
+        let found = id(request).await;
+        assert!(found != odd && !found.is_empty(), "{odd:?} became {found:?}");
+    }
 }

@@ -88,7 +88,9 @@ async fn a_client_that_stops_reading_loses_its_place_when_its_time_is_over() {
     let limits = Limits { max_batch: 1, queue: 0, timeout: Duration::from_secs(1), ..Limits::default() };
     let app = router(&server(limits, &[]));
     // The response is kept, so the client has not left; but nothing reads it.
-    let response = app.clone().oneshot(post("/v1/completions", &streamed(endless()))).await.unwrap();
+    let mut body = streamed(endless());
+    body["stream_options"] = json!({"denoise": true});
+    let response = app.clone().oneshot(post("/v1/completions", &body)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     until(&app, "pgm_samples_in_flight{model=\"tiny\"} 1").await;
     until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;

@@ -10,21 +10,13 @@
 //! A draw depends on the seed, the item and its place in the set, and the number of the draw, and on nothing else.
 
 use pgm_data::RowOrder;
+pub use pgm_infer::score::draws::HiddenTokens;
 use pgm_model::loss::{EPS, NoiseSchedule};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::batches::random::{EVALUATION, EVALUATION_GROUPS, VALIDATION, VALIDATION_GROUPS, VALIDATION_SEED, stream};
 use crate::config::NelboEstimator;
-
-/// The hidden tokens of one draw.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HiddenTokens {
-    /// Whether each position is hidden.
-    pub is_hidden: Vec<bool>,
-    /// The factor of the sum of the hidden tokens' cross-entropies.
-    pub weight: f64,
-}
 
 /// An item of an evaluation: a row, or a choice of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,22 +80,10 @@ impl NelboDraws {
     }
 
     fn any_order(&self, item: DrawnItem, draw: usize, rng: &mut ChaCha8Rng) -> HiddenTokens {
-        let n = item.valid;
-        let mut is_hidden = vec![false; item.length];
-        if n == 0 {
-            return HiddenTokens { is_hidden, weight: 0.0 };
-        }
         // Each draw has a permutation of the items of its own.
         let order = RowOrder::new(self.seed, self.n_items.max(1));
         let part = order.step((draw * self.n_items + item.place) as u64, 1)[0] + draw * self.n_items;
-        let point = (part as f64 + rng.random::<f64>()) / (self.n_items * self.n_draws) as f64;
-        let k = (1 + (n as f64 * point) as usize).min(n);
-        // The k positions with the smallest uniforms: each subset is equally probable.
-        let uniforms: Vec<f64> = (0..n).map(|_| rng.random()).collect();
-        let mut positions: Vec<usize> = (0..n).collect();
-        positions.sort_unstable_by(|&a, &b| uniforms[a].total_cmp(&uniforms[b]));
-        positions[..k].iter().for_each(|&position| is_hidden[position] = true);
-        HiddenTokens { is_hidden, weight: n as f64 / k as f64 }
+        HiddenTokens::any_order(item.length, item.valid, (part, self.n_items * self.n_draws), rng)
     }
 }
 
@@ -155,6 +135,16 @@ mod tests {
         // 4000 draws with a mean share of (n + 1) / 2n: the standard error is 0.008.
         let share = (LENGTH + 1) as f64 / (2 * LENGTH) as f64;
         assert!(times.iter().all(|n| (n / 4000.0 - share).abs() < 0.032), "{times:?}");
+    }
+
+    #[test]
+    fn the_draws_of_one_item_are_those_of_the_score_of_one_text() {
+        for (seed, index, n_draws) in [(0, 0, 1), (7, 0, 16), (7, 5, 33)] {
+            let draws = NelboDraws::of_evaluation(NelboEstimator::AnyOrder, seed, 1, n_draws);
+            let of_item: Vec<HiddenTokens> = draws.all(DrawnItem { place: 0, ..item(index, LENGTH) }).collect();
+            let of_text: Vec<HiddenTokens> = pgm_infer::score::draws::any_order(seed, index, LENGTH, n_draws).collect();
+            assert_eq!(of_item, of_text);
+        }
     }
 
     #[test]

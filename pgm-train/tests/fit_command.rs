@@ -117,7 +117,7 @@ impl Case {
     }
 
     fn validations(&self, out: &str) -> Vec<(usize, f64, bool)> {
-        let line = |line| match line {
+        let line = |line: Line| match line {
             Line::Validation(line) => Some((line.step, line.val_nelbo, line.best)),
             Line::Train(_) => None,
         };
@@ -135,7 +135,7 @@ fn a_killed_run_is_a_model_and_says_which_models_it_has() {
     assert!(!case.path("run/model").exists());
     // The averaged weights of a step are those of an unbroken run at the same step.
     let newest = case.training("run")["step"].as_u64().unwrap();
-    assert!(newest >= 12 && newest % 4 == 0);
+    assert!(newest >= 12 && newest.is_multiple_of(4));
     assert_eq!(case.training(&format!("run@step-{newest}"))["step"], newest);
     case.fit("again", &format!("--set steps={newest}"));
     assert!(case.weights("run") == case.weights("again"), "the weights differ");
@@ -242,6 +242,13 @@ fn fine_tuning_starts_from_a_model_and_needs_no_section_model() {
     let (_, rounded) = model_folder::load(&half, &Device::flex()).unwrap();
     assert!(case.weights("still-half@best") == model_folder::to_safetensors(&rounded).unwrap());
 
+    // A masked model may go on with the other loss of its kind, and its blocks are counted together.
+    case.fit("masked", "--set objective=masked steps=2");
+    case.fit("masked-tuned", "--config tune.toml --init masked --set objective=masked-complementary steps=2");
+    case.fit("masked-again", "--init masked --set objective=masked model.encoder=2 model.decoder=0 steps=2");
+    let message = case.refused("x", "--init masked --set objective=masked model.encoder=3");
+    assert!(message.contains("has model.encoder + model.decoder = 2, the configuration says 4"), "{message}");
+
     // Resumed, it keeps its architecture and needs neither the model nor the section.
     case.fit("parts", "--config tune.toml --data other --init base --set steps=4");
     case.fit("parts", "--config tune.toml --data other --resume --set steps=8");
@@ -337,6 +344,36 @@ fn a_run_that_diverges_names_the_step_and_keeps_the_last_good_checkpoint() {
     assert!(message.contains(&format!("wild@step-{kept};")), "{message}");
     let model = TextModel::load(&case.path("wild"), &Device::flex()).unwrap();
     assert!(model.n_parameters() > 0 && !case.path("wild/model").exists());
+
+    // A distillation says it, too; and weights that are no numbers from the start are refused before any step.
+    case.fit("base", "");
+    std::fs::write(case.path("distill.toml"), "rounds = 1\nround_steps = 60\nbatch = 2\nteacher_steps = 32\n").unwrap();
+    let mut distill = Command::new(env!("CARGO_BIN_EXE_pgm-train"));
+    distill.current_dir(case.0.path()).args([
+        "distill",
+        "--device",
+        "flex",
+        "--config",
+        "distill.toml",
+        "--data",
+        "data",
+    ]);
+    distill
+        .args(["--teacher", "base", "--out", "distilled", "--set"])
+        .args(wild.split(' ').filter(|set| !set.starts_with("steps")));
+    let output = distill.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && step(&message) < 60 && message.contains("distilled/round-1"),
+        "{message}"
+    );
+    let weights = case.path("base/model/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&weights, bytes).unwrap();
+    let message = case.refused("nan", "--init base");
+    assert!(message.contains("--init base") && message.contains("has weights that are not finite"), "{message}");
 
     // The step does not depend on how often the numbers are read.
     let at = |name: &str, every: usize| {

@@ -70,6 +70,7 @@ fn try_run(
     let stop = interrupter.clone();
     fit(Fit {
         config,
+        init: None,
         data: &folder.join("data"),
         out: &folder.join(out),
         resume,

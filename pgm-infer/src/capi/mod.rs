@@ -9,6 +9,7 @@
 
 mod error;
 mod request;
+mod step;
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
@@ -20,6 +21,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use error::{guard, last_error, message_of, text};
 pub use request::{PgmRequest, pgm_request_init};
 use request::{read_request, task_of};
+pub use step::{PgmSegment, PgmSegmentKind, PgmStep};
+use step::{StepTexts, c_text};
 
 use crate::device::DeviceName;
 use crate::engine::{EngineOptions, Finish, TaskEvent, TaskHandle, TaskOutput};
@@ -73,28 +76,6 @@ pub enum PgmFinish {
     Timeout = 3,
     /// It failed; there is no text.
     Failed = 4,
-}
-
-/// A step of a sample. Later versions add fields at the end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct PgmStep {
-    /// The sample's number within the task.
-    pub index: usize,
-    /// Steps done.
-    pub step: usize,
-    /// Steps in all; some orders need fewer.
-    pub n_steps: usize,
-    /// Number of tokens that the step decoded.
-    pub n_decoded: usize,
-    /// Their positions.
-    pub positions: *const usize,
-    /// The tokens.
-    pub tokens: *const u32,
-    /// Number of positions that the step masked again before it decoded; only the order "remask" does.
-    pub n_forgotten: usize,
-    /// These positions.
-    pub forgotten: *const usize,
 }
 
 /// Called on the engine's thread after each step; `step` is valid during the call. A value other than 0 cancels the task. The
@@ -216,31 +197,24 @@ pub unsafe extern "C" fn pgm_start(
         let engine = unsafe { engine.as_ref() };
         let PgmEngine(engine) = engine.ok_or("engine is null")?;
         // SAFETY: the caller keeps what `# Safety` asks for.
-        let task = unsafe { task_of(engine, &read_request(request)?)? };
-        let n = task.n;
+        let (task, row) = unsafe { task_of(engine, &read_request(request)?)? };
+        let (n, model) = (task.n, engine.shared_model());
         let (sender, outputs) = channel();
         let user = User(user);
+        let mut texts = StepTexts::new(&row, if callback.is_some() { n } else { 0 });
         let listener = move |event: TaskEvent| {
             // The closure is to own all of `User`, which may be sent, and not only the pointer in it.
             let user = &user;
             match event {
                 TaskEvent::Step { index, step, n_steps, change } => {
                     let Some(callback) = callback else { return ControlFlow::Continue(()) };
-                    let (positions, tokens): (Vec<usize>, Vec<u32>) = change.decoded.into_iter().unzip();
-                    let step = PgmStep {
-                        index,
-                        step,
-                        n_steps,
-                        n_decoded: positions.len(),
-                        positions: positions.as_ptr(),
-                        tokens: tokens.as_ptr(),
-                        n_forgotten: change.forgotten.len(),
-                        forgotten: change.forgotten.as_ptr(),
-                    };
-                    IN_CALLBACK.set(true);
-                    // SAFETY: the arrays live until the call returns.
-                    let stop = unsafe { callback(&step, user.0) };
-                    IN_CALLBACK.set(false);
+                    let stop = texts.tell(index, (step, n_steps), &change, &model, |step| {
+                        IN_CALLBACK.set(true);
+                        // SAFETY: the arrays live until the call returns.
+                        let stop = unsafe { callback(step, user.0) };
+                        IN_CALLBACK.set(false);
+                        stop
+                    });
                     if stop == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 }
                 TaskEvent::Done(output) => {
@@ -287,7 +261,7 @@ impl PgmTask {
             match output {
                 Ok(output) => {
                     result.finishes[index] = finish_of(&output.finish);
-                    result.texts[index] = CString::new(output.text.replace('\0', "\u{fffd}")).ok();
+                    result.texts[index] = Some(c_text(&output.text));
                 }
                 Err(error) => result.error = Some(error.to_string()),
             }

@@ -3,11 +3,15 @@
 use std::ffi::c_char;
 use std::time::Duration;
 
-use super::error::{guard, text};
+use super::error::{guard, message_of, text};
 use crate::engine::{Task, TaskInput};
+use crate::sample::order::OrderFlags;
 use crate::settings::Overrides;
-use crate::text::template::Part;
-use crate::{Engine, OrderKind, SampleSettings, TextModel};
+use crate::text::template::{self, Part};
+use crate::{Engine, OrderKind, SampleRequest, SampleSettings, TextModel};
+
+/// Tokens of a `___` blank.
+const DEFAULT_BLANK: usize = 8;
 
 /// What to generate. `pgm_request_init` fills in the defaults.
 #[repr(C)]
@@ -42,9 +46,15 @@ pub struct PgmRequest {
     pub n: usize,
     /// The most milliseconds that the task may take; 0 is no limit.
     pub timeout_ms: u64,
+    /// How many open positions the orders "confidence", "margin", "entropy" and "entropy-bounded" consider; 0 is all.
+    pub candidates: usize,
+    /// Nats of entropy that a step of "entropy-bounded" decodes at once; negative is 0.5.
+    pub entropy_bound: f64,
+    /// Probability at which "remask" masks a decoded token again before a step; negative is 0.05.
+    pub remask_rate: f64,
 }
 
-// The size of `PgmRequest` in the first version that has `size`. A struct of this size or more is understood.
+// The size of `PgmRequest` in the first version that has `size`. Structs of this size and of the current one are understood.
 const FIRST_REQUEST_SIZE: usize = std::mem::offset_of!(PgmRequest, timeout_ms) + size_of::<u64>();
 
 // One sample with the model's defaults.
@@ -64,6 +74,9 @@ fn default_request() -> PgmRequest {
         seed: 0,
         n: 1,
         timeout_ms: 0,
+        candidates: 0,
+        entropy_bound: -1.0,
+        remask_rate: -1.0,
     }
 }
 
@@ -72,6 +85,11 @@ fn check_request_size(size: usize) -> Result<(), String> {
     if size < FIRST_REQUEST_SIZE {
         return Err(format!(
             "a PgmRequest of {size} bytes is smaller than the first version's {FIRST_REQUEST_SIZE}; call pgm_request_init first"
+        ));
+    }
+    if size < known && size != FIRST_REQUEST_SIZE {
+        return Err(format!(
+            "a PgmRequest of {size} bytes is of no version of pgm.h; they have {FIRST_REQUEST_SIZE} and {known} bytes"
         ));
     }
     if size > known {
@@ -118,19 +136,25 @@ pub(super) unsafe fn read_request(request: *const PgmRequest) -> Result<PgmReque
     Ok(known)
 }
 
+// The task, and its row before the first step.
+//
 // SAFETY: the request's texts are null or end in NUL, and `stops` has `n_stops` of them.
-pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Task, String> {
+pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(Task, SampleRequest), String> {
     let given = |pointer: *const c_char, what| {
         // SAFETY: see above.
         (!pointer.is_null()).then(|| unsafe { text(pointer, what) }).transpose()
     };
-    let input = match (given(request.template_, "template_")?, given(request.prompt, "prompt")?) {
-        (Some(template), _) => TaskInput::Template(template.to_string(), 8),
-        (None, Some(prompt)) => TaskInput::Prompt(prompt.to_string()),
-        (None, None) => TaskInput::Parts(vec![Part::Free]),
+    let parts = match (given(request.template_, "template_")?, given(request.prompt, "prompt")?) {
+        (Some(template), _) => template::parse(template, DEFAULT_BLANK).map_err(message_of)?,
+        (None, Some("")) => Vec::new(),
+        (None, Some(prompt)) => vec![Part::Text(prompt.to_string())],
+        (None, None) => vec![Part::Free],
     };
-    let order = given(request.order, "order")?.map(str::parse::<OrderKind>).transpose()?;
-    let mut task = Task::new(input);
+    let length = (request.length > 0).then_some(request.length);
+    let row = engine.model().row(&parts, length, request.seed).map_err(message_of)?;
+    let first = row.request.clone();
+    let order = order(given(request.order, "order")?, request)?;
+    let mut task = Task::new(TaskInput::Row(row));
     task.settings = settings(engine.model(), request, order);
     if request.n_stops > 0 && request.stops.is_null() {
         return Err("stops is null".into());
@@ -139,10 +163,26 @@ pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<Ta
         // SAFETY: `stops` has `n_stops` texts.
         task.stop.push(unsafe { text(*request.stops.add(index), "a stop text")? }.to_string());
     }
-    (task.length, task.seed) = ((request.length > 0).then_some(request.length), request.seed);
-    task.n = request.n.max(1);
+    (task.seed, task.n) = (request.seed, request.n.max(1));
     task.timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
-    Ok(task)
+    Ok((task, first))
+}
+
+// The order with its settings; none if the request has neither.
+fn order(name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, String> {
+    let flags = OrderFlags {
+        order: name.map(str::parse::<OrderKind>).transpose()?,
+        candidates: (request.candidates > 0).then_some(request.candidates),
+        entropy_bound: (request.entropy_bound >= 0.0).then_some(request.entropy_bound),
+        remask_rate: (request.remask_rate >= 0.0).then_some(request.remask_rate),
+    };
+    // The message names the command's flags; here they are fields.
+    let fields =
+        [("--entropy-bound", "entropy_bound"), ("--remask-rate", "remask_rate"), ("--order", "order"), ("--", "")];
+    let named = |message: String| fields.iter().fold(message, |message, (flag, field)| message.replace(flag, field));
+    let is_default =
+        name.is_none() && request.candidates == 0 && request.entropy_bound < 0.0 && request.remask_rate < 0.0;
+    if is_default { Ok(None) } else { flags.kind().map(Some).map_err(named) }
 }
 
 // The model's settings, overridden by the request.
@@ -171,7 +211,12 @@ mod tests {
         let mut request = PgmRequest { seed: 7, n: 0, ..default_request() };
         // SAFETY: the request has at least as many bytes as are said, but for the refused sizes, of which none is written.
         unsafe {
-            for (wrong, says) in [(0, "pgm_request_init"), (FIRST_REQUEST_SIZE - 1, "smaller"), (size + 8, "newer")] {
+            for (wrong, says) in [
+                (0, "pgm_request_init"),
+                (FIRST_REQUEST_SIZE - 1, "smaller"),
+                (size - 1, "no version"),
+                (size + 8, "newer"),
+            ] {
                 assert_eq!(pgm_request_init(&mut request, wrong), -1);
                 assert!(CStr::from_ptr(pgm_last_error()).to_str().unwrap().contains(says), "{wrong}");
                 let stale = PgmRequest { size: wrong, ..default_request() };
@@ -182,6 +227,38 @@ mod tests {
             request.seed = 9;
             let read = read_request(&request).unwrap();
             assert_eq!((read.size, read.seed, read.n, read.temperature), (size, 9, 1, -1.0));
+            // The first version had no settings of orders.
+            request.remask_rate = 0.5;
+            request.size = FIRST_REQUEST_SIZE;
+            let read = read_request(&request).unwrap();
+            assert_eq!((read.candidates, read.entropy_bound, read.remask_rate), (0, -1.0, -1.0));
+        }
+    }
+
+    #[test]
+    fn an_order_has_its_settings_and_no_others() {
+        let request = || default_request();
+        assert_eq!(order(None, &request()), Ok(None));
+        let remask = PgmRequest { remask_rate: 0.25, ..request() };
+        assert_eq!(order(Some("remask"), &remask), Ok(Some(OrderKind::Remask { rate: 0.25 })));
+        let bounded = PgmRequest { entropy_bound: 0.0, candidates: 3, ..request() };
+        let bounded = order(Some("entropy-bounded"), &bounded).unwrap().unwrap();
+        assert_eq!(
+            bounded,
+            OrderKind::EntropyBounded { bound: 0.0, limit: crate::sample::order::CandidateLimit::Some(3) }
+        );
+        for (name, request, says) in [
+            (None, &remask, "remask_rate belongs to order remask"),
+            (
+                Some("confidence"),
+                &PgmRequest { entropy_bound: 1.0, ..request() },
+                "entropy_bound belongs to order entropy-bounded",
+            ),
+            (Some("dilated"), &PgmRequest { candidates: 1, ..request() }, "candidates belongs to the orders"),
+            (Some("backwards"), &request(), "backwards is not an order"),
+        ] {
+            let message = order(name, request).unwrap_err();
+            assert!(message.contains(says) && !message.contains("--"), "{message}");
         }
     }
 }

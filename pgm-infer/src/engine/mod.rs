@@ -1,8 +1,9 @@
 //! A model that serves requests from its own thread.
 //!
 //! Requests that overlap share network evaluations, whatever their lengths, steps and settings. They join and leave between
-//! steps, and each one's tokens are the same as alone. A caller submits a [`Task`] and receives [`TaskEvent`]s: by a
-//! callback, an iterator or (feature `tokio`) a stream. Dropping the receiving end cancels the task before its next step.
+//! steps, and each one's tokens are the same as alone. They get the rows of a step in turn, so that a request for many
+//! samples does not hold up a small one. A caller submits a [`Task`] and receives [`TaskEvent`]s: by a callback, an iterator
+//! or (feature `tokio`) a stream. Dropping the receiving end cancels the task before its next step.
 //!
 //! Panics of a tokenizer, a listener, a custom order or the device become errors of the samples they concern; the engine
 //! goes on.
@@ -10,6 +11,7 @@
 mod options;
 mod queue;
 mod sample;
+mod seats;
 mod stream;
 mod task;
 mod worker;
@@ -30,7 +32,9 @@ pub use options::{EngineOptions, StepMetrics, StepObserver};
 #[cfg(feature = "tokio")]
 pub use stream::EventStream;
 pub use stream::Events;
-pub use task::{EventListener, Finish, OrderFactory, Task, TaskEvent, TaskFailure, TaskHandle, TaskInput, TaskOutput};
+pub use task::{
+    EventListener, Finish, OrderFactory, RequestId, Task, TaskEvent, TaskFailure, TaskHandle, TaskInput, TaskOutput,
+};
 
 use crate::InferError;
 use crate::denoise::{SamplingPath, wrong_order};
@@ -100,6 +104,12 @@ impl Engine {
         &self.model
     }
 
+    /// The model, for a listener that reads tokens as text.
+    #[cfg(feature = "capi")]
+    pub(crate) fn shared_model(&self) -> Arc<TextModel> {
+        Arc::clone(&self.model)
+    }
+
     /// Whether the engine's thread runs. It ends only by a bug of this crate; tasks are refused then.
     pub fn is_alive(&self) -> bool {
         self.worker.as_ref().is_some_and(|worker| !worker.is_finished())
@@ -131,6 +141,7 @@ impl Engine {
             }
         };
         let TextRow { request: first, layout } = request(task.seed)?;
+        self.check_given(&first)?;
         // Whether the network can sample the request.
         self.model.denoiser(SamplingPath::Clean).row(&first, &task.settings)?;
         if task.order.is_some() && matches!(self.model.network(), Network::Autoregressive(_)) {
@@ -149,9 +160,21 @@ impl Engine {
             listener: Some(listener),
             cancelled: Arc::clone(&cancelled),
         };
-        let job = Job { requests, settings: task.settings, order: task.order, state };
+        let request = task.request.unwrap_or_else(RequestId::new);
+        let job = Job { requests, settings: task.settings, order: task.order, request, state };
         self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         Ok(TaskHandle { cancelled, deadline })
+    }
+
+    fn check_given(&self, request: &SampleRequest) -> Result<(), InferError> {
+        let mask = self.model.config().backbone().mask_index;
+        match request.given.iter().find(|(_, token)| *token as usize == mask) {
+            Some((position, _)) => Err(InferError::Request(format!(
+                "the given text has the mask, token {mask}, at position {position}; the mask is no token of a text: it marks \
+                 what is to be written"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn request_of_tokens(&self, given: &[(usize, u32)], length: usize, seed: u64) -> Result<SampleRequest, InferError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::task::{EventListener, Finish, TaskEvent, TaskOutput};
+use super::task::{EventListener, Finish, RequestId, TaskEvent, TaskOutput};
 use crate::InferError;
 use crate::sample::{RowChange, SampleRow};
 use crate::text::TextModel;
@@ -66,6 +66,7 @@ impl SharedTask {
 /// A sample that waits or is in the batch.
 pub(super) struct Sample {
     pub(super) task: SharedTask,
+    pub(super) request: RequestId,
     pub(super) index: usize,
     pub(super) seed: u64,
     pub(super) row: SampleRow,
@@ -109,7 +110,7 @@ impl Sample {
 
     /// Ends the sample and tells its text.
     pub(super) fn finish(self, model: &TextModel, finish: Finish) {
-        let Self { task, index, seed, row, started } = self;
+        let Self { task, index, seed, row, started, .. } = self;
         let sampled = row.sampled(mask_index(model));
         let is_finished = !matches!(finish, Finish::Cancelled | Finish::Timeout);
         let (text, queued) = {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::InferError;
@@ -35,6 +35,19 @@ pub enum TaskInput {
 /// Makes the order of one row; see [`SampleRow::with_order`](crate::sample::SampleRow::with_order).
 pub type OrderFactory = Arc<dyn Fn(OrderStart<'_>) -> Box<dyn Order> + Send + Sync>;
 
+/// Who asks: requests share the rows of a step in turn, whatever their numbers of tasks and samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// A new one.
+    #[allow(clippy::new_without_default)] // two of them differ
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Samples to write.
 #[derive(Clone)]
 pub struct Task {
@@ -56,6 +69,8 @@ pub struct Task {
     pub stop: Vec<String>,
     /// Whether an EOS ends a blank, as a stop string does.
     pub ends_at_eos: bool,
+    /// The request that the task is part of [default: one of its own].
+    pub request: Option<RequestId>,
     /// Time from now to the end of the task, waiting included. See [`TaskHandle::deadline`] for a caller that passes the
     /// events on.
     pub timeout: Option<Duration>,
@@ -84,6 +99,7 @@ impl Task {
             seed: 0,
             stop: Vec::new(),
             ends_at_eos: false,
+            request: None,
             timeout: None,
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::options::{EngineOptions, StepMetrics};
 use super::queue::SampleQueue;
 use super::sample::Sample;
+use super::seats::StepCost;
 use super::task::Finish;
 use crate::InferError;
 use crate::denoise::SamplingPath;
@@ -17,11 +18,12 @@ pub(super) struct Worker<'a> {
     options: EngineOptions,
     queue: SampleQueue,
     batch: Vec<Sample>,
+    cost: StepCost,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(model: &'a TextModel, options: EngineOptions, queue: SampleQueue) -> Self {
-        Self { model, options, queue, batch: Vec::new() }
+        Self { model, options, queue, batch: Vec::new(), cost: StepCost::default() }
     }
 
     /// Runs until the engine is dropped.
@@ -41,13 +43,12 @@ impl<'a> Worker<'a> {
     }
 
     fn cancel_all(mut self) {
-        let waiting = std::iter::from_fn(|| self.queue.pop());
-        for sample in self.batch.drain(..).chain(waiting) {
+        for sample in self.batch.drain(..).chain(self.queue.drain()) {
             sample.finish(self.model, Finish::Cancelled);
         }
     }
 
-    // Cancelled and late samples end; waiting ones take the free places.
+    // Cancelled and late samples end; then the requests share the rows.
     fn fill_batch(&mut self) {
         let now = Instant::now();
         let mut ended: Vec<Sample> = self.batch.extract_if(.., |sample| sample.must_end(now).is_some()).collect();
@@ -56,11 +57,8 @@ impl<'a> Worker<'a> {
             let finish = sample.must_end(now).unwrap_or(Finish::Cancelled);
             sample.finish(self.model, finish);
         }
-        while self.batch.len() < self.options.max_batch {
-            let Some(mut sample) = self.queue.pop() else { break };
-            sample.started = Some(now);
-            self.batch.push(sample);
-        }
+        self.queue.fill(&mut self.batch, self.options.max_batch, self.cost.fixed_rows());
+        self.batch.iter_mut().for_each(|sample| _ = sample.started.get_or_insert(now));
     }
 
     fn step(&mut self, denoiser: &dyn Denoiser) {
@@ -74,8 +72,12 @@ impl<'a> Worker<'a> {
         let result = catch(|| advance(denoiser, &mut rows)).unwrap_or_else(|message| Err(InferError::Device(message)));
         let changes = result.as_ref().map_or(&[][..], |result| &result.changes);
         let n_decoded = changes.iter().flatten().map(|change| change.decoded.len()).sum();
-        let (n_waiting, failed) = (self.queue.len(), result.is_err());
-        self.report(&StepMetrics { n_rows, n_waiting, n_decoded, duration: began.elapsed(), failed });
+        let (n_waiting, failed, duration) = (self.queue.len(), result.is_err(), began.elapsed());
+        // A step that decodes nothing may need no evaluation.
+        if !failed && n_decoded > 0 {
+            self.cost.record(n_rows, duration);
+        }
+        self.report(&StepMetrics { n_rows, n_waiting, n_decoded, duration, failed });
         let samples = self.batch.drain(..);
         match result {
             Ok(result) => {

@@ -1,5 +1,7 @@
 //! Errors in the form of the OpenAI protocol.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +21,7 @@ pub struct ApiError {
     /// A word for programs.
     pub code: &'static str,
     /// The field of the body, if the error is about one.
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
 }
 
 /// The body of every response that is an error.
@@ -41,7 +43,7 @@ struct ErrorDetail {
     code: &'static str,
     /// The field of the body, if the error is about one.
     #[schema(required = true)]
-    param: Option<&'static str>,
+    param: Option<Cow<'static, str>>,
 }
 
 impl ApiError {
@@ -51,13 +53,33 @@ impl ApiError {
     }
 
     /// 400, about one field.
-    pub fn field(param: &'static str, message: impl Into<String>) -> Self {
-        Self { param: Some(param), ..Self::invalid(message) }
+    pub fn field(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..Self::invalid(message) }
+    }
+
+    /// The same error about one field, where it names none and is the client's.
+    pub fn about(mut self, param: &'static str) -> Self {
+        if self.status == StatusCode::BAD_REQUEST {
+            self.param.get_or_insert(Cow::Borrowed(param));
+        }
+        self
     }
 
     /// An error with another status.
     pub fn with(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, ..Self::invalid(message) }
+    }
+
+    /// 413: the body is larger than `max` bytes.
+    pub fn too_large(max: usize) -> Self {
+        let message = format!("the body is larger than the server's limit of {max} bytes");
+        Self::with(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 415: the body is compressed.
+    pub fn compressed(how: &str) -> Self {
+        let message = format!("the body has the Content-Encoding {how}; send it as it is, without compression");
+        Self::with(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed", message)
     }
 
     /// 429: the model's queue has too few free places.
@@ -110,7 +132,7 @@ impl ApiError {
             500.. => "server_error",
             _ => "invalid_request_error",
         };
-        let (message, code, param) = (self.message.clone(), self.code, self.param);
+        let (message, code, param) = (self.message.clone(), self.code, self.param.clone());
         ErrorBody { error: ErrorDetail { message, r#type: kind, code, param } }
     }
 }
@@ -126,12 +148,19 @@ impl From<InferError> for ApiError {
         // The library's messages name the command's flags; a client knows them as fields.
         let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
-            InferError::Setting { .. } | InferError::Request(_) => Self::invalid(message),
+            InferError::Setting { name, .. } => Self::field(field_of_flag(name), message),
+            InferError::Request(_) => Self::invalid(message),
             // Every text is valid for a client; a tokenizer that fails on one is the server's fault.
             InferError::Tokenizer { .. } => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
             _ => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message),
         }
     }
+}
+
+/// The field of a body that has a command's flag.
+pub fn field_of_flag(flag: &str) -> String {
+    let name = flag.trim_start_matches('-').replace('-', "_");
+    if name == "temp" { "temperature".into() } else { name }
 }
 
 impl IntoResponse for ApiError {
@@ -146,6 +175,9 @@ impl IntoResponse for ApiError {
             // OpenAI's clients retry by themselves; these would fail again.
             "timeout" | "device_error" | "internal_error" => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            "compressed" => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
             "wrong_key" => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

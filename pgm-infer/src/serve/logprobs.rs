@@ -1,155 +1,158 @@
-//! OpenAI's log-probabilities of a completion.
+//! OpenAI's log-probabilities of the tokens of a text.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::kept::KeptTokens;
+use crate::TextModel;
 use crate::engine::TaskOutput;
-use crate::{InferError, TextModel};
+use crate::score::TokenScore;
 
-/// Tokens before a position that are decoded to find the text of its token. A character has at most 4 tokens, and a space at
-/// the start of a text needs one token before it.
-const WINDOW: usize = 32;
-
-/// The tokens of a completion, up to the end of its text.
-#[derive(Serialize, ToSchema)]
+/// The tokens of a completion, up to the end of its text; with `echo`, those of the prompt before them.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Logprobs {
+    /// The name of each token, which no other token has: its text, or bytes:\xe2 for bytes that are no text.
     tokens: Vec<String>,
-    /// Log-probability of each token when it was drawn.
-    token_logprobs: Vec<f64>,
+    /// Log-probability of each token when it was drawn, in nats. That of a prompt's first token is null.
+    token_logprobs: Vec<Option<f64>>,
     /// The most probable tokens at each position, and the drawn one.
     #[schema(required = true)]
-    top_logprobs: Option<Vec<BTreeMap<String, f64>>>,
-    /// Where each token begins in the text, in characters.
+    top_logprobs: Option<Vec<Option<BTreeMap<String, f64>>>>,
+    /// Where each token begins in the text, in characters. A token within a character begins where that does.
     text_offset: Vec<usize>,
+    /// Where the log-probabilities of a prompt come from; null without `echo`.
+    #[schema(required = true)]
+    prompt_estimator: Option<PromptEstimator>,
 }
 
-/// The log-probabilities of a sample's first blank; none for a sample without a blank. Tokens that hold only given characters
-/// are left out. A token that begins with given characters stands at the first that is not given.
-pub fn logprobs(model: &TextModel, output: &TaskOutput) -> Option<Logprobs> {
-    let (blank, sampled) = (output.blanks.first()?, &output.sampled);
-    let drawn: HashMap<usize, usize> = sampled.order.iter().enumerate().map(|(place, &at)| (at, place)).collect();
-    let decoded = blank.positions.clone().take_while(|position| drawn.contains_key(position)).count();
-    let (start, end) = (blank.positions.start, blank.positions.start + decoded);
-    let offsets = text_offsets(|tokens| model.decode(tokens), &sampled.tokens[..end], start);
-    let name = |token: u32| model.decode_with_special(&[token]).unwrap_or_default();
-    let n_chars = blank.text.chars().count();
-    let (mut tokens, mut token_logprobs, mut top, mut text_offset) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    // Without text of its own the last token holds given characters only.
-    let last = if n_chars == 0 { blank.n_given_chars } else { usize::MAX };
-    let next_offsets = offsets.iter().skip(1).copied().chain([last]);
-    for ((position, &offset), next) in (start..end).zip(&offsets).zip(next_offsets) {
-        if offset < blank.n_given_chars && next <= blank.n_given_chars {
-            continue;
+/// What the log-probabilities of a prompt's tokens are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptEstimator {
+    /// The likelihood of an autoregressive model.
+    Exact,
+    /// The likelihood of the order from left to right, one token a step, which is one of the orders that the model can
+    /// write in.
+    LeftToRight,
+}
+
+/// One token of a text with its log-probability.
+pub struct TokenEntry {
+    pub token: u32,
+    /// None for the first token of a prompt.
+    pub logprob: Option<f64>,
+    /// The most probable tokens; empty if none were asked for.
+    pub best: Vec<(u32, f64)>,
+    /// Where it begins, in characters.
+    pub offset: usize,
+}
+
+/// The kept tokens of a sample.
+pub fn entries_of_sample(output: &TaskOutput, kept: &KeptTokens) -> Vec<TokenEntry> {
+    let sampled = &output.sampled;
+    let places: HashMap<usize, usize> = sampled.order.iter().enumerate().map(|(place, &at)| (at, place)).collect();
+    let entry = |(position, &offset): (usize, &usize)| {
+        let place = *places.get(&position)?;
+        let best = sampled.alternatives.get(place).cloned().unwrap_or_default();
+        Some(TokenEntry {
+            token: sampled.tokens[position],
+            logprob: Some(sampled.log_probabilities[place]),
+            best,
+            offset,
+        })
+    };
+    kept.positions.clone().zip(&kept.offsets).filter_map(entry).collect()
+}
+
+/// The tokens of a prompt: `offsets` has one for each, and `scores` one for each but the first.
+pub fn entries_of_prompt(tokens: &[u32], offsets: &[usize], scores: &[TokenScore]) -> Vec<TokenEntry> {
+    let scores = std::iter::once(None).chain(scores.iter().map(Some));
+    let entry = |((&token, &offset), score): ((&u32, &usize), Option<&TokenScore>)| TokenEntry {
+        token,
+        logprob: score.map(|score| score.log_probability),
+        best: score.map(|score| score.best.clone()).unwrap_or_default(),
+        offset,
+    };
+    tokens.iter().zip(offsets).zip(scores).map(entry).collect()
+}
+
+impl Logprobs {
+    /// Of the tokens of a prompt (if it is repeated) and those behind it. `with_best` says whether the most probable tokens
+    /// were asked for; `n_chars` is the length of the prompt's text.
+    pub fn new(
+        model: &TextModel,
+        prompt: Option<(&[TokenEntry], usize, PromptEstimator)>,
+        written: &[TokenEntry],
+        with_best: bool,
+    ) -> Self {
+        let mut all = Self { top_logprobs: with_best.then(Vec::new), ..Self::default() };
+        let mut start = 0;
+        if let Some((entries, n_chars, estimator)) = prompt {
+            entries.iter().for_each(|entry| all.push(model, entry, 0));
+            (start, all.prompt_estimator) = (n_chars, Some(estimator));
         }
-        let offset = offset.saturating_sub(blank.n_given_chars);
-        // Tokens behind the end of the text were drawn, and cut off by a stop string or an EOS.
-        if !tokens.is_empty() && offset >= n_chars {
-            break;
-        }
-        let (place, token) = (drawn[&position], name(sampled.tokens[position]));
-        let logprob = sampled.log_probabilities[place];
-        if let Some(best) = sampled.alternatives.get(place) {
-            let mut best: BTreeMap<String, f64> = best.iter().map(|&(token, value)| (name(token), value)).collect();
-            best.insert(token.clone(), logprob);
-            top.push(best);
-        }
-        tokens.push(token);
-        token_logprobs.push(logprob);
-        text_offset.push(offset);
+        written.iter().for_each(|entry| all.push(model, entry, start));
+        all
     }
-    Some(Logprobs { tokens, token_logprobs, top_logprobs: (!top.is_empty()).then_some(top), text_offset })
+
+    fn push(&mut self, model: &TextModel, entry: &TokenEntry, start: usize) {
+        let name = model.token_name(entry.token);
+        if let Some(top) = &mut self.top_logprobs {
+            let named = |&(token, value): &(u32, f64)| (model.token_name(token), value);
+            top.push(entry.logprob.map(|logprob| {
+                let mut best: BTreeMap<String, f64> = entry.best.iter().map(named).collect();
+                best.insert(name.clone(), logprob);
+                best
+            }));
+        }
+        self.tokens.push(name);
+        self.token_logprobs.push(entry.logprob);
+        self.text_offset.push(start + entry.offset);
+    }
 }
 
-/// For each position from `start` on, the number of characters that the tokens from `start` up to it read as.
-///
-/// A tokenizer's text of a token depends on the tokens before it. Decoding all of them for each position would take
-/// quadratic time, so a window of them is decoded, with and without the token.
-fn text_offsets(decode: impl Fn(&[u32]) -> Result<String, InferError>, tokens: &[u32], start: usize) -> Vec<usize> {
-    let read = |range: std::ops::Range<usize>| decode(&tokens[range]).unwrap_or_default();
-    let unfinished = |text: &str| text.chars().rev().take_while(|&c| c == char::REPLACEMENT_CHARACTER).count();
-    // A character that the given tokens have begun is counted where it ends.
-    let mut offset = unfinished(&read(start.saturating_sub(WINDOW)..start));
-    let mut offsets = Vec::new();
-    for position in start..tokens.len() {
-        offsets.push(offset);
-        let from = position.saturating_sub(WINDOW);
-        let (before, with) = (read(from..position), read(from..position + 1));
-        offset = match with.strip_prefix(before.trim_end_matches(char::REPLACEMENT_CHARACTER)) {
-            Some(rest) => offset.saturating_sub(unfinished(&before)) + rest.chars().count(),
-            // The token changes the text before it, so all of it is read.
-            None => {
-                let (given, whole) = (read(0..start), read(0..position + 1));
-                let rest = whole.strip_prefix(given.trim_end_matches(char::REPLACEMENT_CHARACTER));
-                rest.map_or_else(|| read(start..position + 1).chars().count(), |rest| rest.chars().count())
-            }
+/// The log-probabilities of a chat answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatLogprobs {
+    content: Vec<ChatToken>,
+}
+
+/// A token of a chat answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatToken {
+    #[serde(flatten)]
+    #[schema(inline)]
+    own: NamedToken,
+    /// The most probable tokens at its position.
+    top_logprobs: Vec<NamedToken>,
+}
+
+/// A token with its log-probability.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NamedToken {
+    /// Its name, as in `/v1/completions`.
+    token: String,
+    /// Its log-probability, in nats.
+    logprob: f64,
+    /// The bytes of its text; null for a special token, and for tokenizers whose tokens are whole words.
+    #[schema(required = true)]
+    bytes: Option<Vec<u8>>,
+}
+
+impl ChatLogprobs {
+    /// Of the tokens of an answer.
+    pub fn new(model: &TextModel, written: &[TokenEntry]) -> Self {
+        let named = |(token, logprob): (u32, f64)| NamedToken {
+            token: model.token_name(token),
+            logprob,
+            bytes: model.bytes_of_token(token).map(<[u8]>::to_vec),
         };
-    }
-    offsets
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    // Each token is a byte.
-    fn bytes(tokens: &[u32]) -> Result<String, InferError> {
-        let bytes: Vec<u8> = tokens.iter().map(|&token| token as u8).collect();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    // Each token is a word, the first without a space before it.
-    fn words(tokens: &[u32]) -> Result<String, InferError> {
-        Ok(tokens.iter().map(|token| format!("w{token}")).collect::<Vec<_>>().join(" "))
-    }
-
-    // Decodes all tokens for each position.
-    fn by_prefixes(decode: fn(&[u32]) -> Result<String, InferError>, tokens: &[u32], start: usize) -> Vec<usize> {
-        let given = decode(&tokens[..start]).unwrap();
-        let given = given.trim_end_matches(char::REPLACEMENT_CHARACTER);
-        let offset = |end: usize| decode(&tokens[..end]).unwrap().strip_prefix(given).unwrap().chars().count();
-        (start..tokens.len()).map(offset).collect()
-    }
-
-    #[test]
-    fn offsets_are_those_of_whole_prefixes() {
-        let text = "né 日本語 🦀 e\u{301} — x".repeat(9);
-        let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
-        for start in 0..tokens.len() {
-            assert_eq!(text_offsets(bytes, &tokens, start), by_prefixes(bytes, &tokens, start), "from {start}");
-        }
-        let tokens: Vec<u32> = (0..97).map(|index| index * index % 131).collect();
-        for start in 1..tokens.len() {
-            assert_eq!(text_offsets(words, &tokens, start), by_prefixes(words, &tokens, start), "from {start}");
-        }
-    }
-
-    #[test]
-    fn the_work_grows_with_the_number_of_tokens() {
-        let tokens = vec![u32::from(b'a'); 1500];
-        let n_decoded = Cell::new(0);
-        let decode = |tokens: &[u32]| {
-            n_decoded.set(n_decoded.get() + tokens.len());
-            bytes(tokens)
+        let token = |entry: &TokenEntry| ChatToken {
+            own: named((entry.token, entry.logprob.unwrap_or(0.0))),
+            top_logprobs: entry.best.iter().copied().map(named).collect(),
         };
-        assert_eq!(text_offsets(decode, &tokens, 1), (0..1499).collect::<Vec<_>>());
-        assert!(n_decoded.get() <= 1500 * 2 * (WINDOW + 1), "{} tokens were decoded", n_decoded.get());
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn offsets_of_broken_text_are_those_of_whole_prefixes(
-            tokens in proptest::collection::vec(proptest::sample::select(vec![0x61, 0x80, 0xa9, 0xc3, 0xe6, 0xf0, 0x9f]), 1..80),
-            start in 0_usize..80,
-        ) {
-            let start = start % tokens.len();
-            // One broken byte may be read with more than the window before it only in a run that is all broken.
-            let broken = |byte: &u32| *byte != 0x61;
-            proptest::prop_assume!(tokens.chunk_by(|a, b| broken(a) == broken(b)).all(|run| run.len() < WINDOW || !broken(&run[0])));
-            proptest::prop_assert_eq!(text_offsets(bytes, &tokens, start), by_prefixes(bytes, &tokens, start));
-        }
+        Self { content: written.iter().map(token).collect() }
     }
 }

@@ -7,16 +7,24 @@
 //! | `body/` | request bodies, read and checked without a model |
 //! | `resolve` | settings and limits: from a body to tasks |
 //! | `run` | running tasks: one answer, or a stream |
-//! | `progress`, `logprobs` | what a sample reads as while it is decoded, and the figures of its tokens |
+//! | `scoring` | likelihoods of given texts, beside the engine |
+//! | `progress`, `cells` | what a sample reads as while it is decoded |
+//! | `kept`, `logprobs` | the tokens that a text is made of, and their log-probabilities |
+//! | `chat` | messages to a text, by the model's chat template |
 //! | `api/` | the routes, one file for each protocol, and `/openapi.json` |
 //! | `router` | which address goes where, and the layers around all of them |
+//! | `connections` | connections of a listener: their number, their timeouts, their end |
 //!
 //! A request is admitted before any work is done for it: it takes places of its model's queue, and only then is its body
-//! checked and tokenised. [`router()`] opens no socket.
+//! checked and tokenised. The caller opens the socket.
 
 mod api;
 mod body;
+mod cells;
+mod chat;
+mod connections;
 mod error;
+mod kept;
 mod logprobs;
 mod metrics;
 mod page;
@@ -25,9 +33,11 @@ mod queue;
 mod resolve;
 mod router;
 mod run;
+mod scoring;
 mod state;
 
+pub use connections::{ConnectionLimits, serve_connections};
 pub use error::ApiError;
 pub use metrics::Metrics;
-pub use router::{local_only, router};
+pub use router::{allow_origins, local_only, router};
 pub use state::{Limits, Server, ServerPhase};

@@ -17,6 +17,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/", of("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/style.css", of("text/css; charset=utf-8", include_str!("page/style.css")))
         .route("/app.js", of("text/javascript; charset=utf-8", include_str!("page/app.js")))
+        .route("/texts.js", of("text/javascript; charset=utf-8", include_str!("page/texts.js")))
         .route("/icon.svg", of("image/svg+xml", include_str!("page/icon.svg")))
 }
 
@@ -40,7 +41,7 @@ mod tests {
 
     #[test]
     fn the_page_offers_every_order() {
-        let script = include_str!("page/app.js");
+        let script = include_str!("page/texts.js");
         for name in OrderKind::NAMES {
             assert!(
                 script.contains(&format!("  {name}: \"")) || script.contains(&format!("  \"{name}\": \"")),

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use super::cells::{CellTexts, Stretch};
 use crate::engine::{Task, TaskInput};
 use crate::sample::RowChange;
-use crate::text::canvas::{Canvas, Segment};
+use crate::text::canvas::Canvas;
 use crate::text::layout::BlankLayout;
 use crate::{OrderKind, TextModel};
 
@@ -17,6 +18,8 @@ pub struct SampleProgress {
     // Whether decoded tokens may be masked again, so that no text is final before the end.
     remasks: bool,
     canvas: Canvas,
+    // Only where the steps are told.
+    cells: Option<CellTexts>,
     // The tokens before the first blank, and the positions of that blank.
     before: Vec<u32>,
     blank: BlankLayout,
@@ -26,11 +29,12 @@ pub struct SampleProgress {
 }
 
 impl SampleProgress {
-    /// The samples of `tasks`, in the order of the answer.
+    /// The samples of `tasks`, in the order of the answer. With `tells_steps`, [`start`](Self::start) and
+    /// [`apply`](Self::apply) describe the steps.
     ///
     /// # Panics
     /// If a task is not given as a row.
-    pub fn of_tasks(tasks: &[Task], model: &TextModel) -> Vec<Self> {
+    pub fn of_tasks(tasks: &[Task], model: &TextModel, tells_steps: bool) -> Vec<Self> {
         let eos = model.config().backbone().eos_index as u32;
         let sample = |task: &Task, index: usize| {
             let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
@@ -43,6 +47,7 @@ impl SampleProgress {
                 eos: task.ends_at_eos.then_some(eos),
                 remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
                 before: canvas.prefix(0..blank.positions.start),
+                cells: tells_steps.then(|| CellTexts::new(&canvas, model)),
                 canvas,
                 blank,
                 n_read: 0,
@@ -58,37 +63,36 @@ impl SampleProgress {
     }
 
     /// The state before the first step.
-    pub fn start(&self, index: usize, model: &TextModel) -> DenoiseStep {
-        self.denoise_step(index, (0, self.n_steps), &RowChange::default(), model)
+    pub fn start(&self, index: usize) -> Option<DenoiseStep> {
+        let segments = Some(self.cells.as_ref()?.stretches(&self.canvas));
+        let (step, n_steps, seed) = (0, self.n_steps, self.seed);
+        let (decoded, forgotten, changed) = (Vec::new(), Vec::new(), Vec::new());
+        Some(DenoiseStep { index, step, n_steps, seed, decoded, forgotten, changed, segments })
     }
 
-    /// Applies a step, and describes it.
-    pub fn apply(&mut self, index: usize, steps: (usize, usize), change: &RowChange, model: &TextModel) -> DenoiseStep {
-        self.canvas.apply(change);
-        self.denoise_step(index, steps, change, model)
-    }
-
-    fn denoise_step(
-        &self,
+    /// Applies a step, and describes it; none for a step that changes nothing.
+    pub fn apply(
+        &mut self,
         index: usize,
         (step, n_steps): (usize, usize),
         change: &RowChange,
         model: &TextModel,
-    ) -> DenoiseStep {
+    ) -> Option<DenoiseStep> {
+        self.canvas.apply(change);
+        let cells = self.cells.as_mut()?;
+        if change.decoded.is_empty() && change.forgotten.is_empty() {
+            return None;
+        }
+        let mut changed = cells.apply(change, &self.canvas, model);
         let decoded = change.decoded.iter().zip(&change.log_probabilities);
         let decoded = decoded.map(|(&(position, token), &logprob)| {
-            let text = model.decode_with_special(&[token]).unwrap_or_default();
-            DecodedToken { position, token, text, logprob }
+            changed.remove(&position);
+            DecodedToken { position, token, text: cells.text(position).to_string(), logprob }
         });
-        DenoiseStep {
-            index,
-            step,
-            n_steps,
-            seed: self.seed,
-            decoded: decoded.collect(),
-            forgotten: change.forgotten.clone(),
-            segments: self.canvas.segments(model),
-        }
+        let decoded = decoded.collect();
+        let changed = changed.into_iter().map(|(position, text)| ChangedText { position, text }).collect();
+        let (seed, forgotten) = (self.seed, change.forgotten.clone());
+        Some(DenoiseStep { index, step, n_steps, seed, decoded, forgotten, changed, segments: None })
     }
 
     /// The final text that was not returned yet: decoded without a gap from the start of the first blank, and certain to
@@ -126,7 +130,7 @@ impl SampleProgress {
     }
 }
 
-/// One step of one sample, as the event `denoise` has it.
+/// One step of one sample, as the event `denoise` has it: the changes of the text by positions.
 #[derive(Debug, Serialize)]
 pub struct DenoiseStep {
     index: usize,
@@ -135,28 +139,29 @@ pub struct DenoiseStep {
     seed: u64,
     decoded: Vec<DecodedToken>,
     // Positions that the step masked again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     forgotten: Vec<usize>,
-    segments: Vec<Segment>,
-}
-
-impl DenoiseStep {
-    /// Which sample of the request it is.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The sample's seed.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
+    // Other positions whose text is another now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<ChangedText>,
+    // The whole row; only before the first step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<Vec<Stretch>>,
 }
 
 #[derive(Debug, Serialize)]
 struct DecodedToken {
     position: usize,
     token: u32,
+    // What it adds to the text before it. A character of several tokens is the text of the last.
     text: String,
     logprob: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct ChangedText {
+    position: usize,
+    text: String,
 }
 
 // The part of a text that stays whatever follows. It ends before an incomplete character, before a stop string, and before

@@ -1,24 +1,16 @@
-//! From a checked body to the engine's tasks: the part that both routes share.
+//! From a checked body to the engine's tasks: the part that the routes share.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::{Common, MAX_SEED};
-use super::error::ApiError;
+use super::error::{ApiError, field_of_flag};
 use super::state::Limits;
-use crate::engine::{Finish, Task, TaskInput};
+use crate::engine::Finish;
 use crate::sample::order::{OrderFlags, OrderKind};
 use crate::settings::Overrides;
+use crate::text::TextRow;
 use crate::{SampleSettings, TextModel};
-
-/// The engine's tasks for one request.
-#[derive(Debug)]
-pub struct ResolvedRequest {
-    /// One task for each prompt, all with the same number of samples.
-    pub tasks: Vec<Task>,
-    /// Given tokens over all tasks, BOS left out.
-    pub n_prompt_tokens: usize,
-}
 
 /// Why a text ends where it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -56,8 +48,13 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         remask_rate: body.remask_rate,
         ..OrderFlags::default()
     };
-    // The message names the command's flags.
-    let order = flags.kind().map_err(|message| ApiError::field("order", message.replace("--", "")))?;
+    // The message names the command's flags, first the one that it is about.
+    let order = flags.kind().map_err(|message| {
+        let flag = message.split(' ').next().unwrap_or_default();
+        let field = field_of_flag(flag);
+        let message = message.replace(flag, &field).replace("--", "");
+        ApiError::field(field, message)
+    })?;
     let overrides = Overrides {
         steps: Some(steps),
         order: Some(order),
@@ -67,11 +64,6 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         ..Overrides::default()
     };
     Ok(overrides.apply(defaults))
-}
-
-/// The drawn tokens of a task that stand for a given token at the border of a blank.
-pub fn n_replaced(task: &Task) -> usize {
-    if let TaskInput::Row(row) = &task.text { row.n_replaced() } else { 0 }
 }
 
 /// The seed of a request, drawn where it names none.
@@ -92,10 +84,38 @@ pub fn n_samples(n: usize, n_prompts: usize, limits: &Limits) -> Result<usize, A
     let most = limits.max_samples.min(limits.max_batch + limits.queue);
     let samples = n.saturating_mul(n_prompts);
     if n == 0 || samples > most {
-        let message = format!("a request may ask for 1 to {most} samples over all its prompts");
+        let message = format!("n is {n}; a request may ask for 1 to {most} samples over all its prompts");
         return Err(ApiError::field("n", message));
     }
     Ok(samples)
+}
+
+/// Checks that the given tokens of a row, `before` its first blank and `after` it, are tokens of a text.
+///
+/// # Errors
+/// When one is the mask; the error is about the field that it is from.
+pub fn check_given(
+    row: &TextRow,
+    model: &TextModel,
+    before: &'static str,
+    after: &'static str,
+) -> Result<(), ApiError> {
+    let mask = model.config().backbone().mask_index;
+    let Some((position, _)) = row.request.given.iter().find(|(_, token)| *token as usize == mask) else {
+        return Ok(());
+    };
+    let is_before = row.layout.blanks.first().is_none_or(|blank| *position < blank.positions.start);
+    let field = if is_before { before } else { after };
+    Err(mask_error(field, mask))
+}
+
+/// The error of a field with the mask in it.
+pub fn mask_error(field: &'static str, mask: usize) -> ApiError {
+    let message = format!(
+        "{field} has the mask, token {mask}; the mask is no token of a text: it marks what is to be written. Leave the \
+         place out, or use a template with a blank"
+    );
+    ApiError::field(field, message)
 }
 
 /// Checks the length of a row.

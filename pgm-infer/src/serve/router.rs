@@ -1,27 +1,34 @@
 //! The routes, and the layers that every request passes through.
 
+use std::any::Any;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::uri::{Authority, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_request, map_response_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
-use super::api::{completions, infill, models, openapi};
+use super::api::{chat, completions, infill, models, openapi, score, tokenize};
 use super::error::ApiError;
 use super::page;
 use super::state::Server;
 
 /// Names a request in the log and in the response; a client may choose the name.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bytes of a name that a client chooses, at most.
+const MAX_REQUEST_ID: usize = 128;
+/// How long a browser may remember which origins are allowed.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The server's routes. The caller opens the socket.
 pub fn router(server: &Arc<Server>) -> Router {
@@ -29,8 +36,16 @@ pub fn router(server: &Arc<Server>) -> Router {
         .route("/v1/models", get(models::models))
         .route("/v1/models/{id}", get(models::model))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/chat/completions", post(chat::chat))
         .route("/infill", post(infill::infill))
+        .route("/score", post(score::score))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::tokenizer_info))
         .route("/metrics", get(models::metrics))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(server.limits().max_body))
+        .layer(map_response_with_state(Arc::clone(server), name_large_body))
         .route_layer(from_fn_with_state(Arc::clone(server), check_key));
     // From the inside out: the last layer sees a request first.
     Router::new()
@@ -44,7 +59,7 @@ pub fn router(server: &Arc<Server>) -> Router {
             let message = "this address does not take this method";
             ApiError::with(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
         })
-        .layer(from_fn(catch_panic))
+        .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(server), count_response))
         .layer(
             TraceLayer::new_for_http()
@@ -55,8 +70,54 @@ pub fn router(server: &Arc<Server>) -> Router {
                 .on_eos(())
                 .on_failure(()),
         )
-        .layer(from_fn(name_request))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
+        .layer(map_request(remove_odd_id))
         .with_state(Arc::clone(server))
+}
+
+/// The same routes for pages of other sites, whose origins are like `https://example.org` or `http://localhost:3000`; `*`
+/// allows all of them. Browsers ask before they send a request, and the answer needs no key.
+///
+/// # Errors
+/// Says which origin is none.
+pub fn allow_origins(router: Router, origins: &[String]) -> Result<Router, String> {
+    if origins.is_empty() {
+        return Ok(router);
+    }
+    let origins = origins.iter().map(|origin| parse_origin(origin)).collect::<Result<Vec<_>, _>>()?;
+    let origins =
+        if origins.iter().any(|origin| origin == "*") { AllowOrigin::any() } else { AllowOrigin::list(origins) };
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_private_network(true)
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER, HeaderName::from_static("x-should-retry")])
+        .max_age(CORS_MAX_AGE);
+    Ok(router.layer(layer))
+}
+
+// A browser sends an origin in lower case, without a path, and without the port that its scheme has anyway.
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let lower = text.trim_end_matches('/').to_ascii_lowercase();
+    let wrong =
+        || format!("{text:?} is no origin; write it as https://example.org or http://localhost:3000, or * for all");
+    if lower == "*" || lower == "null" {
+        return HeaderValue::from_str(&lower).map_err(|_| wrong());
+    }
+    let uri: Uri = lower.parse().map_err(|_| wrong())?;
+    let is_origin = uri.scheme().is_some()
+        && uri.authority().is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none();
+    let default_port = match uri.scheme_str() {
+        Some("http") => ":80",
+        Some("https") => ":443",
+        _ => "",
+    };
+    let origin = lower.strip_suffix(default_port).unwrap_or(&lower);
+    HeaderValue::from_str(origin).ok().filter(|_| is_origin).ok_or_else(wrong)
 }
 
 /// The same routes for a server without keys on a loopback address: they answer only when the `Host` header names this
@@ -86,13 +147,17 @@ async fn check_key(State(server): State<Arc<Server>>, request: Request, next: Ne
 }
 
 // A panic is an error of its request: the connection and the server go on.
-async fn catch_panic(request: Request, next: Next) -> Response {
-    let mut response = pin!(next.run(request));
-    std::future::poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(ApiError::panicked().into_response()))
-    })
-    .await
+fn panicked(_panic: Box<dyn Any + Send>) -> Response {
+    ApiError::panicked().into_response()
+}
+
+// The layer's own response to a body whose length is known to be too large is no JSON.
+async fn name_large_body(State(server): State<Arc<Server>>, response: Response) -> Response {
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_json {
+        return ApiError::too_large(server.limits().max_body).into_response();
+    }
+    response
 }
 
 async fn count_response(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -102,13 +167,23 @@ async fn count_response(State(server): State<Arc<Server>>, request: Request, nex
     response
 }
 
-// Gives a request without an id a random one, and puts the id on the response.
-async fn name_request(mut request: Request, next: Next) -> Response {
-    let random = || HeaderValue::from(rand::random::<u64>());
-    let id = request.headers_mut().entry(REQUEST_ID).or_insert_with(random).clone();
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+#[derive(Clone, Copy)]
+struct RandomId;
+
+impl MakeRequestId for RandomId {
+    fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
+        Some(RequestId::new(HeaderValue::from(rand::random::<u64>())))
+    }
+}
+
+// A name that would make the log hard to read is replaced by a random one.
+async fn remove_odd_id(mut request: Request) -> Request {
+    let is_sane =
+        |id: &HeaderValue| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    if !request.headers().get(REQUEST_ID).is_some_and(is_sane) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
 }
 
 fn request_span<B>(request: &axum::http::Request<B>) -> tracing::Span {
@@ -132,10 +207,32 @@ mod tests {
         async fn fails() -> &'static str {
             panic!("on purpose")
         }
-        let app: Router = Router::new().route("/", get(fails)).layer(from_fn(catch_panic));
+        let app: Router = Router::new().route("/", get(fails)).layer(CatchPanicLayer::custom(panicked));
         for _ in 0..2 {
             let response = app.clone().oneshot(Request::new(Body::empty())).await.unwrap();
             assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = axum::body::to_bytes(response.into_body(), 1 << 12).await.unwrap();
+            assert!(String::from_utf8_lossy(&body).contains("\"internal_error\""));
+        }
+    }
+
+    #[test]
+    fn an_origin_is_a_scheme_and_a_host() {
+        for (text, origin) in [
+            ("*", "*"),
+            ("null", "null"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("HTTPS://Example.ORG/", "https://example.org"),
+            ("https://example.org:443", "https://example.org"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("vscode-webview://abc", "vscode-webview://abc"),
+        ] {
+            assert_eq!(parse_origin(text).unwrap(), origin, "{text}");
+        }
+        for text in
+            ["", "example.org", "https://", "https://example.org/path", "https://a@b", "https://a?b", "http://a b", "é"]
+        {
+            assert!(parse_origin(text).unwrap_err().contains("is no origin"), "{text}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::progress::{DenoiseStep, SampleProgress};
 use super::queue::QueuePermit;
 use super::state::{Admission, LoadedModel, Server, ServerPhase};
 use crate::TextModel;
-use crate::engine::{Finish, Task, TaskEvent, TaskHandle, TaskOutput};
+use crate::engine::{Finish, RequestId, Task, TaskEvent, TaskHandle, TaskOutput};
 use crate::sample::RowChange;
 
 /// Events of a stream that wait for the client to read them.
@@ -75,7 +75,7 @@ impl Run {
     ) -> Result<Self, ApiError> {
         let Admission { permit, deadline } = admission;
         let (sender, events) = mpsc::unbounded_channel();
-        let permit = Arc::new(permit);
+        let (permit, request) = (Arc::new(permit), RequestId::new());
         let mut run = Self {
             events,
             handles: Vec::new(),
@@ -107,7 +107,8 @@ impl Run {
                 if has_left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            run.handles.push(model.engine.submit(Task { timeout, ..task.clone() }, Box::new(listener))?);
+            let task = Task { timeout, request: Some(request), ..task.clone() };
+            run.handles.push(model.engine.submit(task, Box::new(listener))?);
         }
         Ok(run)
     }
@@ -161,7 +162,7 @@ impl Run {
     /// Sends the events of the samples in a protocol's form. The request's timeout counts for this, too: a client that
     /// reads too slowly loses the rest of the stream, and its places are free.
     pub fn stream(self, tasks: &[Task], format: impl StreamFormat) -> Response {
-        let samples = SampleProgress::of_tasks(tasks, self.model.engine.model());
+        let samples = SampleProgress::of_tasks(tasks, self.model.engine.model(), format.tells_steps());
         let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
         let client = sender.clone();
         let watching = async move {
@@ -191,7 +192,12 @@ impl Drop for Run {
 
 /// The events of a stream in one protocol's form. Samples are numbered over the request.
 pub trait StreamFormat: Send + 'static {
-    /// A step: the named event `denoise`.
+    /// Whether the client asks for the event `denoise`.
+    fn tells_steps(&self) -> bool {
+        false
+    }
+
+    /// A step that changes something: the named event `denoise`.
     fn denoise(&self, step: DenoiseStep) -> sse::Event;
 
     /// The given text that is repeated before a sample's, if the request asks for it.
@@ -236,7 +242,7 @@ async fn try_send_events(
     let model = loaded.engine.model();
     let mut events = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
-        events.push(format.denoise(sample.start(index, model)));
+        events.extend(sample.start(index).map(|step| format.denoise(step)));
         events.extend(format.echo(index).map(|text| format.text(index, sample.seed(), text)));
     }
     loop {
@@ -248,7 +254,7 @@ async fn try_send_events(
         match run.next().await? {
             Some(SampleEvent::Step { sample: index, steps, change }) => {
                 let sample = &mut samples[index];
-                events.push(format.denoise(sample.apply(index, steps, &change, model)));
+                events.extend(sample.apply(index, steps, &change, model).map(|step| format.denoise(step)));
                 events.extend(sample.new_text(model).map(|text| format.text(index, sample.seed(), &text)));
             }
             Some(SampleEvent::Done { sample: index, output }) => {

@@ -63,6 +63,8 @@ pub(super) struct LoadedModel {
     pub name: String,
     pub engine: Engine,
     pub queue: Arc<Queue>,
+    /// Held by the request whose given texts are scored.
+    pub scoring: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A request that holds its places of the queue.
@@ -124,7 +126,7 @@ impl Server {
     pub fn add(&self, name: &str, engine: Engine) {
         if let Some((_, place)) = self.models.iter().find(|(known, _)| known == name) {
             let queue = Queue::new(self.limits.max_batch + self.limits.queue, &self.metrics, name);
-            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue }));
+            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue, scoring: Arc::default() }));
         }
     }
 
@@ -163,7 +165,10 @@ impl Server {
         let (_, model) = found.ok_or_else(|| {
             let known: Vec<&str> = self.models.iter().map(|(name, _)| name.as_str()).collect();
             let message = format!("there is no model {:?}; there is {}", name.unwrap_or(""), known.join(", "));
-            ApiError { param: Some("model"), ..ApiError::with(StatusCode::NOT_FOUND, "model_not_found", message) }
+            ApiError {
+                param: Some("model".into()),
+                ..ApiError::with(StatusCode::NOT_FOUND, "model_not_found", message)
+            }
         })?;
         model.get().ok_or_else(ApiError::loading)
     }
@@ -189,7 +194,10 @@ impl Server {
     /// 401 when the server has keys and the request has none of them.
     pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = Sha256::digest(given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("").trim());
+        // The name of a scheme has no case.
+        let given = given.and_then(|value| value.trim_start().split_once(' '));
+        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, key)| key.trim());
+        let given = Sha256::digest(given);
         // Every key is compared, so that the time does not reveal which one matches.
         let fits = self.keys.iter().fold(0, |fits, key| fits | key.ct_eq(&given[..]).unwrap_u8());
         if self.keys.is_empty() || fits == 1 {

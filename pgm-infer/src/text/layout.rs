@@ -43,6 +43,8 @@ pub(crate) struct BlankLayout {
     pub positions: Range<usize>,
     pub starts_with: String,
     pub ends_with: String,
+    /// Tokens at its start and at its end that stand for a given token.
+    pub n_replaced: [usize; 2],
 }
 
 impl BlankLayout {

@@ -8,12 +8,15 @@ mod model;
 mod pieces;
 pub(crate) mod reader;
 pub(crate) mod request;
+mod special_tokens;
 pub mod template;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 mod token_bytes;
+mod token_names;
 
 pub use generation::GenerationConfig;
 pub use layout::TextRow;
 pub use model::{ModelBytes, TextModel, check_tokenizer};
 pub use reader::FilledBlank;
+pub use special_tokens::{ChatTemplates, SpecialTokens};

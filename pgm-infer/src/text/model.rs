@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
@@ -10,9 +11,11 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use super::generation::GenerationConfig;
 use super::pieces::pieces;
+use super::special_tokens::SpecialTokens;
 use super::token_bytes::TokenBytes;
 #[cfg(feature = "server")]
 use super::token_bytes::byte_token;
+use super::token_names::{self, TokenNames};
 use crate::InferError;
 use crate::denoise::{NetworkHandle, SamplingPath};
 use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, StepView};
@@ -39,6 +42,10 @@ pub struct TextModel {
     n_parameters: usize,
     tokenizer: Tokenizer,
     token_bytes: Option<TokenBytes>,
+    // Made when they are first needed.
+    token_names: OnceLock<TokenNames>,
+    with_special: OnceLock<Tokenizer>,
+    special_tokens: SpecialTokens,
     generation: GenerationConfig,
     device: Device,
 }
@@ -68,7 +75,8 @@ impl TextModel {
         let json = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
         let tokenizer = Tokenizer::from_bytes(json).map_err(|error| unreadable(error.to_string()))?;
         let generation = GenerationConfig::read(&folder.join(GENERATION_FILE))?;
-        Self::new(config, network, tokenizer, generation, device, &path.display().to_string())
+        let model = Self::new(config, network, tokenizer, generation, device, &path.display().to_string())?;
+        Ok(Self { special_tokens: SpecialTokens::read(folder), ..model })
     }
 
     /// A model from the contents of a folder's files; `watch` as in [`load_with_progress`](Self::load_with_progress).
@@ -110,7 +118,20 @@ impl TextModel {
         let backbone = config.backbone();
         let token_bytes = TokenBytes::new(&tokenizer, &[backbone.bos_index, backbone.eos_index, backbone.mask_index]);
         let (n_parameters, network) = (network.n_parameters(), network.folded());
-        Ok(Self { config, network, n_parameters, tokenizer, token_bytes, generation, device: device.clone() })
+        let (token_names, with_special, special_tokens) = Default::default();
+        let device = device.clone();
+        Ok(Self {
+            config,
+            network,
+            n_parameters,
+            tokenizer,
+            token_bytes,
+            token_names,
+            with_special,
+            special_tokens,
+            generation,
+            device,
+        })
     }
 
     /// The model with its weights in another dtype, see [`Network::with_weight_dtype`].
@@ -149,8 +170,24 @@ impl TextModel {
         caught("encode", || Ok(self.tokenizer.encode_fast(text, false)?.get_ids().to_vec()))
     }
 
-    // As `encode`, with the byte at which the text of each token ends.
-    pub(super) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), InferError> {
+    /// Token ids of a text in which the names of special tokens stand for these tokens, as in a chat template's output.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, InferError> {
+        let tokenizer = self.with_special.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(false);
+            tokenizer
+        });
+        caught("encode", || Ok(tokenizer.encode_fast(text, false)?.get_ids().to_vec()))
+    }
+
+    /// As [`encode`](Self::encode), with the byte at which the text of each token ends.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub(crate) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), InferError> {
         caught("encode", || {
             let encoding = self.tokenizer.encode(text, false)?;
             let ends = encoding.get_offsets().iter().map(|(_, end)| *end).collect();
@@ -172,6 +209,30 @@ impl TextModel {
     // The bytes of each token, if the tokens are stretches of text.
     pub(super) fn token_bytes(&self) -> Option<&TokenBytes> {
         self.token_bytes.as_ref()
+    }
+
+    /// What `tokenizer_config.json` and `chat_template.jinja` of the folder say.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special_tokens
+    }
+
+    /// The name of a token, which no other token has: its text, `bytes:\xe2` for bytes that are no text, and the
+    /// vocabulary's entry for special tokens.
+    pub fn token_name(&self, token: u32) -> String {
+        let n_tokens = self.config.backbone().vocab_size as u32;
+        let names = self.token_names.get_or_init(|| TokenNames::new(n_tokens, &|token| self.plain_name(token)));
+        names.renamed(token).map_or_else(|| self.plain_name(token), str::to_string)
+    }
+
+    // May be the name of several tokens.
+    fn plain_name(&self, token: u32) -> String {
+        let bytes = self.token_bytes.as_ref().and_then(|table| table.get(token));
+        token_names::plain(bytes, || self.tokenizer.id_to_token(token), token)
+    }
+
+    /// The bytes of a token's text; none for special tokens, and for tokenizers whose tokens are whole words.
+    pub fn bytes_of_token(&self, token: u32) -> Option<&[u8]> {
+        self.token_bytes.as_ref()?.get(token)
     }
 
     /// The text of token ids, special tokens left out.
@@ -230,7 +291,8 @@ impl TextModel {
         self.handle().denoiser(path)
     }
 
-    fn handle(&self) -> NetworkHandle<'_> {
+    /// The network with its configuration and its device.
+    pub fn handle(&self) -> NetworkHandle<'_> {
         NetworkHandle { network: &self.network, config: &self.config, device: &self.device }
     }
 }

@@ -176,8 +176,8 @@ struct Placement {
     // Of each stretch of given text; none if some of it is given as tokens.
     texts: Vec<Option<String>>,
     n_replaced: usize,
-    // The characters that the first token of the next blank holds, and where it stands.
-    starts: Option<(usize, String)>,
+    // Where the next blank begins, the given characters that its first tokens hold, and the given tokens that they stand for.
+    starts: Option<(usize, String, usize)>,
 }
 
 impl Placement {
@@ -194,7 +194,7 @@ impl Placement {
     }
 
     fn open(&mut self, count: usize) {
-        let (start, starts_with) = self.starts.take().unwrap_or((self.next, String::new()));
+        let (start, starts_with, n_replaced) = self.starts.take().unwrap_or((self.next, String::new(), 0));
         let end = self.next + count;
         self.next = end;
         if start == end {
@@ -205,7 +205,13 @@ impl Placement {
             Some(blank) => blank.positions.end = end,
             None => {
                 self.texts.resize(self.blanks.len() + 1, Some(String::new()));
-                self.blanks.push(BlankLayout { positions: start..end, starts_with, ends_with: String::new() });
+                let ends_with = String::new();
+                self.blanks.push(BlankLayout {
+                    positions: start..end,
+                    starts_with,
+                    ends_with,
+                    n_replaced: [n_replaced, 0],
+                });
             }
         }
     }
@@ -227,14 +233,15 @@ impl Placement {
             if let Some(blank) = self.blanks.last_mut() {
                 blank.positions.end = self.next;
                 blank.ends_with.clone_from(&head.required);
+                blank.n_replaced[1] = head.len();
             }
         }
         self.given.extend((self.next..).zip(given.tokens.iter().copied()));
         self.next += given.tokens.len();
         if let Some(tail) = &given.tail {
             let positions = self.next..self.next + tail.len();
-            self.starts = Some((self.next, tail.required.clone()));
             let n_replaced = if tail.replaces_given { tail.len() } else { 0 };
+            self.starts = Some((self.next, tail.required.clone(), n_replaced));
             self.next += n_replaced;
             self.n_replaced += n_replaced;
             self.borders.push(tail.at(positions, given.ends_in_word.then_some(self.next)));

@@ -6,9 +6,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
-use pgm_infer::Engine;
 use pgm_infer::engine::EngineOptions;
 use pgm_infer::serve::{Limits, Server, router};
+use pgm_infer::{Engine, TextModel};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -37,6 +37,13 @@ pub fn server(limits: Limits, keys: &[String]) -> Arc<Server> {
 /// The routes of a server with the default limits.
 pub fn app() -> Router {
     router(&server(Limits::default(), &[]))
+}
+
+/// The routes of a server with another model, by the name `tiny`.
+pub fn app_of(model: TextModel) -> Router {
+    let server = Server::new(&["tiny".into()], Limits::default(), &[]);
+    server.add("tiny", Engine::new(model, &EngineOptions::default()).unwrap());
+    router(&server)
 }
 
 /// A request with a JSON body.

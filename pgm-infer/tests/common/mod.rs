@@ -6,6 +6,7 @@ pub mod http;
 pub mod text_models;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use burn::tensor::Device;
 use pgm_infer::{GenerationConfig, TextModel};
@@ -60,6 +61,20 @@ pub fn failing_model() -> TextModel {
 /// A model whose tokenizer panics when it encodes a text that is not empty.
 pub fn model_whose_tokenizer_cannot_encode() -> TextModel {
     model_with(&partition(), &partition(), json!({"type": "FixedLength", "length": 0}), Value::Null)
+}
+
+/// The model of the desktop example, whose tokens are bytes, in rows of 128; with a chat template, if one is given.
+pub fn bytes(chat_template: Option<&str>) -> TextModel {
+    let desktop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(desktop.join(file), folder.path().join(file)).unwrap();
+    }
+    if let Some(template) = chat_template {
+        let config = json!({"bos_token": {"content": "<|endoftext|>"}, "chat_template": template});
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    }
+    TextModel::load(folder.path(), &Device::flex()).unwrap()
 }
 
 fn model_of(config: &ModelConfig, network: &ModelConfig, decoder: Value) -> TextModel {

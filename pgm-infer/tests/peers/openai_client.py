@@ -38,11 +38,14 @@ check("the same seed", again.choices[0].text == whole.choices[0].text)
 gap = client.completions.create(**ask, suffix=" the question", echo=True)
 check("suffix and echo", gap.choices[0].text.startswith("To be, or "), repr(gap.choices[0].text))
 
-pieces = list(client.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+pieces = list(client.completions.create(**ask, stream=True, stream_options={"include_usage": True, "denoise": True}))
 text = "".join(choice.text for piece in pieces for choice in piece.choices)
 check("streaming", text == whole.choices[0].text and pieces[-1].usage.completion_tokens == 24)
-steps = [piece for piece in pieces if "segments" in (piece.model_extra or {})]
-check("denoise events", len(steps) >= 12, f"{len(steps)} of {len(pieces)} pieces")
+steps = [piece for piece in pieces if "decoded" in (piece.model_extra or {})]
+check("denoise events", len(steps) == 13, f"{len(steps)} of {len(pieces)} pieces")
+pieces = list(client.completions.create(**ask, stream=True))
+steps = [piece for piece in pieces if "decoded" in (piece.model_extra or {})]
+check("no denoise events by default", not steps and "".join(piece.choices[0].text for piece in pieces) == text)
 
 for name, wrong in [("an unknown model", {"model": "none"}), ("a wrong setting", {"temperature": 3})]:
     try:
@@ -53,7 +56,7 @@ for name, wrong in [("an unknown model", {"model": "none"}), ("a wrong setting",
 
 cancelled = metric('pgm_samples_total{model="%s",finish="cancelled"' % model)
 long = {**ask, "max_tokens": 80, "extra_body": {"steps": 4000, "order": "remask", "remask_rate": 1.0}}
-stream = client.completions.create(**long, stream=True)
+stream = client.completions.create(**long, stream=True, stream_options={"denoise": True})
 next(iter(stream))
 stream.close()
 

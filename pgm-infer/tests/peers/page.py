@@ -157,6 +157,42 @@ def check_an_earlier_result_comes_back(page: Page) -> None:
     need(page.input_value("#text") == TEXT, "the earlier template did not come back")
 
 
+def check_the_text_is_kept_over_a_reload(page: Page) -> None:
+    for text in ["Typed, with {3} in it.", ""]:
+        write(page, text, steps=7)
+        page.reload()
+        wait_until_ready(page)
+        need(page.input_value("#text") == text, f"after a reload the text is {page.input_value('#text')!r}, not {text!r}")
+        need(page.input_value("#steps") == "7", "the settings were lost with a reload")
+    page.locator("#examples button").first.click()
+    example = page.input_value("#text")
+    page.reload()
+    wait_until_ready(page)
+    need(page.input_value("#text") == example, "an example was lost with a reload")
+
+
+def check_errors_name_no_field_that_the_page_lacks(page: Page) -> None:
+    for text in ["w" * 5000 + "{6}", "a {99999999} b"]:
+        page.fill("#text", text)
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#error")).not_to_be_empty(timeout=PATIENCE)
+        said = page.text_content("#error")
+        need(re.search(r"\b(length|template|top_[kp]|max_tokens)\b", said) is None, f"the page has no such field: {said}")
+    fill(page)
+
+
+def check_counts_are_explained(page: Page) -> None:
+    fill(page, steps=64)
+    progress = page.text_content("#progress")
+    found = re.search(r"(\d+) steps? · (\d+) evaluations? · (\d+) tokens?", progress)
+    need(found is not None, f"the counts are {progress!r}")
+    steps, evaluations, tokens = map(int, found.groups())
+    need(steps <= 64 and 1 <= evaluations <= tokens, f"12 tokens take at most 12 evaluations: {progress!r}")
+    page.click("#counts summary")
+    explained = page.text_content("#counts p")
+    need(all(word in explained for word in ["token", "step", "evaluation"]), f"the counts are explained as {explained!r}")
+
+
 def brightness(page: Page) -> int:
     """The sum of the background's red, green and blue."""
     return page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"
@@ -199,6 +235,9 @@ def main() -> int:
         check_a_text_without_blanks_is_continued,
         check_what_the_server_refuses_is_said,
         check_an_earlier_result_comes_back,
+        check_the_text_is_kept_over_a_reload,
+        check_errors_name_no_field_that_the_page_lacks,
+        check_counts_are_explained,
         check_light,
     ]
     screens = [("light", 1100, 850, ordinary), ("dark", 1100, 850, [check_dark]), ("light", 360, 740, [check_small])]

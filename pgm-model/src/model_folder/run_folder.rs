@@ -32,6 +32,9 @@ pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
     if path.is_dir() {
         return match Run::open(path).or_else(|| newest_round(path)) {
             Some(run) => run.last(),
+            None if !numbered(path, ROUND_PREFIX).is_empty() => {
+                Err(ModelError::Run(format!("{} is a distillation that has no checkpoint yet", path.display())))
+            }
             None => Err(ModelError::Run(format!(
                 "{} is no model folder, since it has no {CONFIG_FILE}, and no training run, since it has no \
                  {CHECKPOINTS_FOLDER}",
@@ -163,6 +166,7 @@ impl Run {
         });
         names.extend(model);
         match (names.is_empty(), self.without_model.last()) {
+            (false, _) if names.len() == 1 => format!("there is {}", names[0]),
             (false, _) => format!("there are {}", names.join(", ")),
             (true, Some(step)) => format!(
                 "its checkpoints, the newest of step {step}, are of an earlier version and hold no model; resume the run, \
@@ -264,6 +268,8 @@ mod tests {
         let run = run(&["round-1/model", "round-2/checkpoints/step-00000004"], &["round-3"]);
         assert_eq!(named(run.path(), "").unwrap(), "round-2/checkpoints/step-00000004");
         assert_eq!(named(run.path(), "/round-1").unwrap(), "round-1/model");
+        let empty = self::run(&[], &["round-1"]);
+        assert!(named(empty.path(), "").unwrap_err().ends_with("is a distillation that has no checkpoint yet"));
         let message = named(run.path(), "@step-4").unwrap_err();
         assert!(message.contains("name the round, as in ") && message.ends_with("round-2@step-4"), "{message}");
     }

@@ -111,7 +111,9 @@ impl<'a> Distillation<'a> {
         check_teacher(&teacher, &model_config, &data)?;
         let weights = teacher.join(model_folder::WEIGHTS_FILE);
         let (_, teacher_crc) = fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
-        let tokenizer = TokenizerFiles::of(&data, args.data, Some(&teacher))?;
+        // Pictures have none.
+        let is_text = data.image().is_none();
+        let tokenizer = is_text.then(|| TokenizerFiles::of(&data, args.data, Some(&teacher))).transpose()?;
         let (identity, train_rows, validation_rows) =
             (DataIdentity::new(&data)?, data.rows(Split::Train)?, data.rows(Split::Validation)?);
         let lock = RunLock::acquire(args.out, &*args.observe)?;
@@ -122,7 +124,7 @@ impl<'a> Distillation<'a> {
             args,
             config: Arc::new(args.config.clone()),
             schedule: args.config.schedule(),
-            files: ModelFiles::new(model_config.clone(), Some(tokenizer)),
+            files: ModelFiles::new(model_config.clone(), tokenizer),
             model_config,
             first_teacher,
             teacher_crc,

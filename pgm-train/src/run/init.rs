@@ -9,6 +9,7 @@ use pgm_model::{ModelConfig, Network};
 use serde_json::{Value, json};
 
 use super::model_files::ModelFiles;
+use super::optim::weight_norm;
 use crate::TrainError;
 use crate::config::TrainConfig;
 use crate::eval::check_same_tokens;
@@ -91,9 +92,16 @@ impl InitModel {
     /// The weights, in float32 whatever the file has.
     ///
     /// # Errors
-    /// Names the tensor that cannot be used.
+    /// Names the tensor that cannot be used, or says that a weight is not finite.
     pub(crate) fn network(&self, config: &ModelConfig, device: &Device) -> Result<Network, TrainError> {
-        Ok(model_folder::load_weights(&self.folder.join(WEIGHTS_FILE), config, device)?)
+        let network = model_folder::load_weights(&self.folder.join(WEIGHTS_FILE), config, device)?;
+        let norm = weight_norm(&network).try_into_scalar::<f32>();
+        if norm.map_err(|error| TrainError::Device(error.to_string()))?.is_finite() {
+            return Ok(network);
+        }
+        let problem =
+            "has weights that are not finite: its run diverged or the file is damaged; take an earlier checkpoint";
+        Err(TrainError::Config { origin: self.flag(), problem: problem.to_string() })
     }
 
     /// The files of the run's model folders: the sampler defaults are those of the model.

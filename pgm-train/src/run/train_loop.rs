@@ -121,7 +121,7 @@ impl<M: LoopModel> SupervisedLearningStrategy<M> for TrainLoop<M> {
 }
 
 /// What the loop carries from step to step.
-struct LoopState<M> {
+struct LoopState<M: LoopModel> {
     step: usize,
     average: M,
     pending: PendingLoss,
@@ -140,7 +140,7 @@ struct LoopState<M> {
     checkpoints: CheckpointWriter,
 }
 
-impl<M> LoopState<M> {
+impl<M: LoopModel> LoopState<M> {
     fn seconds(&self) -> f64 {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_model::config::MAX_LENGTH;
 use pgm_model::{Network, model_folder, presets};
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ pub struct BenchArgs {
     /// A model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Tokens of a row [default: the model's]
+    /// Tokens of a row, at least 2 [default: the model's]
     #[arg(long)]
     length: Option<usize>,
     /// Rows of a batch
@@ -63,8 +64,12 @@ enum Baseline {
 
 /// Measures sampling speed and prints one JSON object.
 pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
-    if args.runs == 0 || args.batch == 0 {
-        bail!("--runs and --batch must be at least 1");
+    for (flag, value, least) in
+        [("--batch", args.batch, 1), ("--steps", args.steps, 1), ("--runs", args.runs, 1), ("--warmup", args.warmup, 0)]
+    {
+        if value < least || value > MAX_LENGTH {
+            bail!("{flag} is {value}; it must lie between {least} and {MAX_LENGTH}");
+        }
     }
     let (device, device_name) = open_device(&args.device)?;
     let weights = args.weights.weights();
@@ -92,6 +97,12 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     if length < 2 {
         bail!("--length {length} leaves nothing to decode; it must be at least 2");
+    }
+    if length > MAX_LENGTH {
+        bail!("--length is {length}, a row has at most {MAX_LENGTH} tokens");
+    }
+    if length * args.batch > MAX_LENGTH {
+        bail!("--batch {} rows of {length} tokens are too many; a batch has at most {MAX_LENGTH} tokens", args.batch);
     }
     let head_at = match args.baseline {
         Some(Baseline::Mdlm) => HeadPositions::Masked,

@@ -6,12 +6,16 @@ mod devices;
 mod edit;
 mod generate;
 mod info;
+#[cfg(feature = "server")]
+mod listen;
 mod log;
 mod picture_flags;
 mod pictures;
 mod plot;
 #[cfg(feature = "server")]
 mod serve;
+#[cfg(feature = "server")]
+mod signals;
 mod transcode;
 
 use std::io::Write;

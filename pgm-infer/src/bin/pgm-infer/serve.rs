@@ -5,13 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use axum::serve::ListenerExt;
 use clap::Args;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::engine::EngineOptions;
-use pgm_infer::serve::{Limits, Server, ServerPhase, local_only, router};
+use pgm_infer::serve::{
+    ConnectionLimits, Limits, Server, ServerPhase, allow_origins, local_only, router, serve_connections,
+};
 use pgm_infer::{Engine, TextModel};
 use pgm_model::model_folder;
-use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::listen::{Address, Bound, open_connections, parse_mode};
+use crate::signals::Signals;
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -19,12 +25,15 @@ pub struct ServeArgs {
     /// the folder's]; the first is the default model
     #[arg(long, value_name = "DIR[=NAME]", required = true)]
     model: Vec<String>,
-    /// Address to listen on
+    /// Name or address to listen on; unix:PATH, or a path that ends with .sock, is a Unix socket
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Permissions of the Unix socket
+    #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = parse_mode)]
+    socket_mode: u32,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -45,6 +54,18 @@ pub struct ServeArgs {
     /// Seconds that running requests have left when the server is stopped
     #[arg(long, value_name = "S", default_value_t = 30)]
     grace: u64,
+    /// Connections that are open at a time; less where the limit of open files is lower. Further ones wait
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_connections: usize,
+    /// Seconds that the header of a request may take to arrive
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    header_timeout: u64,
+    /// Seconds that a connection may wait for its next request
+    #[arg(long, value_name = "S", default_value_t = 75)]
+    idle_timeout: u64,
+    /// A site whose pages may use the server, like http://localhost:3000, or * for all; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     /// The most tokens of a text, BOS included [default: the model's trained length]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -52,9 +73,18 @@ pub struct ServeArgs {
 
 /// Serves until a signal ends it.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    if args.max_batch == 0 || args.timeout == 0 {
-        bail!("--max-batch and --timeout must be at least 1");
+    for (flag, value) in [
+        ("--max-batch", args.max_batch as u64),
+        ("--timeout", args.timeout),
+        ("--max-connections", args.max_connections as u64),
+        ("--header-timeout", args.header_timeout),
+        ("--idle-timeout", args.idle_timeout),
+    ] {
+        if value == 0 {
+            bail!("{flag} must be at least 1");
+        }
     }
+    let address = Address::parse(&args.host)?;
     let models = args.model.iter().map(|text| model_and_name(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<String> = models.iter().map(|(_, name)| name.clone()).collect();
     if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
@@ -70,30 +100,54 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let server = Server::new(&names, limits, &keys);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
-    let result = runtime.block_on(run(args, &server, models, keys.is_empty()));
+    let result = runtime.block_on(run(args, &address, &server, models, keys.is_empty()));
     // A signal does not wait for a model that is being loaded.
     runtime.shutdown_background();
     result
 }
 
-async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, String)>, open: bool) -> anyhow::Result<()> {
-    let (host, port) = (args.host.as_str(), args.port);
-    let listener = TcpListener::bind((host, port))
-        .await
-        .with_context(|| format!("cannot listen on --host {host} --port {port}"))?;
-    let address = listener.local_addr()?;
-    if open && !address.ip().is_loopback() {
-        tracing::warn!("anyone who reaches this address can use the models; --api-key-file F asks for a key");
-    }
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let app = router(server);
-    let app = if open && address.ip().is_loopback() { local_only(app) } else { app };
-    let mut until = stopped.clone();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    });
-    let mut serving = tokio::spawn(async move { serving.await });
-    tracing::info!("listening at http://{address}");
+async fn run(
+    args: &ServeArgs,
+    address: &Address,
+    server: &Arc<Server>,
+    models: Vec<(PathBuf, String)>,
+    open: bool,
+) -> anyhow::Result<()> {
+    let app =
+        allow_origins(router(server), &args.cors_origin).map_err(|message| anyhow!("--cors-origin: {message}"))?;
+    let bound = Bound::open(address, args.port, args.socket_mode).await?;
+    let limits = ConnectionLimits {
+        max: open_connections(args.max_connections),
+        header_timeout: Duration::from_secs(args.header_timeout),
+        idle_timeout: Duration::from_secs(args.idle_timeout),
+    };
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let until = async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    #[cfg(unix)]
+    let _file;
+    let mut serving = match bound {
+        Bound::Tcp(listener) => {
+            let address = listener.local_addr()?;
+            let is_local = address.ip().is_loopback();
+            if open && !is_local {
+                tracing::warn!("anyone who reaches this address can use the models; --api-key-file F asks for a key");
+            }
+            let app = if open && is_local { local_only(app) } else { app };
+            let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
+            tracing::info!("listening at http://{address}");
+            tokio::spawn(serve_connections(listener, app, limits, until))
+        }
+        // Who may connect is a matter of the file's permissions, and no web site's name leads there.
+        #[cfg(unix)]
+        Bound::Unix(listener, file) => {
+            // Until the end.
+            _file = file;
+            tracing::info!("listening at {address}");
+            tokio::spawn(serve_connections(listener, app, limits, until))
+        }
+    };
     let loading = tokio::task::spawn_blocking({
         let (server, device, options) = (
             Arc::clone(server),
@@ -115,18 +169,18 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
             cut(server, &stop, serving).await;
             return Ok(());
         }
-        ended = &mut serving => return ended?.context("the server ended"),
+        ended = &mut serving => return ended.context("the server ended"),
     }
     tracing::info!("ready");
     tokio::select! {
         () = signals.next() => {}
-        ended = &mut serving => return ended?.context("the server ended"),
+        ended = &mut serving => return ended.context("the server ended"),
     }
     tracing::info!("stopping: running requests have {} s; a second signal ends them at once", args.grace);
     server.set_phase(ServerPhase::Draining);
     let _ = stop.send(true);
     tokio::select! {
-        ended = &mut serving => return ended?.context("the server ended"),
+        ended = &mut serving => return ended.context("the server ended"),
         () = tokio::time::sleep(Duration::from_secs(args.grace)) => {}
         () = signals.next() => {}
     }
@@ -135,11 +189,7 @@ async fn run(args: &ServeArgs, server: &Arc<Server>, models: Vec<(PathBuf, Strin
 }
 
 // Running requests are answered with an error. A client that does not read it is not waited for.
-async fn cut(
-    server: &Server,
-    stop: &tokio::sync::watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<std::io::Result<()>>,
-) {
+async fn cut(server: &Server, stop: &tokio::sync::watch::Sender<bool>, serving: JoinHandle<()>) {
     server.set_phase(ServerPhase::Cut);
     let _ = stop.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
@@ -186,34 +236,17 @@ fn model_and_name(text: &str) -> anyhow::Result<(PathBuf, String)> {
 fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read --api-key-file {}", path.display()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    if let Some(line) = text.lines().position(|line| !line.trim().bytes().all(|byte| (b' '..=b'~').contains(&byte))) {
+        bail!(
+            "--api-key-file {}, line {}: the header of a request carries ASCII only, so this key would never fit",
+            path.display(),
+            line + 1
+        );
+    }
     let keys: Vec<String> = text.lines().map(str::trim).filter(|key| !key.is_empty()).map(String::from).collect();
     if keys.is_empty() {
         bail!("--api-key-file {} holds no key; write one per line", path.display());
     }
     Ok(keys)
-}
-
-/// Ctrl-C and, on Unix, SIGTERM.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-    }
 }

@@ -125,7 +125,7 @@ fn every_place_that_lists_the_orders_lists_all_of_them() {
     let places = [
         (order_module, "//! | `", "`"),
         ("docs/orders.md", "| `", "` |"),
-        ("pgm-infer/src/serve/page/app.js", "", ":"),
+        ("pgm-infer/src/serve/page/texts.js", "", ":"),
         ("pgm-infer/tests/golden/samples.txt", "partition,", ",uniform,plain"),
     ];
     for (file, before, after) in places {

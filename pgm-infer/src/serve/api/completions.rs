@@ -8,23 +8,22 @@ use axum::response::{IntoResponse, Response, sse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::completion_tasks::{CompletionRequest, GivenPrompt, prompt_estimator, resolve_completion};
 use super::read::read;
 use super::responses::GenerateErrors;
+use super::usage::Usage;
 use crate::TextModel;
-use crate::engine::{Task, TaskInput, TaskOutput};
-use crate::serve::body::{CompletionBody, Prompt, RequestBody};
+use crate::engine::TaskOutput;
+use crate::serve::body::CompletionBody;
 use crate::serve::error::ApiError;
-use crate::serve::logprobs::{Logprobs, logprobs};
+use crate::serve::kept::TaskBlanks;
+use crate::serve::logprobs::{Logprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
-use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length, n_replaced};
+use crate::serve::resolve::{self, FinishReason};
 use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
-use crate::serve::state::{Limits, Server};
-use crate::text::request::RowPart;
-use crate::text::template::Part;
-
-/// The default of `max_tokens`.
-const DEFAULT_MAX_TOKENS: usize = 16;
+use crate::serve::scoring::scoring;
+use crate::serve::state::Server;
 
 /// An answer.
 #[derive(Serialize, ToSchema)]
@@ -56,16 +55,8 @@ pub struct Choice {
     seed: u64,
 }
 
-/// Counts of tokens.
-#[derive(Clone, Copy, Serialize, ToSchema)]
-pub struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-}
-
-/// An event of a stream. The choices of a `denoise` event have no text, so that a client that reads every event as a piece of
-/// text still works.
+/// An event of a stream. A `denoise` event has no choices, so that a client that reads every event as a piece of text still
+/// works.
 #[derive(Serialize)]
 struct Chunk<'a> {
     id: &'a str,
@@ -81,8 +72,9 @@ struct Chunk<'a> {
 
 /// Continues a text, or fills the gap before a suffix
 ///
-/// OpenAI's completions with the additional fields steps, order and top_k. With stream, each event carries text that is
-/// final. The event denoise, whose text is empty, carries the positions and tokens of each step.
+/// OpenAI's completions with the additional fields steps, order and top_k. With echo and logprobs the tokens of the prompt
+/// are scored, too. With stream, each event carries text that is final. Where stream_options asks for it, the event denoise
+/// carries the positions and tokens of each step.
 #[utoipa::path(
     post,
     path = "/v1/completions",
@@ -104,79 +96,52 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
     // leaves.
     let admission = model.admit(n_samples, server.limits())?;
     let stream = body.common.stream == Some(true);
-    let (admission, request, format) = in_background({
+    let (admission, body, request) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
         move || {
-            let (request, format) = resolve_completion(&body, &model.name, model.engine.model(), &limits)?;
-            Ok((admission, request, format))
+            let request = resolve_completion(&body, model.engine.model(), &limits)?;
+            Ok((admission, body, request))
         }
     })
     .await?;
-    let run = Run::start(&server, &model, admission, &request.tasks, stream)?;
-    if stream {
-        return Ok(run.stream(&request.tasks, format));
-    }
-    let outputs = run.collect().await?;
-    let answer = in_background(move || Ok(format.completion(&outputs, model.engine.model()))).await?;
-    Ok(Json(answer).into_response())
-}
-
-fn resolve_completion(
-    body: &CompletionBody,
-    name: &str,
-    model: &TextModel,
-    limits: &Limits,
-) -> Result<(ResolvedRequest, CompletionFormat), ApiError> {
-    body.check()?;
-    let mut settings = resolve::settings(&body.common, model, limits)?;
-    settings.alternatives = body.logprobs.unwrap_or(0);
-    let suffix = body.suffix.clone().unwrap_or_default();
-    let n_blank = body.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
-    // The blank is counted before memory is allocated for it.
-    check_length(n_blank.saturating_add(1), resolve::max_length(model, limits), "max_tokens")?;
-    let (n, seed, stop) = (body.n.unwrap_or(1), resolve::seed(&body.common), body.common.stops()?);
-    let (backbone, max_length) = (model.config().backbone(), resolve::max_length(model, limits));
-    let mut request = ResolvedRequest { tasks: Vec::new(), n_prompt_tokens: 0 };
-    let mut echo = Vec::new();
-    for (index, prompt) in body.prompts()?.into_iter().enumerate() {
-        let (prompt, prompt_text) = match prompt {
-            Prompt::Text(text) => (RowPart::Template(Part::Text(text.clone())), Some(text)),
-            Prompt::Tokens(tokens) => {
-                if tokens.iter().any(|&token| token as usize >= backbone.vocab_size) {
-                    let message = format!("prompt has a token beyond the model's {} tokens", backbone.vocab_size);
-                    return Err(ApiError::field("prompt", message));
-                }
-                echo.push(model.decode(&tokens)?);
-                (RowPart::Tokens(tokens), None)
-            }
+    let (admission, request) = if request.scores_prompts.is_some() {
+        let work = move |model: &TextModel, watch: &_| {
+            let mut request = request;
+            request.score_prompts(model, watch)?;
+            Ok(request)
         };
-        if let Some(text) = prompt_text {
-            echo.push(if model.keeps_text() { text } else { model.decode(&model.encode(&text)?)? });
-        }
-        let blank = RowPart::Template(Part::Blank(n_blank));
-        let parts = [prompt, blank, RowPart::Template(Part::Text(suffix.clone()))];
-        let row = model.row_of_parts(&parts, 0)?;
-        check_length(row.request.length, max_length, "max_tokens")?;
-        request.n_prompt_tokens += row.n_given();
-        let mut task = Task::new(TaskInput::Row(row));
-        (task.settings, task.n, task.seed) = (settings, n, seed.wrapping_add((index * n) as u64));
-        // Text before a suffix does not end at an EOS: the suffix follows.
-        (task.stop, task.ends_at_eos) = (stop.clone(), suffix.is_empty());
-        request.tasks.push(task);
-    }
+        scoring(&server, &model, admission, work).await?
+    } else {
+        (admission, request)
+    };
+    let CompletionRequest { tasks, prompts, n_prompt_tokens, .. } = request;
     let format = CompletionFormat {
         id: format!("cmpl-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>()),
         created: unix_seconds(),
-        model: name.to_string(),
-        n,
-        echo: body.echo.unwrap_or(false).then_some(echo),
-        logprobs: body.logprobs.is_some(),
-        include_usage: body.wants_usage(),
-        n_prompt_tokens: request.n_prompt_tokens,
-        n_replaced: request.tasks.iter().map(n_replaced).collect(),
+        model: model.name.clone(),
+        n: body.n.unwrap_or(1),
+        echo: body.echo.unwrap_or(false),
+        prompts,
+        logprobs: body.logprobs,
+        include_usage: body.common.wants_usage(),
+        tells_steps: body.common.wants_steps(),
+        blanks: tasks.iter().map(TaskBlanks::of).collect(),
+        seed: resolve::seed(&body.common),
+        n_prompt_tokens,
         n_completion_tokens: 0,
+        n_drawn_tokens: 0,
     };
-    Ok((request, format))
+    // Without a token to write there is nothing to run.
+    let run = (!tasks.is_empty()).then(|| Run::start(&server, &model, admission, &tasks, stream)).transpose()?;
+    match run {
+        Some(run) if stream => Ok(run.stream(&tasks, format)),
+        Some(run) => {
+            let outputs = run.collect().await?;
+            let answer = in_background(move || Ok(format.completion(&outputs, model.engine.model()))).await?;
+            Ok(Json(answer).into_response())
+        }
+        None => Ok(format.prompts_alone(model.engine.model(), stream)),
+    }
 }
 
 /// How the answer to one request is written.
@@ -186,26 +151,42 @@ struct CompletionFormat {
     model: String,
     // Samples of each prompt.
     n: usize,
-    // The text of each prompt, if it is to be repeated.
-    echo: Option<Vec<String>>,
-    logprobs: bool,
+    // Whether the prompts are repeated.
+    echo: bool,
+    prompts: Vec<GivenPrompt>,
+    // How many of the most probable tokens are told with each, if log-probabilities are asked for.
+    logprobs: Option<usize>,
     include_usage: bool,
+    tells_steps: bool,
+    // Of each prompt.
+    blanks: Vec<TaskBlanks>,
+    // Of choices for which nothing was drawn.
+    seed: u64,
     n_prompt_tokens: usize,
-    // Of each prompt: drawn tokens that stand for a given one.
-    n_replaced: Vec<usize>,
     n_completion_tokens: usize,
+    n_drawn_tokens: usize,
 }
 
 impl CompletionFormat {
     fn usage(&self) -> Usage {
-        let (prompt_tokens, completion_tokens) = (self.n_prompt_tokens, self.n_completion_tokens);
-        Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+        Usage::new(self.n_prompt_tokens, self.n_completion_tokens, self.n_drawn_tokens)
+    }
+
+    fn logprobs(&self, index: usize, output: Option<&TaskOutput>, model: &TextModel) -> Option<Logprobs> {
+        let (n_best, prompt) = (self.logprobs?, &self.prompts[index / self.n]);
+        let written = output.map_or_else(Vec::new, |output| {
+            entries_of_sample(output, &self.blanks[index / self.n].kept(model, output, 0))
+        });
+        let n_chars = prompt.text.chars().count();
+        let given = self.echo.then(|| (prompt.entries.as_slice(), n_chars, prompt_estimator(model)));
+        Some(Logprobs::new(model, given, &written, n_best > 0))
     }
 
     fn finished(&mut self, index: usize, text: String, output: &TaskOutput, model: &TextModel) -> Choice {
-        let n_replaced = self.n_replaced.get(index / self.n).copied().unwrap_or(0);
-        self.n_completion_tokens += output.sampled.order.len().saturating_sub(n_replaced);
-        let logprobs = if self.logprobs { logprobs(model, output) } else { None };
+        let blanks = &self.blanks[index / self.n];
+        self.n_completion_tokens += blanks.n_kept(model, output);
+        self.n_drawn_tokens += blanks.n_drawn(output);
+        let logprobs = self.logprobs(index, Some(output), model);
         Choice { index, text, finish_reason: Some(FinishReason::of(&output.finish)), logprobs, seed: output.seed }
     }
 
@@ -216,9 +197,31 @@ impl CompletionFormat {
             self.finished(index, text, output, model)
         });
         let choices = choices.collect();
+        self.whole(choices)
+    }
+
+    fn whole(self, choices: Vec<Choice>) -> Completion {
         let usage = self.usage();
         let Self { id, created, model, .. } = self;
         Completion { id, object: CompletionObject::TextCompletion, created, model, choices, usage }
+    }
+
+    // The answer that repeats the prompts and adds nothing.
+    fn prompts_alone(self, model: &TextModel, stream: bool) -> Response {
+        let choice = |index: usize| Choice {
+            index,
+            text: self.prompts[index / self.n].text.clone(),
+            finish_reason: Some(FinishReason::Length),
+            logprobs: self.logprobs(index, None, model),
+            seed: self.seed.wrapping_add(index as u64),
+        };
+        let choices: Vec<Choice> = (0..self.prompts.len() * self.n).map(choice).collect();
+        if !stream {
+            return Json(self.whole(choices)).into_response();
+        }
+        let first = choices.into_iter().map(|choice| event(&self.chunk(vec![choice])));
+        let events: Vec<sse::Event> = first.chain(self.end()).collect();
+        sse::Sse::new(tokio_stream::iter(events.into_iter().map(Ok::<_, std::convert::Infallible>))).into_response()
     }
 
     fn chunk(&self, choices: Vec<Choice>) -> Chunk<'_> {
@@ -232,13 +235,16 @@ impl CompletionFormat {
 }
 
 impl StreamFormat for CompletionFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        let piece = self.piece(step.index(), step.seed(), "");
-        denoise_event(&Chunk { denoise: Some(step), ..piece })
+        denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }
 
     fn echo(&self, sample: usize) -> Option<&str> {
-        Some(self.echo.as_ref()?.get(sample / self.n)?)
+        self.echo.then(|| self.prompts[sample / self.n].text.as_str())
     }
 
     fn text(&self, sample: usize, seed: u64, text: &str) -> sse::Event {

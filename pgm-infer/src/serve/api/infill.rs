@@ -6,16 +6,19 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response, sse};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::infill_fit::fit_sides;
 use super::read::read;
 use super::responses::GenerateErrors;
 use crate::TextModel;
-use crate::engine::{Task, TaskInput, TaskOutput};
+use crate::engine::{Finish, Task, TaskInput, TaskOutput};
 use crate::serve::body::{InfillBody, RequestBody};
 use crate::serve::error::ApiError;
+use crate::serve::kept::TaskBlanks;
 use crate::serve::progress::DenoiseStep;
-use crate::serve::resolve::{self, FinishReason, ResolvedRequest, check_length, n_replaced};
+use crate::serve::resolve::{self, FinishReason, check_length};
 use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::text::template::{self, Part};
@@ -30,29 +33,87 @@ pub struct Infill {
     content: String,
     /// Whether the text is finished.
     stop: bool,
+    stop_type: StopType,
+    /// The stop string that ended the text; empty if none did.
+    stopping_word: String,
     model: String,
-    /// The whole text.
+    /// The whole text, also what was cut off for the model.
     text: String,
     /// The generated text of each blank.
     blanks: Vec<String>,
     seed: u64,
     steps: usize,
     finish_reason: FinishReason,
+    /// The tokens of the row.
     tokens: Vec<u32>,
     /// Positions in the order in which they were decoded.
     order: Vec<usize>,
     /// Log-probabilities of the drawn tokens in that order, in nats.
     log_probabilities: Vec<f64>,
+    /// Tokens that the content is made of.
     tokens_predicted: usize,
+    /// Tokens that were drawn. Those behind the end of a text count here.
+    tokens_drawn: usize,
+    /// Given tokens that the model has seen.
     tokens_evaluated: usize,
+    /// Always 0: there is no cache.
+    tokens_cached: usize,
+    /// Whether the given text was longer than the model's rows, so that it was cut.
+    truncated: bool,
+    /// Tokens that were cut off on the left of the prefix.
+    prefix_tokens_cut: usize,
+    /// Tokens that were cut off on the right of the suffix.
+    suffix_tokens_cut: usize,
+    /// Fields of the request that have no effect here.
+    ignored: Vec<&'static str>,
+    generation_settings: GenerationSettings,
     timings: Timings,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    paths: Map<String, Value>,
 }
 
-/// How long a sample took.
+/// Why the text ends, in llama.cpp's words.
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum StopType {
+    /// It has all its tokens.
+    #[default]
+    Limit,
+    /// An EOS ends it.
+    Eos,
+    /// A stop string ends it.
+    Word,
+}
+
+/// The settings that were used.
+#[derive(Clone, Default, Serialize, ToSchema)]
+pub struct GenerationSettings {
+    /// The most tokens of a row, BOS included.
+    n_ctx: usize,
+    /// Tokens of all blanks.
+    n_predict: usize,
+    seed: u64,
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
+    steps: usize,
+    order: &'static str,
+    stop: Vec<String>,
+}
+
+/// How long a sample took. The given text is evaluated with every step: its own figures are 0.
 #[derive(Default, Serialize, ToSchema)]
 pub struct Timings {
     queued_ms: f64,
+    cache_n: usize,
+    prompt_n: usize,
+    prompt_ms: f64,
+    prompt_per_token_ms: f64,
+    prompt_per_second: f64,
+    predicted_n: usize,
     predicted_ms: f64,
+    predicted_per_token_ms: f64,
     predicted_per_second: f64,
 }
 
@@ -67,8 +128,8 @@ struct Chunk<'a> {
 
 /// Fills in blanks anywhere in a text
 ///
-/// llama.cpp's form with input_prefix and input_suffix, or a template. With stream, as in completions; the last event has
-/// stop = true and the whole answer.
+/// llama.cpp's form with input_prefix and input_suffix, or a template. A prefix or suffix that is too long for the model is
+/// cut; a template is not. With stream, as in completions; the last event has stop = true and the whole answer.
 #[utoipa::path(
     post,
     path = "/infill",
@@ -85,82 +146,168 @@ struct Chunk<'a> {
 pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: InfillBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.common.model.as_deref())?);
-    if body.n_predict == Some(0) {
-        // Editors send this to make llama.cpp cache the prompt.
-        body.check()?;
-        let text = [body.input_prefix, body.prompt, body.input_suffix].into_iter().flatten().collect();
-        return Ok(Json(Infill { text, stop: true, model: model.name.clone(), ..Infill::default() }).into_response());
-    }
     // The queue's place is taken before the body is checked and tokenised, and kept until then even if the client
     // leaves.
     let admission = model.admit(1, server.limits())?;
-    let stream = body.common.stream == Some(true);
-    let (admission, request) = in_background({
+    let (stream, tells_steps) = (body.common.stream == Some(true), body.common.wants_steps());
+    let (admission, resolved) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
-        move || Ok((admission, resolve_infill(&body, model.engine.model(), &limits)?))
+        move || Ok((admission, resolve_infill(&body, &model.name, model.engine.model(), &limits)?))
     })
     .await?;
-    let n_replaced = request.tasks.first().map_or(0, n_replaced);
-    let format = InfillFormat { model: model.name.clone(), n_prompt_tokens: request.n_prompt_tokens, n_replaced };
-    let run = Run::start(&server, &model, admission, &request.tasks, stream)?;
+    let (task, format) = match resolved {
+        ResolvedInfill::Run { task, format } => (*task, InfillFormat { tells_steps, ..*format }),
+        ResolvedInfill::Nothing(answer) => return Ok(Json(*answer).into_response()),
+    };
+    let tasks = [task];
+    let run = Run::start(&server, &model, admission, &tasks, stream)?;
     if stream {
-        return Ok(run.stream(&request.tasks, format));
+        return Ok(run.stream(&tasks, format));
     }
     let outputs = run.collect().await?;
-    let output = outputs.first().ok_or_else(ApiError::engine_ended)?;
-    let content = output.blanks.iter().map(|blank| blank.text.as_str()).collect();
-    Ok(Json(format.answer(content, output)).into_response())
+    let answer = in_background(move || {
+        let output = outputs.first().ok_or_else(ApiError::engine_ended)?;
+        let content = output.blanks.iter().map(|blank| blank.text.as_str()).collect();
+        Ok(format.answer(content, output, model.engine.model()))
+    });
+    Ok(Json(answer.await?).into_response())
 }
 
-fn resolve_infill(body: &InfillBody, model: &TextModel, limits: &Limits) -> Result<ResolvedRequest, ApiError> {
+enum ResolvedInfill {
+    Run { task: Box<Task>, format: Box<InfillFormat> },
+    // Editors ask for no token to make llama.cpp cache the prompt.
+    Nothing(Box<Infill>),
+}
+
+fn resolve_infill(
+    body: &InfillBody,
+    name: &str,
+    model: &TextModel,
+    limits: &Limits,
+) -> Result<ResolvedInfill, ApiError> {
     body.check()?;
-    let parts = match &body.template {
-        Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))?,
-        None => sides(body),
-    };
     let settings = resolve::settings(&body.common, model, limits)?;
     let max_length = resolve::max_length(model, limits);
-    // Blanks of a given length are counted before memory is allocated for them.
-    let n_blank = parts.iter().map(|part| if let Part::Blank(n) = part { *n } else { 0 });
-    check_length(n_blank.fold(1, usize::saturating_add), max_length, "template")?;
-    if let Some(length) = body.length {
-        check_length(length, max_length, "length")?;
-    }
-    let row = model.row_within(max_length, &parts, body.length, 0)?;
-    check_length(row.request.length, max_length, "template")?;
-    let n_prompt_tokens = row.n_given();
+    let mut format = InfillFormat {
+        model: name.to_string(),
+        ignored: body.without_effect(),
+        paths: body.response_fields.clone().unwrap_or_default(),
+        ..InfillFormat::default()
+    };
+    format.settings = GenerationSettings {
+        n_ctx: max_length,
+        temperature: settings.draw.temperature,
+        top_k: settings.draw.top_k,
+        top_p: settings.draw.top_p,
+        steps: settings.steps,
+        order: settings.order.name(),
+        stop: body.common.stops()?,
+        ..GenerationSettings::default()
+    };
+    let mut ends_at_eos = false;
+    let row = match (&body.template, body.length) {
+        (None, None) => {
+            let (before, after) = body.sides();
+            if body.n_predict == Some(0) {
+                return Ok(ResolvedInfill::Nothing(Box::new(format.nothing(&before, &after, model)?)));
+            }
+            // Text before a suffix does not end at an EOS: the suffix follows.
+            ends_at_eos = after.is_empty();
+            let fitted = fit_sides(model, (&before, &after), body.n_predict(), max_length)
+                .map_err(|error| error.about("input_prefix"))?;
+            resolve::check_given(&fitted.row, model, "input_prefix", "input_suffix")?;
+            format.settings.n_predict = fitted.n_blank;
+            (format.left, format.right) = (fitted.left, fitted.right);
+            fitted.row
+        }
+        (template, length) => {
+            let parts = match template {
+                Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
+                    .map_err(|error| ApiError::from(error).about("template"))?,
+                None => sides(body),
+            };
+            // Blanks of a given length are counted before memory is allocated for them.
+            let n_blank = parts.iter().map(|part| if let Part::Blank(n) = part { *n } else { 0 });
+            check_length(n_blank.fold(1, usize::saturating_add), max_length, "template")?;
+            if let Some(length) = length {
+                check_length(length, max_length, "length")?;
+            }
+            let (before, after) = match template {
+                Some(_) => ("template", "template"),
+                None => ("input_prefix", "input_suffix"),
+            };
+            let row =
+                model.row_within(max_length, &parts, length, 0).map_err(|error| ApiError::from(error).about(before))?;
+            resolve::check_given(&row, model, before, after)?;
+            check_length(row.request.length, max_length, "template")?;
+            format.settings.n_predict = row.request.length - 1 - row.n_given();
+            row
+        }
+    };
+    format.n_prompt_tokens = row.n_given();
     let mut task = Task::new(TaskInput::Row(row));
-    (task.settings, task.seed, task.stop) = (settings, resolve::seed(&body.common), body.common.stops()?);
-    Ok(ResolvedRequest { tasks: vec![task], n_prompt_tokens })
+    (task.settings, task.seed) = (settings, resolve::seed(&body.common));
+    (task.stop, task.ends_at_eos) = (format.settings.stop.clone(), ends_at_eos);
+    format.blanks = TaskBlanks::of(&task);
+    format.settings.seed = task.seed;
+    Ok(ResolvedInfill::Run { task: Box::new(task), format: Box::new(format) })
 }
 
-// llama.cpp's form: a text, one blank, another text.
+// llama.cpp's form in a row of a given length.
 fn sides(body: &InfillBody) -> Vec<Part> {
     let text = |text: String| (!text.is_empty()).then_some(Part::Text(text));
-    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
-    let n_predict = body.n_predict.and_then(|n| usize::try_from(n).ok());
-    let before = text(or_empty(&body.input_prefix) + &or_empty(&body.prompt));
-    let blank = n_predict.map_or(Part::Free, Part::Blank);
-    [before, Some(blank), text(or_empty(&body.input_suffix))].into_iter().flatten().collect()
+    let (before, after) = body.sides();
+    let blank = body.n_predict().map_or(Part::Free, Part::Blank);
+    [text(before), Some(blank), text(after)].into_iter().flatten().collect()
 }
 
 /// How the answer to one request is written.
+#[derive(Default)]
 struct InfillFormat {
     model: String,
+    tells_steps: bool,
     n_prompt_tokens: usize,
-    // Drawn tokens that stand for a given one.
-    n_replaced: usize,
+    blanks: TaskBlanks,
+    // What was cut off on either side, and its tokens.
+    left: (String, usize),
+    right: (String, usize),
+    ignored: Vec<&'static str>,
+    paths: Vec<String>,
+    settings: GenerationSettings,
 }
 
 impl InfillFormat {
-    fn answer(&self, content: String, output: &TaskOutput) -> Infill {
-        let seconds = output.duration.as_secs_f64();
-        let n = output.sampled.order.len().saturating_sub(self.n_replaced);
-        Infill {
+    fn nothing(self, before: &str, after: &str, model: &TextModel) -> Result<Infill, ApiError> {
+        let n_prompt_tokens = model.encode(before)?.len() + model.encode(after)?.len();
+        let answer = Infill {
+            stop: true,
+            model: self.model,
+            text: format!("{before}{after}"),
+            tokens_evaluated: n_prompt_tokens,
+            ignored: self.ignored,
+            generation_settings: self.settings,
+            timings: Timings { prompt_n: n_prompt_tokens, ..Timings::default() },
+            ..Infill::default()
+        };
+        Ok(answer.with_paths(&self.paths))
+    }
+
+    fn answer(&self, content: String, output: &TaskOutput, model: &TextModel) -> Infill {
+        let (seconds, n) = (output.duration.as_secs_f64(), self.blanks.n_kept(model, output));
+        let (left, right) = (&self.left, &self.right);
+        let per = |amount: f64, n: f64| if n > 0.0 { amount / n } else { 0.0 };
+        let (stop_type, stopping_word) = match &output.finish {
+            Finish::Stop(word) => (StopType::Word, word.clone()),
+            Finish::Eos => (StopType::Eos, String::new()),
+            Finish::Complete | Finish::Cancelled | Finish::Timeout => (StopType::Limit, String::new()),
+        };
+        let answer = Infill {
             content,
             stop: true,
+            stop_type,
+            stopping_word,
             model: self.model.clone(),
-            text: output.text.clone(),
+            text: format!("{}{}{}", left.0, output.text, right.0),
             blanks: output.blanks.iter().map(|blank| blank.text.clone()).collect(),
             seed: output.seed,
             steps: output.steps,
@@ -169,17 +316,46 @@ impl InfillFormat {
             order: output.sampled.order.clone(),
             log_probabilities: output.sampled.log_probabilities.clone(),
             tokens_predicted: n,
+            tokens_drawn: self.blanks.n_drawn(output),
             tokens_evaluated: self.n_prompt_tokens,
+            tokens_cached: 0,
+            truncated: left.1 + right.1 > 0,
+            prefix_tokens_cut: left.1,
+            suffix_tokens_cut: right.1,
+            ignored: self.ignored.clone(),
+            generation_settings: self.settings.clone(),
             timings: Timings {
                 queued_ms: output.queued.as_secs_f64() * 1e3,
+                prompt_n: self.n_prompt_tokens,
+                predicted_n: n,
                 predicted_ms: seconds * 1e3,
-                predicted_per_second: if seconds > 0.0 { n as f64 / seconds } else { 0.0 },
+                predicted_per_token_ms: per(seconds * 1e3, n as f64),
+                predicted_per_second: per(n as f64, seconds),
+                ..Timings::default()
             },
+            paths: Map::new(),
+        };
+        answer.with_paths(&self.paths)
+    }
+}
+
+impl Infill {
+    // The answer with the values at some paths under the paths' own names. llama.vim reads them there.
+    fn with_paths(mut self, paths: &[String]) -> Self {
+        if paths.iter().any(|path| path.contains('/')) {
+            let whole = serde_json::to_value(&self).unwrap_or_default();
+            let value = |path: &String| Some((path.clone(), whole.pointer(&format!("/{path}"))?.clone()));
+            self.paths = paths.iter().filter(|path| path.contains('/')).filter_map(value).collect();
         }
+        self
     }
 }
 
 impl StreamFormat for InfillFormat {
+    fn tells_steps(&self) -> bool {
+        self.tells_steps
+    }
+
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
         denoise_event(&Chunk { content: "", stop: false, denoise: Some(step) })
     }
@@ -192,10 +368,10 @@ impl StreamFormat for InfillFormat {
         event(&Chunk { content: text, stop: false, denoise: None })
     }
 
-    fn done(&mut self, _sample: usize, rest: &str, output: &TaskOutput, _model: &TextModel) -> sse::Event {
+    fn done(&mut self, _sample: usize, rest: &str, output: &TaskOutput, model: &TextModel) -> sse::Event {
         // The contents of all events together are the content of an answer that is not a stream.
         let others = output.blanks.iter().skip(1).map(|blank| blank.text.as_str());
-        event(&self.answer(std::iter::once(rest).chain(others).collect(), output))
+        event(&self.answer(std::iter::once(rest).chain(others).collect(), output, model))
     }
 
     fn end(&self) -> Vec<sse::Event> {

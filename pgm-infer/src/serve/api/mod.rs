@@ -1,8 +1,14 @@
 //! The routes with a typed body or answer, one file for each protocol.
 
+pub mod chat;
+mod completion_tasks;
 pub mod completions;
 pub mod infill;
+mod infill_fit;
 pub mod models;
 pub mod openapi;
 mod read;
 mod responses;
+pub mod score;
+pub mod tokenize;
+mod usage;

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{completions, infill, models};
+use super::{chat, completions, infill, models, score, tokenize};
 use crate::OrderKind;
+use crate::serve::body::llama_cpp::{self, Meaning};
 use crate::serve::error::ErrorBody;
 
 #[derive(OpenApi)]
@@ -20,7 +21,12 @@ use crate::serve::error::ErrorBody;
     ),
     paths(
         completions::completions,
+        chat::chat,
         infill::infill,
+        score::score,
+        tokenize::tokenize,
+        tokenize::detokenize,
+        tokenize::tokenizer_info,
         models::models,
         models::model,
         models::health,
@@ -47,19 +53,32 @@ impl Modify for KeyScheme {
 pub fn document() -> &'static str {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
-        for body in ["CompletionRequest", "InfillRequest"] {
-            let schema = &mut api["components"]["schemas"][body];
+        let schemas = &mut api["components"]["schemas"];
+        for body in ["ScoreRequest", "TokenizeRequest", "DetokenizeRequest"] {
+            schemas[body]["additionalProperties"] = json!({ "type": "null" });
+        }
+        for body in ["CompletionRequest", "InfillRequest", "ChatRequest"] {
+            let schema = &mut schemas[body];
             join_fields(schema);
             // The one list of orders.
             let names = OrderKind::NAMES.iter().map(|name| json!(name));
             schema["properties"]["order"]["enum"] = names.chain([Value::Null]).collect();
+        }
+        let fields = &mut schemas["InfillRequest"]["properties"];
+        for (name, meaning) in llama_cpp::FIELDS {
+            fields[*name] = json!({ "description": llama_cpp::description(*meaning) });
+            if let Meaning::Result { accepted, .. } = meaning {
+                let accepted: Value = serde_json::from_str(accepted).unwrap_or_default();
+                fields[*name]["enum"] = json!([accepted, null]);
+            }
         }
         api.to_string()
     });
     &DOCUMENT
 }
 
-// One object instead of `allOf` over common and own fields: only then can it forbid other fields.
+// One object instead of `allOf` over common and own fields: only then can it forbid other fields. A field that is null is
+// as one left out.
 fn join_fields(schema: &mut Value) {
     let Value::Array(parts) = schema["allOf"].take() else { return };
     let mut properties = Map::new();
@@ -70,6 +89,7 @@ fn join_fields(schema: &mut Value) {
     }
     let description = schema["description"].take();
     *schema = json!({
-        "type": "object", "description": description, "additionalProperties": false, "properties": properties,
+        "type": "object", "description": description, "additionalProperties": { "type": "null" },
+        "properties": properties,
     });
 }

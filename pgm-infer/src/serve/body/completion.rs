@@ -22,20 +22,20 @@ pub struct CompletionBody {
     prompt: Option<Value>,
     /// Text behind the generated one: the completion fills the gap between prompt and suffix.
     pub suffix: Option<String>,
-    /// Tokens to generate. The completion has exactly this many unless a stop string or an EOS ends it earlier. Default: 16.
-    #[schema(minimum = 1, maximum = 16777216)]
+    /// Tokens to generate. The completion has exactly this many unless a stop string or an EOS ends it earlier. 0 only with
+    /// echo. Default: 16.
+    #[schema(minimum = 0, maximum = 16777216)]
     pub max_tokens: Option<usize>,
     /// Samples of each prompt. Default: 1.
     #[schema(minimum = 1, maximum = 64)]
     pub n: Option<usize>,
-    /// Accepted where it equals n.
+    /// Accepted where it is 1 or equals n.
     #[schema(minimum = 1, maximum = 64)]
     best_of: Option<usize>,
-    stream_options: Option<StreamOptions>,
     /// Return the log-probability of each token when it was drawn, and this many of the most probable tokens with theirs.
     #[schema(minimum = 0, maximum = 5)]
     pub logprobs: Option<usize>,
-    /// Repeat the prompt before the text. Not together with logprobs.
+    /// Repeat the prompt before the text. With logprobs its tokens are scored from left to right, each given those before it.
     pub echo: Option<bool>,
     /// Accepted and ignored.
     #[serde(rename = "user")]
@@ -51,17 +51,6 @@ pub struct CompletionBody {
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Map<String, Value>,
-}
-
-/// Settings of a stream; only with `stream`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StreamOptions {
-    /// Send the count of tokens in a last event.
-    include_usage: Option<bool>,
-    /// Accepted and ignored.
-    #[serde(rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
 }
 
 /// A text, or its tokens.
@@ -89,18 +78,13 @@ fn prompt_schema() -> Schema {
         .into()
 }
 
-fn logit_bias_schema() -> Schema {
+pub(super) fn logit_bias_schema() -> Schema {
     let types = SchemaType::Array(vec![Type::Object, Type::Null]);
     let object = ObjectBuilder::new().schema_type(types).max_properties(Some(0));
     object.description(Some("Accepted where it is empty.")).into()
 }
 
 impl CompletionBody {
-    /// Whether a stream ends with the count of tokens.
-    pub fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
-    }
-
     /// How many prompts there are, at least one, without reading them.
     pub fn n_prompts(&self) -> usize {
         match &self.prompt {
@@ -145,21 +129,14 @@ impl RequestBody for CompletionBody {
             let message = format!("{name} is not supported: its tokens would not follow the model's distribution");
             return Err(BodyError::field(name, message));
         }
-        if self.best_of.is_some_and(|best_of| best_of != self.n.unwrap_or(1)) {
+        if self.best_of.is_some_and(|best_of| best_of != 1 && best_of != self.n.unwrap_or(1)) {
             return Err(BodyError::field("best_of", "best_of is not supported: ask for n samples and choose"));
-        }
-        if self.stream_options.is_some() && self.common.stream != Some(true) {
-            return Err(BodyError::field("stream_options", "stream_options needs stream to be true"));
         }
         if self.logprobs.is_some_and(|logprobs| logprobs > MAX_LOGPROBS) {
             return Err(BodyError::field("logprobs", format!("logprobs must lie between 0 and {MAX_LOGPROBS}")));
         }
-        if self.echo == Some(true) && self.logprobs.is_some() {
-            let message = "echo with logprobs is not supported: given tokens are not drawn and have no log-probability";
-            return Err(BodyError::field("echo", message));
-        }
-        if self.max_tokens == Some(0) {
-            return Err(BodyError::field("max_tokens", "max_tokens must be at least 1"));
+        if self.max_tokens == Some(0) && self.echo != Some(true) {
+            return Err(BodyError::field("max_tokens", "max_tokens must be at least 1, or 0 with echo"));
         }
         self.prompts().map(|_| ())
     }

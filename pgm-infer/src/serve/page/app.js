@@ -1,31 +1,12 @@
 // The page of `pgm-infer serve`: it sends a text with blanks to `infill` and shows every sampling step.
 // Addresses are relative, so that the page also works behind a proxy that adds a prefix.
 
+import { EXAMPLES, ORDERS, inPageWords } from "./texts.js";
+
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["steps", "temperature", "top-p", "top-k"];
 const FIELDS = ["model", "order", "seed", ...NUMBERS];
 const FADE = 1200; // ms, as in style.css
-
-const ORDERS = {
-  uniform: "In random order, as in training.",
-  sequential: "From left to right.",
-  "low-discrepancy": "Evenly spread over the text at every step.",
-  dilated: "Every 2^k-th token, then the tokens between them.",
-  halton: "Along Halton's sequence: evenly spread at every step.",
-  confidence: "The most probable of the drawn tokens first.",
-  margin: "First where the best token is far more probable than the second.",
-  entropy: "First where the model is most certain.",
-  "entropy-bounded": "The most certain ones, as many in a step as a bound on entropy allows.",
-  remask: "In random order; some decoded tokens are masked and drawn again.",
-};
-
-const EXAMPLES = {
-  "a line": "To be, or {12} to be.",
-  "a story": "Once upon a time, {*} and they lived happily ever after.",
-  "a dialogue": "ROMEO:\n{32}\n\nJULIET:\n{32}\n",
-  "a function": "fn add(a: u32, b: u32) -> u32 {\n    {12}\n}\n",
-  nothing: "{*}",
-};
 
 // The browser may forbid storage, or it may be full; the page works without it.
 const storage = (kind) => ({
@@ -64,7 +45,8 @@ function element(tag, className, text = "") {
 
 // An error response; its message as a sentence.
 class ServerError extends Error {
-  constructor(message, status) {
+  constructor(said, status) {
+    const message = inPageWords(said);
     super(`${message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
     this.status = status;
   }
@@ -179,7 +161,7 @@ function withBlank(text) {
 }
 
 function body(text, fields, seed) {
-  const asked = { template: withBlank(text), blank: 8, seed, stream: true };
+  const asked = { template: withBlank(text), blank: 8, seed, stream: true, stream_options: { denoise: true } };
   if (fields.model) asked.model = fields.model;
   for (const id of NUMBERS) {
     if (fields[id] !== "") asked[id.replace("-", "_")] = Number(fields[id]);
@@ -281,7 +263,8 @@ function play(run) {
       const due = run.queue.splice(0, Math.ceil(run.queue.length * share));
       for (const step of due) {
         run.letters = aged(run.letters, step.segments, now);
-        run.tokens += step.decoded.length - step.forgotten.length;
+        run.tokens += step.decoded.length - (step.forgotten?.length ?? 0);
+        run.evaluations += Number(step.decoded.length > 0);
         run.last = step;
       }
       if (due.length) {
@@ -302,6 +285,25 @@ function play(run) {
     };
     frame();
   });
+}
+
+// Applies a step to a row of cells { kind, text }, and returns the row in segments. The first step tells the whole row, later
+// ones their changes by positions.
+function applied(row, step) {
+  for (const { kind, text, n } of step.segments ?? []) {
+    for (let i = 0; i < n; i += 1) row.push({ kind, text: i ? "" : text ?? "" });
+  }
+  for (const cell of row) if (cell.kind === "new") cell.kind = "decoded";
+  for (const position of step.forgotten ?? []) row[position] = { kind: "open", text: "" };
+  for (const { position, text } of step.decoded) row[position] = { kind: "new", text };
+  for (const { position, text } of step.changed ?? []) row[position].text = text;
+  const segments = [];
+  for (const { kind, text } of row) {
+    if (segments.at(-1)?.kind !== kind) segments.push(kind === "open" ? { kind, n: 0 } : { kind, text: "" });
+    if (kind === "open") segments.at(-1).n += 1;
+    else segments.at(-1).text += text;
+  }
+  return segments.filter((segment) => segment.kind === "open" || segment.text);
 }
 
 // The finished text in given and generated parts: from the answer's blanks, or from the last step, whichever joins to exactly
@@ -329,7 +331,8 @@ async function generate(wantedSeed) {
   const text = $("text").value;
   const fields = readFields();
   const seed = wantedSeed ?? (fields.seed === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number(fields.seed));
-  const run = { abort: new AbortController(), queue: [], letters: [], tokens: 0, started: performance.now() };
+  const run = { abort: new AbortController(), row: [], queue: [], letters: [], tokens: 0, evaluations: 0 };
+  run.started = performance.now();
   current = run;
   ready();
   complain("");
@@ -350,7 +353,7 @@ async function generate(wantedSeed) {
     for await (const { name, data } of events(response.body)) {
       if (data.error) throw new ServerError(data.error.message);
       if (name === "denoise") {
-        const step = { ...data, at: performance.now() };
+        const step = { ...data, segments: applied(run.row, data), at: performance.now() };
         run.first ??= step;
         run.queue.push(step);
       } else if (data.stop) {
@@ -374,7 +377,8 @@ async function generate(wantedSeed) {
     show(segments, answer.seed, aged(run.letters, segments));
     const speed = answer.timings?.predicted_per_second;
     $("bar").value = $("bar").max;
-    put("progress", `${count(answer.steps, "step")} · ${count(answer.tokens_predicted, "token")}` +
+    put("progress", `${count(answer.steps, "step")} · ${count(run.evaluations, "evaluation")} · ` +
+      `${count(answer.tokens_predicted, "token")}` +
       `${speed ? ` · ${Math.round(speed)} tokens/s` : ""} · ${duration(run)}`);
     say("Done.");
     remember({ text, fields, segments, seed: answer.seed, steps: answer.steps });
@@ -418,6 +422,7 @@ function showHistory() {
       current = null;
       ready();
       $("text").value = entry.text;
+      keepText();
       writeFields(entry.fields);
       fieldsChanged();
       show(entry.segments, entry.seed);
@@ -432,6 +437,9 @@ function showHistory() {
 }
 
 // Events
+
+// The text is kept over a reload, as the settings are.
+const keepText = () => kept.set("text", $("text").value);
 
 async function copy(text, what) {
   try {
@@ -468,6 +476,9 @@ for (const button of document.querySelectorAll("[data-insert]")) {
   button.addEventListener("click", () => insert(button.dataset.insert));
 }
 $("order").replaceChildren(...Object.keys(ORDERS).map((name) => new Option(name, name)));
+const typed = kept.get("text");
+if (typeof typed === "string") $("text").value = typed;
+$("text").addEventListener("input", keepText);
 writeFields(kept.get("settings") ?? {});
 fieldsChanged();
 showHistory();

@@ -9,14 +9,15 @@ use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network};
 use serde_json::{Value, json};
 
 use super::disk::DiskStep;
-use super::state::{MODEL, OPTIM, SCHEDULER, STATE, best_name, folder, step_name};
+use super::state::{AVERAGE, MODEL, OPTIM, SCHEDULER, STATE, best_name, folder, step_name};
 use super::{CheckpointParts, CheckpointState, CheckpointWriter, FolderParts, PendingLoss, list, newest, write_best};
 use crate::config::OptimSection;
+use crate::files::fingerprint;
 use crate::run::best::BestValidation;
 use crate::run::identity::DataIdentity;
 use crate::run::model_files::ModelFiles;
 use crate::run::optim::AdamW;
-use crate::run::parameters::parameter_ids;
+use crate::run::parameters::{parameter_ids, with_parameter_ids};
 use crate::run::train_model::TrainModel;
 use crate::special_tokens::TokenizerFiles;
 
@@ -189,4 +190,33 @@ fn the_best_model_outlives_the_rotation_and_shares_its_weights_with_the_checkpoi
     // The same step again.
     write_best(out, 4, case.folder()).unwrap();
     assert!(best(4).join(WEIGHTS_FILE).exists());
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_version_is_read() {
+    let folder_of_run = tempfile::tempdir().unwrap();
+    let (out, case) = (folder_of_run.path(), Case::new());
+    CheckpointWriter::new(out, 1).write(case.parts(4, true)).unwrap();
+    // It had the average as a record, and none of the model folder's files.
+    let folder = checkpoint(out, 4);
+    for name in
+        [WEIGHTS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, "generation_config.json", TRAINING_FILE, CONFIG_FILE]
+    {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let moved = Network::new(&case.files.config, &Device::flex()).with_noise(0.2, 7);
+    let average = with_parameter_ids(moved, &parameter_ids(&case.network)).unwrap();
+    TrainModel::new(average.clone(), 6).into_record().save(folder.join(AVERAGE)).unwrap();
+    let mut state: Value = serde_json::from_slice(&fs::read(folder.join(STATE)).unwrap()).unwrap();
+    let files = state["files"].as_object_mut().unwrap();
+    files.remove(WEIGHTS_FILE);
+    files.insert(AVERAGE.to_string(), json!(fingerprint(&folder.join(AVERAGE)).unwrap()));
+    fs::write(folder.join(STATE), state.to_string()).unwrap();
+
+    let found = newest(out, &Device::flex()).unwrap().0.unwrap();
+    let model = TrainModel::new(case.network.clone(), 6);
+    let read = found.records.average.unwrap().apply(model).unwrap();
+    let bytes = |network: &Network| pgm_model::model_folder::to_safetensors(network).unwrap();
+    assert_eq!(bytes(&read.network), bytes(&average));
+    assert_eq!(parameter_ids(&read.network), parameter_ids(&case.network));
 }

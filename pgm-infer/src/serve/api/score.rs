@@ -1,0 +1,185 @@
+//! `POST /score`: how probable texts are, as `pgm-train eval choice` computes it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use pgm_model::Network;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::read::read;
+use super::responses::GenerateErrors;
+use crate::TextModel;
+use crate::score::{MaskedDraw, causal_nll, draws, weighted_nll};
+use crate::serve::body::{Reduction, RequestBody, ScoreBody};
+use crate::serve::error::ApiError;
+use crate::serve::resolve;
+use crate::serve::run::in_background;
+use crate::serve::scoring::{ScoreWatch, scoring};
+use crate::serve::state::Server;
+
+/// Draws that are evaluated together.
+const BATCH: usize = 32;
+
+/// An answer.
+#[derive(Serialize, ToSchema)]
+pub struct Scores {
+    object: ScoreObject,
+    model: String,
+    /// What the scores are.
+    estimator: ScoreEstimator,
+    /// Draws of each candidate; 0 where the score is exact.
+    draws: usize,
+    /// Seed of the draws.
+    seed: u64,
+    reduction: Reduction,
+    /// The candidate with the highest score, the first of equal ones.
+    best: usize,
+    scores: Vec<Score>,
+}
+
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ScoreObject {
+    Score,
+}
+
+/// What a score is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+enum ScoreEstimator {
+    /// The log-likelihood of an autoregressive model.
+    #[serde(rename = "exact")]
+    Exact,
+    /// An estimate of the any-order bound, which is at most the log-likelihood: the mean over all orders of the
+    /// log-likelihood token by token.
+    #[serde(rename = "any-order bound")]
+    AnyOrderBound,
+}
+
+/// A candidate's score.
+#[derive(Serialize, ToSchema)]
+pub struct Score {
+    index: usize,
+    candidate: String,
+    /// The score, higher is better: in nats, or in nats per token.
+    score: f64,
+    /// The score's 95 % interval over the draws; null where it is exact, and for one draw.
+    #[schema(required = true)]
+    interval: Option<[f64; 2]>,
+    /// Tokens of context and candidate, BOS and EOS included.
+    tokens: usize,
+}
+
+/// How probable texts are
+///
+/// The score of a candidate is the log-likelihood of BOS, the context, the separator, the candidate and EOS: exact for an
+/// autoregressive model, and an estimate of a lower bound for others. Only the differences between candidates of one
+/// context mean something.
+#[utoipa::path(
+    post,
+    path = "/score",
+    operation_id = "score",
+    request_body = ScoreBody,
+    responses((status = 200, description = "The scores.", body = Scores), GenerateErrors),
+)]
+pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Result<Json<Scores>, ApiError> {
+    let body: ScoreBody = read(&server, request).await?;
+    let model = Arc::clone(server.model(body.model.as_deref())?);
+    let n_candidates = resolve::n_samples(1, body.candidates().len().max(1), server.limits())
+        .map_err(|error| ApiError { param: Some("candidates".into()), ..error })?;
+    let admission = model.admit(n_candidates, server.limits())?;
+    let (admission, body, rows) = in_background({
+        let (model, limits) = (Arc::clone(&model), *server.limits());
+        move || {
+            body.check()?;
+            let model = model.engine.model();
+            let rows = rows(&body, model, resolve::max_length(model, &limits))?;
+            Ok((admission, body, rows))
+        }
+    })
+    .await?;
+    let name = model.name.clone();
+    let work = move |model: &TextModel, watch: &ScoreWatch| scores(name, &body, &rows, model, watch);
+    let (_, answer) = scoring(&server, &model, admission, work).await?;
+    Ok(Json(answer))
+}
+
+// BOS, the tokens of context and candidate, EOS.
+fn rows(body: &ScoreBody, model: &TextModel, most: usize) -> Result<Vec<Vec<u32>>, ApiError> {
+    let backbone = model.config().backbone();
+    let row = |(index, text): (usize, String)| {
+        let tokens = model.encode(&text)?;
+        let row = [&[backbone.bos_index as u32], tokens.as_slice(), &[backbone.eos_index as u32]].concat();
+        if row.len() > most {
+            let n_tokens = row.len();
+            let message = format!(
+                "candidate {index} has {n_tokens} tokens with its context, BOS and EOS; the server takes at most {most}"
+            );
+            return Err(ApiError::field("candidates", message));
+        }
+        Ok(row)
+    };
+    body.texts().into_iter().enumerate().map(row).collect()
+}
+
+fn scores(
+    name: String,
+    body: &ScoreBody,
+    rows: &[Vec<u32>],
+    model: &TextModel,
+    watch: &ScoreWatch,
+) -> Result<Scores, ApiError> {
+    let is_exact = matches!(model.network(), Network::Autoregressive(_));
+    let mut scores = Vec::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        watch.check()?;
+        let (nats, spread) = if is_exact {
+            (causal_nll(model.handle(), &[row])?[0].iter().sum(), None)
+        } else {
+            bound(row, body, model, watch)?
+        };
+        let scale = match body.reduction() {
+            Reduction::Sum => 1.0,
+            Reduction::Mean => row.len() as f64,
+        };
+        scores.push(Score {
+            index,
+            candidate: body.candidates()[index].clone(),
+            score: -nats / scale,
+            interval: spread.map(|half: f64| [(-nats - half) / scale, (-nats + half) / scale]),
+            tokens: row.len(),
+        });
+    }
+    let better = |&a: &usize, &b: &usize| scores[a].score.total_cmp(&scores[b].score).then(b.cmp(&a));
+    let best = (0..scores.len()).max_by(better).unwrap_or(0);
+    Ok(Scores {
+        object: ScoreObject::Score,
+        model: name,
+        estimator: if is_exact { ScoreEstimator::Exact } else { ScoreEstimator::AnyOrderBound },
+        draws: if is_exact { 0 } else { body.draws() },
+        seed: body.seed(),
+        reduction: body.reduction(),
+        best,
+        scores,
+    })
+}
+
+// The bound of a row in nats, and half of its 95 % interval. The draws are stratified, so the interval is rather too wide.
+fn bound(row: &[u32], body: &ScoreBody, model: &TextModel, watch: &ScoreWatch) -> Result<(f64, Option<f64>), ApiError> {
+    let n_draws = body.draws();
+    let draw = |hidden| MaskedDraw { tokens: row, valid: row.len(), hidden };
+    let mut drawn = draws::any_order(body.seed(), 0, row.len(), n_draws).map(draw).peekable();
+    let (mut values, mut sum) = (Vec::with_capacity(n_draws), 0.0);
+    while drawn.peek().is_some() {
+        watch.check()?;
+        let batch: Vec<MaskedDraw<'_>> = drawn.by_ref().take(BATCH).collect();
+        let batch = weighted_nll(model.handle(), &batch)?;
+        sum += batch.iter().sum::<f64>();
+        values.extend(batch);
+    }
+    let mean = sum / n_draws as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let half = (n_draws > 1).then(|| 1.96 * (squares / (n_draws - 1) as f64 / n_draws as f64).sqrt());
+    Ok((mean, half))
+}

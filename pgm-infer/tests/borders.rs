@@ -331,7 +331,7 @@ mod served {
                 let until = offsets.get(place + 1).copied().unwrap_or(n_chars);
                 let own: String = from(at).chars().take(until - at).collect();
                 // A token at a border also has given characters; bytes of broken characters read differently alone.
-                let is_broken = token.contains('\u{fffd}') || own.contains('\u{fffd}');
+                let is_broken = token.starts_with("bytes:") || own.contains('\u{fffd}');
                 assert!(is_broken || own.is_empty() || token.contains(&own), "{token:?} at {at} has {own:?}: {choice}");
                 let is_inside = place > 0 && place + 1 < tokens.len();
                 assert!(is_broken || !is_inside || from(at).starts_with(token), "{token:?} at {at}: {choice}");

@@ -199,7 +199,12 @@ mod serve {
             assert!(answer.read_line(&mut line).unwrap() > 0);
         }
         let id = rustix::process::Pid::from_child(&server.child);
-        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+        // A server that was started under nohup, as these tests may be, outlives its terminal.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0").trim();
+        let is_ignored = u64::from_str_radix(ignored, 16).is_ok_and(|mask| mask & 1 == 1);
+        let signal = if is_ignored { rustix::process::Signal::TERM } else { rustix::process::Signal::HUP };
+        rustix::process::kill_process(id, signal).unwrap();
         let mut rest = String::new();
         answer.read_to_string(&mut rest).unwrap();
         assert!(rest.contains("[DONE]"), "the stream ends as it should: {}", &rest[rest.len().saturating_sub(300)..]);

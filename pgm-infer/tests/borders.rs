@@ -244,6 +244,21 @@ proptest! {
     }
 }
 
+#[test]
+fn a_replacement_character_beside_a_blank_is_given_once() {
+    let (model, text) = (bytes(), |text: &str| Part::Text(text.to_string()));
+    let settings = SampleSettings { steps: 3, ..SampleSettings::default() };
+    let mut watch = |_: &pgm_infer::StepView<'_>| ControlFlow::Continue(());
+    for (given, seed) in ["abc\u{fffd}", "\u{fffd}", "é\u{fffd}\u{fffd}\u{fffd}\u{fffd}"].into_iter().zip(0..) {
+        let row = model.row(&[text(given), Part::Blank(3), text("\u{fffd}z")], None, seed).unwrap();
+        let rows = std::slice::from_ref(&row.request);
+        let sampled = model.generate(rows, &settings, SamplingPath::Clean, &mut watch).unwrap();
+        let start = 1 + given.len();
+        let blank = model.decode(&sampled.rows[0].tokens[start..start + 3]).unwrap();
+        assert_eq!(row.read(&model, &sampled.rows[0]).unwrap(), format!("{given}{blank}\u{fffd}z"));
+    }
+}
+
 #[cfg(feature = "server")]
 mod served {
     use axum::Router;

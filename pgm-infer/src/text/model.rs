@@ -250,8 +250,9 @@ impl TextModel {
     /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
     pub fn decode_after(&self, tokens: &[u32], from: usize) -> Result<String, InferError> {
         let (whole, before) = (self.decode(tokens)?, self.decode(&tokens[..from])?);
-        // An unfinished character shows as a replacement character.
-        match whole.strip_prefix(before.trim_end_matches(char::REPLACEMENT_CHARACTER)) {
+        // An unfinished character shows as up to three replacement characters. The text may also have some of its own.
+        let heads = std::iter::successors(Some(before.as_str()), |head| head.strip_suffix(char::REPLACEMENT_CHARACTER));
+        match heads.map(|head| whole.strip_prefix(head)).find(Option::is_some).flatten() {
             Some(rest) => Ok(rest.to_string()),
             None => self.decode(&tokens[from..]),
         }

@@ -79,7 +79,7 @@ impl CheckpointWriter {
 
     fn fill(&self, new: &mut NewFolder, parts: CheckpointParts) -> Result<(), AnyError> {
         let mut state = parts.state;
-        let mut names = vec![OPTIM, SCHEDULER];
+        let mut names = Vec::new();
         for (name, record) in [(MODEL, &parts.model), (AVERAGE, &parts.average)] {
             if let Some(record) = record {
                 record.clone().save(new.path(name))?;
@@ -88,6 +88,7 @@ impl CheckpointWriter {
         }
         parts.optim.save(new.path(OPTIM))?;
         parts.scheduler.save(new.path(SCHEDULER))?;
+        names.extend([OPTIM, SCHEDULER]);
         if let Some(FolderParts { network, .. }) = parts.folder {
             if parts.model.is_none() {
                 state.parameter_ids = parameter_ids(network);

@@ -175,6 +175,8 @@ fn order(name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, 
         candidates: (request.candidates > 0).then_some(request.candidates),
         entropy_bound: (request.entropy_bound >= 0.0).then_some(request.entropy_bound),
         remask_rate: (request.remask_rate >= 0.0).then_some(request.remask_rate),
+        noise: None,
+        roll: false,
     };
     // The message names the command's flags; here they are fields.
     let fields =

@@ -14,7 +14,7 @@ use crate::TrainError;
 pub struct KidSettings {
     /// Number of subsets.
     pub subsets: usize,
-    /// Pictures of a subset; at most as many as the smaller set has.
+    /// Pictures of a subset; at most half of the smaller set, so that subsets differ.
     pub subset_size: usize,
 }
 
@@ -47,7 +47,8 @@ impl SubsetScore {
 /// # Errors
 /// [`TrainError::Judge`] for sets of fewer than two rows or of different widths.
 pub fn kid(a: &FeatureSet, b: &FeatureSet, settings: &KidSettings, seed: u64) -> Result<SubsetScore, TrainError> {
-    let size = settings.subset_size.min(a.n_rows()).min(b.n_rows());
+    let half = (a.n_rows().min(b.n_rows()) / 2).max(2);
+    let size = settings.subset_size.min(half).min(a.n_rows()).min(b.n_rows());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut subset = |set: &FeatureSet| set.select(&index::sample(&mut rng, set.n_rows(), size).into_vec());
     let values =

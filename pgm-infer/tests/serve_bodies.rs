@@ -76,6 +76,8 @@ async fn an_error_about_a_field_names_it() {
         ("temperature", completion("temperature", json!("hot"))),
         ("temperature", completion("temperature", json!(2.1))),
         ("top_p", completion("top_p", json!([1]))),
+        ("top_k", completion("top_k", json!(1_000_001))),
+        ("candidates", completion("candidates", json!(1_000_001))),
         ("max_tokens", completion("max_tokens", json!(1.5))),
         ("max_tokens", completion("max_tokens", json!(0))),
         ("n", completion("n", json!(0))),

@@ -12,6 +12,8 @@ use super::parse::BodyError;
 pub const MAX_SEED: u64 = (1 << 53) - 1;
 /// Characters of an unknown field's name that an error shows.
 const SHOWN: usize = 64;
+/// The most tokens that `top_k` keeps, and the most positions of `candidates`.
+const MAX_COUNT: usize = 1_000_000;
 /// The most stop strings of a request.
 const MAX_STOPS: usize = 16;
 
@@ -92,8 +94,11 @@ impl Common {
         if self.steps == Some(0) {
             return wrong("steps", "be at least 1");
         }
-        if self.candidates == Some(0) {
-            return wrong("candidates", "be at least 1");
+        if self.top_k.is_some_and(|k| k > MAX_COUNT) {
+            return wrong("top_k", &format!("be at most {MAX_COUNT}"));
+        }
+        if self.candidates.is_some_and(|count| !(1..=MAX_COUNT).contains(&count)) {
+            return wrong("candidates", &format!("lie between 1 and {MAX_COUNT}"));
         }
         if self.entropy_bound.is_some_and(|bound| !(bound >= 0.0 && bound.is_finite())) {
             return wrong("entropy_bound", "be at least 0");

@@ -20,6 +20,7 @@ use pgm_examples::{dependency_sources, free_folder};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
+use pgm_infer::sample::order::OrderKind;
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{DrawSettings, SampleSettings, SamplingPath, Schedule, TextModel};
 use pgm_model::Network;
@@ -166,7 +167,16 @@ fn main() -> anyhow::Result<()> {
     println!("\n== 4. Speed against a masked model of the same size ==");
     let baseline_config = model.config().masked_baseline();
     let baseline = Network::new(&baseline_config, &device);
-    let workload = Workload { length: LENGTH, batch: 8, steps: 32, warmup: 1, runs: 3, head_at: HeadPositions::Masked };
+    let workload = Workload {
+        length: LENGTH,
+        batch: 8,
+        steps: 32,
+        warmup: 1,
+        runs: 3,
+        head_at: HeadPositions::Masked,
+        order: OrderKind::Uniform,
+        guidance: 0.0,
+    };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
     let measured = alternate(&models, &device, &workload)?;
     let rates: Vec<f64> =

@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use pgm_model::{ModelConfig, Network};
 
 use crate::denoise::{HeadPositions, MaskedDenoiser, NetworkHandle, SamplingPath};
-use crate::sample::{SampleRequest, SampleSettings, StepView, sample};
-use crate::settings::default_schedule;
+use crate::sample::order::OrderKind;
+use crate::sample::{Curve, Guidance, RowChange, SampleRequest, SampleSettings, StepView, TokenGrid, sample};
+use crate::settings::{curve_schedule, default_schedule};
 use crate::{InferError, flops};
 
 /// The work that every model is measured on.
@@ -26,6 +27,11 @@ pub struct Workload {
     pub runs: usize,
     /// Where a masked baseline runs its head.
     pub head_at: HeadPositions,
+    /// The order of a model of images, `uniform` or `halton`; one that looks at more positions than it decodes would be
+    /// counted too low.
+    pub order: OrderKind,
+    /// The weight of a class in a model of images; 0 is not guided.
+    pub guidance: f64,
 }
 
 /// The measurements of one model.
@@ -35,7 +41,7 @@ pub struct Measured {
     pub seconds: Vec<f64>,
     /// Network evaluations of the last run.
     pub network_evaluations: usize,
-    /// Floating-point operations of each step that decodes something, counted for equal shares.
+    /// Floating-point operations of each step that decodes something, counted for the tokens that it decoded.
     pub step_flops: Vec<f64>,
     /// Seconds of each such step, for each timed run.
     pub step_seconds: Vec<Vec<f64>>,
@@ -108,37 +114,17 @@ pub fn alternate(
     device: &Device,
     workload: &Workload,
 ) -> Result<Vec<Measured>, InferError> {
-    let mut measured: Vec<Measured> = models
-        .iter()
-        .map(|(_, config)| Measured {
-            seconds: Vec::new(),
-            network_evaluations: 0,
-            step_flops: flops::uniform_steps(config, row_length(config, workload), workload.steps, workload.head_at)
-                .into_iter()
-                .map(|flops| workload.batch as f64 * flops)
-                .collect(),
-            step_seconds: Vec::new(),
-        })
-        .collect();
+    let none =
+        Measured { seconds: Vec::new(), network_evaluations: 0, step_flops: Vec::new(), step_seconds: Vec::new() };
+    let mut measured = vec![none; models.len()];
     for run in 0..workload.warmup + workload.runs {
         for ((network, config), measured) in models.iter().zip(&mut measured) {
-            let bos = config.backbone().bos_index as u32;
-            // MaskGIT has no BOS.
-            let given = if matches!(config, ModelConfig::MaskGit(_)) { Vec::new() } else { vec![(0, bos)] };
-            let request = |row: usize| SampleRequest {
-                length: row_length(config, workload),
-                given: given.clone(),
-                seed: row as u64,
-                ..SampleRequest::default()
-            };
-            let requests: Vec<SampleRequest> = (0..workload.batch).map(request).collect();
-            let schedule = default_schedule(config);
-            let settings = SampleSettings { steps: workload.steps, schedule, ..SampleSettings::default() };
+            let (requests, settings) = (requests(config, workload), settings(config, workload));
             let start = Instant::now();
-            let (mut last, mut steps) = (start, Vec::new());
+            let (mut last, mut steps, mut counted) = (start, Vec::new(), FlopCounter::new(config, workload));
             let observe = &mut |view: &StepView| {
                 let now = Instant::now();
-                if view.changes.iter().any(|change| !change.decoded.is_empty()) {
+                if counted.add(view.changes) {
                     steps.push((now - last).as_secs_f64());
                 }
                 last = now;
@@ -162,13 +148,85 @@ pub fn alternate(
                 measured.step_seconds.push(steps);
             }
             measured.network_evaluations = outcome.n_evaluations;
+            measured.step_flops = counted.steps;
         }
     }
     Ok(measured)
 }
 
+// MaskGIT has no BOS.
+fn n_given(config: &ModelConfig) -> usize {
+    usize::from(!matches!(config, ModelConfig::MaskGit(_)))
+}
+
 fn row_length(config: &ModelConfig, workload: &Workload) -> usize {
     if config.image().is_some() { config.backbone().length } else { workload.length }
+}
+
+fn requests(config: &ModelConfig, workload: &Workload) -> Vec<SampleRequest> {
+    let (length, bos) = (row_length(config, workload), config.backbone().bos_index as u32);
+    let given = (0..n_given(config)).map(|position| (position, bos)).collect::<Vec<_>>();
+    let grid = config.image().map(|image| {
+        let [rows, columns] = image.grid;
+        TokenGrid { start: length - image.n_cells(), rows, columns, channels: image.channels }
+    });
+    let request = |row: usize| SampleRequest {
+        length,
+        given: given.clone(),
+        seed: row as u64,
+        class: config.image().map(|image| row % image.n_classes),
+        grid,
+        ..SampleRequest::default()
+    };
+    (0..workload.batch).map(request).collect()
+}
+
+fn settings(config: &ModelConfig, workload: &Workload) -> SampleSettings {
+    let text =
+        SampleSettings { steps: workload.steps, schedule: default_schedule(config), ..SampleSettings::default() };
+    if config.image().is_none() {
+        return text;
+    }
+    let guidance = Guidance { weight: workload.guidance, ..Guidance::default() };
+    SampleSettings { order: workload.order, schedule: curve_schedule(Curve::Arccos, workload.order), guidance, ..text }
+}
+
+// Counts a run's operations from what its steps decode.
+struct FlopCounter<'a> {
+    config: &'a ModelConfig,
+    workload: &'a Workload,
+    length: usize,
+    // Decoded tokens of each row, given ones included.
+    n_clean: Vec<usize>,
+    steps: Vec<f64>,
+}
+
+impl<'a> FlopCounter<'a> {
+    fn new(config: &'a ModelConfig, workload: &'a Workload) -> Self {
+        let n_clean = vec![n_given(config); workload.batch];
+        Self { config, workload, length: row_length(config, workload), n_clean, steps: Vec::new() }
+    }
+
+    // Whether the step decoded anything.
+    fn add(&mut self, changes: &[RowChange]) -> bool {
+        let is_masked = matches!(self.config, ModelConfig::Masked(_) | ModelConfig::MaskGit(_));
+        let everywhere = is_masked && self.workload.head_at == HeadPositions::Masked;
+        let mut flops = 0.0;
+        for (n_clean, change) in self.n_clean.iter_mut().zip(changes) {
+            let n_decoded = change.decoded.len();
+            if n_decoded > 0 {
+                let n_head = if everywhere { self.length - *n_clean } else { n_decoded };
+                flops += flops::evaluation(self.config, self.length, *n_clean, n_head);
+                *n_clean += n_decoded;
+            }
+        }
+        let is_guided = self.config.image().is_some() && self.workload.guidance != 0.0;
+        if flops > 0.0 {
+            // A guided row is evaluated with its class and without.
+            self.steps.push(if is_guided { 2.0 * flops } else { flops });
+        }
+        flops > 0.0
+    }
 }
 
 #[cfg(test)]
@@ -190,5 +248,45 @@ mod tests {
         assert!((cost.fixed_share - 0.5 / (0.5 + 7e9 / 3e10)).abs() < 1e-9);
         let alike = Measured { step_flops: vec![1e9; 3], ..measured };
         assert_eq!(alike.step_cost(), None);
+    }
+
+    #[test]
+    fn operations_are_counted_from_what_the_steps_decode() {
+        let device = Device::flex();
+        let text = ModelConfig::Masked(pgm_model::MaskedConfig {
+            backbone: pgm_model::BackboneConfig::new(12, 8, 2, 9),
+            n_blocks: 1,
+        });
+        let image = pgm_model::ImageConfig { registers: 2, ..pgm_model::ImageConfig::new(3, [4, 4]) };
+        let images = ModelConfig::Partition(pgm_model::PartitionConfig {
+            backbone: pgm_model::BackboneConfig::for_codes(10, 8, 2, image),
+            encoder_blocks: 1,
+            decoder_blocks: 1,
+            queries: Default::default(),
+            projection: Default::default(),
+        });
+        let workload = Workload {
+            length: 9,
+            batch: 2,
+            steps: 4,
+            warmup: 0,
+            runs: 1,
+            head_at: HeadPositions::Decoded,
+            order: OrderKind::Halton { roll: false },
+            guidance: 0.0,
+        };
+        let measure = |config: &ModelConfig, workload: &Workload| {
+            let network = Network::new(config, &device).folded();
+            alternate(&[(&network, config)], &device, workload).unwrap().remove(0)
+        };
+        // The ancestral schedule decodes the row's 8 open tokens, in whatever shares, and every evaluation is of all 9.
+        let counted = measure(&text, &workload);
+        let bodies = counted.network_evaluations as f64 * 2.0 * flops::evaluation(&text, 9, 1, 0);
+        let heads = 2.0 * (flops::evaluation(&text, 9, 1, 8) - flops::evaluation(&text, 9, 1, 0));
+        assert!(counted.flops() <= bodies + heads && counted.flops() >= heads);
+        let plain = measure(&images, &workload);
+        let guided = measure(&images, &Workload { guidance: 2.0, ..workload });
+        assert_eq!(plain.step_flops.len(), plain.network_evaluations);
+        assert_eq!(guided.flops(), 2.0 * plain.flops());
     }
 }

@@ -96,18 +96,18 @@ impl Canvas {
     }
 
     /// Tokens of the row.
-    pub(crate) fn length(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.cells.len()
     }
 
     /// Whether a position is open.
-    pub(crate) fn is_open(&self, position: usize) -> bool {
+    pub fn is_open(&self, position: usize) -> bool {
         self.cells[position] == Cell::Open
     }
 
     /// The tokens around `position`, which is not open, without a gap: at most `before` before it and `after` behind it;
     /// and the position of the first.
-    pub(crate) fn around(&self, position: usize, before: usize, after: usize) -> (usize, Vec<u32>) {
+    pub fn around(&self, position: usize, before: usize, after: usize) -> (usize, Vec<u32>) {
         let n = self.cells[..position].iter().rev().take(before).take_while(|cell| **cell != Cell::Open).count();
         let start = position - n;
         let end = position.saturating_add(after).saturating_add(1).min(self.cells.len());

@@ -17,6 +17,7 @@ pub(crate) enum RowPart {
     /// Text or a blank.
     Template(Part),
     /// Given tokens.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))] // a body of the server has them
     Tokens(Vec<u32>),
 }
 
@@ -102,6 +103,7 @@ impl TextModel {
     ///
     /// # Errors
     /// [`InferError::Tokenizer`], and [`InferError::Request`] for a row that is too long or has nothing to fill in.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     pub(crate) fn row_of_parts(&self, parts: &[RowPart], seed: u64) -> Result<TextRow, InferError> {
         let pieces = self.pieces_of(parts)?;
         let length = pieces.iter().map(Piece::size).fold(1_usize, usize::saturating_add);

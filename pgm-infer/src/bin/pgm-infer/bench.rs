@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::sample::order::OrderKind;
 use pgm_model::config::MAX_LENGTH;
 use pgm_model::{Network, model_folder, presets};
 use serde_json::{Value, json};
@@ -41,6 +42,12 @@ pub struct BenchArgs {
     /// Also measure a masked model with the same number of blocks
     #[arg(long, value_enum)]
     baseline: Option<Baseline>,
+    /// Pictures: which cells a step decodes, uniform or halton
+    #[arg(long, default_value = "uniform")]
+    order: OrderKind,
+    /// Pictures: how much the class counts; 0 is not guided
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
+    cfg: f64,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -56,7 +63,7 @@ pub struct BenchArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Baseline {
-    /// The masked diffusion model with its head at every masked position, as in MDLM's sampler
+    /// The masked model (MDLM, of images MaskGIT) with its head at every masked position, as in MDLM's sampler
     Mdlm,
     /// The same with its head only at the positions to decode: the same samples at less cost
     MdlmLean,
@@ -95,6 +102,15 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             config.backbone().length
         );
     }
+    if !matches!(args.order, OrderKind::Uniform | OrderKind::Halton { .. }) {
+        bail!("--order {} looks at more positions than it decodes; bench counts uniform and halton", args.order.name());
+    }
+    if config.image().is_none() && (args.order != OrderKind::Uniform || args.cfg != 0.0) {
+        bail!("--order and --cfg are for models of images; this is one of text");
+    }
+    if !args.cfg.is_finite() {
+        bail!("--cfg {} is not a number to weigh with", args.cfg);
+    }
     if length < 2 {
         bail!("--length {length} leaves nothing to decode; it must be at least 2");
     }
@@ -108,8 +124,16 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         Some(Baseline::Mdlm) => HeadPositions::Masked,
         Some(Baseline::MdlmLean) | None => HeadPositions::Decoded,
     };
-    let workload =
-        Workload { length, batch: args.batch, steps: args.steps, warmup: args.warmup, runs: args.runs, head_at };
+    let workload = Workload {
+        length,
+        batch: args.batch,
+        steps: args.steps,
+        warmup: args.warmup,
+        runs: args.runs,
+        head_at,
+        order: args.order,
+        guidance: args.cfg,
+    };
     let baseline = args.baseline.map(|_| {
         let config = config.masked_baseline();
         let network = Network::new(&config, &device);
@@ -128,6 +152,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             "seconds_median": seconds,
             "seconds": measured.seconds,
             "tokens_per_second": (args.batch * length) as f64 / seconds,
+            "rows_per_second": args.batch as f64 / seconds,
             "network_evaluations": measured.network_evaluations,
             "parameters": n_parameters[index],
             "flops": measured.flops(),

@@ -3,8 +3,8 @@
 //! measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
-//! cargo run --release --example study             # two hours on two cores
-//! cargo run --release --example study -- --quick  # ten minutes
+//! cargo run --release --example study             # 20 minutes to two hours on two cores
+//! cargo run --release --example study -- --quick  # a few minutes
 //! ```
 //!
 //! The output folder keeps what is done: the same command continues where it was stopped.
@@ -37,10 +37,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Compares the paper's models on one text and writes the results.
 #[derive(Parser)]
 struct Args {
-    /// Ten minutes instead of two hours
+    /// A few minutes instead of up to two hours
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// A night instead of two hours
+    /// A night instead of up to two hours
     #[arg(long)]
     full: bool,
     /// One minute, to test that everything runs

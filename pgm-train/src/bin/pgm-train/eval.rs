@@ -31,7 +31,7 @@ pub enum EvalCommand {
     Choice(ChoiceArgs),
     /// The last word of a text, all its tokens predicted at once
     Greedy(GreedyArgs),
-    /// FID, KID, Inception Score, precision and recall, MIND of pictures
+    /// FID, KID, Inception Score, precision and recall, MIND of a model's pictures, or of others
     Images(ImagesArgs),
 }
 
@@ -199,7 +199,7 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
         EvalCommand::Generative(args) => (args.common.progress.as_ref(), run_generative(args)),
         EvalCommand::Choice(args) => (args.common.progress.as_ref(), run_choice(args)),
         EvalCommand::Greedy(args) => (args.common.progress.as_ref(), run_greedy(args)),
-        EvalCommand::Images(args) => (None, eval_images::run(args)),
+        EvalCommand::Images(args) => (args.progress.as_ref(), eval_images::run(args)),
     };
     match result {
         Ok(object) => {
@@ -209,7 +209,6 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
             let next = match log {
                 Some(path) => format!("the same command continues from {}", path.display()),
-                None if matches!(command, EvalCommand::Images(_)) => "the features so far are lost".to_string(),
                 None => "without --progress the results so far are lost".into(),
             };
             let _ = writeln!(std::io::stderr(), "stopped; {next}");

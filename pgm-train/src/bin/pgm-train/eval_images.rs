@@ -7,9 +7,15 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use pgm_data::{DataFolder, Split};
 use pgm_infer::device::DeviceName;
+use pgm_infer::sample::order::OrderFlags;
+use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
+use pgm_infer::settings::{Overrides, curve_schedule};
+use pgm_infer::{ImageModel, SampleSettings};
+use pgm_train::eval::ResultLog;
 use pgm_train::eval::images::{
-    ClassifierOptions, FeatureLayer, ImageScores, Inception, KidSettings, PictureFeatures, PictureSource,
-    Preprocessing, ScoreSettings, own_scores, read_statistics, score, scores_against_statistics, write_statistics,
+    ClassifierOptions, FeatureBatch, FeatureLayer, ImageSampleSettings, ImageScores, Inception, KidSettings,
+    PictureFeatures, PictureSource, Preprocessing, SampledPictures, ScoreSettings, open_image_model, own_scores,
+    read_statistics, score, scores_against_statistics, write_statistics,
 };
 use serde_json::{Value, json};
 
@@ -17,9 +23,14 @@ use super::progress::Progress;
 
 #[derive(Args)]
 pub struct ImagesArgs {
-    /// Pictures to score: a folder of pictures, samples in an .npz (arr_0), or a data folder of pixels
+    /// Model folder, or a training run (RUN, RUN@best, RUN@last, RUN@step-N); the pictures it draws are scored
+    #[arg(long, required_unless_present = "samples", conflicts_with = "samples")]
+    model: Option<PathBuf>,
+    /// Pictures to score instead: a folder of pictures, samples in an .npz (arr_0), or a data folder of pixels
     #[arg(long)]
-    samples: PathBuf,
+    samples: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Reference pictures, as --samples, or their statistics in an .npz (mu and sigma)
     #[arg(long, required_unless_present = "save_statistics")]
     reference: Option<PathBuf>,
@@ -51,12 +62,73 @@ pub struct ImagesArgs {
     /// Pictures of a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Seed of subsets, directions and the order of the parts
+    /// A file for the results so far (beside it FILE.samples and FILE.reference hold features); the same command continues
+    /// from it after a stop
+    #[arg(long, value_name = "FILE")]
+    pub progress: Option<PathBuf>,
+    /// Seed of the pictures, of subsets, directions and the order of the parts
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+}
+
+/// How a model draws the pictures. Equally many of each class are drawn.
+#[derive(Args)]
+struct SamplingArgs {
+    /// With --model: number of pictures
+    #[arg(short, default_value_t = 1024)]
+    n: usize,
+    /// With --model: the codec of its codes; a model whose tokens are pixels needs none
+    #[arg(long, value_name = "FOLDER")]
+    codec: Option<PathBuf>,
+    /// With --model: sampling steps [default: the model's, else 32]
+    #[arg(long)]
+    steps: Option<usize>,
+    #[command(flatten)]
+    order: OrderFlags,
+    /// With --model: how many cells a step decodes: arccos, cosine, linear, square or root
+    #[arg(long, value_name = "NAME", default_value = "arccos")]
+    schedule: Curve,
+    /// With --model: how much the class counts; 0 is not guided
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, allow_negative_numbers = true)]
+    cfg: f64,
+    /// With --model: the weight in all steps, or rising linearly from 0: constant or linear
+    #[arg(long, value_name = "NAME", default_value = "constant")]
+    cfg_schedule: GuidanceSchedule,
+    /// With --model: temperature [default: the model's, else 1]
+    #[arg(long)]
+    temp: Option<f64>,
+    /// With --model: keep the k most probable codes; 0 keeps all [default: the model's, else 0]
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// With --model: pictures that are sampled together
+    #[arg(long, default_value_t = 16)]
+    sample_batch: usize,
+}
+
+impl SamplingArgs {
+    // The settings of a model, overridden by the flags.
+    fn settings(&self, model: &ImageModel) -> anyhow::Result<SampleSettings> {
+        let defaults = SampleSettings::for_images(model.generation());
+        let order = self.order.kind_or(defaults.order).map_err(|message| anyhow!(message))?;
+        if model.image().n_classes == 0 && self.cfg != 0.0 {
+            bail!("--cfg {} has no class to count more: the model has none", self.cfg);
+        }
+        let overrides = Overrides {
+            steps: self.steps,
+            schedule: Some(curve_schedule(self.schedule, order)),
+            order: Some(order),
+            temperature: self.temp,
+            top_k: self.top_k,
+            guidance: Some(Guidance { weight: self.cfg, schedule: self.cfg_schedule }),
+            ..Overrides::default()
+        };
+        let settings = overrides.apply(defaults);
+        settings.validate()?;
+        Ok(settings)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,6 +158,52 @@ impl ImagesArgs {
         ScoreSettings { kid, seed: self.seed }
     }
 
+    // The pictures to score, drawn first if they are a model's, and what identifies them.
+    fn source(&self, device: &Device) -> anyhow::Result<(PictureSource, Value)> {
+        let Some(folder) = &self.model else {
+            let path = self.samples.as_deref().ok_or_else(|| anyhow!("--model or --samples is missing"))?;
+            let source = PictureSource::open(path, self.split())?;
+            let identity = json!({ "pictures": source.identity()? });
+            return Ok((source, identity));
+        };
+        let (model, identity) = open_image_model(folder, self.sampling.codec.as_deref(), device)?;
+        let settings = ImageSampleSettings {
+            samples: self.sampling.n,
+            sampling: self.sampling.settings(&model)?,
+            seed: self.seed,
+            batch: self.sampling.sample_batch,
+        };
+        let identity = settings.identity(&identity);
+        let log = ResultLog::open(self.progress.as_deref(), &identity)?;
+        let mut progress = Progress::new("drawn");
+        let samples = SampledPictures::draw(model, &settings, log, &mut |done, all| progress.update(done, all))?;
+        Ok((PictureSource::Sampled(Box::new(samples)), identity))
+    }
+
+    // The log of the features of some pictures.
+    fn feature_log(&self, pictures: &Value, ending: &str) -> anyhow::Result<ResultLog<FeatureBatch>> {
+        let identity = json!({
+            "eval": "features", "pictures": pictures, "layer": self.layer().width(), "preprocessing": self.preprocessing,
+            "weights": self.features.file_name().map(|name| name.to_string_lossy()),
+        });
+        let path = self.progress.as_ref().map(|path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        });
+        Ok(ResultLog::open(path.as_deref(), &identity)?)
+    }
+
+    // What was scored, as a report names it.
+    fn subject(&self) -> (&'static str, String) {
+        match (&self.model, &self.samples) {
+            (Some(folder), _) => ("folder", folder.display().to_string()),
+            (None, samples) => {
+                ("samples", samples.as_ref().map_or_else(String::new, |path| path.display().to_string()))
+            }
+        }
+    }
+
     fn split(&self) -> Split {
         if self.split == "train" { Split::Train } else { Split::Validation }
     }
@@ -97,16 +215,16 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
         return run_own(args, &device, &device_name);
     }
     let preprocessing: Preprocessing = args.preprocessing.parse().map_err(|message: String| anyhow!(message))?;
-    // Both are opened first, so that a wrong name fails before hours of work.
-    let samples = PictureSource::open(&args.samples, args.split())?;
+    // All is opened first, so that a wrong name fails before hours of work.
     let reference = args.reference.as_deref().map(|path| Reference::open(path, args.split())).transpose()?;
     let network = Inception::load(&args.features, &device)?;
-    let features = |source: &PictureSource, what| -> anyhow::Result<PictureFeatures> {
+    let (samples, identity) = args.source(&device)?;
+    let features = |source: &PictureSource, log, what| -> anyhow::Result<PictureFeatures> {
         let mut progress = Progress::new(what);
         let how = (preprocessing, args.layer());
-        Ok(network.features(source, how, (args.batch, &device), &mut |done, all| progress.update(done, all))?)
+        Ok(network.features(source, how, (args.batch, &device), log, &mut |done, all| progress.update(done, all))?)
     };
-    let of_samples = features(&samples, "pictures")?;
+    let of_samples = features(&samples, args.feature_log(&identity, ".samples")?, "pictures")?;
     if let Some(path) = &args.save_statistics {
         write_statistics(path, &of_samples.features.statistics()?)?;
     }
@@ -115,7 +233,8 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
         None => None,
         Some(Reference::Statistics(statistics)) => Some(scores_against_statistics(&of_samples, statistics, &settings)?),
         Some(Reference::Pictures(source)) => {
-            let of_references = features(source, "reference pictures")?;
+            let log = args.feature_log(&json!({ "pictures": source.identity()? }), ".reference")?;
+            let of_references = features(source, log, "reference pictures")?;
             Some(score(&of_samples, &of_references.features, &settings)?)
         }
     };
@@ -133,16 +252,18 @@ fn run_own(args: &ImagesArgs, device: &Device, device_name: &str) -> anyhow::Res
         );
     }
     let path = args.reference.as_deref().ok_or_else(|| anyhow!("--features own needs --reference, a data folder"))?;
-    let samples = PictureSource::open(&args.samples, args.split())?;
     let references = DataFolder::open(path)?;
+    let (samples, _) = args.source(device)?;
     let options = ClassifierOptions { steps: args.classifier_steps, seed: args.seed, ..ClassifierOptions::default() };
     let mut progress = Progress::new("steps of the classifier");
     let settings = (&options, &args.settings());
     let scores = own_scores(&samples, &references, settings, device, &mut |done, all| progress.update(done, all))?;
     let mut object = json!({
-        "eval": "images", "samples": args.samples.display().to_string(), "device": device_name, "features": "own",
+        "eval": "images", "device": device_name, "features": "own",
         "reference": path.display().to_string(), "seed": args.seed, "classifier_steps": args.classifier_steps,
     });
+    let (key, subject) = args.subject();
+    object[key] = subject.into();
     let Value::Object(values) = serde_json::to_value(&scores)? else { bail!("scores are an object") };
     for (name, value) in values {
         object[if name == "frechet_distance" { "fd_own".to_string() } else { name }] = value;
@@ -154,10 +275,12 @@ fn run_own(args: &ImagesArgs, device: &Device, device_name: &str) -> anyhow::Res
 fn report(args: &ImagesArgs, device: &str, scores: Option<&ImageScores>) -> anyhow::Result<Value> {
     let width = args.layer().width();
     let mut object = json!({
-        "eval": "images", "samples": args.samples.display().to_string(), "device": device,
+        "eval": "images", "device": device,
         "features": format!("inception-{width}"), "weights": args.features.display().to_string(),
         "preprocessing": args.preprocessing, "seed": args.seed,
     });
+    let (key, subject) = args.subject();
+    object[key] = subject.into();
     let Some(scores) = scores else { return Ok(object) };
     object["reference"] = args.reference.as_ref().map(|path| path.display().to_string()).into();
     let Value::Object(values) = serde_json::to_value(scores)? else { bail!("scores are an object") };

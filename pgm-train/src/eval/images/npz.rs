@@ -127,6 +127,11 @@ impl NpzPictures {
         }
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of pictures.
     #[allow(clippy::len_without_is_empty)] // an empty array is refused
     pub fn len(&self) -> usize {

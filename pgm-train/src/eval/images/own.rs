@@ -77,7 +77,7 @@ fn classify(classifier: &Classifier, samples: &PictureSource, shape: PixelShape)
         waiting.clear();
         Ok(())
     };
-    samples.visit(&mut |picture: Picture| {
+    samples.visit(0, &mut |picture: Picture| {
         if (picture.height(), picture.width()) != (shape.height, shape.width) {
             let sizes = (picture.height(), picture.width(), shape.height, shape.width);
             let problem = format!(

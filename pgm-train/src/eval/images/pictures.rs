@@ -1,4 +1,4 @@
-//! Where pictures come from: a folder of files, samples in an `.npz`, a data folder of pixels.
+//! Where pictures come from: a folder of files, samples in an `.npz`, a data folder of pixels, a model.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use pgm_data::{DataFolder, PixelRows, Split};
 
 use super::npz::NpzPictures;
 use super::picture::Picture;
+use super::samples::SampledPictures;
 use crate::TrainError;
 
 /// Name endings of pictures.
@@ -19,7 +20,14 @@ pub enum PictureSource {
     /// `arr_0` of an `.npz`, as ADM's evaluator reads it.
     Npz(NpzPictures),
     /// The rows of a data folder.
-    Data(PixelRows),
+    Data {
+        /// The rows.
+        rows: PixelRows,
+        /// The hash of the folder's content.
+        identity: String,
+    },
+    /// Pictures that a model has drawn.
+    Sampled(Box<SampledPictures>),
 }
 
 impl PictureSource {
@@ -32,7 +40,9 @@ impl PictureSource {
             return Ok(Self::Npz(NpzPictures::open(path)?));
         }
         if path.join(pgm_data::manifest::MANIFEST_FILE).is_file() {
-            return Ok(Self::Data(DataFolder::open(path)?.pixels(split)?));
+            let folder = DataFolder::open(path)?;
+            let identity = folder.identity()?;
+            return Ok(Self::Data { rows: folder.pixels(split)?, identity });
         }
         let mut files = Vec::new();
         find_pictures(path, &mut files)?;
@@ -49,8 +59,37 @@ impl PictureSource {
         match self {
             Self::Files(files) => files.len(),
             Self::Npz(npz) => npz.len(),
-            Self::Data(rows) => rows.len(),
+            Self::Data { rows, .. } => rows.len(),
+            Self::Sampled(samples) => samples.len(),
         }
+    }
+
+    /// Identifies the pictures: the checksum of their file, or of the names and sizes of their files; the hash of a data
+    /// folder's content. Nothing for those of a model, which its weights and settings identify.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read.
+    pub fn identity(&self) -> Result<String, TrainError> {
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error| TrainError::file("read", &path, error)
+        };
+        Ok(match self {
+            Self::Files(files) => {
+                let mut hasher = crc32fast::Hasher::new();
+                for path in files {
+                    let size = std::fs::metadata(path).map_err(failed(path))?.len();
+                    hasher.update(format!("{}\n{size}\n", path.display()).as_bytes());
+                }
+                format!("{} files, {:08x}", files.len(), hasher.finalize())
+            }
+            Self::Npz(npz) => {
+                let (size, crc) = crate::files::fingerprint(npz.path()).map_err(failed(npz.path()))?;
+                format!("{size} bytes, {crc:08x}")
+            }
+            Self::Data { rows, identity } => format!("{} rows of {identity}", rows.len()),
+            Self::Sampled(_) => String::new(),
+        })
     }
 
     /// The class of every picture, where it is known: labels of a data folder, `arr_1` of an `.npz`, or the name of the folder
@@ -68,7 +107,8 @@ impl PictureSource {
                 })
                 .collect(),
             Self::Npz(npz) => npz.labels()?,
-            Self::Data(rows) => (0..rows.len()).map(|index| rows.label(index)).collect::<Result<_, _>>()?,
+            Self::Data { rows, .. } => (0..rows.len()).map(|index| rows.label(index)).collect::<Result<_, _>>()?,
+            Self::Sampled(samples) => samples.classes(),
         };
         if let Some(label) = labels.iter().flatten().find(|&&label| label as usize >= names.len()) {
             let problem = format!("a sample has the label {label}, and the references have {} classes", names.len());
@@ -77,15 +117,26 @@ impl PictureSource {
         Ok(labels)
     }
 
-    /// Calls `visit` with every picture in order, until it fails.
+    /// Calls `visit` with the pictures from number `start` on, in order, until it fails.
     ///
     /// # Errors
     /// Names the picture that cannot be read; and whatever `visit` returns.
-    pub fn visit(&self, visit: &mut dyn FnMut(Picture) -> Result<(), TrainError>) -> Result<(), TrainError> {
+    pub fn visit(
+        &self,
+        start: usize,
+        visit: &mut dyn FnMut(Picture) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         match self {
-            Self::Files(files) => files.iter().try_for_each(|path| visit(read_picture(path)?)),
-            Self::Npz(npz) => npz.visit(visit),
-            Self::Data(rows) => (0..rows.len()).try_for_each(|index| {
+            Self::Files(files) => files.iter().skip(start).try_for_each(|path| visit(read_picture(path)?)),
+            Self::Npz(npz) => {
+                let mut index = 0;
+                npz.visit(&mut |picture| {
+                    index += 1;
+                    if index > start { visit(picture) } else { Ok(()) }
+                })
+            }
+            Self::Sampled(samples) => samples.visit(start, visit),
+            Self::Data { rows, .. } => (start..rows.len()).try_for_each(|index| {
                 let values = rows.pixels(index)?;
                 let shape = rows.info().pixels.expect("a folder of pixels has their shape");
                 visit(Picture::of_channels(shape.height, shape.width, &values).expect("rows have the pixels' shape"))

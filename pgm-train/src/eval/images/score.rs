@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::inception::{FeatureLayer, Inception};
 use super::inception_score::{SPLITS, SplitScore, inception_score};
@@ -16,6 +16,7 @@ use super::precision_recall::{PrecisionRecall, precision_recall};
 use super::resize::{INPUT_SIZE, Preprocessing};
 use super::statistics::{FeatureSet, FeatureStatistics, frechet_distance};
 use crate::TrainError;
+use crate::eval::ResultLog;
 use crate::judge::{Observe, report_progress};
 
 /// Neighbours of the published precision and recall.
@@ -30,8 +31,19 @@ pub struct PictureFeatures {
     pub logits: Option<FeatureSet>,
 }
 
+/// Features of a batch of pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureBatch {
+    /// Pictures.
+    pub n: usize,
+    /// `[n, D]`
+    pub features: Vec<f32>,
+    /// `[n, classes]`; empty where the layer has none
+    pub logits: Vec<f32>,
+}
+
 impl Inception {
-    /// Features of every picture of a source, `batch` at a time.
+    /// Features of every picture of a source, `batch` at a time. Those so far are in the log.
     ///
     /// # Errors
     /// Names the picture that cannot be read; [`TrainError::Device`]; [`TrainError::Stopped`] when `observe` breaks.
@@ -40,10 +52,12 @@ impl Inception {
         source: &PictureSource,
         (preprocessing, layer): (Preprocessing, FeatureLayer),
         (batch, device): (usize, &Device),
+        mut log: ResultLog<FeatureBatch>,
         observe: &mut Observe,
     ) -> Result<PictureFeatures, TrainError> {
-        let (n, mut done) = (source.len(), 0);
-        let (mut features, mut logits, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let n = source.len();
+        let start: usize = log.done().iter().map(|batch| batch.n).sum();
+        let (mut done, mut waiting) = (start, Vec::new());
         let mut run = |waiting: &mut Vec<Picture>| -> Result<(), TrainError> {
             report_progress(observe, done, n)?;
             let values: Vec<f32> = waiting.iter().flat_map(|picture| preprocessing.input(picture)).collect();
@@ -52,15 +66,13 @@ impl Inception {
             let read = |tensor: Tensor<2>| {
                 tensor.try_into_vec_as::<f32>().map_err(|error| TrainError::Device(error.to_string()))
             };
-            features.extend(read(output.features)?);
-            if let Some(found) = output.logits {
-                logits.extend(read(found)?);
-            }
+            let logits = output.logits.map(read).transpose()?.unwrap_or_default();
+            log.push(FeatureBatch { n: waiting.len(), features: read(output.features)?, logits })?;
             done += waiting.len();
             waiting.clear();
             Ok(())
         };
-        source.visit(&mut |picture| {
+        source.visit(start, &mut |picture| {
             waiting.push(picture);
             if waiting.len() == batch.max(1) { run(&mut waiting) } else { Ok(()) }
         })?;
@@ -68,6 +80,11 @@ impl Inception {
             run(&mut waiting)?;
         }
         report_progress(observe, n, n)?;
+        let (mut features, mut logits) = (Vec::new(), Vec::new());
+        for part in log.into_done() {
+            features.extend(part.features);
+            logits.extend(part.logits);
+        }
         let n_logits = logits.len() / n.max(1);
         Ok(PictureFeatures {
             features: FeatureSet::new(layer.width(), features)?,

@@ -4,7 +4,7 @@
 //! `0001.cls` or `0001.json`.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -18,6 +18,8 @@ use crate::error::DataError;
 pub(super) const PICTURE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
 /// Keys of a sample's JSON that hold its label, in the order in which they are looked up.
 const JSON_KEYS: [&str; 6] = ["label", "cls", "class", "class_id", "target", "class_name"];
+/// Bytes of a tar file's block.
+const BLOCK: usize = 512;
 /// A larger label is none.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
@@ -82,9 +84,23 @@ impl Archive {
             self.each_of(archive.entries(), with_bytes, take)
         } else {
             // Members that are not needed are skipped without reading them.
-            let file = File::open(&self.path).map_err(DataError::io("read", &self.path))?;
+            self.check_end(&mut file)?;
+            file.rewind().map_err(DataError::io("read", &self.path))?;
             let mut archive = tar::Archive::new(file);
             self.each_of(archive.entries_with_seek(), with_bytes, take)
+        }
+    }
+
+    // A file that was cut between two members is a shorter archive, but for the empty blocks that end a complete one.
+    fn check_end(&self, file: &mut File) -> Result<(), DataError> {
+        let mut last = [0; BLOCK];
+        let read = file.seek(SeekFrom::End(-(BLOCK as i64))).and_then(|_| file.read_exact(&mut last));
+        match read {
+            Ok(()) if last == [0; BLOCK] => Ok(()),
+            _ => Err(malformed(
+                &self.path,
+                "lacks the empty blocks at the end of a tar file, so it was cut; get it again",
+            )),
         }
     }
 

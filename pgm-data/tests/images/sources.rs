@@ -126,15 +126,33 @@ fn tar_files_of_webdataset_give_pictures_with_their_labels() {
     case.write("half.tar", tar(&[("x.png", png(RED)), ("x.cls", b"0".to_vec()), ("y.png", png(BLUE))]));
     let message = refusal(&case, "--input half.tar");
     assert!(message.contains("y.png of half.tar has no label"), "{message}");
-    case.write("cut.tar", &first[..1556]);
-    let message = refusal(&case, "--input cut.tar --labels none");
-    assert!(
-        message.contains("cut.tar") && (message.contains("ends within") || message.contains("broken tar")),
-        "{message}"
-    );
+    // Within a member, and between two of them.
+    for length in [1556, 1024] {
+        case.write("cut.tar", &first[..length]);
+        let message = refusal(&case, "--input cut.tar --labels none");
+        assert!(message.contains("cut.tar") && message.contains("it was cut; get it again"), "{message}");
+    }
 }
 
 fn parquet_of(pictures: &[Option<Vec<u8>>], labels: ArrayRef, features: Option<&str>) -> Vec<u8> {
+    let batch = batch_of(pictures, labels, features);
+    let mut bytes = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+// As the hub's library writes a data set to the disk (a stream), and as Feather (a file).
+fn arrow_of(batch: &RecordBatch) -> [Vec<u8>; 2] {
+    let mut stream = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    stream.write(batch).unwrap();
+    let mut file = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    file.write(batch).unwrap();
+    [stream.into_inner().unwrap(), file.into_inner().unwrap()]
+}
+
+fn batch_of(pictures: &[Option<Vec<u8>>], labels: ArrayRef, features: Option<&str>) -> RecordBatch {
     let bytes = BinaryArray::from_iter(pictures.iter().map(|bytes| bytes.as_deref()));
     let paths = StringArray::from_iter(pictures.iter().map(|_| Some("x.png")));
     let fields =
@@ -148,12 +166,7 @@ fn parquet_of(pictures: &[Option<Vec<u8>>], labels: ArrayRef, features: Option<&
     let metadata = features.map(|features| ("huggingface".to_string(), features.to_string()));
     let schema = Arc::new(Schema::new_with_metadata(fields, metadata.into_iter().collect::<HashMap<_, _>>()));
     let coarse = Arc::new(Int64Array::from(vec![0; pictures.len()]));
-    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(image), coarse, labels]).unwrap();
-    let mut bytes = Vec::new();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, schema, None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    bytes
+    RecordBatch::try_new(schema, vec![Arc::new(image), coarse, labels]).unwrap()
 }
 
 #[test]
@@ -188,6 +201,23 @@ fn parquet_files_of_the_hub_know_their_classes() {
     assert!(message.contains("row 2 of null.parquet has no bytes"), "{message}");
     case.write("cut.parquet", &file[..file.len() / 2]);
     assert!(refusal(&case, "--input cut.parquet").contains("not a readable Parquet file"));
+}
+
+#[test]
+fn arrow_files_give_pictures_as_parquet_does() {
+    let case = Case::new();
+    let features = r#"{"info": {"features": {"fine": {"names": ["cold", "warm"], "_type": "ClassLabel"}}}}"#;
+    let pictures = [Some(png(RED)), Some(png(BLUE))];
+    let batch = batch_of(&pictures, Arc::new(Int64Array::from(vec![1, 0])), Some(features));
+    for (name, bytes) in ["stream.arrow", "file.feather"].into_iter().zip(arrow_of(&batch)) {
+        case.write(name, &bytes);
+        prepare(&case, &format!("--input {name} --val {name} --label-column fine"));
+        let expected = [(RED.to_vec(), named("warm")), (BLUE.to_vec(), named("cold"))];
+        assert_eq!(firsts(&case, Split::Train), expected, "{name}");
+        case.write(name, &bytes[..bytes.len() / 2]);
+        let message = refusal(&case, &format!("--input {name} --label-column fine"));
+        assert!(message.contains(name) && !message.contains("panicked"), "{message}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn run(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
             let logits = model.forward(golden.int_tensor("masked_tokens", device));
             (logits.try_into_vec_as::<f32>().unwrap(), Vec::new())
         }
-        Network::Autoregressive(_) => unreachable!("no golden file has one"),
+        Network::Autoregressive(_) | Network::MaskGit(_) => unreachable!("not among the files of this test"),
         Network::Partition(model) => {
             let tokens = golden.int_tensor("tokens", device);
             let groups = golden.int_tensor("groups", device);
@@ -119,4 +119,68 @@ fn a_gpu_agrees_with_flex_in_a_cached_autoregressive_model() {
     });
     let (_, difference) = distance(&flex, &gpu);
     assert!(difference < 2e-5 * imprecision, "logits differ by {difference}");
+}
+
+// The logits of a golden network of images; then its loss, and the gradient of every parameter.
+fn run_images(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
+    let (classes, mask_index) = (golden.classes(), golden.config.backbone().mask_index);
+    let ids = |key: &str| golden.ints(key).into_iter().flatten().map(|id| id as i32).collect::<Vec<i32>>();
+    let shape = [classes.len(), golden.config.backbone().length];
+    let codes = |device: &Device| Tensor::<2, Int>::from_data(TensorData::new(ids("codes"), shape), device);
+    let weights = |device: &Device| Tensor::<2>::ones(shape, device) / (shape[0] * shape[1]) as f32;
+    let training = device.clone().autodiff();
+    let target = || LossTarget { targets: codes(&training), weights: weights(&training), mask_index };
+    let (logits, loss, gradients) = match golden.network(device) {
+        Network::Partition(model) => {
+            let partition =
+                |device: &Device| Partition::new(golden.int_tensor("groups", device)).with_classes(classes.clone());
+            let logits = model.forward_partition(codes(device), &partition(device));
+            let model = model.train().fork(&training);
+            let loss = model.loss_partition(codes(&training), &partition(&training), &target());
+            (logits, loss.clone(), gradients(&model, loss))
+        }
+        Network::MaskGit(model) => {
+            let logits = model.forward(codes(device), Some(&classes));
+            let model = model.train().fork(&training);
+            let loss = model.loss(codes(&training), Some(&classes), &target());
+            (logits, loss.clone(), gradients(&model, loss))
+        }
+        _ => unreachable!("the networks of images"),
+    };
+    let mut numbers = vec![loss.into_scalar::<f32>()];
+    numbers.extend(gradients);
+    (logits.try_into_vec_as::<f32>().unwrap(), numbers)
+}
+
+fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> Vec<f32> {
+    struct All<'a>(&'a burn::tensor::Gradients, Vec<f32>);
+    impl burn::module::ModuleVisitor for All<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.0) {
+                self.1.extend(gradient.try_into_vec_as::<f32>().unwrap());
+            }
+        }
+    }
+    let gradients = loss.backward();
+    let mut all = All(&gradients, Vec::new());
+    model.visit(&mut all);
+    assert!(!all.1.is_empty(), "a network has gradients");
+    all.1
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_gpu_agrees_with_flex_in_networks_of_images() {
+    let (gpu, imprecision) = gpu();
+    for name in ["image_reg0", "image_reg2", "maskgit"] {
+        let golden = Golden::open(name);
+        let [flex, gpu] = [Device::flex(), gpu.clone()].map(|device| run_images(&golden, &device));
+        for (what, flex, gpu, most) in
+            [("logits", flex.0, gpu.0, 2e-5), ("the loss and the gradients", flex.1, gpu.1, 5e-4)]
+        {
+            let (_, difference) = distance(&flex, &gpu);
+            println!("{name}: {what} differ by {difference:e}");
+            assert!(difference < most * imprecision, "{name}: {what} differ by {difference}");
+        }
+    }
 }

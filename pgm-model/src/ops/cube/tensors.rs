@@ -36,11 +36,24 @@ pub(crate) fn sum(vectors: Vec<CubeTensor>) -> CubeTensor {
     CubeBackend::float_sum(CubeBackend::float_cat(vectors, 0))
 }
 
-/// The sum over all dimensions but the last, in the shape of a vector.
-pub(crate) fn sum_over_rows(x: CubeTensor, vector: Shape) -> CubeTensor {
-    let shape = Shape::new([n_rows(&x), vector.num_elements()]);
-    let sums = CubeBackend::float_sum_dim(CubeBackend::float_reshape(x, shape), 0);
-    CubeBackend::float_reshape(sums, vector)
+/// The sum over all dimensions but the last, in the shape of a vector; or over each of several sets of as many consecutive
+/// rows, in the shape of a vector for each.
+pub(crate) fn sum_over_rows(x: CubeTensor, vectors: Shape) -> CubeTensor {
+    let width = x.shape()[x.shape().num_dims() - 1];
+    let n_sets = vectors.num_elements() / width.max(1);
+    let shape = match n_sets {
+        1 => Shape::new([n_rows(&x), width]),
+        _ => Shape::new([n_sets, n_rows(&x) / n_sets.max(1), width]),
+    };
+    let dim = shape.num_dims() - 2;
+    CubeBackend::float_reshape(CubeBackend::float_sum_dim(CubeBackend::float_reshape(x, shape), dim), vectors)
+}
+
+/// The width of a row of x, and how many consecutive rows share a vector.
+pub(crate) fn widths(x: &CubeTensor, vectors: &CubeTensor) -> [usize; 2] {
+    let width = x.shape()[x.shape().num_dims() - 1];
+    let n_sets = vectors.shape().num_elements() / width.max(1);
+    [width, (n_rows(x) / n_sets.max(1)).max(1)]
 }
 
 /// A tensor whose memory no other tensor shares.

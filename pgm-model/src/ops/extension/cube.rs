@@ -26,7 +26,7 @@ impl FusedOps for CubeBackend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        norm::cube::affine_norm(x, weight, bias)
+        norm::cube::affine_norm(x, weight, bias, true)
     }
 
     fn affine_norm_backward(
@@ -35,7 +35,24 @@ impl FusedOps for CubeBackend {
         moments: FloatTensor<Self>,
         grad: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        norm::cube::affine_norm_backward(x, weight, moments, grad)
+        norm::cube::affine_norm_backward(x, weight, moments, grad, true)
+    }
+
+    fn affine_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::cube::affine_norm(x, weight, bias, false)
+    }
+
+    fn affine_rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        norm::cube::affine_norm_backward(x, weight, moments, grad, false)
     }
 
     fn gated_sum(x: FloatTensor<Self>, branch: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {

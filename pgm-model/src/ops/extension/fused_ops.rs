@@ -138,16 +138,13 @@ pub trait FusedOps: Backend {
         not_differentiable()
     }
 
-    /// As `affine_norm` without a mean: RMSNorm. Only Flex has it; elsewhere it is composed before it comes here.
+    /// As `affine_norm` without a mean: RMSNorm.
     #[fusion(meta = |x, _, _| (x.clone(), specs::moments(x)))]
     fn affine_rms_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = (x, weight, bias);
-        not_differentiable()
-    }
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of x, weight and bias.
     #[fusion(meta = |x, weight, _, _| (x.clone(), weight.clone(), weight.clone()))]

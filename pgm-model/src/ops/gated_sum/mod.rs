@@ -13,8 +13,6 @@ use burn::tensor::Tensor;
 
 #[cfg(feature = "fused")]
 use super::device::fused;
-#[cfg(feature = "flex")]
-use super::device::is_flex;
 #[cfg(feature = "fused")]
 use super::extension::fused_ops::FusedOps;
 
@@ -36,9 +34,8 @@ pub fn gated_sum(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<1>) -> Tensor<3> 
 /// # Shapes
 /// x and branch `[B, S, H]`, gate `[B, 1, H]` (or `[1, S, H]` where B is 1) `-> [B, S, H]`
 pub fn gated_sum_per_row(x: Tensor<3>, branch: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
-    // On GPUs the kernel knows one vector for all rows.
-    #[cfg(feature = "flex")]
-    if fused!(x, branch, gate) && is_flex(&x.device()) {
+    #[cfg(feature = "fused")]
+    if fused!(x, branch, gate) {
         let gate = gate.flatten::<2>(0, 1).into_dispatch(); // [B or S, H]
         return Tensor::from_dispatch(Dispatch::gated_sum(x.into_dispatch(), branch.into_dispatch(), gate));
     }

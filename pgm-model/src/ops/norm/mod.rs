@@ -17,8 +17,6 @@ use super::autodiff::with_recomputation;
 use super::constants::EPSILON;
 #[cfg(feature = "fused")]
 use super::device::fused;
-#[cfg(feature = "flex")]
-use super::device::is_flex;
 #[cfg(feature = "fused")]
 use super::extension::fused_ops::FusedOps;
 pub use rms::{affine_rms_norm, rms_norm};
@@ -45,9 +43,8 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<3>
 /// # Shapes
 /// x `[B, S, H]`, weight and bias `[B, 1, H]` (or `[1, S, H]` where B is 1) `-> [B, S, H]`
 pub fn layer_norm_per_row(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tensor<3> {
-    // On GPUs the kernels know one vector for all rows.
-    #[cfg(feature = "flex")]
-    if fused!(x, weight, bias) && is_flex(&x.device()) {
+    #[cfg(feature = "fused")]
+    if fused!(x, weight, bias) {
         let [weight, bias] = [weight, bias].map(|vectors| vectors.flatten::<2>(0, 1).into_dispatch()); // [B or S, H]
         let (y, _moments) = Dispatch::affine_norm(x.into_dispatch(), weight, bias);
         return Tensor::from_dispatch(y);
@@ -77,9 +74,8 @@ pub fn recomputed_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3
 /// # Shapes
 /// As [`layer_norm_per_row`]
 pub fn recomputed_norm_per_row(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tensor<3> {
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "fused")]
     if fused!(x, weight, bias)
-        && is_flex(&x.device())
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
     {
         let affine = [weight, bias].map(with_recomputation);

@@ -1,13 +1,13 @@
 //! RMSNorm: a norm without a mean.
 
-#[cfg(feature = "flex")]
+#[cfg(feature = "fused")]
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use crate::ops::constants::EPSILON;
-#[cfg(feature = "flex")]
-use crate::ops::device::{fused, is_flex};
-#[cfg(feature = "flex")]
+#[cfg(feature = "fused")]
+use crate::ops::device::fused;
+#[cfg(feature = "fused")]
 use crate::ops::extension::fused_ops::FusedOps;
 
 /// `x / sqrt(mean(x^2) + 1e-5)`, the mean over the last dimension.
@@ -26,9 +26,8 @@ pub fn rms_norm(x: Tensor<3>) -> Tensor<3> {
 /// # Shapes
 /// x `[B, S, H]`, weight and bias `[1, 1, H]`, `[B, 1, H]`, or `[1, S, H]` where B is 1 `-> [B, S, H]`
 pub fn affine_rms_norm(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tensor<3> {
-    // On GPUs it is composed of Burn's operations.
-    #[cfg(feature = "flex")]
-    if fused!(x, weight, bias) && is_flex(&x.device()) {
+    #[cfg(feature = "fused")]
+    if fused!(x, weight, bias) {
         let [weight, bias] = [weight, bias].map(|vectors| vectors.flatten::<2>(0, 1).into_dispatch());
         let (y, _moments) = Dispatch::affine_rms_norm(x.into_dispatch(), weight, bias);
         return Tensor::from_dispatch(y);

@@ -125,7 +125,7 @@ export async function fill(list, { path, event, asked, captions }, on, watch) {
   watch.bar.value = 0;
   watch.bar.max = 1;
   list.setAttribute("aria-busy", "true");
-  list.scrollIntoView({ block: "nearest" });
+  list.firstElementChild.scrollIntoView({ block: "nearest" }); // the whole list could push the buttons away
   const played = play(run, watch);
   let arrived = 0;
   try {

@@ -33,20 +33,23 @@ export class Mask {
     ];
   }
 
-  isMarked(row, column) {
+  #rowsOf(row, column) {
     const [left, top, right, bottom] = this.cell(row, column);
-    for (let y = top; y < bottom; y += 1) {
-      if (this.marked.subarray(y * this.width + left, y * this.width + right).includes(1)) return true;
-    }
-    return false;
+    const rows = [];
+    for (let y = top; y < bottom; y += 1) rows.push(this.marked.subarray(y * this.width + left, y * this.width + right));
+    return rows;
   }
 
-  // Marks a cell, or removes its marks.
+  // Whether any pixel of a cell is marked, so that the cell is drawn again.
+  isMarked(row, column) {
+    return this.#rowsOf(row, column).some((pixels) => pixels.includes(1));
+  }
+
+  // Marks a cell, or removes its marks if all of it is marked.
   toggle(row, column) {
-    const value = this.isMarked(row, column) ? 0 : 1;
-    const [left, top, right, bottom] = this.cell(row, column);
-    for (let y = top; y < bottom; y += 1) this.marked.fill(value, y * this.width + left, y * this.width + right);
-    return value === 1;
+    const rows = this.#rowsOf(row, column);
+    const value = Number(rows.some((pixels) => pixels.includes(0)));
+    for (const pixels of rows) pixels.fill(value);
   }
 
   get isEmpty() {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from page import ENDLESS, PATIENCE, brightness, main, need
+from page import PATIENCE, brightness, main, need
 
 # Records the pictures that each tile shows, one after the other.
 WATCH_TILES = """
@@ -47,6 +47,7 @@ DROP = """
 }
 """
 EACH = 2
+MANY = 1000  # of each of two classes, so many requests that a run can be stopped
 STEPS = 8
 
 
@@ -176,14 +177,17 @@ def check_a_seed_gives_its_pictures_again(page: Page) -> None:
 
 def check_stopping_ends_a_long_run(page: Page) -> None:
     for stop in [lambda: page.keyboard.press("Escape"), lambda: page.click("#draw-stop")]:
-        write(page, steps=ENDLESS, order="remask")
+        write(page, each=MANY, steps=200)
         page.focus("#picture-steps")
         page.keyboard.press("Control+Enter")
-        expect(page.locator("#draw-progress")).to_contain_text("0 of", timeout=PATIENCE)
+        expect(page.locator("#draw-progress")).to_contain_text(f"of {2 * MANY} pictures", timeout=PATIENCE)
         stop()
         expect(page.locator("#tiles")).to_have_attribute("aria-busy", "false", timeout=5000)
         status = page.text_content("#draw-status")
-        need(status.startswith("Stopped after"), f"the status after stopping is {status!r}")
+        need(re.match(r"Stopped after \d+ finished", status) is not None, f"the status after stopping is {status!r}")
+        before = page.locator("#tiles img[src]").count()
+        page.wait_for_timeout(300)
+        need(page.locator("#tiles img[src]").count() == before < 2 * MANY, "pictures went on coming after the stop")
     draw(page)  # the server has places again
 
 

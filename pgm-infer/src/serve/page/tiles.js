@@ -4,8 +4,9 @@ import { $, ServerError, chosenModel, count, duration, element, enable, everyFra
 
 const SMALL = 128; // pixels; a picture that is smaller is shown with sharp pixels
 const AT_ONCE = 64; // pictures of a request, as many as the server draws at once
-// Partial pictures of each picture. Each is decoded by the codec, which takes its time for larger ones.
-const partialOf = (steps, size) => Math.min(steps, Math.max(...size) < SMALL ? 32 : 8);
+// Partial pictures of each picture: one a step, as far as a step changes something. Larger ones are fewer, because each is decoded
+// by the codec.
+const partialOf = (steps, size) => (Math.max(...size) < SMALL ? Math.min(steps, 4096) : 8);
 
 let current = null; // the running request
 let changed = () => {}; // is called when a run begins or ends

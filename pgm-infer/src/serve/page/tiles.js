@@ -4,9 +4,8 @@ import { $, ServerError, chosenModel, count, duration, element, enable, everyFra
 
 const SMALL = 128; // pixels; a picture that is smaller is shown with sharp pixels
 const AT_ONCE = 64; // pictures of a request, as many as the server draws at once
-// Partial pictures of each picture: one a step, as far as a step changes something. Larger ones are fewer, because each is decoded
-// by the codec.
-const partialOf = (steps, size) => (Math.max(...size) < SMALL ? Math.min(steps, 4096) : 8);
+// Partial pictures of each of n: one a step where n is small. The codec decodes each, which takes longer than a step.
+const partialOf = (steps, size, n) => Math.min(steps, Math.max(3, Math.floor((Math.max(...size) < SMALL ? 256 : 16) / n)));
 
 let current = null; // the running request
 let changed = () => {}; // is called when a run begins or ends
@@ -120,7 +119,7 @@ export async function fill(list, { path, event, asked, captions }, on, watch) {
   const { size, defaults } = chosenModel();
   const earlier = [...list.children];
   const run = { abort: new AbortController(), queue: [], tiles: prepare(list, captions, size, on), started: performance.now() };
-  const nPartial = partialOf(asked.steps ?? defaults?.steps ?? 32, size);
+  const nPartial = partialOf(asked.steps ?? defaults?.steps ?? 32, size, Math.min(captions.length, AT_ONCE));
   current = run;
   changed();
   watch.bar.value = 0;

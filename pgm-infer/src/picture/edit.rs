@@ -71,18 +71,18 @@ impl Edit {
         &self.region
     }
 
-    /// Windows of this size that draw the region.
+    /// Windows of this size that draw the region, counted up to `most`.
     ///
     /// # Panics
     /// For a picture that is smaller than a window.
-    pub fn n_windows(&self, width: usize, height: usize) -> usize {
+    pub fn n_windows(&self, width: usize, height: usize, most: usize) -> usize {
         let mut rest = self.clone();
         let next = || {
             let area = rest.next_window(width, height)?;
             rest.region.clear(area);
             Some(area)
         };
-        std::iter::from_fn(next).count()
+        std::iter::from_fn(next).take(most).count()
     }
 
     // The next window of this size: the one that draws most of those that know enough; if none does, the one that knows most.
@@ -138,7 +138,8 @@ mod tests {
     fn windows_cover_the_region_from_what_is_known_outwards() {
         let picture = Picture::filled(16, 16, &[0]);
         let run = |mut edit: Edit| {
-            let n_windows = edit.n_windows(16, 16);
+            let n_windows = edit.n_windows(16, 16, 1000);
+            assert_eq!(edit.n_windows(16, 16, 2), n_windows.min(2));
             let mut windows = Vec::new();
             while let Some(window) = edit.next_window(16, 16) {
                 let known = 1.0 - edit.region.window(window).n_pixels() as f64 / 256.0;

@@ -111,7 +111,7 @@ impl Region {
     }
 
     /// The smallest rectangle around the region; none if it is empty.
-    pub(crate) fn bounds(&self) -> Option<PixelBox> {
+    pub(super) fn bounds(&self) -> Option<PixelBox> {
         let marked = || (0..self.redrawn.len()).filter(|&index| self.redrawn[index]);
         let columns = || marked().map(|index| index % self.width);
         let (x, right) = (columns().min()?, columns().max()?);

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -96,7 +98,8 @@ pub struct PartialPicture {
     pub index: usize,
     /// Steps so far, and in all, over all windows.
     pub steps: (usize, usize),
-    pub png: Vec<u8>,
+    /// The PNG file in base64.
+    pub png: String,
 }
 
 /// A finished picture.
@@ -110,7 +113,8 @@ pub struct DrawnPicture {
     /// Cells' tokens that were given, and that were drawn, over all windows.
     pub n_given: usize,
     pub n_drawn: usize,
-    pub png: Vec<u8>,
+    /// The PNG file in base64.
+    pub png: String,
 }
 
 /// The pictures of a request, while they are drawn. Dropping it ends their drawing.
@@ -223,7 +227,7 @@ impl Artist {
                             let shown = filling.clone();
                             let png;
                             (drawing, png) = self
-                                .coded(drawing, move |drawing, model| drawing.preview(model, &shown)?.png())
+                                .coded(drawing, move |drawing, model| base64_png(&drawing.preview(model, &shown)?))
                                 .await?;
                             let partial = PartialPicture { number: self.number, index: n_sent, steps: done, png };
                             n_sent += 1;
@@ -243,7 +247,7 @@ impl Artist {
         let (_, png) = self
             .coded(drawing, |drawing, _| {
                 let picture = drawing.picture().ok_or_else(|| InferError::Request("no picture was drawn".into()))?;
-                picture.png()
+                base64_png(picture)
             })
             .await?;
         Ok(DrawnPicture { number: self.number, class, seed, steps, n_given, n_drawn, png })
@@ -266,6 +270,11 @@ impl Artist {
         })
         .await
     }
+}
+
+// Large pictures take a while, so this is work for a thread that may block.
+fn base64_png(picture: &Picture) -> Result<String, InferError> {
+    Ok(STANDARD.encode(picture.png()?))
 }
 
 // How many unfinished pictures are due when so many of all steps are done: spread evenly over the steps, the last of which

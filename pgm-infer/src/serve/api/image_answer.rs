@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use axum::response::{Response, sse};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -170,7 +168,7 @@ impl ImageFormat {
     pub fn answer(self, pictures: Vec<DrawnPicture>, model: &ImageModel) -> Images {
         let sum = |of: fn(&DrawnPicture) -> usize| pictures.iter().map(of).sum();
         let usage = ImageUsage::new(sum(|picture| picture.n_given), sum(|picture| picture.n_drawn));
-        let data = pictures.iter().map(|picture| image(picture, model)).collect();
+        let data = pictures.into_iter().map(|picture| image(picture, model)).collect();
         let Look { background, output_format, quality, size } = self.look;
         Images { created: self.created, model: self.model, data, background, output_format, quality, size, usage }
     }
@@ -183,8 +181,8 @@ impl ImageFormat {
     async fn send(self, mut pictures: Pictures, model: Arc<LoadedImages>, client: Client) -> Result<(), ApiError> {
         while let Some(event) = pictures.next().await? {
             let event = match event {
-                PictureEvent::Partial(partial) => self.partial(&partial),
-                PictureEvent::Done(picture) => self.completed(&picture, model.engine.model()),
+                PictureEvent::Partial(partial) => self.partial(partial),
+                PictureEvent::Done(picture) => self.completed(picture, model.engine.model()),
             };
             if !client.send(event, pictures.deadline()).await {
                 return Err(pictures.late());
@@ -193,12 +191,12 @@ impl ImageFormat {
         Ok(())
     }
 
-    fn partial(&self, partial: &PartialPicture) -> sse::Event {
+    fn partial(&self, partial: PartialPicture) -> sse::Event {
         let name = format!("{}.partial_image", self.kind);
         let (step, n_steps) = partial.steps;
         let data = PartialEvent {
             r#type: &name,
-            b64_json: STANDARD.encode(&partial.png),
+            b64_json: partial.png,
             created_at: unix_seconds(),
             partial_image_index: partial.index,
             look: &self.look,
@@ -209,24 +207,24 @@ impl ImageFormat {
         named_event(&name, &data)
     }
 
-    fn completed(&self, picture: &DrawnPicture, model: &ImageModel) -> sse::Event {
+    fn completed(&self, picture: DrawnPicture, model: &ImageModel) -> sse::Event {
         let name = format!("{}.completed", self.kind);
         let data = CompletedEvent {
             r#type: &name,
             created_at: unix_seconds(),
-            image: image(picture, model),
             look: &self.look,
             usage: ImageUsage::new(picture.n_given, picture.n_drawn),
             index: picture.number,
+            image: image(picture, model),
             model: &self.model,
         };
         named_event(&name, &data)
     }
 }
 
-fn image(picture: &DrawnPicture, model: &ImageModel) -> Image {
+fn image(picture: DrawnPicture, model: &ImageModel) -> Image {
     Image {
-        b64_json: STANDARD.encode(&picture.png),
+        b64_json: picture.png,
         class: picture.class,
         class_name: picture.class.map(|class| model.image().class_name(class)),
         seed: picture.seed,

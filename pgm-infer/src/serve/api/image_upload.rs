@@ -17,9 +17,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Windows of a region's rectangle beyond which they are not counted one by one, as a multiple of the limit.
-const OBVIOUS: usize = 4;
-
 /// The edit that a body asks for, and in how many windows it is drawn.
 ///
 /// # Errors
@@ -65,14 +62,11 @@ pub fn edit_of(body: &EditBody, model: &ImageModel, limits: &Limits) -> Result<(
     // A picture that is smaller than the model's has no window.
     EditRun::new(model, &edit, None, 0).map_err(refused("image"))?;
     let most = limits.max_windows;
-    let across = |length: usize, size: usize| length.div_ceil((size / 2).max(1));
-    let about =
-        edit.region().bounds().map_or(0, |area| across(area.width, width).saturating_mul(across(area.height, height)));
-    let n_windows = if about > OBVIOUS.saturating_mul(most) { about } else { edit.n_windows(width, height) };
+    let n_windows = edit.n_windows(width, height, most.saturating_add(1));
     if n_windows > most {
         let message = format!(
-            "what is drawn again takes {n_windows} windows of the model's {width} x {height} pixels; the server draws at most \
-             {most}: make it smaller, or make the picture smaller"
+            "what is drawn again takes more than {most} windows of the model's {width} x {height} pixels; make it smaller, or \
+             make the picture smaller"
         );
         return Err(ApiError::field("image", message));
     }

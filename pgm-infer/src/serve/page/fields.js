@@ -8,6 +8,8 @@ const NUMBERS = { "picture-steps": "steps", "picture-temperature": "temperature"
 const FIELDS = ["picture-order", "picture-seed", ...Object.keys(NUMBERS)];
 const MODELS_ORDER = "the model’s";
 
+let modelsOrder = ""; // which one it is
+
 export const readFields = () => Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
 
 export function writeFields(values) {
@@ -35,13 +37,13 @@ export const seedOf = (field) => (field.value === "" ? newSeed() : Number(field.
 export function showDefaults({ defaults, n_classes: nClasses }) {
   for (const [id, name] of Object.entries(NUMBERS)) $(id).placeholder = defaults?.[name] ?? (name === "cfg" ? 0 : "");
   $("cfg-field").hidden = !nClasses;
-  $("picture-order").options[0].text = defaults?.order ? `${MODELS_ORDER}: ${defaults.order}` : MODELS_ORDER;
-  fieldsChanged(defaults?.order);
+  modelsOrder = defaults?.order ?? "";
+  $("picture-order").options[0].text = modelsOrder ? `${MODELS_ORDER}: ${modelsOrder}` : MODELS_ORDER;
+  fieldsChanged();
 }
 
-function fieldsChanged(fallback) {
-  const select = $("picture-order");
-  put("picture-order-note", PICTURE_ORDERS[select.value || fallback || /: (.*)/.exec(select.options[0].text)?.[1]] ?? "");
+function fieldsChanged() {
+  put("picture-order-note", PICTURE_ORDERS[$("picture-order").value || modelsOrder] ?? "");
   const seed = $("picture-seed");
   seed.setCustomValidity(Number(seed.value) > Number.MAX_SAFE_INTEGER ? seed.title : "");
 }

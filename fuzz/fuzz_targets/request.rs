@@ -7,11 +7,13 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../pgm-infer/src/serve/body/mod.rs"]
 mod body;
 
-use body::{BodyError, ChatBody, CompletionBody, InfillBody, RequestBody, ScoreBody, TokenizeBody};
+use body::{
+    BodyError, ChatBody, CompletionBody, EditBody, GenerationBody, InfillBody, PictureFields, RequestBody, ScoreBody, TokenizeBody,
+};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
-    match choice % 5 {
+    match choice % 8 {
         0 => match checked::<CompletionBody>(rest) {
             Ok(body) => {
                 assert!(!body.prompts().unwrap().is_empty() && (body.max_tokens != Some(0) || body.echo == Some(true)));
@@ -33,6 +35,18 @@ fuzz_target!(|data: &[u8]| {
         },
         3 => match checked::<TokenizeBody>(rest) {
             Ok(body) => assert!(body.text().len() <= rest.len() * 3),
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        4 => match checked::<GenerationBody>(rest) {
+            Ok(body) => check_picture(&body.picture),
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        5 => match checked::<EditBody>(rest) {
+            Ok(body) => check_edit(&body),
+            Err(error) => assert!(!error.message.is_empty()),
+        },
+        6 => match EditBody::from_form(rest, "B").and_then(|body| body.check().map(|()| body)) {
+            Ok(body) => check_edit(&body),
             Err(error) => assert!(!error.message.is_empty()),
         },
         _ => match checked::<InfillBody>(rest) {
@@ -57,4 +71,15 @@ fn check_common(common: &body::Common) {
     assert!(common.stops().unwrap().iter().all(|stop| !stop.is_empty()));
     assert!(common.seed().is_none_or(|seed| seed <= body::MAX_SEED));
     assert!(common.temperature.is_none_or(|temperature| (0.0..=2.0).contains(&temperature)));
+}
+
+fn check_picture(picture: &PictureFields) {
+    assert!(picture.classes().is_ok());
+    assert!(picture.seed().is_none_or(|seed| seed <= body::MAX_SEED));
+    assert!(picture.n_partial() == 0 || picture.stream == Some(true));
+}
+
+fn check_edit(body: &EditBody) {
+    check_picture(&body.picture);
+    assert!(body.image().is_ok() && body.area().is_ok());
 }

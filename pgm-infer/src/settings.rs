@@ -5,9 +5,11 @@
 
 use pgm_model::ModelConfig;
 
+use crate::InferError;
+use crate::picture::ImageModel;
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{Curve, Guidance, SampleSettings, Schedule};
+use crate::sample::{Curve, Guidance, GuidanceSchedule, SampleSettings, Schedule};
 use crate::text::{GenerationConfig, TextModel};
 
 /// Steps, unless the model's folder or the caller says otherwise.
@@ -113,6 +115,80 @@ impl Overrides {
             guidance: self.guidance.unwrap_or(settings.guidance),
             alternatives: self.alternatives.unwrap_or(settings.alternatives),
         }
+    }
+}
+
+/// What a caller changes of the settings of a model of pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ImageOverrides {
+    /// See [`SampleSettings::steps`].
+    pub steps: Option<usize>,
+    /// The curve of the schedule; it counts before `schedule`.
+    pub curve: Option<Curve>,
+    /// See [`SampleSettings::schedule`].
+    pub schedule: Option<Schedule>,
+    /// See [`SampleSettings::order`].
+    pub order: Option<OrderKind>,
+    /// See [`DrawSettings::temperature`].
+    pub temperature: Option<f64>,
+    /// See [`DrawSettings::top_k`].
+    pub top_k: Option<usize>,
+    /// See [`DrawSettings::top_p`].
+    pub top_p: Option<f64>,
+    /// See [`Guidance::weight`].
+    pub cfg: Option<f64>,
+    /// See [`Guidance::schedule`].
+    pub cfg_schedule: Option<GuidanceSchedule>,
+    /// Whether a class is asked for, so that guidance has something to count more.
+    pub has_class: bool,
+    /// Whether to sample as the public sampler does: the temperature multiplies the logits, the weight of the class rises
+    /// linearly.
+    pub as_published: bool,
+}
+
+impl ImageOverrides {
+    /// The model's settings with what is set here, checked.
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] for a value out of its range, and for guidance without a class or without a weight.
+    pub fn settings(&self, model: &ImageModel) -> Result<SampleSettings, InferError> {
+        let defaults = SampleSettings::for_images(model.generation());
+        let order = self.order.unwrap_or(defaults.order);
+        let weight = self.cfg.unwrap_or(0.0);
+        if !self.has_class && weight != 0.0 {
+            let problem = "has no class to count more; give --class";
+            return Err(InferError::Setting { name: "--cfg", value: weight.to_string(), problem });
+        }
+        if let (None, Some(schedule)) = (self.cfg, self.cfg_schedule) {
+            let problem = "has no weight to change; give --cfg";
+            return Err(InferError::Setting { name: "--cfg-schedule", value: schedule.name().into(), problem });
+        }
+        // The public sampler of MaskGIT in Halton's order has a constant weight, all others have a linear one.
+        let is_constant = matches!((model.config(), order), (ModelConfig::MaskGit(_), OrderKind::Halton { .. }));
+        let is_linear = self.as_published && !is_constant;
+        let published = if is_linear { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
+        let guidance = Guidance { weight, schedule: self.cfg_schedule.unwrap_or(published) };
+        let schedule = match (self.curve, self.schedule) {
+            (Some(curve), _) => curve_schedule(curve, order),
+            (None, Some(schedule)) => schedule,
+            (None, None) => curve_schedule(Curve::Arccos, order),
+        };
+        let overrides = Overrides {
+            steps: self.steps,
+            schedule: Some(schedule),
+            order: Some(order),
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            guidance: Some(guidance),
+            alternatives: None,
+        };
+        let mut settings = overrides.apply(defaults);
+        if self.as_published && settings.draw.temperature > 0.0 {
+            settings.draw.temperature = 1.0 / settings.draw.temperature;
+        }
+        settings.validate()?;
+        Ok(settings)
     }
 }
 

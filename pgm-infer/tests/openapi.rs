@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 
 use pgm_infer::OrderKind;
-use pgm_infer::serve::Limits;
+use pgm_infer::sample::{Curve, GuidanceSchedule};
+use pgm_infer::serve::{Limits, router};
 use serde_json::{Value, json};
 
 mod common;
-use common::http::{app, done, get, send};
+use common::http::{app, done, get, image_server, send};
+use common::image_models::model;
 
 const GENERATE: &[&str] = &["200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504"];
+
+const EDIT: &[&str] = &["200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503", "504"];
 
 async fn document() -> Value {
     send(&app(), get("/openapi.json")).await.1
@@ -34,14 +38,16 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 
 #[tokio::test]
 async fn every_route_has_its_statuses() {
-    let routes: [(&str, &str, &[&str]); 12] = [
+    let routes: [(&str, &str, &[&str]); 14] = [
         ("/v1/completions", "post", GENERATE),
         ("/v1/chat/completions", "post", GENERATE),
         ("/infill", "post", GENERATE),
+        ("/v1/images/generations", "post", GENERATE),
+        ("/v1/images/edits", "post", EDIT),
         ("/score", "post", GENERATE),
         ("/tokenize", "post", GENERATE),
         ("/detokenize", "post", GENERATE),
-        ("/tokenizer_info", "get", &["200", "401", "404", "503"]),
+        ("/tokenizer_info", "get", &["200", "400", "401", "404", "503"]),
         ("/v1/models", "get", &["200", "401"]),
         ("/v1/models/{id}", "get", &["200", "401", "404", "503"]),
         ("/health", "get", &["200", "503"]),
@@ -209,7 +215,12 @@ async fn bodies_have_their_fields_and_limits() {
 
 // A value has the fields that its schema requires, and no others.
 fn check(document: &Value, schema: &Value, value: &Value, path: &str) {
-    let schema = resolved(document, schema);
+    let mut schema = resolved(document, schema);
+    // One of several kinds: the one with these fields.
+    if let Some(kinds) = schema["oneOf"].as_array().filter(|_| value.is_object()) {
+        let fits = |kind: &&Value| keys(&resolved(document, kind)["properties"]) == keys(value);
+        schema = resolved(document, kinds.iter().find(fits).unwrap_or_else(|| panic!("{path}: {value}")));
+    }
     match value {
         Value::Object(fields) if schema["properties"].is_object() => {
             assert_eq!(keys(value), texts(&schema["required"]), "{path}");
@@ -227,11 +238,84 @@ fn check(document: &Value, schema: &Value, value: &Value, path: &str) {
 }
 
 #[tokio::test]
+async fn bodies_of_pictures_have_their_fields_and_limits() {
+    let document = document().await;
+    let fields = [
+        "background",
+        "candidates",
+        "cfg",
+        "cfg_schedule",
+        "class",
+        "entropy_bound",
+        "input_fidelity",
+        "model",
+        "moderation",
+        "n",
+        "noise",
+        "order",
+        "output_compression",
+        "output_format",
+        "partial_images",
+        "prompt",
+        "quality",
+        "remask_rate",
+        "response_format",
+        "roll",
+        "schedule",
+        "seed",
+        "size",
+        "steps",
+        "stream",
+        "style",
+        "temperature",
+        "top_k",
+        "top_p",
+        "user",
+    ];
+    let edit = ["box", "image", "mask", "outpaint"];
+    let (json, form) = ("application/json", "multipart/form-data");
+    for (name, route, kind, own) in [
+        ("ImageRequest", "/v1/images/generations", json, &[][..]),
+        ("ImageEditRequest", "/v1/images/edits", json, &edit),
+        ("ImageEditForm", "/v1/images/edits", form, &edit),
+    ] {
+        let schema = &document["components"]["schemas"][name];
+        let body = &document["paths"][route]["post"]["requestBody"]["content"][kind]["schema"];
+        assert_eq!(resolved(&document, body), schema, "{name}");
+        assert_eq!(keys(&schema["properties"]), fields.iter().chain(own).copied().collect(), "{name}");
+        assert_eq!(schema["additionalProperties"], json!({"type": "null"}), "{name}");
+        for (name, field) in schema["properties"].as_object().unwrap() {
+            assert!(field["description"].is_string(), "{name}: {field}");
+        }
+        let field = |name: &str| &schema["properties"][name];
+        let range = |name: &str| (field(name)["minimum"].as_f64(), field(name)["maximum"].as_f64());
+        let limits = Limits::default();
+        assert_eq!(range("n"), (Some(1.0), Some(limits.max_samples as f64)));
+        assert_eq!(range("steps"), (Some(1.0), Some(limits.max_steps as f64)));
+        assert_eq!((range("cfg"), range("noise")), ((Some(0.0), None), (Some(0.0), None)));
+        let words = |name: &str| -> Vec<&str> {
+            field(name)["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+        };
+        assert_eq!(words("order"), OrderKind::NAMES);
+        assert_eq!(words("cfg_schedule"), GuidanceSchedule::NAMES);
+        assert_eq!(words("schedule"), [&Curve::NAMES[..], &["uniform", "binomial"]].concat());
+        assert_eq!((words("response_format"), words("output_format")), (vec!["b64_json"], vec!["png"]));
+        let required = if own.is_empty() { Value::Null } else { json!(["image"]) };
+        assert_eq!(schema["required"], required, "{name}");
+    }
+    let form = &document["components"]["schemas"]["ImageEditForm"]["properties"];
+    assert_eq!((&form["image"]["format"], &form["mask"]["format"]), (&json!("binary"), &json!("binary")));
+}
+
+#[tokio::test]
 async fn answers_have_exactly_the_required_fields() {
     let (app, document) = (app(), document().await);
     let completion = done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 3, "logprobs": 2})).await;
     let infill = done(&app, "/infill", &json!({"template": "w1 {3}", "steps": 2})).await;
     let error = send(&app, get("/v1/models/other")).await.1;
+    let pictures = router(&image_server(model(2, None), Limits::default()));
+    let images = done(&pictures, "/v1/images/generations", &json!({"class": ["cat", "dog"], "steps": 2})).await;
+    let no_class = done(&pictures, "/v1/images/generations", &json!({"steps": 2})).await;
     let score = json!({"context": "w1", "candidates": ["w2", "w3"], "draws": 2});
     for (name, answer) in [
         ("Scores", done(&app, "/score", &score).await),
@@ -240,14 +324,17 @@ async fn answers_have_exactly_the_required_fields() {
         ("TokenizerInfo", send(&app, get("/tokenizer_info")).await.1),
         ("Completion", completion),
         ("Infill", infill),
-        ("Models", send(&app, get("/v1/models")).await.1),
+        ("Models", send(&pictures, get("/v1/models")).await.1),
         ("Model", send(&app, get("/v1/models/tiny")).await.1),
+        ("Model", send(&pictures, get("/v1/models/pixels")).await.1),
+        ("Images", images),
+        ("Images", no_class),
         ("Health", send(&app, get("/health")).await.1),
         ("Version", send(&app, get("/version")).await.1),
         ("Error", error),
     ] {
         let schema = &document["components"]["schemas"][name];
-        assert!(schema["required"].is_array(), "{name} has no schema");
+        assert!(schema["required"].is_array() || schema["oneOf"].is_array(), "{name} has no schema");
         check(&document, schema, &answer, name);
     }
 }

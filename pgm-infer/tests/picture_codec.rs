@@ -161,3 +161,103 @@ fn a_model_takes_its_codec_and_no_other() {
     let edited = Picture::read(&folder.path("out.png"), 1).unwrap();
     assert_eq!(edited.window(0, 2, 1, 2), picture(1).window(0, 2, 1, 2), "far from the box");
 }
+
+#[cfg(feature = "server")]
+mod serve {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::process::{Child, Stdio};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model=tiny");
+
+    // A server that is ready, and its address.
+    struct Server(Child, String);
+
+    impl Server {
+        fn start(folder: &Folder, args: &[&str]) -> Self {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgm-infer"));
+            command.current_dir(folder.0.path()).args(["serve", "--port", "0", "--device", "flex"]).args(args);
+            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+            let mut log = BufReader::new(child.stderr.take().unwrap());
+            let (mut line, mut address) = (String::new(), String::new());
+            while !line.contains("ready") {
+                line.clear();
+                assert!(log.read_line(&mut line).unwrap() > 0, "the server ends");
+                if let Some((_, found)) = line.trim().split_once("listening at http://") {
+                    address = found.to_string();
+                }
+            }
+            Self(child, address)
+        }
+
+        fn post(&self, route: &str, body: &serde_json::Value) -> serde_json::Value {
+            let (mut connection, body) = (TcpStream::connect(&self.1).unwrap(), body.to_string());
+            let head = format!("POST {route} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json", self.1);
+            write!(connection, "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn png(answer: &serde_json::Value, index: usize) -> Vec<u8> {
+        let image = answer["data"][index]["b64_json"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        STANDARD.decode(image).unwrap()
+    }
+
+    #[test]
+    fn a_server_gives_the_bytes_that_the_command_writes() {
+        let folder = Folder::new();
+        let models = ["--model", TEXT, "--model", "model=coded", "--model", "model=again", "--codec", "codec"];
+        let server = Server::start(&folder, &models);
+        let flags = ["--steps", "3", "--seed", "2", "--class", "dog", "--cfg", "1.5", "--codec", "codec"];
+        let with = |rest: &[&'static str]| [rest, &flags[..]].concat();
+        folder.succeeds(&with(&["generate", "--model", "model", "-n", "2", "--out", "pictures"]));
+        let body = serde_json::json!({"prompt": "dog", "steps": 3, "seed": 2, "cfg": 1.5, "n": 2, "model": "again"});
+        let answer = server.post("/v1/images/generations", &body);
+        for index in 0..2 {
+            let file = std::fs::read(folder.path(&format!("pictures/00000{index}.png"))).unwrap();
+            assert_eq!(png(&answer, index), file);
+        }
+        picture(1).write_png(&folder.path("in.png")).unwrap();
+        folder.succeeds(&with(&[
+            "edit", "--model", "model", "--image", "in.png", "--box", "2,0,2,2", "--out", "out.png",
+        ]));
+        let image = STANDARD.encode(std::fs::read(folder.path("in.png")).unwrap());
+        let body = serde_json::json!({
+            "image": image, "box": [2, 0, 2, 2], "class": "dog", "steps": 3, "seed": 2, "cfg": 1.5,
+        });
+        let answer = server.post("/v1/images/edits", &body);
+        assert_eq!(png(&answer, 0), std::fs::read(folder.path("out.png")).unwrap());
+        let text = server.post("/v1/completions", &serde_json::json!({"prompt": "a", "max_tokens": 2}));
+        assert_eq!(text["model"], "tiny", "{text}");
+    }
+
+    #[test]
+    fn a_server_without_the_right_codec_says_which_one_is_missing() {
+        let folder = Folder::new();
+        let serve = ["serve", "--port", "0", "--log-level", "error", "--model", "model"];
+        for (flags, says) in [
+            (&[][..], "12 codes of a codec; name its folder with --codec"),
+            (&["--codec", "other"], "mean other pictures"),
+            (&["--codec", "other", "--codec", "other"], "its codes are those of the codec"),
+            (&["--codec", "codec", "--codec", "other"], "--codec other belongs to no --model"),
+            (&["--codec", "missing"], "missing"),
+        ] {
+            let said = folder.fails(&[&serve[..], flags].concat());
+            assert!(said.contains(says), "{flags:?}: {said}");
+        }
+    }
+}

@@ -9,38 +9,13 @@ use burn::tensor::Device;
 use pgm_infer::picture::{Edit, Filling, PictureCodec, PixelBox, Region};
 use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule, sample};
 use pgm_infer::{
-    DrawSettings, GenerationConfig, ImageModel, InferError, OrderKind, Picture, SampleRequest, SampleSettings,
-    SampledRow, SamplingPath, Schedule, StepView,
+    DrawSettings, GenerationConfig, ImageModel, OrderKind, Picture, SampleRequest, SampleSettings, SampledRow,
+    SamplingPath, Schedule, StepView,
 };
-use pgm_model::{
-    BackboneConfig, CleanTokens, ImageConfig, ModelConfig, Network, PartitionConfig, Positions, Projection, Queries,
-    model_folder,
-};
+use pgm_model::{BackboneConfig, CleanTokens, ModelConfig, Network, PartitionConfig, Positions, model_folder};
 
-const ROWS: usize = 6;
-const COLUMNS: usize = 5;
-const LEVELS: usize = 4;
-
-fn config(registers: usize) -> ModelConfig {
-    let class_names = ["cat", "dog", "owl"].map(String::from).to_vec();
-    let image = ImageConfig { registers, class_names, ..ImageConfig::new(3, [ROWS, COLUMNS]) };
-    ModelConfig::Partition(PartitionConfig {
-        backbone: BackboneConfig::for_codes(LEVELS, 32, 2, image),
-        encoder_blocks: 1,
-        decoder_blocks: 1,
-        queries: Queries::LearnFreqs,
-        projection: Projection::Linear,
-    })
-}
-
-fn network(config: &ModelConfig) -> Network {
-    Network::new(config, &Device::flex()).with_noise(0.6, 3)
-}
-
-fn model(registers: usize, codec: Option<Arc<dyn PictureCodec>>) -> ImageModel {
-    let config = config(registers);
-    ImageModel::new(config.clone(), network(&config), GenerationConfig::default(), codec, &Device::flex()).unwrap()
-}
+mod common;
+use common::image_models::{Blocks, COLUMNS, LEVELS, ROWS, config, model, network, striped};
 
 fn settings(steps: usize) -> SampleSettings {
     SampleSettings { steps, ..SampleSettings::for_images(&GenerationConfig::default()) }
@@ -166,46 +141,6 @@ fn classes_that_do_not_exist_are_named() {
     let outside = SampleRequest { class: Some(3), ..model.request(None, 1) };
     let error = model.generate(&[outside], &settings(2), SamplingPath::Clean, &mut |_| ControlFlow::Continue(()));
     assert!(error.unwrap_err().to_string().contains("class 3 does not exist"));
-}
-
-// Codes are the mean of 2 x 2 pixels; each code's block is one value.
-#[derive(Debug)]
-struct Blocks;
-
-impl PictureCodec for Blocks {
-    fn shape(&self) -> (usize, usize, usize) {
-        (2 * COLUMNS, 2 * ROWS, 1)
-    }
-
-    fn is_exact(&self) -> bool {
-        false
-    }
-
-    fn decode(&self, rows: &[&[u32]]) -> Result<Vec<Picture>, InferError> {
-        let value = |row: &[u32], x: usize, y: usize| (row[y / 2 * COLUMNS + x / 2] * 80) as u8;
-        let picture = |row: &&[u32]| {
-            let places = (0..2 * ROWS).flat_map(|y| (0..2 * COLUMNS).map(move |x| (x, y)));
-            Picture::new(2 * COLUMNS, 2 * ROWS, 1, places.map(|(x, y)| value(row, x, y)).collect())
-        };
-        Ok(rows.iter().map(picture).collect())
-    }
-
-    fn encode(&self, pictures: &[Picture]) -> Result<Vec<Vec<u32>>, InferError> {
-        let code = |picture: &Picture, cell: usize| {
-            let (x, y) = (cell % COLUMNS * 2, cell / COLUMNS * 2);
-            let sum: u32 = [(0, 0), (1, 0), (0, 1), (1, 1)]
-                .map(|(dx, dy)| u32::from(picture.pixel(x + dx, y + dy)[0]))
-                .iter()
-                .sum();
-            (sum / 4 / 80).min(LEVELS as u32 - 1)
-        };
-        Ok(pictures.iter().map(|picture| (0..ROWS * COLUMNS).map(|cell| code(picture, cell)).collect()).collect())
-    }
-}
-
-fn striped(width: usize, height: usize) -> Picture {
-    let value = |index: usize| (index % width * 31 + index / width * 17) as u8;
-    Picture::new(width, height, 1, (0..width * height).map(value).collect())
 }
 
 #[test]

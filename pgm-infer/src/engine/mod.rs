@@ -8,26 +8,26 @@
 //! Panics of a tokenizer, a listener, a custom order or the device become errors of the samples they concern; the engine
 //! goes on.
 
+mod images;
 mod options;
 mod queue;
+mod reader;
 mod sample;
 mod seats;
 mod stream;
 mod task;
+mod thread;
 mod worker;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use pgm_model::Network;
 
 pub use crate::text::FilledBlank;
+pub use images::{ImageEngine, ImageTask};
 pub use options::{EngineOptions, StepMetrics, StepObserver};
 #[cfg(feature = "tokio")]
 pub use stream::EventStream;
@@ -43,19 +43,15 @@ use crate::text::layout::RowLayout;
 use crate::text::reader::RowReader;
 use crate::text::template::{self, Part};
 use crate::text::{ModelBytes, TextModel, TextRow};
-use queue::{Job, SampleQueue};
-use sample::TaskState;
-use worker::Worker;
+use reader::TaskReader;
+use thread::{EngineThread, Submission, check_n, wait};
+use worker::WorkerModel;
 
-/// Samples of a task, at most.
-const MAX_SAMPLES: usize = 1 << 16;
-
-/// A model on its own thread. Dropping it ends the thread after the current step and frees all memory; tasks that are not
+/// A model of text on its own thread; [`ImageEngine`] has one of pictures. Dropping it ends the thread after the current step and frees all memory; tasks that are not
 /// done end as [`Finish::Cancelled`].
 #[derive(Debug)]
 pub struct Engine {
-    sender: Option<Sender<Job>>,
-    worker: Option<JoinHandle<()>>,
+    thread: EngineThread,
     model: Arc<TextModel>,
 }
 
@@ -86,17 +82,9 @@ impl Engine {
     /// # Errors
     /// [`InferError::Setting`] for an empty batch, [`InferError::Model`] when the weights cannot have that dtype.
     pub fn new(model: TextModel, options: &EngineOptions) -> Result<Self, InferError> {
-        if options.max_batch == 0 {
-            return Err(InferError::Setting { name: "--max-batch", value: "0".into(), problem: "must be at least 1" });
-        }
         let model = Arc::new(model.with_weight_dtype(options.weights)?);
-        let (sender, jobs) = channel();
-        let (worker_model, options, queue) = (Arc::clone(&model), options.clone(), SampleQueue::new(jobs));
-        let worker = std::thread::Builder::new()
-            .name("pgm-engine".into())
-            .spawn(move || Worker::new(&worker_model, options, queue).run())
-            .map_err(|error| InferError::Device(format!("cannot start the engine's thread: {error}")))?;
-        Ok(Self { sender: Some(sender), worker: Some(worker), model })
+        let thread = EngineThread::start(WorkerModel::Text(Arc::clone(&model)), options)?;
+        Ok(Self { thread, model })
     }
 
     /// The model, for its configuration, defaults and tokenizer; using it does not wait for the engine's thread.
@@ -112,7 +100,7 @@ impl Engine {
 
     /// Whether the engine's thread runs. It ends only by a bug of this crate; tasks are refused then.
     pub fn is_alive(&self) -> bool {
-        self.worker.as_ref().is_some_and(|worker| !worker.is_finished())
+        self.thread.is_alive()
     }
 
     /// Submits a task; `listener` receives its events on the engine's thread and must not block.
@@ -121,10 +109,7 @@ impl Engine {
     /// Says what of the task cannot be done, before anything is computed.
     pub fn submit(&self, task: Task, listener: EventListener) -> Result<TaskHandle, InferError> {
         task.settings.validate()?;
-        if task.n == 0 || task.n > MAX_SAMPLES {
-            let problem = "must be at least 1 and at most 65536";
-            return Err(InferError::Setting { name: "-n", value: task.n.to_string(), problem });
-        }
+        check_n(task.n)?;
         if task.stop.iter().any(String::is_empty) {
             return Err(InferError::Request("a stop string must not be empty".into()));
         }
@@ -148,22 +133,12 @@ impl Engine {
             return Err(wrong_order());
         }
         let numbers = 0..task.n as u64;
-        let requests =
+        let rows =
             numbers.map(|index| SampleRequest { seed: task.seed.wrapping_add(index), ..first.clone() }).collect();
-        let now = Instant::now();
-        let deadline = task.timeout.and_then(|timeout| now.checked_add(timeout));
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let state = TaskState {
-            reader: RowReader::new(layout, task.stop, task.ends_at_eos),
-            deadline,
-            queued: now,
-            listener: Some(listener),
-            cancelled: Arc::clone(&cancelled),
-        };
-        let request = task.request.unwrap_or_else(RequestId::new);
-        let job = Job { requests, settings: task.settings, order: task.order, request, state };
-        self.sender.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
-        Ok(TaskHandle { cancelled, deadline })
+        let reader = RowReader::new(layout, task.stop, task.ends_at_eos);
+        let reader = TaskReader::Text(Arc::clone(&self.model), reader);
+        let Task { settings, order, request, timeout, .. } = task;
+        self.thread.submit(Submission { rows, settings, order, reader, request, timeout }, listener)
     }
 
     fn check_given(&self, request: &SampleRequest) -> Result<(), InferError> {
@@ -224,38 +199,6 @@ impl Engine {
         observe: &mut dyn FnMut(&TaskEvent) -> ControlFlow<()>,
     ) -> Result<Vec<TaskOutput>, TaskFailure> {
         let n = task.n;
-        let (mut answers, mut failed) = (Vec::new(), None);
-        let mut events = self.events(task)?;
-        while let Some(event) = events.next() {
-            let lost = matches!(&event, TaskEvent::Failed { error: InferError::Device(_), .. });
-            if observe(&event).is_break() || lost {
-                events.handle().cancel();
-            }
-            match event {
-                TaskEvent::Done(answer) => answers.push(*answer),
-                TaskEvent::Failed { error, partial, .. } => failed = failed.or(Some((error, partial))),
-                TaskEvent::Step { .. } => {}
-            }
-        }
-        answers.sort_by_key(|answer| answer.index);
-        if answers.len() == n {
-            return Ok(answers);
-        }
-        let (error, partial) = failed.unwrap_or_else(|| (gone(), None));
-        Err(TaskFailure { error: Box::new(error), partial: partial.map(Box::new), answers })
-    }
-}
-
-fn gone() -> InferError {
-    InferError::Device("the engine's thread has ended".into())
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.sender = None;
-        // A listener that holds the engine drops it on the worker itself, which then ends without a join.
-        if let Some(worker) = self.worker.take().filter(|worker| worker.thread().id() != std::thread::current().id()) {
-            let _ = worker.join();
-        }
+        wait(self.events(task)?, n, observe)
     }
 }

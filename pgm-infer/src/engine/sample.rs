@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::reader::TaskReader;
 use super::task::{EventListener, Finish, RequestId, TaskEvent, TaskOutput};
 use crate::InferError;
 use crate::sample::{RowChange, SampleRow};
-use crate::text::TextModel;
-use crate::text::reader::{BlankEnd, RowReader, RowText};
+use crate::text::reader::{BlankEnd, RowText};
 use crate::unwind::{catch, drop_caught};
 
 /// What the samples of a task share.
 pub(super) struct TaskState {
-    pub(super) reader: RowReader,
+    pub(super) reader: TaskReader,
     pub(super) deadline: Option<Instant>,
     pub(super) queued: Instant,
     pub(super) listener: Option<EventListener>,
@@ -79,12 +79,12 @@ impl Sample {
         self.task.must_end(now)
     }
 
-    /// Tells the result of a step; gives the sample back if it needs another.
-    pub(super) fn stepped(self, model: &TextModel, result: Result<RowChange, InferError>) -> Option<Self> {
+    /// Tells the result of a step; `mask` is the token of open positions. Gives the sample back if it needs another.
+    pub(super) fn stepped(self, mask: usize, result: Result<RowChange, InferError>) -> Option<Self> {
         let change = match result {
             Ok(change) => change,
             Err(error) => {
-                self.fail(model, error);
+                self.fail(mask, error);
                 return None;
             }
         };
@@ -94,14 +94,14 @@ impl Sample {
         let finish = if self.row.is_done() {
             Some(Finish::Complete)
         } else if decodes {
-            let tokens = || self.row.sampled(mask_index(model)).tokens;
-            self.task.lock().reader.ended(model, tokens).map(finish_of)
+            let tokens = || self.row.sampled(mask).tokens;
+            self.task.lock().reader.ended(tokens).map(finish_of)
         } else {
             None
         };
         match finish {
             Some(finish) => {
-                self.finish(model, finish);
+                self.finish(mask, finish);
                 None
             }
             None => Some(self),
@@ -109,13 +109,13 @@ impl Sample {
     }
 
     /// Ends the sample and tells its text.
-    pub(super) fn finish(self, model: &TextModel, finish: Finish) {
+    pub(super) fn finish(self, mask: usize, finish: Finish) {
         let Self { task, index, seed, row, started, .. } = self;
-        let sampled = row.sampled(mask_index(model));
+        let sampled = row.sampled(mask);
         let is_finished = !matches!(finish, Finish::Cancelled | Finish::Timeout);
         let (text, queued) = {
             let task = task.lock();
-            (task.reader.read(model, &sampled.tokens, is_finished), task.queued)
+            (task.reader.read(&sampled.tokens, is_finished), task.queued)
         };
         let now = Instant::now();
         let event = match text {
@@ -136,14 +136,10 @@ impl Sample {
     }
 
     /// Ends the sample with an error.
-    pub(super) fn fail(self, model: &TextModel, error: InferError) {
-        let partial = Some(self.row.sampled(mask_index(model)));
+    pub(super) fn fail(self, mask: usize, error: InferError) {
+        let partial = Some(self.row.sampled(mask));
         self.task.tell(TaskEvent::Failed { index: self.index, error, partial });
     }
-}
-
-fn mask_index(model: &TextModel) -> usize {
-    model.config().backbone().mask_index
 }
 
 fn finish_of(end: BlankEnd) -> Finish {

@@ -127,7 +127,7 @@ pub struct TaskOutput {
     pub index: usize,
     /// Its seed.
     pub seed: u64,
-    /// The text, given parts included, each blank up to its end. Open positions are left out.
+    /// The text, given parts included, each blank up to its end. Open positions are left out. Empty for a picture.
     pub text: String,
     /// The text of each blank, in the order of the text.
     pub blanks: Vec<FilledBlank>,

@@ -1,5 +1,6 @@
 //! The engine's thread: it fills the batch from the queue and runs its steps.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::options::{EngineOptions, StepMetrics};
@@ -9,12 +10,35 @@ use super::seats::StepCost;
 use super::task::Finish;
 use crate::InferError;
 use crate::denoise::SamplingPath;
+use crate::picture::ImageModel;
 use crate::sample::{Denoiser, SampleRow, advance};
 use crate::text::TextModel;
 use crate::unwind::catch;
 
+/// A model as its thread needs it.
+pub(super) enum WorkerModel {
+    Text(Arc<TextModel>),
+    Images(Arc<ImageModel>),
+}
+
+impl WorkerModel {
+    fn denoiser(&self) -> Box<dyn Denoiser + '_> {
+        match self {
+            Self::Text(model) => model.denoiser(SamplingPath::Clean),
+            Self::Images(model) => model.denoiser(SamplingPath::Clean),
+        }
+    }
+
+    fn mask_index(&self) -> usize {
+        match self {
+            Self::Text(model) => model.config().backbone().mask_index,
+            Self::Images(model) => model.config().backbone().mask_index,
+        }
+    }
+}
+
 pub(super) struct Worker<'a> {
-    model: &'a TextModel,
+    model: &'a WorkerModel,
     options: EngineOptions,
     queue: SampleQueue,
     batch: Vec<Sample>,
@@ -22,7 +46,7 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(model: &'a TextModel, options: EngineOptions, queue: SampleQueue) -> Self {
+    pub(super) fn new(model: &'a WorkerModel, options: EngineOptions, queue: SampleQueue) -> Self {
         Self { model, options, queue, batch: Vec::new(), cost: StepCost::default() }
     }
 
@@ -30,7 +54,7 @@ impl<'a> Worker<'a> {
     pub(super) fn run(mut self) {
         while let Some(job) = self.queue.next_job() {
             // One denoiser for as long as there is work: what it caches of the rows is freed when they are done.
-            let denoiser = self.model.denoiser(SamplingPath::Clean);
+            let denoiser = self.model.denoiser();
             self.queue.add(job, denoiser.as_ref());
             while self.queue.len() + self.batch.len() > 0 {
                 if !self.queue.add_submitted(denoiser.as_ref()) {
@@ -44,7 +68,7 @@ impl<'a> Worker<'a> {
 
     fn cancel_all(mut self) {
         for sample in self.batch.drain(..).chain(self.queue.drain()) {
-            sample.finish(self.model, Finish::Cancelled);
+            sample.finish(self.model.mask_index(), Finish::Cancelled);
         }
     }
 
@@ -55,14 +79,14 @@ impl<'a> Worker<'a> {
         ended.extend(self.queue.remove_ended(now));
         for sample in ended {
             let finish = sample.must_end(now).unwrap_or(Finish::Cancelled);
-            sample.finish(self.model, finish);
+            sample.finish(self.model.mask_index(), finish);
         }
         self.queue.fill(&mut self.batch, self.options.max_batch, self.cost.fixed_rows());
         self.batch.iter_mut().for_each(|sample| _ = sample.started.get_or_insert(now));
     }
 
     fn step(&mut self, denoiser: &dyn Denoiser) {
-        let (model, began, n_rows) = (self.model, Instant::now(), self.batch.len());
+        let (mask, began, n_rows) = (self.model.mask_index(), Instant::now(), self.batch.len());
         if n_rows == 0 {
             let duration = Duration::ZERO;
             return self.report(&StepMetrics { n_rows, n_waiting: 0, n_decoded: 0, duration, failed: false });
@@ -81,13 +105,13 @@ impl<'a> Worker<'a> {
         let samples = self.batch.drain(..);
         match result {
             Ok(result) => {
-                let stepped = samples.zip(result.changes).filter_map(|(sample, change)| sample.stepped(model, change));
+                let stepped = samples.zip(result.changes).filter_map(|(sample, change)| sample.stepped(mask, change));
                 self.batch = stepped.collect();
             }
             Err(error) => {
                 // It is unknown which row caused it, so all of them fail.
                 let message = error.to_string();
-                samples.for_each(|sample| sample.fail(model, InferError::Device(message.clone())));
+                samples.for_each(|sample| sample.fail(mask, InferError::Device(message.clone())));
             }
         }
     }

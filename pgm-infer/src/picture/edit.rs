@@ -1,17 +1,8 @@
 //! Edits of given pictures: a part is drawn again, or the picture is continued beyond its edges.
-//!
-//! The tokens of the known part are clean from the start, so the model sees them in every step and they stay as they are. A
-//! picture that is larger than the model's is edited in windows of the model's size, each of which sees what those before it
-//! drew.
 
-use std::ops::ControlFlow;
-
-use super::model::ImageModel;
 use super::pixels::Picture;
 use super::region::{PixelBox, Region};
 use crate::InferError;
-use crate::denoise::SamplingPath;
-use crate::sample::{SampleSettings, StepView};
 
 /// The least known share of a window; a window that knows less is drawn later, when its neighbours are there.
 const LEAST_KNOWN: f64 = 0.25;
@@ -22,32 +13,8 @@ const MOST_PIXELS: usize = 1 << 26;
 /// A picture and what of it is drawn again.
 #[derive(Clone, Debug)]
 pub struct Edit {
-    canvas: Picture,
-    region: Region,
-}
-
-/// An edited picture.
-#[derive(Clone, Debug)]
-pub struct EditedPicture {
-    /// The picture.
-    pub picture: Picture,
-    /// The windows that were drawn, in their order.
-    pub windows: Vec<EditedWindow>,
-    /// Network evaluations.
-    pub n_evaluations: usize,
-    /// Whether everything was drawn; not if the run was stopped.
-    pub complete: bool,
-}
-
-/// A window of the model's size.
-#[derive(Clone, Debug)]
-pub struct EditedWindow {
-    /// Its place in the picture.
-    pub area: PixelBox,
-    /// The known tokens: the index of each in the grid, and the token.
-    pub given: Vec<(usize, u32)>,
-    /// All tokens after the edit, in the order of the grid.
-    pub tokens: Vec<u32>,
+    pub(super) canvas: Picture,
+    pub(super) region: Region,
 }
 
 impl Edit {
@@ -104,8 +71,22 @@ impl Edit {
         &self.region
     }
 
+    /// Windows of this size that draw the region, counted up to `most`.
+    ///
+    /// # Panics
+    /// For a picture that is smaller than a window.
+    pub fn n_windows(&self, width: usize, height: usize, most: usize) -> usize {
+        let mut rest = self.clone();
+        let next = || {
+            let area = rest.next_window(width, height)?;
+            rest.region.clear(area);
+            Some(area)
+        };
+        std::iter::from_fn(next).take(most).count()
+    }
+
     // The next window of this size: the one that draws most of those that know enough; if none does, the one that knows most.
-    fn next_window(&self, width: usize, height: usize) -> Option<PixelBox> {
+    pub(super) fn next_window(&self, width: usize, height: usize) -> Option<PixelBox> {
         let bounds = self.region.bounds()?;
         let (all, lines) = self.region.size();
         let places = |all: usize, size: usize, start: usize, length: usize| {
@@ -129,72 +110,6 @@ impl Edit {
             };
         // Of equal windows the first: the one around the middle of the region.
         scored.reduce(|best, next| if better(&next, &best) { next } else { best }).map(|(area, ..)| area)
-    }
-}
-
-impl ImageModel {
-    /// Edits a picture. `observe` sees each step with the number of the window, and can stop the run, which then returns the
-    /// picture as it is.
-    ///
-    /// # Errors
-    /// [`InferError::Request`] for a picture that is smaller than the model's; as [`generate`](Self::generate).
-    pub fn edit(
-        &self,
-        edit: &Edit,
-        class: Option<usize>,
-        seed: u64,
-        settings: &SampleSettings,
-        observe: &mut dyn FnMut(usize, &StepView) -> ControlFlow<()>,
-    ) -> Result<EditedPicture, InferError> {
-        let (width, height, channels) = self.codec().shape();
-        let mut edit = edit.clone();
-        edit.canvas = edit.canvas.with_channels(channels);
-        let (all, lines) = edit.region.size();
-        if all < width || lines < height {
-            let message = format!(
-                "the picture has {all} x {lines} pixels and the model draws {width} x {height}; enlarge it, or add to its \
-                 edges with --outpaint"
-            );
-            return Err(InferError::Request(message));
-        }
-        let grid = self.grid();
-        // Codes of a codec tell of their neighbours' pixels, so the cells next to the region are drawn again, too.
-        let margin = usize::from(!self.codec().is_exact());
-        let deviation = if margin == 0 { 0.0 } else { (width / grid.columns) as f32 / 2.0 };
-        let (mut windows, mut n_evaluations) = (Vec::new(), 0);
-        while let Some(area) = edit.next_window(width, height) {
-            let part = edit.region.window(area);
-            let before = edit.canvas.window(area.x, area.y, width, height);
-            let known = self.codec().encode(std::slice::from_ref(&before))?.remove(0);
-            let open = part.cells(grid.rows, grid.columns, margin);
-            let given: Vec<(usize, u32)> =
-                known.into_iter().enumerate().filter(|(index, _)| !open[index / grid.channels]).collect();
-            let request = self.request_around(class, seed.wrapping_add(windows.len() as u64), given.iter().copied());
-            let number = windows.len();
-            let observe = &mut |view: &StepView| observe(number, view);
-            let output = self.generate(std::slice::from_ref(&request), settings, SamplingPath::Clean, observe)?;
-            n_evaluations += output.n_evaluations;
-            let row = &output.rows[0];
-            if !row.complete {
-                return Ok(EditedPicture { picture: edit.canvas, windows, n_evaluations, complete: false });
-            }
-            let drawn = self.pictures(&[row])?.remove(0);
-            blend(&mut edit.canvas, &drawn, &part.soft(deviation), area);
-            edit.region.clear(area);
-            windows.push(EditedWindow { area, given, tokens: self.cells(row).to_vec() });
-        }
-        debug_assert!(edit.region.is_empty());
-        Ok(EditedPicture { picture: edit.canvas, windows, n_evaluations, complete: true })
-    }
-}
-
-// Pastes a drawn window with a weight for each pixel.
-fn blend(canvas: &mut Picture, drawn: &Picture, weights: &[f32], area: PixelBox) {
-    for (index, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-        let (x, y) = (index % area.width, index / area.width);
-        for (old, &new) in canvas.pixel_mut(area.x + x, area.y + y).iter_mut().zip(drawn.pixel(x, y)) {
-            *old = (f32::from(*old) + weight * (f32::from(new) - f32::from(*old))).round() as u8;
-        }
     }
 }
 
@@ -223,6 +138,8 @@ mod tests {
     fn windows_cover_the_region_from_what_is_known_outwards() {
         let picture = Picture::filled(16, 16, &[0]);
         let run = |mut edit: Edit| {
+            let n_windows = edit.n_windows(16, 16, 1000);
+            assert_eq!(edit.n_windows(16, 16, 2), n_windows.min(2));
             let mut windows = Vec::new();
             while let Some(window) = edit.next_window(16, 16) {
                 let known = 1.0 - edit.region.window(window).n_pixels() as f64 / 256.0;
@@ -230,6 +147,7 @@ mod tests {
                 edit.region.clear(window);
             }
             assert!(edit.region.is_empty());
+            assert_eq!(windows.len(), n_windows);
             windows
         };
         // A part of a picture of the model's size: the whole picture is the window.
@@ -244,12 +162,5 @@ mod tests {
         let large = Picture::filled(100, 60, &[0]);
         let box_ = Region::of_box(&large, area(40, 30, 4, 4)).unwrap();
         assert_eq!(run(Edit::inpaint(large, box_).unwrap()), [(area(34, 24, 16, 16), 1.0 - 16.0 / 256.0)]);
-    }
-
-    #[test]
-    fn a_drawn_window_is_blended_by_its_weights() {
-        let mut canvas = Picture::filled(4, 2, &[100]);
-        blend(&mut canvas, &Picture::filled(2, 2, &[200]), &[0.0, 0.5, 1.0, 0.0], area(1, 0, 2, 2));
-        assert_eq!(canvas.pixels(), [100, 100, 150, 100, 100, 200, 100, 100]);
     }
 }

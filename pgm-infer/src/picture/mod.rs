@@ -8,7 +8,8 @@
 //! | `levels.rs` | pixels whose levels are the tokens, without any codec |
 //! | `model.rs` | a model folder that draws pictures |
 //! | `preview.rs` | how a picture looks while it fills |
-//! | `edit.rs`, `region.rs` | which cells of a given picture are drawn again; how the result is pasted back |
+//! | `edit.rs`, `region.rs` | which pixels of a given picture are drawn again, in which windows |
+//! | `edit_run.rs` | drawing the windows; how they are pasted back |
 //! | `sheet.rs`, `font.rs` | many pictures with the names of their classes in one |
 //! | `animation.rs`, `terminal.rs` | an animated PNG; half blocks in a terminal |
 //! | `samples.rs`, `npz.rs` | a folder of PNGs; the array file of image evaluations |
@@ -17,6 +18,7 @@ pub mod animation;
 mod codec;
 mod codec_folder;
 mod edit;
+mod edit_run;
 mod font;
 mod levels;
 mod model;
@@ -30,7 +32,8 @@ pub mod terminal;
 
 pub use codec::PictureCodec;
 pub use codec_folder::{CodecFolder, GridCodec};
-pub use edit::{Edit, EditedPicture, EditedWindow};
+pub use edit::Edit;
+pub use edit_run::{EditRun, EditedPicture, EditedWindow};
 pub use levels::PixelLevels;
 pub use model::ImageModel;
 pub use pixels::Picture;

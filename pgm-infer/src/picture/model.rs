@@ -117,6 +117,7 @@ impl ImageModel {
         self.image.class_of(name).ok_or_else(|| {
             let (n, names) = (self.image.n_classes, &self.image.class_names);
             let known = match names.len() {
+                _ if n == 0 => "the model has no classes".to_string(),
                 0 => format!("the model has {n} classes without names, 0 to {}", n - 1),
                 n if n <= MOST_NAMES => format!("the classes are {}", names.join(", ")),
                 n => format!("the model has {n} classes, the first are {}", names[..MOST_NAMES].join(", ")),

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
-use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageReader};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageError, ImageFormat, ImageReader};
 use pgm_model::model_folder::write_file;
 
 use crate::InferError;
@@ -84,6 +84,19 @@ impl Picture {
     /// What is wrong with the bytes.
     pub fn from_bytes(bytes: &[u8], channels: usize) -> Result<Self, String> {
         Ok(Self::of_image(&decode(bytes)?, channels))
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), for a picture of at most `most` pixels: a larger one is refused by its header,
+    /// before memory is allocated for it.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn from_bytes_within(bytes: &[u8], channels: usize, most: usize) -> Result<Self, String> {
+        let (width, height) = size(bytes)?;
+        if width.saturating_mul(height) > most {
+            return Err(format!("it has {width} x {height} pixels; it may have at most {most} in all"));
+        }
+        Self::from_bytes(bytes, channels)
     }
 
     fn of_image(image: &DynamicImage, channels: usize) -> Self {
@@ -178,15 +191,31 @@ pub(super) fn unreadable(path: &Path, problem: String) -> InferError {
     InferError::File { path: path.to_path_buf(), problem }
 }
 
+/// Width and height, as the header of a PNG, JPEG or WebP file says them.
+pub(super) fn size(bytes: &[u8]) -> Result<(usize, usize), String> {
+    let reader = reader(bytes)?;
+    let size = crate::unwind::catch(|| reader.into_dimensions())?.map_err(broken)?;
+    Ok((size.0 as usize, size.1 as usize))
+}
+
+fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    // Another format is recognised, but there is no decoder for it.
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => Ok(reader),
+        _ => Err("it is no PNG, JPEG or WebP file".into()),
+    }
+}
+
+fn broken(error: ImageError) -> String {
+    format!("{error}; it may be truncated, copy it again")
+}
+
 /// Decodes a PNG, JPEG or WebP file.
 pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
-        return Err("it is no PNG, JPEG or WebP file".into());
-    }
+    let reader = reader(bytes)?;
     // A decoder's panic on a damaged file is that file's error.
-    let decoded = crate::unwind::catch(|| reader.decode())?;
-    let image = decoded.map_err(|error| format!("{error}; it may be truncated, copy it again"))?;
+    let image = crate::unwind::catch(|| reader.decode())?.map_err(broken)?;
     if image.width() == 0 || image.height() == 0 {
         return Err("it has no pixels".into());
     }
@@ -226,6 +255,28 @@ mod tests {
         assert!(error.contains("no PNG, JPEG or WebP"), "{error}");
         let error = Picture::read(&folder.path().join("missing.png"), 3).unwrap_err().to_string();
         assert!(error.contains("missing.png"), "{error}");
+    }
+
+    #[test]
+    fn a_picture_of_too_many_pixels_is_refused_by_its_header() {
+        let png = gradient(1).png().unwrap();
+        assert_eq!(Picture::from_bytes_within(&png, 1, 15).unwrap(), gradient(1));
+        let error = Picture::from_bytes_within(&png, 1, 14).unwrap_err();
+        assert!(error.contains("5 x 3 pixels") && error.contains("at most 14"), "{error}");
+        // A header that promises 30000 x 30000 pixels, and nothing behind it.
+        let mut header = png[..33].to_vec();
+        header[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+        let crc = crc32(&header[12..29]);
+        header[29..33].copy_from_slice(&crc.to_be_bytes());
+        let error = Picture::from_bytes_within(&header, 1, 1 << 22).unwrap_err();
+        assert!(error.contains("30000 x 30000") || error.contains("truncated"), "{error}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32, byte: &u8| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        };
+        !bytes.iter().fold(u32::MAX, step)
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Filling {
         }
     }
 
+    /// Whether no cell is open.
+    pub fn is_complete(&self) -> bool {
+        self.tokens.iter().all(Option::is_some)
+    }
+
     /// The picture as it is now. Open cells are grey; with a codec, whose neighbours they influence, they are decoded from the
     /// nearest known token and half grey.
     ///

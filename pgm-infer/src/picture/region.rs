@@ -2,7 +2,7 @@
 
 use image::DynamicImage;
 
-use super::pixels::{Picture, decode};
+use super::pixels::{Picture, decode, size};
 use crate::InferError;
 
 /// Values from which a mask's pixel is redrawn.
@@ -58,19 +58,31 @@ impl Region {
     /// [`InferError::Request`] for a mask that is no picture, has another size or marks nothing; `origin` names it.
     pub fn of_mask(picture: &Picture, mask: &[u8], origin: &str) -> Result<Self, InferError> {
         let wrong = |problem: String| InferError::Request(format!("the mask {origin}: {problem}"));
-        let mask = decode(mask).map_err(wrong)?;
-        let (width, height) = (mask.width() as usize, mask.height() as usize);
+        // A mask of another size is not decoded, however large it is.
+        let (width, height) = size(mask).map_err(wrong)?;
         if (width, height) != (picture.width(), picture.height()) {
             let (all, lines) = (picture.width(), picture.height());
             let problem =
                 format!("it has {width} x {height} pixels and the picture {all} x {lines}; they must be equal");
             return Err(wrong(problem));
         }
+        let mask = decode(mask).map_err(wrong)?;
         let redrawn = marked(&mask);
         if !redrawn.contains(&true) {
             return Err(wrong("it marks nothing; what is to be drawn again must be white or transparent".into()));
         }
         Ok(Self { width, height, redrawn })
+    }
+
+    /// The transparent pixels of a picture, from the bytes of its file; none if it has no transparent pixel.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for bytes that are no picture.
+    pub fn of_transparency(bytes: &[u8]) -> Result<Option<Self>, InferError> {
+        let image = decode(bytes).map_err(|problem| InferError::Request(format!("the picture: {problem}")))?;
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let redrawn: Vec<bool> = image.to_rgba8().pixels().map(|pixel| pixel.0[3] < WHITE).collect();
+        Ok(redrawn.contains(&true).then_some(Self { width, height, redrawn }))
     }
 
     /// Everything but a picture at a place in a larger one.

@@ -32,6 +32,14 @@ pub enum GuidanceSchedule {
 impl GuidanceSchedule {
     /// Names, as the command takes them.
     pub const NAMES: [&'static str; 2] = ["constant", "linear"];
+
+    /// The schedule's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Linear => "linear",
+        }
+    }
 }
 
 impl FromStr for GuidanceSchedule {
@@ -84,7 +92,7 @@ mod tests {
         assert_eq!(late.weight_at(9, 5), 2.0, "steps after the planned ones");
         for name in GuidanceSchedule::NAMES {
             let json = serde_json::to_value(name.parse::<GuidanceSchedule>().unwrap()).unwrap();
-            assert_eq!(json, name);
+            assert_eq!((json, name.parse::<GuidanceSchedule>().unwrap().name()), (name.into(), name));
         }
         for weight in [-0.1, f64::NAN, f64::INFINITY] {
             assert!(Guidance { weight, ..late }.validate().unwrap_err().to_string().contains("--cfg"));

@@ -146,7 +146,11 @@ impl From<BodyError> for ApiError {
 impl From<InferError> for ApiError {
     fn from(error: InferError) -> Self {
         // The library's messages name the command's flags; a client knows them as fields.
-        let message = error.to_string().replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
+        let mut message = error.to_string();
+        if let InferError::Setting { name, .. } = &error {
+            message = message.replacen(name, &field_of_flag(name), 1);
+        }
+        let message = message.replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
         match error {
             InferError::Setting { name, .. } => Self::field(field_of_flag(name), message),
             InferError::Request(_) => Self::invalid(message),

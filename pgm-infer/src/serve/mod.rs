@@ -1,4 +1,4 @@
-//! An HTTP server around engines: OpenAI's completions, infilling, metrics, and a page.
+//! An HTTP server around engines: OpenAI's completions and images, infilling, metrics, and a page.
 //!
 //! | file | what |
 //! |---|---|
@@ -6,7 +6,9 @@
 //! | `queue` | the places that samples hold while they wait and run |
 //! | `body/` | request bodies, read and checked without a model |
 //! | `resolve` | settings and limits: from a body to tasks |
-//! | `run` | running tasks: one answer, or a stream |
+//! | `run` | running tasks: their events |
+//! | `pictures` | drawing pictures: rows from the engine, pixels beside it |
+//! | `stream`, `text_stream` | events to one client; those of texts |
 //! | `scoring` | likelihoods of given texts, beside the engine |
 //! | `progress`, `cells` | what a sample reads as while it is decoded |
 //! | `kept`, `logprobs` | the tokens that a text is made of, and their log-probabilities |
@@ -28,6 +30,7 @@ mod kept;
 mod logprobs;
 mod metrics;
 mod page;
+mod pictures;
 mod progress;
 mod queue;
 mod resolve;
@@ -35,6 +38,8 @@ mod router;
 mod run;
 mod scoring;
 mod state;
+mod stream;
+mod text_stream;
 
 pub use connections::{ConnectionLimits, serve_connections};
 pub use error::ApiError;

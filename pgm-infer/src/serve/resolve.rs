@@ -1,5 +1,7 @@
 //! From a checked body to the engine's tasks: the part that the routes share.
 
+use std::str::FromStr;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -36,25 +38,15 @@ impl FinishReason {
 /// Names the field that cannot be met.
 pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<SampleSettings, ApiError> {
     let defaults = SampleSettings::for_model(model);
-    let steps = body.steps.unwrap_or(defaults.steps.min(limits.max_steps));
-    if steps == 0 || steps > limits.max_steps {
-        return Err(ApiError::field("steps", format!("steps must lie between 1 and {}", limits.max_steps)));
-    }
-    let order = body.order.as_deref().map(str::parse::<OrderKind>).transpose();
+    let steps = steps(body.steps, &defaults, limits)?;
     let flags = OrderFlags {
-        order: order.map_err(|message| ApiError::field("order", message))?,
+        order: named("order", body.order.as_deref())?,
         candidates: body.candidates,
         entropy_bound: body.entropy_bound,
         remask_rate: body.remask_rate,
         ..OrderFlags::default()
     };
-    // The message names the command's flags, first the one that it is about.
-    let order = flags.kind().map_err(|message| {
-        let flag = message.split(' ').next().unwrap_or_default();
-        let field = field_of_flag(flag);
-        let message = message.replace(flag, &field).replace("--", "");
-        ApiError::field(field, message)
-    })?;
+    let order = order_of(&flags, OrderKind::default())?;
     let overrides = Overrides {
         steps: Some(steps),
         order: Some(order),
@@ -66,9 +58,48 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
     Ok(overrides.apply(defaults))
 }
 
+/// The steps of a request.
+///
+/// # Errors
+/// When they are more than the server takes.
+pub fn steps(wanted: Option<usize>, defaults: &SampleSettings, limits: &Limits) -> Result<usize, ApiError> {
+    let steps = wanted.unwrap_or(defaults.steps.min(limits.max_steps));
+    if steps == 0 || steps > limits.max_steps {
+        return Err(ApiError::field("steps", format!("steps must lie between 1 and {}", limits.max_steps)));
+    }
+    Ok(steps)
+}
+
+/// The value of a field that is one of some names.
+///
+/// # Errors
+/// Names the field and says which names there are.
+pub fn named<T: FromStr<Err = String>>(field: &'static str, name: Option<&str>) -> Result<Option<T>, ApiError> {
+    name.map(str::parse).transpose().map_err(|message| ApiError::field(field, message))
+}
+
+/// The order of a request.
+///
+/// # Errors
+/// Names the field that belongs to another order.
+pub fn order_of(flags: &OrderFlags, default: OrderKind) -> Result<OrderKind, ApiError> {
+    // The message names the command's flags, first the one that it is about.
+    flags.kind_or(default).map_err(|message| {
+        let flag = message.split(' ').next().unwrap_or_default();
+        let field = field_of_flag(flag);
+        let message = message.replace(flag, &field).replace("--", "");
+        ApiError::field(field, message)
+    })
+}
+
 /// The seed of a request, drawn where it names none.
 pub fn seed(body: &Common) -> u64 {
-    body.seed().unwrap_or_else(|| rand::random::<u64>() & MAX_SEED)
+    body.seed().unwrap_or_else(random_seed)
+}
+
+/// A seed that a client can send again.
+pub fn random_seed() -> u64 {
+    rand::random::<u64>() & MAX_SEED
 }
 
 /// The most tokens of a row.

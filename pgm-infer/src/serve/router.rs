@@ -18,7 +18,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
-use super::api::{chat, completions, infill, models, openapi, score, tokenize};
+use super::api::{chat, completions, images, infill, models, openapi, score, tokenize};
 use super::error::ApiError;
 use super::page;
 use super::state::Server;
@@ -32,21 +32,28 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The server's routes. The caller opens the socket.
 pub fn router(server: &Arc<Server>) -> Router {
+    let limits = server.limits();
     let guarded = Router::new()
         .route("/v1/models", get(models::models))
         .route("/v1/models/{id}", get(models::model))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat))
         .route("/infill", post(infill::infill))
+        .route("/v1/images/generations", post(images::generations))
         .route("/score", post(score::score))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/tokenizer_info", get(tokenize::tokenizer_info))
         .route("/metrics", get(models::metrics))
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(server.limits().max_body))
-        .layer(map_response_with_state(Arc::clone(server), name_large_body))
-        .route_layer(from_fn_with_state(Arc::clone(server), check_key));
+        .layer(RequestBodyLimitLayer::new(limits.max_body))
+        .layer(map_response_with_state(limits.max_body, name_large_body));
+    let edits = Router::new()
+        .route("/v1/images/edits", post(images::edits))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.max_picture_body))
+        .layer(map_response_with_state(limits.max_picture_body, name_large_body));
+    let guarded = guarded.merge(edits).route_layer(from_fn_with_state(Arc::clone(server), check_key));
     // From the inside out: the last layer sees a request first.
     Router::new()
         .merge(page::routes())
@@ -152,10 +159,10 @@ fn panicked(_panic: Box<dyn Any + Send>) -> Response {
 }
 
 // The layer's own response to a body whose length is known to be too large is no JSON.
-async fn name_large_body(State(server): State<Arc<Server>>, response: Response) -> Response {
+async fn name_large_body(State(most): State<usize>, response: Response) -> Response {
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_json {
-        return ApiError::too_large(server.limits().max_body).into_response();
+        return ApiError::too_large(most).into_response();
     }
     response
 }

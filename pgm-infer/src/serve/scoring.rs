@@ -67,7 +67,7 @@ pub async fn scoring<T: Send + 'static>(
         }
     };
     let turn = tokio::select! {
-        turn = Arc::clone(&model.scoring).lock_owned() => turn,
+        turn = Arc::clone(&model.beside).lock_owned() => turn,
         () = until => return Err(ApiError::timeout(timeout.as_secs())),
         Ok(_) = phase.wait_for(|phase| *phase == ServerPhase::Cut) => return Err(ApiError::stopping()),
     };

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
 use super::metrics::{Metrics, unix_seconds};
 use super::queue::{Queue, QueuePermit};
-use crate::Engine;
+use crate::engine::{Engine, ImageEngine};
+
+/// Bodies with pictures that are held at a time.
+const MAX_UPLOADS: usize = 32;
 
 /// The most that one request may ask for, and the most requests that may wait.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,12 @@ pub struct Limits {
     pub max_samples: usize,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// Bytes of a body with a picture to edit.
+    pub max_picture_body: usize,
+    /// Pixels of a picture to edit, and of the edited one.
+    pub max_pixels: usize,
+    /// Windows of the model's size in which a picture is edited.
+    pub max_windows: usize,
     /// How long a request may take: waiting, sampling, and sending the events of a stream.
     pub timeout: Duration,
 }
@@ -41,6 +50,9 @@ impl Default for Limits {
             max_steps: 4096,
             max_samples: 64,
             max_body: 1 << 20,
+            max_picture_body: 16 << 20,
+            max_pixels: 1 << 22,
+            max_windows: 64,
             timeout: Duration::from_secs(300),
         }
     }
@@ -57,14 +69,59 @@ pub enum ServerPhase {
     Cut,
 }
 
-/// A model that answers requests.
+/// A model that answers requests, with its engine.
 #[derive(Debug)]
-pub(super) struct LoadedModel {
+pub(super) struct Loaded<E> {
     pub name: String,
-    pub engine: Engine,
+    pub engine: E,
     pub queue: Arc<Queue>,
-    /// Held by the request whose given texts are scored.
-    pub scoring: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the request that uses the network or the codec beside the engine.
+    pub beside: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A model of text.
+pub(super) type LoadedModel = Loaded<Engine>;
+
+/// A model of pictures.
+pub(super) type LoadedImages = Loaded<ImageEngine>;
+
+/// A model of either kind.
+#[derive(Clone, Debug)]
+pub(super) enum Served {
+    Text(Arc<LoadedModel>),
+    Images(Arc<LoadedImages>),
+}
+
+impl Served {
+    fn name(&self) -> &str {
+        match self {
+            Self::Text(model) => &model.name,
+            Self::Images(model) => &model.name,
+        }
+    }
+
+    fn queue(&self) -> &Queue {
+        match self {
+            Self::Text(model) => &model.queue,
+            Self::Images(model) => &model.queue,
+        }
+    }
+
+    // Whether the engine still takes tasks.
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Text(model) => model.engine.is_alive(),
+            Self::Images(model) => model.engine.is_alive(),
+        }
+    }
+
+    fn text(&self) -> Option<&Arc<LoadedModel>> {
+        if let Self::Text(model) = self { Some(model) } else { None }
+    }
+
+    fn images(&self) -> Option<&Arc<LoadedImages>> {
+        if let Self::Images(model) = self { Some(model) } else { None }
+    }
 }
 
 /// A request that holds its places of the queue.
@@ -75,7 +132,7 @@ pub(super) struct Admission {
     pub deadline: Option<Instant>,
 }
 
-impl LoadedModel {
+impl<E> Loaded<E> {
     /// Admits a request for `n_samples`, before any work is done for it.
     ///
     /// # Errors
@@ -84,23 +141,19 @@ impl LoadedModel {
         let permit = self.queue.take(n_samples)?;
         Ok(Admission { permit, deadline: Instant::now().checked_add(limits.timeout) })
     }
-
-    /// Whether the engine still takes tasks.
-    pub fn is_alive(&self) -> bool {
-        self.engine.is_alive()
-    }
 }
 
 /// The state that the routes share.
 #[derive(Debug)]
 pub struct Server {
     // In the order of the command line; the first is the default. Each is filled when its model is loaded.
-    models: Vec<(String, OnceLock<Arc<LoadedModel>>)>,
+    models: Vec<(String, OnceLock<Served>)>,
     limits: Limits,
     // Digests, so that a comparison takes the same time for keys of any length.
     keys: Vec<[u8; 32]>,
     metrics: Arc<Metrics>,
     phase: watch::Sender<ServerPhase>,
+    uploads: Semaphore,
     started: u64,
 }
 
@@ -113,6 +166,7 @@ impl Server {
             keys: keys.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
             metrics: Arc::new(Metrics::default()),
             phase: watch::Sender::new(ServerPhase::Open),
+            uploads: Semaphore::new(MAX_UPLOADS),
             started: unix_seconds(),
         })
     }
@@ -122,11 +176,22 @@ impl Server {
         &self.metrics
     }
 
-    /// Adds a loaded model; requests for it are taken from now on. A name that [`new`](Self::new) was not given is ignored.
+    /// Adds a loaded model of text; requests for it are taken from now on. A name that [`new`](Self::new) was not given is
+    /// ignored.
     pub fn add(&self, name: &str, engine: Engine) {
+        self.put(name, |loaded| Served::Text(Arc::new(loaded)), engine);
+    }
+
+    /// As [`add`](Self::add), a model of pictures.
+    pub fn add_images(&self, name: &str, engine: ImageEngine) {
+        self.put(name, |loaded| Served::Images(Arc::new(loaded)), engine);
+    }
+
+    fn put<E>(&self, name: &str, served: impl FnOnce(Loaded<E>) -> Served, engine: E) {
         if let Some((_, place)) = self.models.iter().find(|(known, _)| known == name) {
             let queue = Queue::new(self.limits.max_batch + self.limits.queue, &self.metrics, name);
-            let _ = place.set(Arc::new(LoadedModel { name: name.to_string(), engine, queue, scoring: Arc::default() }));
+            let loaded = Loaded { name: name.to_string(), engine, queue, beside: Arc::default() };
+            let _ = place.set(served(loaded));
         }
     }
 
@@ -139,6 +204,11 @@ impl Server {
         &self.limits
     }
 
+    /// The turns of bodies with pictures.
+    pub(super) fn uploads(&self) -> &Semaphore {
+        &self.uploads
+    }
+
     /// When the server started, in seconds since 1970.
     pub(super) fn started(&self) -> u64 {
         self.started
@@ -149,28 +219,63 @@ impl Server {
     }
 
     /// The models that are loaded, the default first.
-    pub(super) fn loaded(&self) -> impl Iterator<Item = &Arc<LoadedModel>> {
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &Served> {
         self.models.iter().filter_map(|(_, model)| model.get())
     }
 
-    /// The model of a request; without a name, the default.
+    /// The model of that name.
     ///
     /// # Errors
     /// 404 when there is none of that name, 503 while it is loading.
-    pub(super) fn model(&self, name: Option<&str>) -> Result<&Arc<LoadedModel>, ApiError> {
-        let found = match name {
-            None => self.models.first(),
-            Some(name) => self.models.iter().find(|(known, _)| known == name),
-        };
+    pub(super) fn served(&self, name: &str) -> Result<&Served, ApiError> {
+        let found = self.models.iter().find(|(known, _)| known == name);
         let (_, model) = found.ok_or_else(|| {
             let known: Vec<&str> = self.models.iter().map(|(name, _)| name.as_str()).collect();
-            let message = format!("there is no model {:?}; there is {}", name.unwrap_or(""), known.join(", "));
+            let message = format!("there is no model {name:?}; there is {}", known.join(", "));
             ApiError {
                 param: Some("model".into()),
                 ..ApiError::with(StatusCode::NOT_FOUND, "model_not_found", message)
             }
         })?;
         model.get().ok_or_else(ApiError::loading)
+    }
+
+    /// The model of a request for text; without a name, the first model of text.
+    ///
+    /// # Errors
+    /// As [`served`](Self::served), and 400 for a model of pictures.
+    pub(super) fn model(&self, name: Option<&str>) -> Result<&Arc<LoadedModel>, ApiError> {
+        self.of_kind(name, Served::text, ("writes text", "draws pictures, see /v1/images/generations"))
+    }
+
+    /// The model of a request for pictures; without a name, the first model of pictures.
+    ///
+    /// # Errors
+    /// As [`served`](Self::served), and 400 for a model of text.
+    pub(super) fn images(&self, name: Option<&str>) -> Result<&Arc<LoadedImages>, ApiError> {
+        self.of_kind(name, Served::images, ("draws pictures", "writes text, see /v1/completions"))
+    }
+
+    // `wanted` says what a model of the kind does, `other` what one of the other kind does.
+    fn of_kind<'a, M>(
+        &'a self,
+        name: Option<&str>,
+        kind: fn(&Served) -> Option<&M>,
+        (wanted, other): (&str, &str),
+    ) -> Result<&'a M, ApiError> {
+        if let Some(name) = name {
+            return kind(self.served(name)?).ok_or_else(|| {
+                let fitting = self.loaded().find(|model| kind(model).is_some());
+                let advice = fitting.map_or_else(String::new, |model| format!("; ask for {}", model.name()));
+                ApiError::field("model", format!("this route {wanted}, and the model {name} {other}{advice}"))
+            });
+        }
+        for (_, model) in &self.models {
+            if let Some(model) = kind(model.get().ok_or_else(ApiError::loading)?) {
+                return Ok(model);
+            }
+        }
+        Err(ApiError::field("model", format!("this route {wanted}, and each model of this server {other}")))
     }
 
     /// Refuses a request that cannot be admitted, before its body is read.
@@ -182,7 +287,7 @@ impl Server {
             return Err(ApiError::stopping());
         }
         let mut loaded = self.loaded().peekable();
-        if loaded.peek().is_some() && loaded.all(|model| model.queue.is_full()) {
+        if loaded.peek().is_some() && loaded.all(|model| model.queue().is_full()) {
             return Err(ApiError::queue_full());
         }
         Ok(())
@@ -217,8 +322,8 @@ impl Server {
         }
     }
 
-    fn is_healthy(&self, model: &LoadedModel) -> bool {
-        model.is_alive() && !self.metrics.is_failing(&model.name)
+    fn is_healthy(&self, model: &Served) -> bool {
+        model.is_alive() && !self.metrics.is_failing(model.name())
     }
 }
 

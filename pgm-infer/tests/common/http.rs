@@ -6,9 +6,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
-use pgm_infer::engine::EngineOptions;
+use pgm_infer::engine::{EngineOptions, ImageEngine};
 use pgm_infer::serve::{Limits, Server, router};
-use pgm_infer::{Engine, TextModel};
+use pgm_infer::{Engine, ImageModel, TextModel};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -44,6 +44,19 @@ pub fn app_of(model: TextModel) -> Router {
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);
     server.add("tiny", Engine::new(model, &EngineOptions::default()).unwrap());
     router(&server)
+}
+
+/// A server with a model of pictures, `pixels`, behind the model of text `tiny`.
+pub fn image_server(model: ImageModel, limits: Limits) -> Arc<Server> {
+    let limits = Limits { max_steps: ENDLESS, ..limits };
+    let server = Server::new(&["tiny".into(), "pixels".into()], limits, &[]);
+    let options = |name| {
+        let watch = Some(server.metrics().watch(name));
+        EngineOptions { max_batch: limits.max_batch, watch, ..EngineOptions::default() }
+    };
+    server.add("tiny", Engine::new(super::model(&partition()), &options("tiny")).unwrap());
+    server.add_images("pixels", ImageEngine::new(model, &options("pixels")).unwrap());
+    server
 }
 
 /// A request with a JSON body.

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "server")]
 pub mod http;
+pub mod image_models;
 pub mod text_models;
 
 use std::collections::HashMap;

@@ -221,26 +221,30 @@ def check_small(page: Page) -> None:
     page.screenshot(path=page.shots / "page-small.png", full_page=True)
 
 
-def main() -> int:
+ORDINARY = [
+    check_the_models_are_listed,
+    check_a_text_fills_step_by_step,
+    check_a_seed_gives_its_text_again,
+    check_stopping_ends_a_long_run,
+    check_a_text_without_blanks_is_continued,
+    check_what_the_server_refuses_is_said,
+    check_an_earlier_result_comes_back,
+    check_the_text_is_kept_over_a_reload,
+    check_errors_name_no_field_that_the_page_lacks,
+    check_counts_are_explained,
+    check_light,
+]
+SCREENS = [("light", 1100, 850, ORDINARY), ("dark", 1100, 850, [check_dark]), ("light", 360, 740, [check_small])]
+
+
+def main(screens: list[tuple] = SCREENS) -> int:
+    """Runs checks, each a function of a page, on screens (scheme, width, height, checks)."""
+    script = Path(sys.argv[0]).name
     if len(sys.argv) != 3:
-        print("page.py: python page.py URL SCREENSHOT_DIR", file=sys.stderr)
+        print(f"{script}: python {script} URL SCREENSHOT_DIR", file=sys.stderr)
         return 2
     url, shots = sys.argv[1], Path(sys.argv[2])
     shots.mkdir(parents=True, exist_ok=True)
-    ordinary = [
-        check_the_models_are_listed,
-        check_a_text_fills_step_by_step,
-        check_a_seed_gives_its_text_again,
-        check_stopping_ends_a_long_run,
-        check_a_text_without_blanks_is_continued,
-        check_what_the_server_refuses_is_said,
-        check_an_earlier_result_comes_back,
-        check_the_text_is_kept_over_a_reload,
-        check_errors_name_no_field_that_the_page_lacks,
-        check_counts_are_explained,
-        check_light,
-    ]
-    screens = [("light", 1100, 850, ordinary), ("dark", 1100, 850, [check_dark]), ("light", 360, 740, [check_small])]
     passed = failed = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -248,7 +252,7 @@ def main() -> int:
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
             context.add_init_script(WATCH_POLICY)
             page = context.new_page()
-            page.shots = shots
+            page.shots, page.base = shots, url
             complaints: list[str] = []
             page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
             # A refusal is logged by the browser as well; the page says it to the person.
@@ -262,7 +266,7 @@ def main() -> int:
             try:
                 page.goto(url)
             except Error as error:
-                print(f"page.py: {error.message.splitlines()[0]}", file=sys.stderr)
+                print(f"{script}: {error.message.splitlines()[0]}", file=sys.stderr)
                 return 1
             for check in [*checks, check_nothing_was_complained_of]:
                 name = f"{check.__name__.removeprefix('check_').replace('_', ' ')} ({scheme}, {width} px)"
@@ -270,7 +274,7 @@ def main() -> int:
                     check(page)
                 except (Wrong, Error, AssertionError) as error:
                     failed += 1
-                    print(f"page.py: {name}: {str(error).splitlines()[0]}", file=sys.stderr)
+                    print(f"{script}: {name}: {str(error).splitlines()[0]}", file=sys.stderr)
                 else:
                     passed += 1
                     print(f"ok  {name}")

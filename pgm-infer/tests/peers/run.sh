@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Tests a server with real clients: run.sh PGM_INFER MODEL VENV SCREENSHOTS
+# Tests a server with real clients: run.sh PGM_INFER MODEL VENV SCREENSHOTS [IMAGES CODEC]
 #
+# IMAGES is a model of pictures and CODEC its codec, as the example digits leaves them: pgm/model and codec-run/codec.
 # VENV is a Python environment with the packages of requirements.txt. The page is tested only if there is a
 # /usr/bin/chromium.
 set -euo pipefail
-[ $# -eq 4 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 4 ] || [ $# -eq 6 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 binary=$1 model=$2 venv=$3 shots=$4
 here=$(dirname "$0")
 
 "$venv/bin/python" "$here/faults.py" "$binary" "$model"
 
 log=$(mktemp)
-"$binary" serve --model "$model=tiny" --port 0 --queue 512 2>"$log" &
+pictures=()
+if [ $# -eq 6 ]; then pictures=(--model "$5=pictures" --codec "$6"); fi
+"$binary" serve --model "$model=tiny" "${pictures[@]}" --port 0 --queue 512 2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 for _ in $(seq 600); do
@@ -22,11 +25,13 @@ done
 url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
 
 "$venv/bin/python" "$here/openai_client.py" "$url"
+if [ $# -eq 6 ]; then "$venv/bin/python" "$here/openai_images.py" "$url" pictures; fi
 # A request that fits the schema can still be too long for the model.
 "$venv/bin/st" run "$url/openapi.json" --max-examples 20 --seed 1 --exclude-checks positive_data_acceptance --no-color
 if [ -x /usr/bin/chromium ]; then
     mkdir -p "$shots"
     "$venv/bin/python" "$here/page.py" "$url" "$shots"
+    if [ $# -eq 6 ]; then "$venv/bin/python" "$here/page_pictures.py" "$url" "$shots"; fi
 else
     echo "the page is left out: no /usr/bin/chromium"
 fi

@@ -58,7 +58,7 @@ enum Command {
     Import(convert::ImportArgs),
     /// Writes a model folder's weights under the published names
     Export(convert::ExportArgs),
-    /// Serves models over HTTP: OpenAI's completions, infilling, a page
+    /// Serves models over HTTP: OpenAI's completions and images, infilling, a page
     #[cfg(feature = "server")]
     Serve(serve::ServeArgs),
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use burn::tensor::Device;
 use clap::Args;
 use pgm_infer::picture::{CodecFolder, PictureCodec};
 use pgm_infer::sample::order::{OrderFlags, OrderKind};
-use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
-use pgm_infer::settings::{Overrides, curve_schedule};
+use pgm_infer::sample::{Curve, GuidanceSchedule};
+use pgm_infer::settings::ImageOverrides;
 use pgm_infer::{ImageModel, SampleSettings, Schedule};
-use pgm_model::{ModelConfig, WeightDtype, model_folder};
+use pgm_model::{WeightDtype, model_folder};
 
 /// What is asked of a model of pictures.
 #[derive(Args)]
@@ -92,39 +92,20 @@ impl PictureFlags {
     ) -> anyhow::Result<SampleSettings> {
         let defaults = SampleSettings::for_images(model.generation());
         let order: OrderKind = draw.order.kind_or(defaults.order).map_err(|message| anyhow!(message))?;
-        let weight = self.cfg.unwrap_or(0.0);
-        if self.class.is_none() && weight != 0.0 {
-            bail!("--cfg {weight} has no class to count more; give --class");
-        }
-        if self.cfg.is_none() && self.cfg_schedule.is_some() {
-            bail!("--cfg-schedule has no weight to change; give --cfg");
-        }
-        // The public sampler of MaskGIT in Halton's order has a constant weight, all others have a linear one.
-        let is_constant = matches!((model.config(), order), (ModelConfig::MaskGit(_), OrderKind::Halton { .. }));
-        let is_linear = self.as_published && !is_constant;
-        let published = if is_linear { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
-        let guidance = Guidance { weight, schedule: self.cfg_schedule.unwrap_or(published) };
-        let schedule = match (draw.curve, schedule) {
-            (Some(curve), _) => curve_schedule(curve, order),
-            (None, Some(schedule)) => schedule,
-            (None, None) => curve_schedule(Curve::Arccos, order),
-        };
-        let overrides = Overrides {
+        let overrides = ImageOverrides {
             steps: draw.steps,
-            schedule: Some(schedule),
+            curve: draw.curve,
+            schedule,
             order: Some(order),
             temperature: draw.temperature,
             top_k: draw.top_k,
             top_p: draw.top_p,
-            guidance: Some(guidance),
-            alternatives: None,
+            cfg: self.cfg,
+            cfg_schedule: self.cfg_schedule,
+            has_class: self.class.is_some(),
+            as_published: self.as_published,
         };
-        let mut settings = overrides.apply(defaults);
-        if self.as_published && settings.draw.temperature > 0.0 {
-            settings.draw.temperature = 1.0 / settings.draw.temperature;
-        }
-        settings.validate()?;
-        Ok(settings)
+        Ok(overrides.settings(model)?)
     }
 }
 

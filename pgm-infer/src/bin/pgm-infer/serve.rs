@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use axum::serve::ListenerExt;
+use burn::tensor::Device;
 use clap::Args;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::engine::EngineOptions;
+use pgm_infer::engine::{EngineOptions, ImageEngine};
+use pgm_infer::picture::{CodecFolder, GridCodec, PictureCodec, PixelLevels};
 use pgm_infer::serve::{
     ConnectionLimits, Limits, Server, ServerPhase, allow_origins, local_only, router, serve_connections,
 };
-use pgm_infer::{Engine, TextModel};
-use pgm_model::model_folder;
+use pgm_infer::{Engine, ImageModel, TextModel};
+use pgm_model::{ModelConfig, model_folder};
 use tokio::task::JoinHandle;
 
 use crate::listen::{Address, Bound, open_connections, parse_mode};
@@ -25,6 +27,10 @@ pub struct ServeArgs {
     /// the folder's]; the first is the default model
     #[arg(long, value_name = "DIR[=NAME]", required = true)]
     model: Vec<String>,
+    /// The codec of a model of pictures, where its tokens are codes: a codec folder or a published .pt file; may be repeated,
+    /// and each model takes the one whose codes it has
+    #[arg(long, value_name = "FOLDER")]
+    codec: Vec<PathBuf>,
     /// Name or address to listen on; unix:PATH, or a path that ends with .sock, is a Unix socket
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -154,7 +160,8 @@ async fn run(
             args.device.clone(),
             EngineOptions { weights: args.weights.weights(), max_batch: args.max_batch, watch: None },
         );
-        move || load(&server, &device, &options, &models)
+        let codecs = args.codec.clone();
+        move || load(&server, &device, &options, &models, &codecs)
     });
     let mut signals = Signals::new()?;
     tokio::select! {
@@ -200,17 +207,65 @@ fn load(
     device: &DeviceName,
     options: &EngineOptions,
     models: &[(PathBuf, String)],
+    codecs: &[PathBuf],
 ) -> anyhow::Result<()> {
     let (device, device_name) = device.open().map_err(|message| anyhow!(message))?;
+    let mut unused: Vec<&PathBuf> = codecs.iter().collect();
     for (folder, name) in models {
         let folder = model_folder::resolve(folder)?;
-        let model = TextModel::load(&folder, &device)?;
-        let size = model.n_parameters();
         let options = EngineOptions { watch: Some(server.metrics().watch(name)), ..options.clone() };
-        server.add(name, Engine::new(model, &options)?);
+        let config = model_folder::load_config(&folder)?;
+        let size = if config.image().is_some() {
+            // As with generate, a codec that is meant for one model is not left out.
+            let is_pixels = PixelLevels::of(&config).is_some() && (models.len() > 1 || codecs.is_empty());
+            let codec = if is_pixels { Ok(None) } else { codec_of(&config, codecs, &device) };
+            let codec = codec.with_context(|| format!("model {name}"))?;
+            let codec = codec.map(|(path, codec)| {
+                unused.retain(|unused| *unused != path);
+                Arc::new(codec) as Arc<dyn PictureCodec>
+            });
+            let model = ImageModel::load(&folder, codec, &device).with_context(|| format!("model {name}"))?;
+            let size = model.n_parameters();
+            server.add_images(name, ImageEngine::new(model, &options)?);
+            size
+        } else {
+            let model = TextModel::load(&folder, &device)?;
+            let size = model.n_parameters();
+            server.add(name, Engine::new(model, &options)?);
+            size
+        };
         tracing::info!("model {name}: {size} parameters of {} on {device_name}", folder.display());
     }
+    if let Some(path) = unused.first() {
+        bail!("--codec {} belongs to no --model; leave it out", path.display());
+    }
     Ok(())
+}
+
+// The codec of a model of pictures among those that are given; none for a model whose tokens are pixels.
+fn codec_of<'a>(
+    config: &ModelConfig,
+    codecs: &'a [PathBuf],
+    device: &Device,
+) -> anyhow::Result<Option<(&'a PathBuf, GridCodec)>> {
+    let wanted = config.image().and_then(|image| image.codec.as_deref());
+    let mut others = Vec::new();
+    for path in codecs {
+        let codec = CodecFolder::open(path, device)?;
+        // A model that does not say whose codes it has takes the only codec that is given.
+        let fits = wanted.map_or(codecs.len() == 1, |wanted| wanted == codec.hash());
+        if fits || codecs.len() == 1 {
+            return Ok(Some((path, codec.for_model(config)?)));
+        }
+        others.push(format!("{} is the codec {}", path.display(), codec.hash()));
+    }
+    match wanted {
+        _ if codecs.is_empty() => Ok(None),
+        Some(wanted) => bail!("its codes are those of the codec {wanted}; {}", others.join(", ")),
+        None => {
+            bail!("it does not say which codec's codes it has; give one --codec, and serve the others by themselves")
+        }
+    }
 }
 
 // Splits `DIR[=NAME]`. A folder whose own name has an equals sign is taken as it is.

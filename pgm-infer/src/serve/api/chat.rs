@@ -22,8 +22,10 @@ use crate::serve::logprobs::{ChatLogprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
-use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
+use crate::serve::run::{Run, in_background};
 use crate::serve::state::{Limits, Server};
+use crate::serve::stream::{event, named_event};
+use crate::serve::text_stream::{StreamFormat, stream_text};
 use crate::text::request::RowPart;
 use crate::text::template::Part;
 
@@ -146,7 +148,7 @@ pub async fn chat(State(server): State<Arc<Server>>, request: Request) -> Result
     let tasks = [task];
     let run = Run::start(&server, &model, admission, &tasks, stream)?;
     if stream {
-        return Ok(run.stream(&tasks, format));
+        return Ok(stream_text(run, &model, &tasks, format));
     }
     let outputs = run.collect().await?;
     let answer = in_background(move || Ok(format.chat(&outputs, model.engine.model()))).await?;
@@ -258,7 +260,7 @@ impl StreamFormat for ChatFormat {
     }
 
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
+        named_event("denoise", &Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }
 
     // Nothing is repeated, but each answer begins with an event that names its role.

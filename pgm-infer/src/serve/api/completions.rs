@@ -21,9 +21,11 @@ use crate::serve::logprobs::{Logprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason};
-use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
+use crate::serve::run::{Run, in_background};
 use crate::serve::scoring::scoring;
 use crate::serve::state::Server;
+use crate::serve::stream::{event, named_event};
+use crate::serve::text_stream::{StreamFormat, stream_text};
 
 /// An answer.
 #[derive(Serialize, ToSchema)]
@@ -134,7 +136,7 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
     // Without a token to write there is nothing to run.
     let run = (!tasks.is_empty()).then(|| Run::start(&server, &model, admission, &tasks, stream)).transpose()?;
     match run {
-        Some(run) if stream => Ok(run.stream(&tasks, format)),
+        Some(run) if stream => Ok(stream_text(run, &model, &tasks, format)),
         Some(run) => {
             let outputs = run.collect().await?;
             let answer = in_background(move || Ok(format.completion(&outputs, model.engine.model()))).await?;
@@ -240,7 +242,7 @@ impl StreamFormat for CompletionFormat {
     }
 
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        denoise_event(&Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
+        named_event("denoise", &Chunk { denoise: Some(step), ..self.chunk(Vec::new()) })
     }
 
     fn echo(&self, sample: usize) -> Option<&str> {

@@ -19,8 +19,10 @@ use crate::serve::error::ApiError;
 use crate::serve::kept::TaskBlanks;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
-use crate::serve::run::{Run, StreamFormat, denoise_event, event, in_background};
+use crate::serve::run::{Run, in_background};
 use crate::serve::state::{Limits, Server};
+use crate::serve::stream::{event, named_event};
+use crate::serve::text_stream::{StreamFormat, stream_text};
 use crate::text::template::{self, Part};
 
 /// The default of `blank`: tokens of a `___` blank.
@@ -162,7 +164,7 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     let tasks = [task];
     let run = Run::start(&server, &model, admission, &tasks, stream)?;
     if stream {
-        return Ok(run.stream(&tasks, format));
+        return Ok(stream_text(run, &model, &tasks, format));
     }
     let outputs = run.collect().await?;
     let answer = in_background(move || {
@@ -357,7 +359,7 @@ impl StreamFormat for InfillFormat {
     }
 
     fn denoise(&self, step: DenoiseStep) -> sse::Event {
-        denoise_event(&Chunk { content: "", stop: false, denoise: Some(step) })
+        named_event("denoise", &Chunk { content: "", stop: false, denoise: Some(step) })
     }
 
     fn echo(&self, _sample: usize) -> Option<&str> {

@@ -3,6 +3,10 @@
 pub mod chat;
 mod completion_tasks;
 pub mod completions;
+mod image_answer;
+mod image_samples;
+mod image_upload;
+pub mod images;
 pub mod infill;
 mod infill_fit;
 pub mod models;

@@ -14,7 +14,7 @@ use super::responses::{KeyError, ModelErrors};
 use crate::SampleSettings;
 use crate::serve::error::ApiError;
 use crate::serve::resolve::max_length;
-use crate::serve::state::{Health, LoadedModel, Server};
+use crate::serve::state::{Health, LoadedImages, LoadedModel, Served, Server};
 
 /// The models that are loaded.
 #[derive(Serialize, ToSchema)]
@@ -23,9 +23,18 @@ pub struct Models {
     data: Vec<Model>,
 }
 
-/// A model.
+/// A model: one of text, or one of pictures, which has a grid.
 #[derive(Serialize, ToSchema)]
-pub struct Model {
+#[serde(untagged)]
+pub enum Model {
+    Text(TextEntry),
+    Images(ImageEntry),
+}
+
+/// A model of text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TextModel)]
+pub struct TextEntry {
     /// Its name.
     id: String,
     object: ModelObject,
@@ -40,10 +49,46 @@ pub struct Model {
     defaults: Defaults,
 }
 
+/// A model of pictures.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImageModel)]
+pub struct ImageEntry {
+    /// Its name.
+    id: String,
+    object: ModelObject,
+    /// When the server started, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    kind: ModelKind,
+    parameters: usize,
+    /// The names of the classes in the order of their numbers; empty if they have none.
+    classes: Vec<String>,
+    /// Number of classes; 0 for a model without.
+    n_classes: usize,
+    /// Rows and columns of cells.
+    grid: [usize; 2],
+    /// Width and height of a picture.
+    size: [usize; 2],
+    /// 1 for grey pictures, 3 for coloured ones.
+    channels: usize,
+    /// The settings of a request that gives none.
+    defaults: ImageDefaults,
+}
+
 /// The settings of a request that gives none.
 #[derive(Serialize, ToSchema)]
 pub struct Defaults {
     steps: usize,
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
+}
+
+/// The settings of a request for pictures that gives none.
+#[derive(Serialize, ToSchema)]
+pub struct ImageDefaults {
+    steps: usize,
+    order: &'static str,
     temperature: f64,
     top_k: usize,
     top_p: f64,
@@ -70,7 +115,27 @@ enum ModelKind {
     MaskGit,
 }
 
+impl ModelKind {
+    fn of(config: &ModelConfig) -> Self {
+        match config {
+            ModelConfig::Partition(_) => Self::Partition,
+            ModelConfig::Masked(_) => Self::Masked,
+            ModelConfig::Autoregressive(_) => Self::Autoregressive,
+            ModelConfig::MaskGit(_) => Self::MaskGit,
+        }
+    }
+}
+
 impl Model {
+    fn new(server: &Server, served: &Served) -> Self {
+        match served {
+            Served::Text(loaded) => Self::Text(TextEntry::new(server, loaded)),
+            Served::Images(loaded) => Self::Images(ImageEntry::new(server, loaded)),
+        }
+    }
+}
+
+impl TextEntry {
     fn new(server: &Server, loaded: &LoadedModel) -> Self {
         let model = loaded.engine.model();
         let settings = SampleSettings::for_model(model);
@@ -79,16 +144,39 @@ impl Model {
             object: ModelObject::Model,
             created: server.started(),
             owned_by: "pgm",
-            kind: match model.config() {
-                ModelConfig::Partition(_) => ModelKind::Partition,
-                ModelConfig::Masked(_) => ModelKind::Masked,
-                ModelConfig::Autoregressive(_) => ModelKind::Autoregressive,
-                ModelConfig::MaskGit(_) => ModelKind::MaskGit,
-            },
+            kind: ModelKind::of(model.config()),
             context_length: max_length(model, server.limits()),
             parameters: model.n_parameters(),
             defaults: Defaults {
                 steps: settings.steps,
+                temperature: settings.draw.temperature,
+                top_k: settings.draw.top_k,
+                top_p: settings.draw.top_p,
+            },
+        }
+    }
+}
+
+impl ImageEntry {
+    fn new(server: &Server, loaded: &LoadedImages) -> Self {
+        let model = loaded.engine.model();
+        let settings = SampleSettings::for_images(model.generation());
+        let (image, (width, height, channels)) = (model.image(), model.codec().shape());
+        Self {
+            id: loaded.name.clone(),
+            object: ModelObject::Model,
+            created: server.started(),
+            owned_by: "pgm",
+            kind: ModelKind::of(model.config()),
+            parameters: model.n_parameters(),
+            classes: image.class_names.clone(),
+            n_classes: image.n_classes,
+            grid: image.grid,
+            size: [width, height],
+            channels,
+            defaults: ImageDefaults {
+                steps: settings.steps,
+                order: settings.order.name(),
                 temperature: settings.draw.temperature,
                 top_k: settings.draw.top_k,
                 top_p: settings.draw.top_p,
@@ -118,7 +206,7 @@ pub async fn models(State(server): State<Arc<Server>>) -> Json<Models> {
     responses((status = 200, description = "The model.", body = Model), ModelErrors),
 )]
 pub async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    Ok(Json(Model::new(&server, server.model(Some(&id))?)))
+    Ok(Json(Model::new(&server, server.served(&id)?)))
 }
 
 /// The health of the server.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{chat, completions, infill, models, score, tokenize};
+use super::{chat, completions, images, infill, models, score, tokenize};
 use crate::OrderKind;
 use crate::serve::body::llama_cpp::{self, Meaning};
 use crate::serve::error::ErrorBody;
@@ -15,14 +15,16 @@ use crate::serve::error::ErrorBody;
 #[openapi(
     info(
         title = "pgm-infer",
-        description = "Partition Generative Models: completions, infilling anywhere in a text, and streams that show the \
-                       order of decoding. Limits are the server's defaults; its flags change some of them.",
+        description = "Partition Generative Models: completions, infilling anywhere in a text, pictures, and streams that \
+                       show the order of decoding. Limits are the server's defaults; its flags change some of them.",
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
         completions::completions,
         chat::chat,
         infill::infill,
+        images::generations,
+        images::edits,
         score::score,
         tokenize::tokenize,
         tokenize::detokenize,
@@ -57,12 +59,22 @@ pub fn document() -> &'static str {
         for body in ["ScoreRequest", "TokenizeRequest", "DetokenizeRequest"] {
             schemas[body]["additionalProperties"] = json!({ "type": "null" });
         }
-        for body in ["CompletionRequest", "InfillRequest", "ChatRequest"] {
+        for body in ["CompletionRequest", "InfillRequest", "ChatRequest", "ImageRequest", "ImageEditRequest"] {
             let schema = &mut schemas[body];
             join_fields(schema);
             // The one list of orders.
             let names = OrderKind::NAMES.iter().map(|name| json!(name));
             schema["properties"]["order"]["enum"] = names.chain([Value::Null]).collect();
+        }
+        // A form has the same fields, and files where JSON has base64.
+        let mut form = schemas["ImageEditRequest"].clone();
+        for file in ["image", "mask"] {
+            form["properties"][file]["type"] = json!("string");
+            form["properties"][file]["format"] = json!("binary");
+        }
+        schemas["ImageEditForm"] = form;
+        for body in ["ImageEditRequest", "ImageEditForm"] {
+            schemas[body]["required"] = json!(["image"]);
         }
         let fields = &mut schemas["InfillRequest"]["properties"];
         for (name, meaning) in llama_cpp::FIELDS {
@@ -72,6 +84,8 @@ pub fn document() -> &'static str {
                 fields[*name]["enum"] = json!([accepted, null]);
             }
         }
+        let content = &mut api["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"];
+        content["multipart/form-data"]["schema"] = json!({ "$ref": "#/components/schemas/ImageEditForm" });
         api.to_string()
     });
     &DOCUMENT

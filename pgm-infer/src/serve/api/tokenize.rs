@@ -11,7 +11,7 @@ use super::read::read;
 use super::responses::{GenerateErrors, ModelErrors};
 use crate::TextModel;
 use crate::serve::body::{DetokenizeBody, RequestBody, TokenizeBody};
-use crate::serve::error::ApiError;
+use crate::serve::error::{ApiError, ErrorBody};
 use crate::serve::resolve::max_length;
 use crate::serve::run::in_background;
 use crate::serve::state::Server;
@@ -157,7 +157,11 @@ pub async fn detokenize(State(server): State<Arc<Server>>, request: Request) -> 
     get,
     path = "/tokenizer_info",
     operation_id = "tokenizer_info",
-    responses((status = 200, description = "The tokenizer.", body = TokenizerInfo), ModelErrors),
+    responses(
+        (status = 200, description = "The tokenizer.", body = TokenizerInfo),
+        (status = 400, description = "No model of the server writes text.", body = ErrorBody),
+        ModelErrors,
+    ),
 )]
 pub async fn tokenizer_info(State(server): State<Arc<Server>>) -> Result<Json<TokenizerInfo>, ApiError> {
     let model = Arc::clone(server.model(None)?);

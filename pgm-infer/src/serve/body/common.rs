@@ -7,13 +7,10 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 
 use super::neutral::Neutral;
 use super::parse::BodyError;
+use super::sampler::SamplerFields;
 
-/// The largest seed: the largest integer that a JavaScript number holds exactly.
-pub const MAX_SEED: u64 = (1 << 53) - 1;
 /// Characters of an unknown field's name that an error shows.
 const SHOWN: usize = 64;
-/// The most tokens that `top_k` keeps, and the most positions of `candidates`.
-const MAX_COUNT: usize = 1_000_000;
 /// The most stop strings of a request.
 const MAX_STOPS: usize = 16;
 
@@ -81,35 +78,25 @@ fn stop_schema() -> Schema {
 impl Common {
     pub(super) fn check(&self, unknown: &Map<String, Value>) -> Result<(), BodyError> {
         unknown.iter().try_for_each(|(name, value)| check_unknown(name, value))?;
-        let wrong = |name: &'static str, range: &str| Err(BodyError::field(name, format!("{name} must {range}")));
-        if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            return wrong("temperature", "lie between 0 and 2");
-        }
-        if self.top_p.is_some_and(|top_p| !(top_p > 0.0 && top_p <= 1.0)) {
-            return wrong("top_p", "be above 0 and at most 1");
-        }
-        if self.seed.is_some_and(|seed| !(-1..=MAX_SEED as i64).contains(&seed)) {
-            return wrong("seed", &format!("lie between 0 and {MAX_SEED}, or be -1 for a random one"));
-        }
-        if self.steps == Some(0) {
-            return wrong("steps", "be at least 1");
-        }
-        if self.top_k.is_some_and(|k| k > MAX_COUNT) {
-            return wrong("top_k", &format!("be at most {MAX_COUNT}"));
-        }
-        if self.candidates.is_some_and(|count| !(1..=MAX_COUNT).contains(&count)) {
-            return wrong("candidates", &format!("lie between 1 and {MAX_COUNT}"));
-        }
-        if self.entropy_bound.is_some_and(|bound| !(bound >= 0.0 && bound.is_finite())) {
-            return wrong("entropy_bound", "be at least 0");
-        }
-        if self.remask_rate.is_some_and(|rate| !(0.0..=1.0).contains(&rate)) {
-            return wrong("remask_rate", "lie between 0 and 1");
-        }
+        self.sampler().check()?;
         if self.stream_options.is_some() && self.stream != Some(true) {
-            return wrong("stream_options", "be left out unless stream is true");
+            let message = "stream_options must be left out unless stream is true";
+            return Err(BodyError::field("stream_options", message));
         }
         self.stops().map(|_| ())
+    }
+
+    fn sampler(&self) -> SamplerFields {
+        SamplerFields {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            seed: self.seed,
+            steps: self.steps,
+            candidates: self.candidates,
+            entropy_bound: self.entropy_bound,
+            remask_rate: self.remask_rate,
+        }
     }
 
     /// Whether a stream ends with the count of tokens.
@@ -124,7 +111,7 @@ impl Common {
 
     /// The seed; none where the server is to draw one.
     pub fn seed(&self) -> Option<u64> {
-        self.seed.and_then(|seed| u64::try_from(seed).ok())
+        self.sampler().seed()
     }
 
     /// The stop strings.
@@ -146,8 +133,11 @@ impl Common {
     }
 }
 
-// Programs send all of their settings, also those that they do not set.
-fn check_unknown(name: &str, value: &Value) -> Result<(), BodyError> {
+/// Checks a field that the route does not know. Programs send all of their settings, also those that they do not set.
+///
+/// # Errors
+/// When the field would change something.
+pub(super) fn check_unknown(name: &str, value: &Value) -> Result<(), BodyError> {
     if value.is_null() {
         return Ok(());
     }

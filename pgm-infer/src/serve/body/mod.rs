@@ -5,17 +5,25 @@
 mod chat;
 mod common;
 mod completion;
+mod edit;
 mod infill;
 pub mod llama_cpp;
+mod multipart;
 mod neutral;
 mod parse;
+mod picture;
+mod sampler;
 mod score;
 mod tokenize;
 
 pub use chat::{ChatBody, ChatMessage};
-pub use common::{Common, MAX_SEED};
+pub use common::Common;
 pub use completion::{CompletionBody, Prompt};
+pub use edit::{EditArea, EditBody, Upload};
 pub use infill::InfillBody;
+pub use multipart::boundary;
 pub use parse::{BodyError, RequestBody, parse};
+pub use picture::{ClassName, Classes, GenerationBody, PictureFields};
+pub use sampler::MAX_SEED;
 pub use score::{Reduction, ScoreBody};
 pub use tokenize::{DetokenizeBody, TokenizeBody};

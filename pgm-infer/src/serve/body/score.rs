@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::common::{Common, MAX_SEED};
+use super::common::Common;
 use super::parse::{BodyError, RequestBody};
+use super::sampler::MAX_SEED;
 
 /// The most draws of a candidate.
 const MAX_DRAWS: usize = 65_536;

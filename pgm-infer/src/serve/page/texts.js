@@ -1,4 +1,19 @@
-// What the page says: the orders, the examples, and errors in the page's own words.
+// What the page says: titles, orders, examples, and errors in the page's own words.
+
+export const TITLES = {
+  blanks: {
+    title: "Fill in the blanks",
+    text: "A Partition Generative Model fills blanks anywhere in a text, several tokens at a time and in any order.",
+  },
+  pictures: {
+    title: "Draw pictures",
+    text: "A model of pictures fills the cells of a grid, several at a time and in any order. " +
+      "Any part of a picture can be drawn again.",
+  },
+};
+
+// Kinds of models whose names are written otherwise.
+export const KINDS = { maskgit: "MaskGIT" };
 
 export const ORDERS = {
   uniform: "In random order, as in training.",
@@ -11,6 +26,18 @@ export const ORDERS = {
   entropy: "First where the model is most certain.",
   "entropy-bounded": "The most certain ones, as many in a step as a bound on entropy allows.",
   remask: "In random order; some decoded tokens are masked and drawn again.",
+};
+
+// Where the words differ for pictures.
+export const PICTURE_ORDERS = {
+  ...ORDERS,
+  sequential: "Row by row, from left to right.",
+  "low-discrepancy": "Evenly spread over the rows at every step.",
+  dilated: "Every 2^k-th cell, then the cells between them.",
+  halton: "Along Halton's sequence: evenly spread over the picture at every step.",
+  confidence: "The most probable of the drawn cells first.",
+  margin: "First where the best code is far more probable than the second.",
+  remask: "In random order; some decoded cells are opened and drawn again.",
 };
 
 export const EXAMPLES = {
@@ -28,6 +55,8 @@ const WORDS = [
   [/, but length is \d+/, ""],
   [/\btop_([kp])\b/g, "Top-$1"],
   [/^the (template|input_prefix) /, "the text "],
+  [/\bcfg\b/g, "guidance"],
+  [/^n (?=must|is)/, "the number of pictures "],
 ];
 
 // An error of the server as the page says it.

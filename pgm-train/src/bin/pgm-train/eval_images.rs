@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use pgm_data::{DataFolder, Split};
 use pgm_infer::device::DeviceName;
 use pgm_infer::sample::order::OrderFlags;
-use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
-use pgm_infer::settings::{Overrides, curve_schedule};
+use pgm_infer::sample::{Curve, GuidanceSchedule};
+use pgm_infer::settings::ImageOverrides;
 use pgm_infer::{ImageModel, SampleSettings};
 use pgm_train::eval::ResultLog;
 use pgm_train::eval::images::{
@@ -88,15 +88,15 @@ struct SamplingArgs {
     steps: Option<usize>,
     #[command(flatten)]
     order: OrderFlags,
-    /// With --model: how many cells a step decodes: arccos, cosine, linear, square or root
-    #[arg(long, value_name = "NAME", default_value = "arccos")]
-    schedule: Curve,
+    /// With --model: how many cells a step decodes: arccos, cosine, linear, square or root [default: arccos]
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<Curve>,
     /// With --model: how much the class counts; 0 is not guided
-    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, allow_negative_numbers = true)]
-    cfg: f64,
-    /// With --model: the weight in all steps, or rising linearly from 0: constant or linear
-    #[arg(long, value_name = "NAME", default_value = "constant")]
-    cfg_schedule: GuidanceSchedule,
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    cfg: Option<f64>,
+    /// With --model: the weight in all steps, or rising linearly from 0: constant or linear [default: constant]
+    #[arg(long, value_name = "NAME")]
+    cfg_schedule: Option<GuidanceSchedule>,
     /// With --model: temperature [default: the model's, else 1]
     #[arg(long)]
     temp: Option<f64>,
@@ -111,23 +111,19 @@ struct SamplingArgs {
 impl SamplingArgs {
     // The settings of a model, overridden by the flags.
     fn settings(&self, model: &ImageModel) -> anyhow::Result<SampleSettings> {
-        let defaults = SampleSettings::for_images(model.generation());
-        let order = self.order.kind_or(defaults.order).map_err(|message| anyhow!(message))?;
-        if model.image().n_classes == 0 && self.cfg != 0.0 {
-            bail!("--cfg {} has no class to count more: the model has none", self.cfg);
-        }
-        let overrides = Overrides {
+        let default = SampleSettings::for_images(model.generation()).order;
+        let overrides = ImageOverrides {
             steps: self.steps,
-            schedule: Some(curve_schedule(self.schedule, order)),
-            order: Some(order),
+            curve: self.schedule,
+            order: Some(self.order.kind_or(default).map_err(|message| anyhow!(message))?),
             temperature: self.temp,
             top_k: self.top_k,
-            guidance: Some(Guidance { weight: self.cfg, schedule: self.cfg_schedule }),
-            ..Overrides::default()
+            cfg: self.cfg,
+            cfg_schedule: self.cfg_schedule,
+            has_class: model.image().n_classes > 0,
+            ..ImageOverrides::default()
         };
-        let settings = overrides.apply(defaults);
-        settings.validate()?;
-        Ok(settings)
+        Ok(overrides.settings(model)?)
     }
 }
 

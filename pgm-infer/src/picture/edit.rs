@@ -50,6 +50,17 @@ pub struct EditedWindow {
     pub tokens: Vec<u32>,
 }
 
+/// A window of an edit before it is drawn.
+#[derive(Clone, Debug)]
+pub struct OpenWindow {
+    /// Its place in the picture.
+    pub area: PixelBox,
+    /// Whether each cell of the grid is drawn again.
+    pub cells: Vec<bool>,
+    // The region in this window without what earlier windows draw.
+    part: Region,
+}
+
 impl Edit {
     /// Draws a part of a picture again.
     ///
@@ -133,6 +144,32 @@ impl Edit {
 }
 
 impl ImageModel {
+    /// The windows that an edit draws, in their order.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for a picture that is smaller than the model's.
+    pub fn open_windows(&self, edit: &Edit) -> Result<Vec<OpenWindow>, InferError> {
+        let (width, height, _) = self.codec().shape();
+        let (all, lines) = edit.region.size();
+        if all < width || lines < height {
+            let message = format!(
+                "the picture has {all} x {lines} pixels and the model draws {width} x {height}; enlarge it, or add to its \
+                 edges with --outpaint"
+            );
+            return Err(InferError::Request(message));
+        }
+        let (grid, mut rest, mut windows) = (self.grid(), edit.clone(), Vec::new());
+        // Codes of a codec tell of their neighbours' pixels, so the cells next to the region are drawn again, too.
+        let margin = usize::from(!self.codec().is_exact());
+        while let Some(area) = rest.next_window(width, height) {
+            let part = rest.region.window(area);
+            windows.push(OpenWindow { area, cells: part.cells(grid.rows, grid.columns, margin), part });
+            rest.region.clear(area);
+        }
+        debug_assert!(rest.region.is_empty());
+        Ok(windows)
+    }
+
     /// Edits a picture. `observe` sees each step with the number of the window, and can stop the run, which then returns the
     /// picture as it is.
     ///
@@ -147,44 +184,28 @@ impl ImageModel {
         observe: &mut dyn FnMut(usize, &StepView) -> ControlFlow<()>,
     ) -> Result<EditedPicture, InferError> {
         let (width, height, channels) = self.codec().shape();
-        let mut edit = edit.clone();
-        edit.canvas = edit.canvas.with_channels(channels);
-        let (all, lines) = edit.region.size();
-        if all < width || lines < height {
-            let message = format!(
-                "the picture has {all} x {lines} pixels and the model draws {width} x {height}; enlarge it, or add to its \
-                 edges with --outpaint"
-            );
-            return Err(InferError::Request(message));
-        }
+        let mut canvas = edit.canvas.clone().with_channels(channels);
         let grid = self.grid();
-        // Codes of a codec tell of their neighbours' pixels, so the cells next to the region are drawn again, too.
-        let margin = usize::from(!self.codec().is_exact());
-        let deviation = if margin == 0 { 0.0 } else { (width / grid.columns) as f32 / 2.0 };
+        let deviation = if self.codec().is_exact() { 0.0 } else { (width / grid.columns) as f32 / 2.0 };
         let (mut windows, mut n_evaluations) = (Vec::new(), 0);
-        while let Some(area) = edit.next_window(width, height) {
-            let part = edit.region.window(area);
-            let before = edit.canvas.window(area.x, area.y, width, height);
+        for (number, OpenWindow { area, cells: open, part }) in self.open_windows(edit)?.into_iter().enumerate() {
+            let before = canvas.window(area.x, area.y, width, height);
             let known = self.codec().encode(std::slice::from_ref(&before))?.remove(0);
-            let open = part.cells(grid.rows, grid.columns, margin);
             let given: Vec<(usize, u32)> =
                 known.into_iter().enumerate().filter(|(index, _)| !open[index / grid.channels]).collect();
-            let request = self.request_around(class, seed.wrapping_add(windows.len() as u64), given.iter().copied());
-            let number = windows.len();
+            let request = self.request_around(class, seed.wrapping_add(number as u64), given.iter().copied());
             let observe = &mut |view: &StepView| observe(number, view);
             let output = self.generate(std::slice::from_ref(&request), settings, SamplingPath::Clean, observe)?;
             n_evaluations += output.n_evaluations;
             let row = &output.rows[0];
             if !row.complete {
-                return Ok(EditedPicture { picture: edit.canvas, windows, n_evaluations, complete: false });
+                return Ok(EditedPicture { picture: canvas, windows, n_evaluations, complete: false });
             }
             let drawn = self.pictures(&[row])?.remove(0);
-            blend(&mut edit.canvas, &drawn, &part.soft(deviation), area);
-            edit.region.clear(area);
+            blend(&mut canvas, &drawn, &part.soft(deviation), area);
             windows.push(EditedWindow { area, given, tokens: self.cells(row).to_vec() });
         }
-        debug_assert!(edit.region.is_empty());
-        Ok(EditedPicture { picture: edit.canvas, windows, n_evaluations, complete: true })
+        Ok(EditedPicture { picture: canvas, windows, n_evaluations, complete: true })
     }
 }
 

@@ -30,7 +30,7 @@ pub mod terminal;
 
 pub use codec::PictureCodec;
 pub use codec_folder::{CodecFolder, GridCodec};
-pub use edit::{Edit, EditedPicture, EditedWindow};
+pub use edit::{Edit, EditedPicture, EditedWindow, OpenWindow};
 pub use levels::PixelLevels;
 pub use model::ImageModel;
 pub use pixels::Picture;

@@ -1,8 +1,10 @@
 //! The state without a window, with the built-in model.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
+
+mod pictures;
 
 // Receives messages until a condition holds.
 fn until(app: &mut App, what: &str, holds: impl Fn(&App) -> bool) {

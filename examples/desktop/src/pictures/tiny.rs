@@ -52,3 +52,17 @@ pub fn tiny<const N: usize>(class_names: [&str; N]) -> pgm_infer::ImageModel {
     let network = network(&config, &device);
     pgm_infer::ImageModel::new(config, network, pgm_infer::GenerationConfig::default(), None, &device).unwrap()
 }
+
+/// Writes a model of 300 codes, which are more than the levels of a pixel.
+///
+/// # Errors
+/// As [`write`].
+#[cfg(test)]
+pub fn write_coded(folder: &Path) -> Result<(), String> {
+    let image = ImageConfig { codec: Some("5f2a".into()), ..ImageConfig::new(3, [4, 4]) };
+    let ModelConfig::Partition(partition) = config(&["a"]) else { return Err("a partition model".into()) };
+    let config =
+        ModelConfig::Partition(PartitionConfig { backbone: BackboneConfig::for_codes(300, 32, 2, image), ..partition });
+    let network = network(&config, &device()?);
+    model_folder::save(folder, &config, &network).map_err(|error| error.to_string())
+}

@@ -78,7 +78,7 @@ impl PictureStage {
             Self::Opens => {
                 let Some(model) = app.model.pictures() else { return Ok(Next::Wait) };
                 let settings = &mut app.pictures.settings;
-                (settings.n, settings.guidance, settings.seed) = (8, 1.5, "5".into());
+                (settings.n, settings.guidance, settings.seed) = (6, 1.5, "5".into());
                 settings.steps = model.grid().n_tokens().min(160);
                 app.generate();
                 Ok(Next::Passed("opens a model of pictures", Self::Draws { states: Vec::new(), screen: None }))
@@ -88,7 +88,7 @@ impl PictureStage {
                 if states.last() != Some(&n_open) {
                     states.push(n_open);
                 }
-                let is_half = n_open > 0 && n_open < states[0] * 2 / 3;
+                let is_half = n_open > 0 && n_open < states[0] / 2;
                 if is_half && screen.is_none() {
                     *screen = Some(Screenshot::request(context, folder.join("pictures-filling.png")));
                 }
@@ -172,7 +172,7 @@ fn stroke(canvas: Rect) -> Vec<Event> {
     let moves = STROKE.into_iter().map(|place| Event::PointerMoved(at(place)));
     let (first, last) = (STROKE[0], STROKE[STROKE.len() - 1]);
     let before = [Event::PointerMoved(at(first)), button(first, true)];
-    before.into_iter().chain(moves).chain([button(last, false), Event::PointerMoved(pos2(8.0, 8.0))]).collect()
+    before.into_iter().chain(moves).chain([button(last, false), Event::PointerMoved(pos2(4.0, 4.0))]).collect()
 }
 
 fn check_mask(app: &App) -> Result<(), String> {

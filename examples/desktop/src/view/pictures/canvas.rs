@@ -39,7 +39,10 @@ pub fn show(ui: &mut Ui, app: &mut App, textures: &mut Textures) {
     let hint = match (is_marked, is_refilled) {
         (false, _) => "Paint over what is to be drawn again.",
         (true, false) => "Orange cells are drawn again, all else stays.",
-        (true, true) => "Point at the picture to see the mask. Refill once more draws another.",
+        (true, true) if app.pictures.settings.seed.is_empty() => {
+            "Point at the picture to see the mask. Refill once more for another."
+        }
+        (true, true) => "Point at the picture to see the mask. Another seed draws another.",
     };
     fields::run_buttons(ui, app, "Refill", is_marked, done, hint);
     ui.add_space(2.0);

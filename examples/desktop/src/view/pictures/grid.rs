@@ -64,6 +64,7 @@ enum Action {
     Edit,
     Save,
     Copy,
+    CopySeed,
 }
 
 fn pictures(ui: &mut Ui, app: &mut App, textures: &mut Textures, side: f32) {
@@ -105,6 +106,10 @@ fn pictures(ui: &mut Ui, app: &mut App, textures: &mut Textures, side: f32) {
                     ui.close();
                 }
             }
+            if ui.add_enabled(drawing.seed.is_some(), Button::new("Copy seed")).clicked() {
+                action = Some((index, Action::CopySeed));
+                ui.close();
+            }
         });
         let seed = drawing.seed.map_or_else(String::new, |seed| format!("seed {seed}"));
         let about = if is_complete { "click to edit, right click for more" } else { "not complete" };
@@ -116,6 +121,10 @@ fn pictures(ui: &mut Ui, app: &mut App, textures: &mut Textures, side: f32) {
     match action {
         Some((index, Action::Edit)) => app.edit(Target::Grid(index)),
         Some((index, Action::Save)) => app.save_picture(Target::Grid(index)),
+        Some((index, Action::CopySeed)) => {
+            let seed = app.pictures.grid[index].seed;
+            ui.ctx().copy_text(seed.map_or_else(String::new, |seed| seed.to_string()));
+        }
         Some((index, Action::Copy)) => ui.ctx().copy_image(color_image(&app.pictures.grid[index].shown.picture)),
         None => {}
     }

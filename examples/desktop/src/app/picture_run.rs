@@ -177,6 +177,7 @@ impl App {
     pub fn edit(&mut self, target: Target) {
         if let Some(drawing) = self.pictures.drawing(target).filter(|drawing| drawing.is_complete()) {
             let editing = Editing::new(target, &drawing.shown.picture, drawing.class.clone());
+            self.notice = None;
             self.put_on_canvas(editing);
         }
     }

@@ -78,7 +78,7 @@ impl PictureStage {
             Self::Opens => {
                 let Some(model) = app.model.pictures() else { return Ok(Next::Wait) };
                 let settings = &mut app.pictures.settings;
-                (settings.n, settings.guidance, settings.seed) = (6, 1.5, "5".into());
+                (settings.n, settings.guidance, settings.seed) = (4, 1.5, "5".into());
                 settings.steps = model.grid().n_tokens().min(160);
                 app.generate();
                 Ok(Next::Passed("opens a model of pictures", Self::Draws { states: Vec::new(), screen: None }))

@@ -31,7 +31,7 @@ pub fn order(ui: &mut Ui, order: &mut String) {
 pub fn seed(ui: &mut Ui, seed: &mut String) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
-        let edit = TextEdit::singleline(seed).hint_text("new each time").align(Align2::LEFT_CENTER);
+        let edit = TextEdit::singleline(seed).hint_text("random").align(Align2::LEFT_CENTER);
         ui.add(edit.desired_width(92.0).min_size(vec2(0.0, 28.0)));
         if ui.button("New").on_hover_text("A new seed, which then stays").clicked() {
             *seed = new_seed().to_string();

@@ -1,4 +1,4 @@
-//! The upper edge of the window: the model, errors and notices.
+//! The upper edge of the window: the model, and the last error.
 
 use eframe::egui::{Align, Button, Color32, Frame, Label, Layout, Margin, ProgressBar, RichText, Ui};
 
@@ -71,8 +71,8 @@ fn short(n: usize) -> String {
     }
 }
 
-/// The last error, and what was done.
-pub fn messages(ui: &mut Ui, app: &mut App) {
+/// The last error.
+pub fn error(ui: &mut Ui, app: &mut App) {
     if let Some(error) = app.error.clone() {
         let color = ui.visuals().error_fg_color;
         let (is_dismissed, wants_codec) = message(ui, &error, color, app.wants_codec.is_some());
@@ -81,12 +81,6 @@ pub fn messages(ui: &mut Ui, app: &mut App) {
         }
         if wants_codec {
             app.choose(Choice::Codec);
-        }
-    }
-    if let Some(notice) = app.notice.clone() {
-        let color = ui.visuals().text_color();
-        if message(ui, &notice, color, false).0 {
-            app.notice = None;
         }
     }
 }

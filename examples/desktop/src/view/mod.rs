@@ -74,7 +74,7 @@ impl AppView {
             },
         );
         CentralPanel::no_frame().frame(panel(ui).inner_margin(margin(16, 12))).show(ui, |ui| {
-            header::messages(ui, app);
+            header::error(ui, app);
             if app.shows_pictures {
                 self.pictures.centre(ui, app);
             } else {

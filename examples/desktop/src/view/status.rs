@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Align, Layout, Ui};
+use eframe::egui::{Align, Label, Layout, Ui};
 use memory_stats::memory_stats;
 
 use crate::app::{App, ModelState};
@@ -23,28 +23,37 @@ impl Status {
             self.memory = memory_stats().map(|memory| (now, memory.physical_mem));
         }
         ui.horizontal(|ui| {
-            let run = app.pictures.run.as_ref().filter(|_| app.shows_pictures);
-            let generation = app.generation.as_ref().filter(|_| !app.shows_pictures);
-            match (&app.model, run, generation) {
-                (ModelState::Opening { .. }, ..) => {
-                    ui.label("Opening the model");
-                }
-                (ModelState::Absent, ..) => {
-                    ui.label("No model");
-                }
-                (_, Some(run), _) => job(ui, run),
-                (_, _, Some(generation)) => text(ui, generation),
-                _ => {
-                    ui.label("Ready");
-                }
-            }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 if let Some((_, bytes)) = self.memory {
                     ui.weak(format!("{} MB memory", bytes / 1_000_000))
                         .on_hover_text("Resident memory of this program");
                 }
+                ui.with_layout(Layout::left_to_right(Align::Center), |ui| what(ui, app));
             });
         });
+    }
+}
+
+// What was done or what runs, with its figures.
+fn what(ui: &mut Ui, app: &App) {
+    let run = app.pictures.run.as_ref().filter(|_| app.shows_pictures);
+    let generation = app.generation.as_ref().filter(|_| !app.shows_pictures);
+    if let (Some(notice), false) = (&app.notice, app.is_running()) {
+        ui.add(Label::new(notice).truncate()).on_hover_text(notice);
+        return;
+    }
+    match (&app.model, run, generation) {
+        (ModelState::Opening { .. }, ..) => {
+            ui.label("Opening the model");
+        }
+        (ModelState::Absent, ..) => {
+            ui.label("No model");
+        }
+        (_, Some(run), _) => job(ui, run),
+        (_, _, Some(generation)) => text(ui, generation),
+        _ => {
+            ui.label("Ready");
+        }
     }
 }
 

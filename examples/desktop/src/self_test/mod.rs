@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Context, Event, RawInput, ViewportCommand, pos2};
+use eframe::egui::{Context, Event, RawInput, ViewportCommand};
 
 use self::pictures::PictureStage;
 use self::text::TextStage;
@@ -77,9 +77,7 @@ pub struct SelfTest {
 impl SelfTest {
     /// A test that saves its screenshots in `folder`.
     pub fn new(folder: &Path, report: SharedReport) -> Self {
-        // Out of the way: the pointer of a new screen stands in its middle.
-        let events = VecDeque::from([Event::PointerMoved(pos2(4.0, 4.0))]);
-        let (stage, since) = (Stage::Opens, Instant::now());
+        let (stage, since, events) = (Stage::Opens, Instant::now(), VecDeque::new());
         Self { folder: folder.to_path_buf(), stage, since, report, events }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use eframe::egui::{Context, Event, Id, Modifiers, PointerButton, Rect, pos2};
+use eframe::egui::{Context, Event, Id, Modifiers, PointerButton, Pos2, Rect, pos2};
 use pgm_infer::{ImageModel, Picture};
 
 use super::Next;
@@ -20,6 +20,8 @@ use crate::view::CANVAS;
 /// Places on the picture that the pointer goes through with its button held.
 const STROKE: [(f32, f32); 8] =
     [(0.2, 0.6), (0.5, 0.62), (0.8, 0.6), (0.8, 0.72), (0.5, 0.74), (0.2, 0.72), (0.3, 0.85), (0.7, 0.85)];
+/// Where the pointer is on nothing.
+const ASIDE: Pos2 = pos2(4.0, 4.0);
 /// Frames that a click on the window needs until its effect is drawn.
 const FRAMES: usize = 3;
 
@@ -77,6 +79,8 @@ impl PictureStage {
         match self {
             Self::Opens => {
                 let Some(model) = app.model.pictures() else { return Ok(Next::Wait) };
+                // Out of the way: the pointer of a new screen stands in its middle.
+                events.push_back(Event::PointerMoved(ASIDE));
                 let settings = &mut app.pictures.settings;
                 (settings.n, settings.guidance, settings.seed) = (4, 1.5, "5".into());
                 settings.steps = model.grid().n_tokens().min(160);
@@ -172,7 +176,7 @@ fn stroke(canvas: Rect) -> Vec<Event> {
     let moves = STROKE.into_iter().map(|place| Event::PointerMoved(at(place)));
     let (first, last) = (STROKE[0], STROKE[STROKE.len() - 1]);
     let before = [Event::PointerMoved(at(first)), button(first, true)];
-    before.into_iter().chain(moves).chain([button(last, false), Event::PointerMoved(pos2(4.0, 4.0))]).collect()
+    before.into_iter().chain(moves).chain([button(last, false), Event::PointerMoved(ASIDE)]).collect()
 }
 
 fn check_mask(app: &App) -> Result<(), String> {

@@ -7,8 +7,9 @@
 //! | file | what |
 //! |---|---|
 //! | `text.rs`, `pictures.rs` | the stages of both |
-//! | `screenshot.rs` | pictures of the window |
+//! | `next.rs`, `screenshot.rs` | what follows a stage; pictures of the window |
 
+mod next;
 mod pictures;
 mod screenshot;
 mod text;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use eframe::egui::{Context, Event, RawInput, ViewportCommand};
 
+use self::next::Next;
 use self::pictures::PictureStage;
 use self::text::TextStage;
 use crate::app::{App, ModelState, SavedState};
@@ -40,19 +42,6 @@ pub struct SelfTestReport {
     pub is_over: bool,
     /// The failure, as one sentence.
     pub failure: Option<String>,
-}
-
-/// What follows a look at a stage.
-#[derive(Debug)]
-pub enum Next<S> {
-    /// It is not finished.
-    Wait,
-    /// The next stage.
-    Go(S),
-    /// A test passed; the next stage.
-    Passed(&'static str, S),
-    /// The last stage is over.
-    Done,
 }
 
 #[derive(Debug)]

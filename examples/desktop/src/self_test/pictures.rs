@@ -7,7 +7,7 @@ use std::sync::Arc;
 use eframe::egui::{Context, Event, Id, Modifiers, PointerButton, Pos2, Rect, pos2};
 use pgm_infer::{ImageModel, Picture};
 
-use super::Next;
+use super::next::Next;
 use super::screenshot::Screenshot;
 use crate::app::App;
 use crate::generation::GenerationPhase;
@@ -79,8 +79,6 @@ impl PictureStage {
         match self {
             Self::Opens => {
                 let Some(model) = app.model.pictures() else { return Ok(Next::Wait) };
-                // Out of the way: the pointer of a new screen stands in its middle.
-                events.push_back(Event::PointerMoved(ASIDE));
                 let settings = &mut app.pictures.settings;
                 (settings.n, settings.guidance, settings.seed) = (4, 1.5, "5".into());
                 settings.steps = model.grid().n_tokens().min(160);
@@ -88,6 +86,10 @@ impl PictureStage {
                 Ok(Next::Passed("opens a model of pictures", Self::Draws { states: Vec::new(), screen: None }))
             }
             Self::Draws { states, screen } => {
+                // The pointer of a new screen stands in its middle.
+                if events.is_empty() {
+                    events.push_back(Event::PointerMoved(ASIDE));
+                }
                 let n_open: usize = app.pictures.grid.iter().map(|drawing| drawing.shown.n_open()).sum();
                 if states.last() != Some(&n_open) {
                     states.push(n_open);

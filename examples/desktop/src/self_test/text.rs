@@ -5,7 +5,7 @@ use std::path::Path;
 use eframe::egui::Context;
 use pgm_infer::text::canvas::Segment;
 
-use super::Next;
+use super::next::Next;
 use super::screenshot::Screenshot;
 use crate::app::App;
 use crate::generation::GenerationPhase;

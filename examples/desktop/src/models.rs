@@ -168,6 +168,9 @@ impl OpenRequest {
             }
             ModelSource::Folder { folder, codec } => (folder, codec),
         };
+        if is_codec(folder) {
+            return Err(format!("{} is a codec; open the model that draws its codes.", folder.display()).into());
+        }
         let folder = &model_folder::resolve(folder).map_err(InferError::from)?;
         let config = model_folder::load_config(folder).map_err(InferError::from)?;
         if config.image().is_none() {

@@ -183,6 +183,9 @@ fn a_missing_or_foreign_codec_is_a_sentence_and_the_right_view_is_shown() {
     until(&mut app, "the broken codec is noticed", |app| app.error.is_some());
     assert_eq!(app.wants_codec.as_deref(), Some(coded.path()), "another codec can be chosen");
     assert!(app.error.as_ref().unwrap().ends_with('.'), "{:?}", app.error);
+    app.open(ModelSource::folder(broken.path().into()));
+    until(&mut app, "a codec is no model", |app| app.error.is_some());
+    assert!(app.error.as_ref().unwrap().contains("is a codec; open the model"), "{:?}", app.error);
     // Text and back.
     app.open(ModelSource::Bundled);
     until(&mut app, "the built-in model opens", App::can_generate);

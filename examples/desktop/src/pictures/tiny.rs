@@ -53,16 +53,26 @@ pub fn tiny<const N: usize>(class_names: [&str; N]) -> pgm_infer::ImageModel {
     pgm_infer::ImageModel::new(config, network, pgm_infer::GenerationConfig::default(), None, &device).unwrap()
 }
 
-/// Writes a model of 300 codes, which are more than the levels of a pixel.
+/// Writes two codecs, `codec` and `other`, and `model`, which draws the codes of the first: 6 x 4 cells of 2 x 2 pixels.
 ///
 /// # Errors
 /// As [`write`].
 #[cfg(test)]
 pub fn write_coded(folder: &Path) -> Result<(), String> {
-    let image = ImageConfig { codec: Some("5f2a".into()), ..ImageConfig::new(3, [4, 4]) };
-    let ModelConfig::Partition(partition) = config(&["a"]) else { return Err("a partition model".into()) };
-    let config =
-        ModelConfig::Partition(PartitionConfig { backbone: BackboneConfig::for_codes(300, 32, 2, image), ..partition });
-    let network = network(&config, &device()?);
-    model_folder::save(folder, &config, &network).map_err(|error| error.to_string())
+    use pgm_model::codec::{Autoencoder, AutoencoderConfig, Codec, CodecConfig, CodecNetwork, QuantizerConfig};
+    let (device, error) = (device()?, |error: pgm_model::ModelError| error.to_string());
+    let quantizer = QuantizerConfig::Fsq { levels: vec![5, 5, 5, 3] };
+    let config = AutoencoderConfig { height: 8, width: 12, channels: 1, widths: vec![4], blocks: 1, quantizer };
+    let codec = || {
+        let network = CodecNetwork::Autoencoder(Autoencoder::new(&config, &device));
+        Codec::new(CodecConfig::Autoencoder(config.clone()), network)
+    };
+    let (ours, other) = (codec().map_err(error)?, codec().map_err(error)?);
+    ours.save(&folder.join("codec")).map_err(error)?;
+    other.save(&folder.join("other")).map_err(error)?;
+    let image = ImageConfig { codec: Some(ours.hash().to_string()), ..ImageConfig::new(3, ours.config().grid()) };
+    let ModelConfig::Partition(partition) = self::config(&["a"]) else { return Err("a partition model".into()) };
+    let backbone = BackboneConfig::for_codes(ours.config().n_codes(), 32, 2, image);
+    let config = ModelConfig::Partition(PartitionConfig { backbone, ..partition });
+    model_folder::save(&folder.join("model"), &config, &network(&config, &device)).map_err(error)
 }

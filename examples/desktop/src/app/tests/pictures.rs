@@ -168,20 +168,24 @@ fn a_file_of_another_size_is_scaled_or_edited_in_its_own() {
 fn a_missing_or_foreign_codec_is_a_sentence_and_the_right_view_is_shown() {
     let folder = picture_folder();
     let mut app = ready_for_pictures(folder.path(), PictureSettings::default());
-    // A model of 300 codes: more than pixels have levels.
     let coded = tempfile::tempdir().unwrap();
     tiny::write_coded(coded.path()).unwrap();
-    app.open_path(coded.path().into());
+    let model = coded.path().join("model");
+    app.open_path(model.clone());
     until(&mut app, "the missing codec is noticed", |app| app.error.is_some());
-    assert!(app.error.as_ref().unwrap().contains("300 codes of a codec"), "{:?}", app.error);
-    assert_eq!(app.wants_codec.as_deref(), Some(coded.path()));
+    assert!(app.error.as_ref().unwrap().contains("375 codes of a codec"), "{:?}", app.error);
+    assert_eq!(app.wants_codec.as_ref(), Some(&model));
     assert!(app.can_generate() && app.shows_pictures, "the model before is open again");
-    // A folder that is no codec, and one that is broken.
+    // The codec of another model.
+    app.open_path(coded.path().join("other"));
+    until(&mut app, "the other codec is noticed", |app| app.error.is_some());
+    assert!(app.error.as_ref().unwrap().contains("mean other pictures"), "{:?}", app.error);
+    // One that is broken.
     let broken = tempfile::tempdir().unwrap();
     std::fs::write(broken.path().join("config.json"), "{\"codec_type\": \"autoencoder\"}").unwrap();
     app.open_path(broken.path().into());
     until(&mut app, "the broken codec is noticed", |app| app.error.is_some());
-    assert_eq!(app.wants_codec.as_deref(), Some(coded.path()), "another codec can be chosen");
+    assert_eq!(app.wants_codec.as_ref(), Some(&model), "another codec can be chosen");
     assert!(app.error.as_ref().unwrap().ends_with('.'), "{:?}", app.error);
     app.open(ModelSource::folder(broken.path().into()));
     until(&mut app, "a codec is no model", |app| app.error.is_some());
@@ -218,4 +222,46 @@ fn another_model_stops_the_drawing_and_keeps_what_is_shown() {
     app.generate();
     finished(&mut app);
     assert_eq!(app.generation.as_ref().map(|generation| generation.phase), Some(GenerationPhase::Complete));
+}
+
+#[test]
+fn a_model_with_its_codec_keeps_the_pixels_far_from_a_refill_and_the_codec_is_remembered() {
+    let coded = tempfile::tempdir().unwrap();
+    tiny::write_coded(coded.path()).unwrap();
+    let path = |name: &str| coded.path().join(name);
+    let opened = |app: &mut App| {
+        until(app, "the model opens", |app| !matches!(app.model, ModelState::Opening { .. }));
+        assert!(app.error.is_none() && app.shows_pictures, "{:?}", app.error);
+    };
+    let mut app = App::new(SavedState::default(), Arc::new(|| ()));
+    app.start(Some(path("model")), Some(path("codec")));
+    opened(&mut app);
+    (app.pictures.settings.n, app.pictures.settings.seed) = (2, "4".into());
+    app.generate();
+    finished(&mut app);
+    let first = shown(&app);
+    assert!(first.len() == 6 && first.iter().all(|shown| shown.open.is_empty()));
+    assert_eq!((first[0].picture.width(), first[0].picture.height()), (12, 8));
+    app.edit(Target::Grid(2));
+    app.pictures.editing.as_mut().unwrap().mask.stroke([1.0, 1.0], [1.0, 2.0], 1.0, false);
+    app.update_open_cells();
+    let cells = &app.pictures.editing.as_ref().unwrap().open.cells;
+    assert!(cells.contains(&[0.0, 0.0, 2.0, 2.0]) && cells.contains(&[2.0, 4.0, 2.0, 2.0]), "{cells:?}");
+    assert!(cells.iter().all(|cell| cell[0] <= 2.0), "{cells:?}");
+    app.generate();
+    finished(&mut app);
+    assert_eq!(app.error, None);
+    let (before, after) = (&first[2].picture, &app.canvas().unwrap().picture);
+    // The blend reaches three pixels.
+    for (x, y) in (0..8).flat_map(|y| (0..12).map(move |x| (x, y))).filter(|&(x, y)| x > 4 || y > 6) {
+        assert_eq!(after.pixel(x, y), before.pixel(x, y), "pixel {x}, {y}");
+    }
+    // The next run opens the same model with the same codec.
+    let mut app = App::new(app.saved_state(), Arc::new(|| ()));
+    app.start(None, None);
+    opened(&mut app);
+    app.pictures.settings.seed = "4".into();
+    app.generate();
+    finished(&mut app);
+    assert_eq!(shown(&app), first);
 }

@@ -183,9 +183,22 @@ fn an_edit_of_pixels_changes_the_region_and_nothing_else() {
     assert_eq!(edited.picture, expected, "known pixels are exact");
     assert_eq!(edited.windows[0].given.len(), ROWS * COLUMNS - 6);
 
+    // The same region as a value for each pixel.
+    let values: Vec<bool> = (0..ROWS * COLUMNS)
+        .map(|index| (1..4).contains(&(index % COLUMNS)) && (2..4).contains(&(index / COLUMNS)))
+        .collect();
+    assert_eq!(Region::of_pixels(&picture, values.clone()).unwrap(), Region::of_box(&picture, area).unwrap());
+    assert_eq!(model.open_windows(&edit).unwrap()[0].cells, values, "a cell is a pixel");
+    assert!(Region::of_pixels(&picture, vec![false; ROWS * COLUMNS]).unwrap_err().to_string().contains("nothing"));
+    assert!(Region::of_pixels(&picture, vec![true; 7]).unwrap_err().to_string().contains("7 values"));
+
     // Beyond its edges, in several windows.
     let edit = Edit::outpaint(&picture, [3, 0, 8, 4]).unwrap();
     let edited = model.edit(&edit, Some(0), 1, &settings(3), &mut |_, _| ControlFlow::Continue(())).unwrap();
+    for (open, drawn) in model.open_windows(&edit).unwrap().iter().zip(&edited.windows) {
+        let known = open.cells.iter().filter(|open| !**open).count();
+        assert_eq!((open.area, known), (drawn.area, drawn.given.len()));
+    }
     assert_eq!((edited.picture.width(), edited.picture.height()), (COLUMNS + 11, ROWS + 4));
     assert_eq!(edited.picture.window(3, 0, COLUMNS, ROWS), picture);
     assert!(edited.windows.len() > 3);

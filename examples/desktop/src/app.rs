@@ -1,25 +1,30 @@
 //! The state of the application: the text, the settings, the open model, the running generation. It draws nothing.
 //!
-//! Slow work runs on other threads (`worker.rs`, the engine). Their messages are received once per frame, so a model that is
+//! `text_run.rs` fills texts, `picture_run.rs` draws and refills pictures.
+//!
+//! Slow work runs on other threads (`worker.rs`, `models.rs`, the engine, jobs). Their messages are received once per frame, so a model that is
 //! faster than the screen causes no extra drawing.
 
-use std::ops::ControlFlow;
+mod picture_run;
+mod text_run;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
 
-use pgm_infer::engine::{Finish, TaskEvent};
-use pgm_infer::sample::RowChange;
-use pgm_infer::settings::default_schedule;
-use pgm_infer::text::canvas::{Canvas, Segment};
-use pgm_infer::text::template;
+use pgm_infer::ImageModel;
+use pgm_infer::engine::Engine;
+use pgm_infer::text::canvas::Segment;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{Generation, GenerationPhase};
-use crate::history::{self, History, HistoryEntry};
-use crate::settings::{AppSettings, sentence};
-use crate::worker::{self, Message, MessageSender, ModelSource, OpenModel};
+use crate::history::History;
+use crate::models::{self, ModelSource, OpenError, OpenModel, OpenRequest};
+use crate::pictures::Pictures;
+use crate::pictures::history::PictureHistory;
+use crate::pictures::settings::PictureSettings;
+use crate::settings::AppSettings;
+use crate::worker::{self, Choice, Message, MessageSender};
 
 /// The editor's text at the first start.
 const FIRST_TEXT: &str = "Once upon a time there was {12}. Every day she {8}, and in the end {*}";
@@ -36,11 +41,25 @@ pub struct SavedState {
     pub history: History,
     /// The model folder that was open; absent for the built-in model.
     pub folder: Option<PathBuf>,
+    /// The codec of the last model that had one.
+    pub codec: Option<PathBuf>,
+    /// The settings of drawing pictures.
+    pub picture_settings: PictureSettings,
+    /// The earlier grids.
+    pub picture_history: PictureHistory,
 }
 
 impl Default for SavedState {
     fn default() -> Self {
-        Self { text: FIRST_TEXT.into(), settings: AppSettings::default(), history: History::default(), folder: None }
+        Self {
+            text: FIRST_TEXT.into(),
+            settings: AppSettings::default(),
+            history: History::default(),
+            folder: None,
+            codec: None,
+            picture_settings: PictureSettings::default(),
+            picture_history: PictureHistory::default(),
+        }
     }
 }
 
@@ -60,9 +79,29 @@ pub enum ModelState {
     Ready {
         /// Where it was read from.
         source: ModelSource,
-        /// The model on its engine.
+        /// The model.
         opened: Box<OpenModel>,
     },
+}
+
+impl ModelState {
+    /// The engine of an open model of text.
+    pub fn engine(&self) -> Option<&Engine> {
+        if let Self::Ready { opened, .. } = self { opened.engine() } else { None }
+    }
+
+    /// An open model of pictures.
+    pub fn pictures(&self) -> Option<&Arc<ImageModel>> {
+        if let Self::Ready { opened, .. } = self { opened.pictures() } else { None }
+    }
+
+    /// The model's name; empty without one.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Ready { source, .. } | Self::Opening { source, .. } => source.name(),
+            Self::Absent => String::new(),
+        }
+    }
 }
 
 /// The state of the application.
@@ -84,11 +123,20 @@ pub struct App {
     pub shown: Vec<Segment>,
     /// The seed of the result.
     pub shown_seed: Option<u64>,
+    /// What is drawn and edited.
+    pub pictures: Pictures,
+    /// Whether the picture view is shown: the model that is open, or was open last, draws pictures.
+    pub shows_pictures: bool,
     /// The last error, as one sentence.
     pub error: Option<String>,
-    /// Whether the folder dialog is open.
+    /// What was done, as one sentence.
+    pub notice: Option<String>,
+    /// The model folder that could not be opened without its codec.
+    pub wants_codec: Option<PathBuf>,
+    /// Whether a dialog is open.
     pub choosing: bool,
     folder: Option<PathBuf>,
+    codec: Option<PathBuf>,
     sender: MessageSender,
     messages: Receiver<Message>,
     next_id: u64,
@@ -110,9 +158,18 @@ impl App {
             generation: None,
             shown: Vec::new(),
             shown_seed: None,
+            pictures: Pictures {
+                settings: saved.picture_settings,
+                history: saved.picture_history,
+                ..Pictures::default()
+            },
+            shows_pictures: false,
             error: None,
+            notice: None,
+            wants_codec: None,
             choosing: false,
             folder: saved.folder,
+            codec: saved.codec,
             sender: MessageSender::new(sender, wake),
             messages,
             next_id: 0,
@@ -122,10 +179,17 @@ impl App {
     }
 
     /// Opens a model (the given folder, else the last one, else the built-in model) and lists the devices.
-    pub fn start(&mut self, folder: Option<PathBuf>) {
-        let folder = folder.or_else(|| self.folder.clone());
+    pub fn start(&mut self, folder: Option<PathBuf>, codec: Option<PathBuf>) {
         worker::list_devices(self.sender.clone());
-        self.open(folder.map_or(ModelSource::Bundled, ModelSource::Folder));
+        let source = match folder {
+            Some(folder) => ModelSource::Folder { folder, codec },
+            None => self.last_source(),
+        };
+        self.open(source);
+    }
+
+    fn last_source(&self) -> ModelSource {
+        self.folder.clone().map_or(ModelSource::Bundled, ModelSource::folder)
     }
 
     /// The state to save.
@@ -135,16 +199,31 @@ impl App {
             settings: self.settings.clone(),
             history: self.history.clone(),
             folder: self.folder.clone(),
+            codec: self.codec.clone(),
+            picture_settings: self.pictures.settings.clone(),
+            picture_history: self.pictures.history.clone(),
         }
     }
 
     /// Opens a model instead of the current one.
     pub fn open(&mut self, source: ModelSource) {
         self.abandon_generation();
-        self.error = None;
+        self.abandon_job();
+        (self.error, self.notice, self.wants_codec) = (None, None, None);
         self.next_id += 1;
         self.opening_id = self.next_id;
-        worker::open(source.clone(), self.settings.device.clone(), self.opening_id, self.sender.clone());
+        let device = self.settings.device.clone();
+        let request = OpenRequest { source: source.clone(), device, last_codec: self.codec.clone() };
+        let (id, progress, opened) = (self.opening_id, self.sender.clone(), self.sender.clone());
+        models::open(
+            request,
+            move |share| {
+                progress.send(Message::Progress { id, share });
+            },
+            move |result| {
+                opened.send(Message::Opened { id, result });
+            },
+        );
         if let ModelState::Ready { source, opened } =
             std::mem::replace(&mut self.model, ModelState::Opening { source, share: 0.0 })
         {
@@ -156,123 +235,74 @@ impl App {
     pub fn reopen(&mut self) {
         match &self.model {
             ModelState::Opening { source, .. } | ModelState::Ready { source, .. } => self.open(source.clone()),
-            ModelState::Absent => self.open(self.folder.clone().map_or(ModelSource::Bundled, ModelSource::Folder)),
+            ModelState::Absent => self.open(self.last_source()),
         }
     }
 
-    /// Opens a dialog for a model folder.
-    pub fn choose_folder(&mut self) {
+    /// Opens what was dropped or chosen: a codec, a picture, or a model folder, for which a file in it may stand.
+    pub fn open_path(&mut self, path: PathBuf) {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let is_picture = matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg" | "webp"));
+        if models::is_codec(&path) {
+            self.use_codec(path);
+        } else if is_picture && path.is_file() {
+            self.read_picture(path);
+        } else {
+            let folder = if path.is_file() { path.parent().map(PathBuf::from).unwrap_or(path) } else { path };
+            self.open(ModelSource::folder(folder));
+        }
+    }
+
+    /// Opens the model that lacks its codec, or else the current one, with this codec.
+    pub fn use_codec(&mut self, codec: PathBuf) {
+        let current = match &self.model {
+            ModelState::Ready { source: ModelSource::Folder { folder, .. }, .. } if self.shows_pictures => Some(folder),
+            _ => None,
+        };
+        match self.wants_codec.as_ref().or(current).cloned() {
+            Some(folder) => self.open(ModelSource::Folder { folder, codec: Some(codec) }),
+            None => self.error = Some("This is a codec; open the model of pictures that draws its codes first.".into()),
+        }
+    }
+
+    /// Opens a dialog.
+    pub fn choose(&mut self, choice: Choice) {
         if !std::mem::replace(&mut self.choosing, true) {
-            let start = self.folder.as_ref().and_then(|folder| folder.parent()).map(PathBuf::from);
-            worker::choose_folder(start, self.sender.clone());
+            let last = if choice == Choice::Codec { &self.codec } else { &self.folder };
+            let start = last.as_ref().and_then(|folder| folder.parent()).map(PathBuf::from);
+            worker::choose(choice, start.filter(|_| choice != Choice::Picture), self.sender.clone());
         }
     }
 
-    /// Whether a generation runs.
+    /// Whether a generation or a job runs.
     pub fn is_running(&self) -> bool {
-        self.generation.as_ref().is_some_and(|generation| generation.phase == GenerationPhase::Running)
+        let is_running = |generation: &Generation| generation.phase == GenerationPhase::Running;
+        self.generation.as_ref().is_some_and(is_running) || self.pictures.is_running()
     }
 
-    /// Whether a generation can start.
+    /// Whether a generation or a job can start.
     pub fn can_generate(&self) -> bool {
         matches!(self.model, ModelState::Ready { .. }) && !self.is_running()
     }
 
-    /// Starts to fill the blanks of the text. An error goes to [`App::error`].
+    /// Fills the blanks of the text, draws the grid, or refills the picture on the canvas. An error goes to [`App::error`].
     pub fn generate(&mut self) {
         if !self.can_generate() {
             return;
         }
-        self.error = None;
-        match self.start_generation() {
-            Ok(generation) => {
-                self.shown_seed = Some(generation.seed);
-                self.generation = Some(generation);
-                self.update_shown();
-            }
-            Err(error) => self.error = Some(error),
-        }
+        (self.error, self.notice) = (None, None);
+        let started = if self.shows_pictures { self.start_pictures() } else { self.start_text() };
+        self.error = started.err();
     }
 
-    fn start_generation(&mut self) -> Result<Generation, String> {
-        let ModelState::Ready { opened, .. } = &self.model else { return Err("No model is open.".into()) };
-        let message = |error: pgm_infer::InferError| sentence(&error.to_string());
-        let seed = self.settings.seed()?;
-        let parts = template::parse(&self.text, self.settings.blank).map_err(message)?;
-        let row = opened.engine.model().row(&parts, None, seed).map_err(message)?;
-        let mut task = self.settings.task(parts, seed)?;
-        task.settings.schedule = default_schedule(opened.engine.model().config());
-        let n_steps = task.settings.steps;
-        self.next_id += 1;
-        let (id, sender) = (self.next_id, self.sender.clone());
-        let listener = move |event| match sender.send(Message::TaskEvent { id, event: Box::new(event) }) {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        };
-        let handle = opened.engine.submit(task, Box::new(listener)).map_err(message)?;
-        Ok(Generation {
-            id,
-            handle,
-            canvas: Canvas::of_row(&row),
-            changed: true,
-            template: self.text.clone(),
-            settings: self.settings.clone(),
-            started: Instant::now(),
-            duration: None,
-            seed,
-            phase: GenerationPhase::Running,
-            step: 0,
-            n_steps,
-            n_tokens: 0,
-        })
-    }
-
-    /// Cancels the running generation. It ends with its next event.
+    /// Cancels what runs. It ends with its next event.
     pub fn cancel(&mut self) {
         if let Some(generation) = &self.generation {
             generation.handle.cancel();
         }
-    }
-
-    // Cancels the running generation and ignores its later events: another model cannot decode its tokens.
-    fn abandon_generation(&mut self) {
-        self.update_shown();
-        let running = |generation: &&mut Generation| generation.phase == GenerationPhase::Running;
-        if let Some(generation) = self.generation.as_mut().filter(running) {
-            generation.handle.cancel();
-            generation.duration = Some(generation.started.elapsed());
-            generation.phase = GenerationPhase::Cancelled;
-            generation.id = 0;
+        if let Some(run) = &self.pictures.run {
+            run.cancel();
         }
-    }
-
-    /// Shows a result of the history and restores its text, seed and settings.
-    pub fn restore(&mut self, index: usize) {
-        let Some(entry) = self.history.get(index).cloned() else { return };
-        self.cancel();
-        self.generation = None;
-        self.shown = history::segments(&entry.pieces);
-        self.shown_seed = Some(entry.seed);
-        self.text = entry.template;
-        let device = std::mem::take(&mut self.settings.device);
-        // The device stays as it is now.
-        self.settings = AppSettings { seed: entry.seed.to_string(), device, ..entry.settings };
-        self.error = None;
-    }
-
-    /// The result's text without its open tokens.
-    pub fn shown_text(&self) -> String {
-        let text = |segment: &Segment| match segment {
-            Segment::Given { text } | Segment::Decoded { text } | Segment::New { text } => text.clone(),
-            Segment::Open { .. } => String::new(),
-        };
-        self.shown.iter().map(text).collect()
-    }
-
-    /// Number of open tokens in the result.
-    pub fn n_open(&self) -> usize {
-        let open = |segment: &Segment| if let Segment::Open { n } = segment { *n } else { 0 };
-        self.shown.iter().map(open).sum()
     }
 
     /// Handles the messages of other threads. Called once per frame.
@@ -285,13 +315,27 @@ impl App {
                     }
                 }
                 Message::Opened { id, result } if id == self.opening_id => self.opened(result),
-                Message::Opened { result: Ok(late), .. } => worker::close(late),
+                Message::Opened { result: Ok(late), .. } => models::close(late),
                 Message::TaskEvent { id, event } => self.handle_event(id, *event),
-                Message::Chosen(chosen) => {
+                Message::JobEvent { id, event } => self.handle_job_event(id, event),
+                Message::Chosen { choice, path } => {
                     self.choosing = false;
-                    match chosen {
-                        Ok(Some(folder)) => self.open(ModelSource::Folder(folder)),
-                        Ok(None) => {}
+                    match (path, choice) {
+                        (Ok(Some(folder)), Choice::Model) => self.open(ModelSource::folder(folder)),
+                        (Ok(Some(codec)), Choice::Codec) => self.use_codec(codec),
+                        (Ok(Some(picture)), Choice::Picture) => self.read_picture(picture),
+                        (Ok(None), _) => {}
+                        (Err(error), _) => self.error = Some(error),
+                    }
+                }
+                Message::PictureRead { path, picture } => match picture {
+                    Ok(picture) => self.edit_file(&path, picture),
+                    Err(error) => self.error = Some(error),
+                },
+                Message::Saved(saved) => {
+                    self.choosing = false;
+                    match saved {
+                        Ok(notice) => self.notice = notice,
                         Err(error) => self.error = Some(error),
                     }
                 }
@@ -302,89 +346,43 @@ impl App {
         self.update_shown();
     }
 
-    fn opened(&mut self, result: Result<Box<OpenModel>, String>) {
+    fn opened(&mut self, result: Result<Box<OpenModel>, OpenError>) {
         let ModelState::Opening { source, .. } = &self.model else { return };
         let source = source.clone();
         match result {
             Ok(opened) => {
                 self.folder = match &source {
                     ModelSource::Bundled => None,
-                    ModelSource::Folder(folder) => Some(folder.clone()),
+                    ModelSource::Folder { folder, .. } => Some(folder.clone()),
                 };
+                self.codec = opened.codec.clone().or(self.codec.take());
+                self.shows_pictures = opened.pictures().is_some();
                 self.replace(ModelState::Ready { source, opened });
+                self.fit_picture_settings();
                 if let Some((_, previous)) = self.previous.take() {
-                    worker::close(previous);
+                    models::close(previous);
                 }
             }
-            Err(error) => {
+            Err(OpenError { sentence, wants_codec }) => {
                 // The previous model stays open; without one, the built-in model opens.
                 let previous = self.previous.take();
                 match (previous, &source) {
                     (Some((source, opened)), _) => self.replace(ModelState::Ready { source, opened }),
-                    (None, ModelSource::Folder(_)) => self.open(ModelSource::Bundled),
+                    (None, ModelSource::Folder { .. }) => self.open(ModelSource::Bundled),
                     (None, ModelSource::Bundled) => self.replace(ModelState::Absent),
                 }
-                self.error = Some(error);
+                self.error = Some(sentence);
+                self.wants_codec = match source {
+                    ModelSource::Folder { folder, .. } if wants_codec => Some(folder),
+                    _ => None,
+                };
             }
         }
     }
 
     fn replace(&mut self, model: ModelState) {
         if let ModelState::Ready { opened, .. } = std::mem::replace(&mut self.model, model) {
-            worker::close(opened);
-        }
-    }
-
-    fn handle_event(&mut self, id: u64, event: TaskEvent) {
-        let Some(generation) = self.generation.as_mut().filter(|generation| generation.id == id) else { return };
-        match event {
-            TaskEvent::Step { step, n_steps, change, .. } => {
-                (generation.step, generation.n_steps) = (step, n_steps);
-                generation.n_tokens += change.decoded.len();
-                generation.canvas.apply(&change);
-                generation.changed = true;
-            }
-            TaskEvent::Done(output) => {
-                generation.duration = Some(output.duration);
-                generation.step = output.steps;
-                if output.finish == Finish::Cancelled {
-                    generation.phase = GenerationPhase::Cancelled;
-                    return;
-                }
-                generation.phase = GenerationPhase::Complete;
-                // An empty change: no token is new any more.
-                generation.canvas.apply(&RowChange::default());
-                generation.changed = true;
-                let model = match &self.model {
-                    ModelState::Ready { source, .. } | ModelState::Opening { source, .. } => source.name(),
-                    ModelState::Absent => String::new(),
-                };
-                let entry = HistoryEntry {
-                    template: generation.template.clone(),
-                    text: output.text,
-                    pieces: Vec::new(),
-                    seed: generation.seed,
-                    settings: generation.settings.clone(),
-                    model,
-                    steps: output.steps,
-                    seconds: output.duration.as_secs_f64(),
-                };
-                self.update_shown();
-                self.history.push(HistoryEntry { pieces: history::pieces(&self.shown), ..entry });
-            }
-            TaskEvent::Failed { error, .. } => {
-                generation.duration = Some(generation.started.elapsed());
-                generation.phase = GenerationPhase::Failed;
-                self.error = Some(sentence(&error.to_string()));
-            }
-        }
-    }
-
-    fn update_shown(&mut self) {
-        let Some(generation) = self.generation.as_mut() else { return };
-        let ModelState::Ready { opened, .. } = &self.model else { return };
-        if std::mem::take(&mut generation.changed) {
-            self.shown = generation.canvas.segments(opened.engine.model());
+            models::close(opened);
         }
     }
 }

@@ -53,15 +53,7 @@ impl AppSettings {
     /// # Errors
     /// One sentence when the seed is not a number.
     pub fn seed(&self) -> Result<u64, String> {
-        match self.seed.trim() {
-            // A short number, easy to copy by hand.
-            "" => Ok(SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| u64::from(time.subsec_nanos()) ^ (time.as_secs() & 0xffff))),
-            text => text.parse().map_err(|_| {
-                format!("The seed {text:?} is not a whole number; leave it empty for a new one each time.")
-            }),
-        }
+        seed(&self.seed)
     }
 
     /// The task that fills the blanks of these parts.
@@ -80,6 +72,25 @@ impl AppSettings {
         task.settings.validate().map_err(|error| sentence(&error.to_string()))?;
         Ok(task)
     }
+}
+
+/// The seed that a text names; one from the clock for an empty text.
+///
+/// # Errors
+/// One sentence when the text is not a number.
+pub fn seed(text: &str) -> Result<u64, String> {
+    match text.trim() {
+        "" => Ok(new_seed()),
+        text => text
+            .parse()
+            .map_err(|_| format!("The seed {text:?} is not a whole number; leave it empty for a new one each time.")),
+    }
+}
+
+/// A seed from the clock: a short number, easy to copy by hand.
+pub fn new_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |time| u64::from(time.subsec_nanos()) ^ (time.as_secs() & 0xffff))
 }
 
 /// An error message as a sentence: without the dashes of command-line flags, with a capital letter and a full stop.

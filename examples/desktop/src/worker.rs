@@ -1,60 +1,35 @@
-//! Slow work, each on its own thread: opening models, the folder dialog, the search for devices.
+//! Slow work, each on its own thread: dialogs, files, the search for devices. Models are opened in `models.rs`.
 //!
 //! A thread sends a [`Message`] and then wakes the window. The window never waits for a thread.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use pgm_infer::Picture;
 use pgm_infer::device::DeviceName;
-use pgm_infer::engine::{Engine, EngineOptions, TaskEvent};
-use pgm_infer::{ModelBytes, TextModel};
+use pgm_infer::engine::TaskEvent;
 
+use crate::models::{OpenError, OpenModel};
+use crate::pictures::files::{free_path, png_path};
+use crate::pictures::job::JobEvent;
 use crate::settings::sentence;
 
-const BUNDLED: ModelBytes<'static> = ModelBytes {
-    config: include_bytes!("../model/config.json"),
-    weights: include_bytes!("../model/model.safetensors"),
-    tokenizer: include_bytes!("../model/tokenizer.json"),
-    generation: None,
-};
+/// Channels of a picture that is read; a model of grey pictures takes its brightness.
+const CHANNELS: usize = 3;
+/// A dialog that ends this fast was never shown.
+const SHORTEST_DIALOG: Duration = Duration::from_millis(200);
 
-/// Where a model is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModelSource {
-    /// The model that is part of the program.
-    Bundled,
+/// What a dialog asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
     /// A model folder.
-    Folder(PathBuf),
-}
-
-impl ModelSource {
-    /// Its name in the window.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Bundled => "Built-in model".to_string(),
-            Self::Folder(folder) => match folder.file_name() {
-                // Training names every model folder `model`, so the parent's name is shown too.
-                Some(name) if name == "model" => {
-                    let parent = folder.parent().and_then(Path::file_name);
-                    parent.map_or("model".into(), |parent| format!("{}/model", parent.to_string_lossy()))
-                }
-                Some(name) => name.to_string_lossy().into_owned(),
-                None => folder.display().to_string(),
-            },
-        }
-    }
-}
-
-/// An open model.
-#[derive(Debug)]
-pub struct OpenModel {
-    /// The engine that runs the model.
-    pub engine: Engine,
-    /// The name of its device.
-    pub device: String,
+    Model,
+    /// The folder of the model's codec.
+    Codec,
+    /// A picture to edit.
+    Picture,
 }
 
 /// A message of a thread to the window.
@@ -62,17 +37,17 @@ pub struct OpenModel {
 pub enum Message {
     /// A part of a model is read.
     Progress {
-        /// Identifies the call of [`open`].
+        /// Identifies the call of [`open`](crate::models::open).
         id: u64,
         /// The share that is read, from 0 to 1.
         share: f64,
     },
-    /// A model is open, or an error in one sentence.
+    /// A model is open, or an error.
     Opened {
-        /// Identifies the call of [`open`].
+        /// Identifies the call of [`open`](crate::models::open).
         id: u64,
         /// The model or the error.
-        result: Result<Box<OpenModel>, String>,
+        result: Result<Box<OpenModel>, OpenError>,
     },
     /// An event of a generation.
     TaskEvent {
@@ -81,8 +56,29 @@ pub enum Message {
         /// The event.
         event: Box<TaskEvent>,
     },
-    /// The folder dialog was closed, with a folder or without. An error if the system has no dialog.
-    Chosen(Result<Option<PathBuf>, String>),
+    /// An event of a job of pictures.
+    JobEvent {
+        /// Identifies the job.
+        id: u64,
+        /// The event.
+        event: JobEvent,
+    },
+    /// A dialog was closed, with a path or without. An error if the system has no dialog.
+    Chosen {
+        /// What it asked for.
+        choice: Choice,
+        /// The answer.
+        path: Result<Option<PathBuf>, String>,
+    },
+    /// A picture was read from a file.
+    PictureRead {
+        /// The file.
+        path: PathBuf,
+        /// The picture or an error in one sentence.
+        picture: Result<Picture, String>,
+    },
+    /// A picture was saved: what is said about it, or an error in one sentence. Nothing if the dialog was closed.
+    Saved(Result<Option<String>, String>),
     /// The names of the available devices.
     Devices(Vec<String>),
 }
@@ -114,54 +110,63 @@ impl MessageSender {
     }
 }
 
-/// Opens a model and sends [`Message::Opened`].
-pub fn open(source: ModelSource, device: String, id: u64, messages: MessageSender) {
-    std::thread::spawn(move || {
-        let read = || {
-            open_model(&source, &device, &|share| {
-                messages.send(Message::Progress { id, share });
-            })
-        };
-        let result = catch_unwind(AssertUnwindSafe(read))
-            .unwrap_or_else(|_| Err(format!("{} could not be opened: the device {device} failed.", source.name())));
-        messages.send(Message::Opened { id, result: result.map(Box::new) });
-    });
-}
-
-fn open_model(source: &ModelSource, device: &str, progress: &dyn Fn(f64)) -> Result<OpenModel, String> {
-    let name: DeviceName = device.parse().map_err(|error: String| sentence(&error))?;
-    let (device, name) = name.open().map_err(|error| sentence(&error))?;
-    let options = EngineOptions::default();
-    let engine = match source {
-        ModelSource::Bundled => Engine::from_bytes(&BUNDLED, &device, &options, progress),
-        ModelSource::Folder(folder) => {
-            TextModel::load_with_progress(folder, &device, progress).and_then(|model| Engine::new(model, &options))
-        }
+/// Opens a dialog and sends [`Message::Chosen`].
+pub fn choose(choice: Choice, start: Option<PathBuf>, messages: MessageSender) {
+    let (title, dropped) = match choice {
+        Choice::Model => ("Open a model folder", "a model folder"),
+        Choice::Codec => ("Open the model's codec folder", "the codec's folder"),
+        Choice::Picture => ("Open a picture", "a picture"),
     };
-    Ok(OpenModel { engine: engine.map_err(|error| sentence(&error.to_string()))?, device: name })
-}
-
-/// Drops a model. The drop waits for the engine's current step, so it has its own thread.
-pub fn close(opened: Box<OpenModel>) {
-    std::thread::spawn(move || drop(opened));
-}
-
-/// Opens a dialog for a model folder and sends [`Message::Chosen`].
-pub fn choose_folder(start: Option<PathBuf>, messages: MessageSender) {
-    let mut dialog = rfd::AsyncFileDialog::new().set_title("Open a model folder");
+    let mut dialog = rfd::AsyncFileDialog::new().set_title(title);
     if let Some(start) = start {
         dialog = dialog.set_directory(start);
     }
-    // macOS requires that the dialog is opened on the main thread.
-    let chosen = dialog.pick_folder();
+    let finish = move |opened_at: Instant, chosen: Option<PathBuf>| {
+        let is_absent = chosen.is_none() && opened_at.elapsed() < SHORTEST_DIALOG;
+        let none = format!("This system offers no file dialog; drop {dropped} onto the window instead.");
+        messages.send(Message::Chosen { choice, path: if is_absent { Err(none) } else { Ok(chosen) } });
+    };
+    let opened_at = Instant::now();
+    // macOS requires that a dialog is opened on the main thread.
+    if choice == Choice::Picture {
+        let chosen = dialog.add_filter("Pictures", &["png", "jpg", "jpeg", "webp"]).pick_file();
+        std::thread::spawn(move || finish(opened_at, pollster::block_on(chosen).map(|file| file.path().into())));
+    } else {
+        let chosen = dialog.pick_folder();
+        std::thread::spawn(move || finish(opened_at, pollster::block_on(chosen).map(|folder| folder.path().into())));
+    }
+}
+
+/// Reads a picture and sends [`Message::PictureRead`].
+pub fn read_picture(path: PathBuf, messages: MessageSender) {
     std::thread::spawn(move || {
-        let opened_at = Instant::now();
-        let chosen = pollster::block_on(chosen).map(|folder| folder.path().to_path_buf());
-        // A dialog that ends this fast was never shown.
-        let absent = chosen.is_none() && opened_at.elapsed() < Duration::from_millis(200);
-        let none = "This system offers no folder dialog; drop a model folder onto the window instead.";
-        messages.send(Message::Chosen(if absent { Err(none.to_string()) } else { Ok(chosen) }));
+        let picture = Picture::read(&path, CHANNELS).map_err(|error| sentence(&error.to_string()));
+        messages.send(Message::PictureRead { path, picture });
     });
+}
+
+/// Asks where a picture is to be saved, writes it and sends [`Message::Saved`]. Where the system has no dialog, it becomes a
+/// new file in `folder`.
+pub fn save_picture(picture: Picture, name: String, folder: PathBuf, messages: MessageSender) {
+    let dialog = rfd::AsyncFileDialog::new().set_title("Save as PNG").set_file_name(&name).add_filter("PNG", &["png"]);
+    let (opened_at, chosen) = (Instant::now(), dialog.save_file());
+    std::thread::spawn(move || {
+        let chosen = pollster::block_on(chosen).map(|file| png_path(file.path().into()));
+        let path = match chosen {
+            None if opened_at.elapsed() >= SHORTEST_DIALOG => {
+                messages.send(Message::Saved(Ok(None)));
+                return;
+            }
+            None => free_path(&folder, &name),
+            Some(path) => path,
+        };
+        messages.send(Message::Saved(write(&picture, &path).map(Some)));
+    });
+}
+
+fn write(picture: &Picture, path: &Path) -> Result<String, String> {
+    picture.write_png(path).map_err(|error| sentence(&error.to_string()))?;
+    Ok(format!("Saved as {}.", std::path::absolute(path).as_deref().unwrap_or(path).display()))
 }
 
 /// Finds the available devices and sends [`Message::Devices`]. Drivers may take seconds.

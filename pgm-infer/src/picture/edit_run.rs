@@ -47,15 +47,31 @@ pub struct EditRun {
     class: Option<usize>,
     seed: u64,
     windows: Vec<EditedWindow>,
-    open: Option<OpenWindow>,
+    // The window that is being sampled, and the tokens that it knows.
+    open: Option<(OpenWindow, Vec<(usize, u32)>)>,
 }
 
-// A window that is being sampled.
+/// A window of an edit before it is drawn.
 #[derive(Clone, Debug)]
-struct OpenWindow {
-    area: PixelBox,
+pub struct OpenWindow {
+    /// Its place in the picture.
+    pub area: PixelBox,
+    /// Whether each cell of the grid is drawn again.
+    pub cells: Vec<bool>,
+    // The region in this window without what earlier windows draw.
     part: Region,
-    given: Vec<(usize, u32)>,
+}
+
+impl OpenWindow {
+    // The next window of an edit of which earlier windows are done.
+    fn next(model: &ImageModel, edit: &Edit) -> Option<Self> {
+        let ((width, height, _), grid) = (model.codec().shape(), model.grid());
+        let area = edit.next_window(width, height)?;
+        let part = edit.region.window(area);
+        // Codes of a codec tell of their neighbours' pixels, so the cells next to the region are drawn again, too.
+        let margin = usize::from(!model.codec().is_exact());
+        Some(Self { area, cells: part.cells(grid.rows, grid.columns, margin), part })
+    }
 }
 
 impl EditRun {
@@ -64,15 +80,8 @@ impl EditRun {
     /// # Errors
     /// [`InferError::Request`] for a picture that is smaller than the model's.
     pub fn new(model: &ImageModel, edit: &Edit, class: Option<usize>, seed: u64) -> Result<Self, InferError> {
-        let (width, height, channels) = model.codec().shape();
-        let (all, lines) = edit.region.size();
-        if all < width || lines < height {
-            let message = format!(
-                "the picture has {all} x {lines} pixels and the model draws {width} x {height}; enlarge it, or add to its \
-                 edges with --outpaint"
-            );
-            return Err(InferError::Request(message));
-        }
+        check_size(model, edit)?;
+        let (.., channels) = model.codec().shape();
         let mut edit = edit.clone();
         edit.canvas = edit.canvas.with_channels(channels);
         Ok(Self { edit, class, seed, windows: Vec::new(), open: None })
@@ -83,20 +92,15 @@ impl EditRun {
     /// # Errors
     /// As [`PictureCodec::encode`](super::PictureCodec::encode).
     pub fn next_row(&mut self, model: &ImageModel) -> Result<Option<SampleRequest>, InferError> {
-        let (width, height, _) = model.codec().shape();
-        let grid = model.grid();
-        let Some(area) = self.edit.next_window(width, height) else { return Ok(None) };
-        let part = self.edit.region.window(area);
-        let before = self.edit.canvas.window(area.x, area.y, width, height);
+        let Some(window) = OpenWindow::next(model, &self.edit) else { return Ok(None) };
+        let (PixelBox { x, y, width, height }, n_channels) = (window.area, model.grid().channels);
+        let before = self.edit.canvas.window(x, y, width, height);
         let known = model.codec().encode(std::slice::from_ref(&before))?.remove(0);
-        // Codes of a codec tell of their neighbours' pixels, so the cells next to the region are drawn again, too.
-        let margin = usize::from(!model.codec().is_exact());
-        let open = part.cells(grid.rows, grid.columns, margin);
         let given: Vec<(usize, u32)> =
-            known.into_iter().enumerate().filter(|(index, _)| !open[index / grid.channels]).collect();
+            known.into_iter().enumerate().filter(|(index, _)| !window.cells[index / n_channels]).collect();
         let seed = self.seed.wrapping_add(self.windows.len() as u64);
         let row = model.request_around(self.class, seed, given.iter().copied());
-        self.open = Some(OpenWindow { area, part, given });
+        self.open = Some((window, given));
         Ok(Some(row))
     }
 
@@ -105,7 +109,7 @@ impl EditRun {
     /// # Errors
     /// As [`PictureCodec::decode`](super::PictureCodec::decode).
     pub fn finish_row(&mut self, model: &ImageModel, row: &SampledRow) -> Result<(), InferError> {
-        let Some(OpenWindow { area, part, given }) = self.open.take() else { return Ok(()) };
+        let Some((OpenWindow { area, part, .. }, given)) = self.open.take() else { return Ok(()) };
         let drawn = model.pictures(&[row])?.remove(0);
         blend(&mut self.edit.canvas, &drawn, &part.soft(deviation(model)), area);
         self.edit.region.clear(area);
@@ -119,7 +123,7 @@ impl EditRun {
     /// As [`PictureCodec::decode`](super::PictureCodec::decode).
     pub fn preview(&self, model: &ImageModel, filling: &Filling) -> Result<Picture, InferError> {
         let mut canvas = self.edit.canvas.clone();
-        if let Some(OpenWindow { area, part, .. }) = &self.open {
+        if let Some((OpenWindow { area, part, .. }, _)) = &self.open {
             blend(&mut canvas, &filling.picture(model)?, &part.soft(deviation(model)), *area);
         }
         Ok(canvas)
@@ -137,6 +141,21 @@ impl EditRun {
 }
 
 impl ImageModel {
+    /// The windows that an edit draws, in their order.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for a picture that is smaller than the model's.
+    pub fn open_windows(&self, edit: &Edit) -> Result<Vec<OpenWindow>, InferError> {
+        check_size(self, edit)?;
+        let mut rest = edit.clone();
+        let next = || {
+            let window = OpenWindow::next(self, &rest)?;
+            rest.region.clear(window.area);
+            Some(window)
+        };
+        Ok(std::iter::from_fn(next).collect())
+    }
+
     /// Edits a picture. `observe` sees each step with the number of the window, and can stop the run, which then returns the
     /// picture as it is.
     ///
@@ -167,6 +186,18 @@ impl ImageModel {
         debug_assert!(!complete || run.edit.region.is_empty());
         Ok(EditedPicture { picture: run.edit.canvas, windows: run.windows, n_evaluations, complete })
     }
+}
+
+fn check_size(model: &ImageModel, edit: &Edit) -> Result<(), InferError> {
+    let ((width, height, _), (all, lines)) = (model.codec().shape(), edit.region.size());
+    if all < width || lines < height {
+        let message = format!(
+            "the picture has {all} x {lines} pixels and the model draws {width} x {height}; enlarge it, or add to its \
+             edges with --outpaint"
+        );
+        return Err(InferError::Request(message));
+    }
+    Ok(())
 }
 
 // How far outside its region a window is blended, in pixels.

@@ -33,7 +33,7 @@ pub mod terminal;
 pub use codec::PictureCodec;
 pub use codec_folder::{CodecFolder, GridCodec};
 pub use edit::Edit;
-pub use edit_run::{EditRun, EditedPicture, EditedWindow};
+pub use edit_run::{EditRun, EditedPicture, EditedWindow, OpenWindow};
 pub use levels::PixelLevels;
 pub use model::ImageModel;
 pub use pixels::Picture;

@@ -78,6 +78,11 @@ impl Filling {
         Ok(picture)
     }
 
+    /// Whether each cell of the grid has a token that is still open.
+    pub fn open_cells(&self, model: &ImageModel) -> Vec<bool> {
+        self.tokens.chunks(model.grid().channels).map(|tokens| tokens.contains(&None)).collect()
+    }
+
     // Every token; an open one is that of the nearest known cell in the same channel, or 0 if none is known.
     fn nearest(&self, rows: usize, columns: usize, channels: usize) -> Vec<u32> {
         let mut tokens = self.tokens.clone();

@@ -85,6 +85,22 @@ impl Region {
         Ok(redrawn.contains(&true).then_some(Self { width, height, redrawn }))
     }
 
+    /// The marked pixels of a picture: a value for each, in rows from the top.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for another number of values and when none is marked.
+    pub fn of_pixels(picture: &Picture, redrawn: Vec<bool>) -> Result<Self, InferError> {
+        let (width, height) = (picture.width(), picture.height());
+        if redrawn.len() != width * height {
+            let message = format!("the mask has {} values and the picture {} pixels", redrawn.len(), width * height);
+            return Err(InferError::Request(message));
+        }
+        if !redrawn.contains(&true) {
+            return Err(InferError::Request("the mask marks nothing that is to be drawn again".into()));
+        }
+        Ok(Self { width, height, redrawn })
+    }
+
     /// Everything but a picture at a place in a larger one.
     pub(super) fn around(picture: &Picture, x: usize, y: usize, width: usize, height: usize) -> Self {
         let (right, bottom) = (x + picture.width(), y + picture.height());

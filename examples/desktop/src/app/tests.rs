@@ -1,8 +1,10 @@
 //! The state without a window, with the built-in model.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
+
+mod pictures;
 
 // Receives messages until a condition holds.
 fn until(app: &mut App, what: &str, holds: impl Fn(&App) -> bool) {
@@ -16,7 +18,7 @@ fn until(app: &mut App, what: &str, holds: impl Fn(&App) -> bool) {
 
 fn ready(saved: SavedState) -> App {
     let mut app = App::new(saved, Arc::new(|| ()));
-    app.start(None);
+    app.start(None, None);
     until(&mut app, "the built-in model opens", |app| !matches!(app.model, ModelState::Opening { .. }));
     assert!(matches!(app.model, ModelState::Ready { .. }), "{:?}", app.error);
     app
@@ -80,7 +82,7 @@ fn errors_are_one_sentence_and_the_application_continues() {
     app.settings = AppSettings { top_p: 0.0, ..AppSettings::default() };
     fails(&mut app, "0");
     app.settings = AppSettings::default();
-    app.open(ModelSource::Folder("/nowhere/at/all".into()));
+    app.open(ModelSource::folder("/nowhere/at/all".into()));
     assert!(!app.can_generate());
     until(&mut app, "a missing folder is noticed", |app| app.error.is_some());
     assert!(app.can_generate() && app.saved_state().folder.is_none(), "the previous model is open again");
@@ -96,7 +98,7 @@ fn errors_are_one_sentence_and_the_application_continues() {
 fn a_model_that_opens_too_late_is_dropped() {
     let mut app = App::new(SavedState::default(), Arc::new(|| ()));
     app.open(ModelSource::Bundled);
-    app.open(ModelSource::Folder("/nowhere/at/all".into()));
+    app.open(ModelSource::folder("/nowhere/at/all".into()));
     until(&mut app, "the second is answered", |app| app.error.is_some());
     let error = app.error.clone();
     until(&mut app, "the built-in model opens in its place", App::can_generate);

@@ -2,10 +2,10 @@
 
 use eframe::egui::text::{CCursor, CCursorRange};
 use eframe::egui::{
-    self, Align, Button, Color32, Context, DragValue, Frame, Id, Label, Layout, Margin, ProgressBar, RichText,
-    ScrollArea, TextEdit, Ui, vec2,
+    self, Align, Button, Context, DragValue, Frame, Id, Label, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, vec2,
 };
 
+use super::fields;
 use crate::app::App;
 use crate::blanks;
 use crate::generation::GenerationPhase;
@@ -64,26 +64,9 @@ pub fn editor(ui: &mut Ui, app: &mut App) {
     if let Some(blank) = wanted {
         insert_blank(ui.ctx(), id, app, &blank);
     }
-    ui.horizontal(|ui| {
-        let label = RichText::new("Generate").color(Color32::WHITE);
-        let generate = Button::new(label).fill(palette.accent).min_size(vec2(108.0, 32.0));
-        if ui.add_enabled(app.can_generate(), generate).on_hover_text("Ctrl+Enter").clicked() {
-            app.generate();
-        }
-        let cancel = Button::new("Cancel").min_size(vec2(80.0, 32.0));
-        if ui.add_enabled(app.is_running(), cancel).on_hover_text("Escape").clicked() {
-            app.cancel();
-        }
-        match &app.generation {
-            Some(generation) if generation.phase == GenerationPhase::Running => {
-                let share = generation.step as f32 / generation.n_steps.max(1) as f32;
-                ui.add(ProgressBar::new(share).desired_height(8.0).fill(palette.accent));
-            }
-            _ => {
-                ui.weak("Ctrl+Enter fills the blanks, Escape stops.");
-            }
-        }
-    });
+    let running = app.generation.as_ref().filter(|generation| generation.phase == GenerationPhase::Running);
+    let done = running.map(|generation| generation.step as f32 / generation.n_steps.max(1) as f32);
+    fields::run_buttons(ui, app, "Generate", true, done, "Ctrl+Enter fills the blanks, Escape stops.");
 }
 
 // Inserts a blank at the editor's cursor, or at the end.

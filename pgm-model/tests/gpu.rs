@@ -129,7 +129,10 @@ fn run_images(golden: &Golden, device: &Device) -> (Vec<f32>, Vec<f32>) {
     let codes = |device: &Device| Tensor::<2, Int>::from_data(TensorData::new(ids("codes"), shape), device);
     let weights = |device: &Device| Tensor::<2>::ones(shape, device) / (shape[0] * shape[1]) as f32;
     let training = device.clone().autodiff();
-    let target = || LossTarget { targets: codes(&training), weights: weights(&training), mask_index };
+    // A mask is no target.
+    let targets: Vec<i32> = ids("codes").into_iter().map(|id| if id as usize == mask_index { 0 } else { id }).collect();
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, shape), &training);
+    let target = || LossTarget { targets: targets.clone(), weights: weights(&training), mask_index };
     let (logits, loss, gradients) = match golden.network(device) {
         Network::Partition(model) => {
             let partition =

@@ -2,7 +2,8 @@
 //!
 //! Rows of pixels have no special token. Rows of tokens begin with BOS, as rows of text do, and go on with the picture
 //! from the upper left to the lower right. The values of the picture are `0 .. n`, the mask is `n` and BOS is `n + 1`,
-//! as in the paper's image models (`n` 16384: mask 16384, BOS 16385). BOS stands for EOS too, which no row has.
+//! as in the paper's image models (`n` 16384: mask 16384, BOS 16385). EOS has
+//! the id of BOS; no row ends with it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,12 +38,12 @@ pub enum ImageKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Crop {
-    /// The shorter side is resized to the size (bicubic, antialiased), then the middle is cut out.
+    /// The shorter side is resized to the size (bilinear, antialiased), then the middle is cropped.
     #[default]
     Center,
     /// ADM's: halved with a box filter while the shorter side is at least twice the size, then bicubic, then the middle.
     Adm,
-    /// As `center`, at a place that depends on the seed and the picture's number only.
+    /// As `center`, cropped at a random offset that depends on the picture's number only.
     Random,
 }
 
@@ -118,7 +119,7 @@ pub struct ImageInfo {
     /// The codec, of codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<CodecIdentity>,
-    /// How pictures became squares. Pictures that had the size already have none.
+    /// How pictures were cropped to squares. `None` if they were prepared without a size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
     /// Whether the training rows have each picture a second time, mirrored.
@@ -195,7 +196,7 @@ impl ImageInfo {
         self.n_values() + 2
     }
 
-    /// The mask comes after the values, BOS after the mask. BOS is EOS too.
+    /// The mask comes after the values, BOS after the mask. EOS has the id of BOS.
     pub fn special(&self) -> SpecialTokens {
         let mask = self.n_values() as u32;
         SpecialTokens { bos: mask + 1, eos: mask + 1, pad: None, mask }
@@ -220,7 +221,7 @@ impl ImageInfo {
         Sha256::digest(serde_json::to_vec(self).expect("a manifest always serialises")).into()
     }
 
-    /// Says what cannot be. Reading and writing check it, so that no size overflows and no label lacks a name.
+    /// Checks that the fields are possible and consistent. Called on reading and on writing, so that no size overflows.
     pub(crate) fn check(&self) -> Result<(), String> {
         let fits = |sides: &[usize]| {
             sides

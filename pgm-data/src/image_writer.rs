@@ -16,7 +16,7 @@ const SHARD_BYTES: usize = 128 << 20;
 /// Writes rows to a temporary folder beside the target. [`finish`](Self::finish) gives it its name, so a writer that is
 /// dropped leaves nothing.
 ///
-/// Several folders of one origin, such as the codes of a folder of pixels, are made of the same rows in the same order.
+/// To keep derived folders aligned (pixels and their codes), callers push the same rows in the same order.
 pub struct ImageFolderWriter {
     folder: TempDir,
     out: PathBuf,

@@ -135,8 +135,8 @@ impl CleanKeys {
         Self::of_packed(rows.keys(), Registers(0), tables)
     }
 
-    /// As [`packed`](Self::packed), with the registers of group 0 before each row's tokens. Also, for each key, its index in
-    /// a list that begins with these registers and goes on with the tokens of all rows.
+    /// As [`packed`](Self::packed), with group 0's registers before each row's tokens. Also returns gather indices: for each
+    /// key, its index into `cat(registers, tokens of all rows)`.
     pub(crate) fn packed_behind(
         rows: &PackedRows,
         registers: Registers,

@@ -2,7 +2,7 @@
 //!
 //! A sequence is split into two groups. Attention never crosses the groups except in one layer, the
 //! [`GroupSwap`](layers::GroupSwap), after which every position describes the *other* group. So each group is predicted
-//! from the other, and no mask token exists (Deschenaux, Tran and Gulcehre, ICLR 2026, arXiv 2505.18883).
+//! from the other. The network never reads a mask token (Deschenaux, Tran and Gulcehre, ICLR 2026, arXiv 2505.18883).
 //!
 //! [`PartitionTransformer`] has two ways in: [`forward_partition`](PartitionTransformer::forward_partition) trains,
 //! [`forward_clean`](PartitionTransformer::forward_clean) samples. They agree wherever both are defined.
@@ -10,7 +10,8 @@
 //! [`AutoregressiveTransformer`] the causal one. Models of image codes are class-conditional; their baseline is [`MaskGit`].
 //!
 //! This crate knows no tokenizer, no sampler and no data set. After initialisation the only random numbers are dropout's,
-//! from the device's generator. Only [`model_folder`] touches the disk, and only with the feature `files`.
+//! from the device's generator. Only [`model_folder`], [`codec`] and `import` touch the disk, with the feature
+//! `files`.
 
 pub mod attention_plan;
 pub mod codec;

@@ -244,8 +244,8 @@ impl PackedPositions {
         Self { positions: Positions::new(&[positions], device), labels, lengths }
     }
 
-    /// Each row's positions behind `n` registers, the `front` of which stand before the row's tokens. Also, for each of the
-    /// new positions, its index in a list that begins with the front and goes on with the tokens of all rows.
+    /// Each row's positions behind `n` registers, the `front` of which stand before the row's tokens. Also
+    /// returns gather indices: for each new position, its index into `cat(front, tokens of all rows)`.
     pub(crate) fn behind(&self, n: usize, front: Range<usize>) -> (Self, Tensor<1, Int>) {
         let (device, n_front) = (self.labels.device(), front.len());
         let (mut index, mut labels, mut next) = (Vec::new(), Vec::new(), n_front);

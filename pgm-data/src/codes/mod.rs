@@ -41,8 +41,8 @@ pub struct ImportCodes<'a> {
     pub pixels: Option<PixelShape>,
     /// The names of the classes in the order of the labels.
     pub class_names: Option<Vec<String>>,
-    /// The fraction of the rows that is held out, evenly spread. Without one a validation split is used where there is one,
-    /// else 0.05.
+    /// Fraction of the pictures to hold out, evenly spread; the input's own validation split is then dropped. `None` uses
+    /// that split, or 0.05 without one. Augmentations of one LlamaGen picture stay together.
     pub val_fraction: Option<f64>,
     /// The folder to create. It must not exist.
     pub out: &'a Path,

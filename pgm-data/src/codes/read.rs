@@ -20,7 +20,7 @@ use crate::pictures::picture::{Poll, RawLabel, malformed};
 
 /// Pickles that are read together.
 const CHUNK_FILES: usize = 1024;
-/// A larger file is no picture's codes.
+/// A larger file is refused.
 const MOST_PICKLE_BYTES: u64 = 16 << 20;
 
 /// The codes of one picture.

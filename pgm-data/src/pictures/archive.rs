@@ -20,7 +20,7 @@ pub(super) const PICTURE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "
 const JSON_KEYS: [&str; 6] = ["label", "cls", "class", "class_id", "target", "class_name"];
 /// Bytes of a tar file's block.
 const BLOCK: usize = 512;
-/// A larger label is none.
+/// Bytes of a label that are read, at most.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
 /// Where the labels of an archive's pictures are.

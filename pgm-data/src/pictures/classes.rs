@@ -6,7 +6,7 @@ use std::path::Path;
 use super::picture::RawLabel;
 use crate::error::DataError;
 
-/// Larger numbers are no classes.
+/// Upper bound on the number of classes.
 const MOST_CLASSES: u64 = 1 << 20;
 
 /// What the inputs have, counted before anything is decoded.

@@ -20,7 +20,8 @@ pub enum PictureLabels {
     /// file, the column of labels, the file of labels beside an IDX file.
     #[default]
     Auto,
-    /// The folder of each picture: the first one below the folder that is given.
+    /// The folder of each picture: the first below the input folder; in a tar file, or for files named one by one, the
+    /// folder that holds it.
     Folder,
     /// Nowhere.
     None,

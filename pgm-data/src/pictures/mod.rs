@@ -1,7 +1,7 @@
 //! Pictures of any source as rows of pixels, or of pixels as tokens.
 //!
-//! [`PictureInputs::find`] finds files of pictures in class folders, MNIST's and CIFAR's files, tar files of webdataset and
-//! Parquet files; [`prepare_images`] decodes them, cuts squares out of them and writes a data folder.
+//! [`PictureInputs::find`] finds pictures in folders, MNIST and CIFAR files, webdataset tar files, Parquet and Arrow files;
+//! [`prepare_images`] decodes them, crops them to squares and writes a data folder.
 
 mod archive;
 pub(crate) mod classes;

@@ -59,7 +59,7 @@ impl From<BadPicture> for DataError {
 /// Takes pictures in order. Reading stops at its first error.
 pub(super) type PictureSink<'a> = dyn FnMut(Result<Picture, BadPicture>) -> Result<(), DataError> + 'a;
 
-/// What reading calls now and then: an error stops it.
+/// A callback that readers call regularly. If it returns an error, reading stops.
 pub(crate) type Poll<'a> = dyn FnMut() -> Result<(), DataError> + 'a;
 
 /// A file that is not what its name says.

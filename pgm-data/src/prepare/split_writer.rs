@@ -211,8 +211,8 @@ impl SplitText {
     }
 }
 
-/// The names of BOS, EOS, padding and mask that are no words of the text: special tokens are not found in text, so
-/// their names there are ordinary characters. Names that two tokens share are there once, others are empty.
+/// Names of BOS, EOS, padding and mask to look for in the text, where they would be tokenised as ordinary characters. A
+/// token without such a name, or whose name comes earlier in the list, has an empty string.
 pub(super) fn marker_names(tokenizer: &TextTokenizer) -> Vec<String> {
     let SpecialNames { bos, eos, pad, mask } = tokenizer.special_names();
     let mut names: Vec<String> = Vec::new();

@@ -138,8 +138,8 @@ impl TextTokenizer {
         Some(ids)
     }
 
-    /// About how many characters of a text are in no token, of how many that are neither white space nor control
-    /// characters. A BPE that drops characters moves the offsets of the tokens after them, so the places are not exact.
+    /// Estimates how many characters of a text no token covers; then the number of characters counted (neither white space
+    /// nor control). It is an estimate, because dropped characters shift the offsets of the tokens after them.
     pub(crate) fn lost_characters(&self, text: &str) -> (u64, u64) {
         let Ok(encoding) = self.tokenizer.encode(text, false) else { return (0, 0) };
         let mut covered = vec![false; text.len()];

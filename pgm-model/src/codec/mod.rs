@@ -4,7 +4,7 @@
 //! `[B, C, H, W]` in -1 to 1; codes are `[B, h * w]`, row by row. A codec's folder has `config.json` and
 //! `model.safetensors`, as a model's has. Codes carry the [`hash`](Codec::hash) of their codec.
 //!
-//! [`Autoencoder`] is the codec of one's own that `pgm-train codec` trains: convolutions around [`Fsq`] or a
+//! [`Autoencoder`] is the codec that `pgm-train codec` trains: convolutions around [`Fsq`] or a
 //! [`VectorCodebook`]. [`VqCodec`] is LlamaGen's VQGAN, whose published weights
 //! [`Codec::open`] reads from their `.pt`.
 

@@ -60,8 +60,8 @@ impl PublishedCheckpoint<'_> {
     /// The configuration of a MaskGIT. Only the number of heads is not in the tensors.
     ///
     /// # Errors
-    /// [`ModelError::Import`] when a size is impossible, [`ModelError::MissingTensor`] when a tensor is missing that tells
-    /// one.
+    /// [`ModelError::Import`] when a size is impossible, [`ModelError::MissingTensor`] when a tensor that gives a size
+    /// is missing.
     pub(super) fn mask_git(
         &self,
         [n_heads, length]: [Option<usize>; 2],

@@ -61,7 +61,7 @@ impl MaskGitBlock {
         }
     }
 
-    /// The block. `condition` is SiLU of the class's vector, `unrotated` are angles that rotate nothing: positions are learned.
+    /// The block. `condition` is SiLU(class embedding). `unrotated` holds zero angles, since MaskGIT has learned positions.
     ///
     /// # Shapes
     /// `[B, S, H] -> [B, S, H]`

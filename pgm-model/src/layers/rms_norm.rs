@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::modulation::ShiftScale;
 use crate::ops;
 
-/// `x / sqrt(mean(x^2) + 1e-5) * weight + bias`, the mean over a row's channels.
+/// `x / sqrt(mean(x^2) + 1e-5) * weight + bias`, with the mean over the channels of each token.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
     gamma: Param<Tensor<1>>,

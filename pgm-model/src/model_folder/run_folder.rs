@@ -17,9 +17,9 @@ use crate::error::ModelError;
 /// The model folder that `path` names: itself, or one of a training run.
 ///
 /// * A folder with `config.json` is itself.
-/// * `RUN` is the final model, or the newest checkpoint if the run has gone on since or is not finished. A distillation's
-///   folder is its newest round.
-/// * `RUN@best`, `RUN@last`, `RUN@step-N`: the model with the lowest validation, what `RUN` is, and that of a step.
+/// * `RUN` is the final model. It is the newest checkpoint if the run is unfinished, or was resumed after it finished.
+///   For a distillation's folder it is the newest round.
+/// * `RUN@best` is the model with the lowest validation loss, `RUN@last` is the same as `RUN`, `RUN@step-N` is step N.
 ///
 /// A folder whose own name has an `@` is taken as it is. So is a path that does not exist, which loading then refuses.
 ///

@@ -1,4 +1,4 @@
-//! A codec of one's own: a small convolutional autoencoder whose middle is quantised.
+//! The codec that `pgm-train codec` trains: a small convolutional autoencoder with a quantised bottleneck.
 
 mod blocks;
 mod config;

@@ -1,4 +1,4 @@
-//! Attention among the places of the lowest resolution, and the middle of encoder and decoder.
+//! Self-attention over the spatial positions of the lowest resolution, and the mid block of encoder and decoder.
 // N pictures, C channels, h rows and w columns, S = h w places
 
 use burn::module::Module;
@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use super::layers::{conv1, norm};
 use super::residual::ResidualBlock;
 
-/// Self-attention with one head over all places, plus the input.
+/// Single-head self-attention over all spatial positions, with a residual connection.
 #[derive(Module, Debug)]
 pub(super) struct AttentionBlock {
     norm: GroupNorm,
@@ -41,7 +41,7 @@ impl AttentionBlock {
 /// Residual block, attention, residual block.
 pub(super) type Middle = (ResidualBlock, AttentionBlock, ResidualBlock);
 
-/// The middle of a width.
+/// A mid block of that width.
 pub(super) fn middle(width: usize, device: &Device) -> Middle {
     (
         ResidualBlock::new(width, width, device),

@@ -59,8 +59,7 @@ impl VqCodec {
         Tensor::cat(chunks(n, chunk).map(encode).collect(), 0)
     }
 
-    /// The pictures of codes, with pixels between -1 and 1; a decoder may overshoot these bounds, so callers clamp. `chunk`
-    /// pictures are computed at a time.
+    /// Decodes codes to pixels. Values may lie outside of -1 to 1, so callers clamp. `chunk` pictures are computed at a time.
     ///
     /// # Shapes
     /// `[N, h w] -> [N, C, H, W]` for a grid `[h, w]`

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::config::VqCodecConfig;
 
-/// Vectors that are compared with the whole codebook at a time; a product of one chunk has at most this times V numbers.
+/// Vectors compared with the codebook at a time. The matmul of a chunk is at most `[VECTORS_AT_ONCE, V]`.
 const VECTORS_AT_ONCE: usize = 1024;
 
 /// The codebook.

@@ -36,8 +36,8 @@ pub(crate) fn sum(vectors: Vec<CubeTensor>) -> CubeTensor {
     CubeBackend::float_sum(CubeBackend::float_cat(vectors, 0))
 }
 
-/// The sum over all dimensions but the last, in the shape of a vector; or over each of several sets of as many consecutive
-/// rows, in the shape of a vector for each.
+/// Sums x over all dimensions but the last. The result has the shape `vectors`. If that holds n vectors, x is split into n
+/// equal blocks of consecutive rows, and each block is summed by itself.
 pub(crate) fn sum_over_rows(x: CubeTensor, vectors: Shape) -> CubeTensor {
     let width = x.shape()[x.shape().num_dims() - 1];
     let n_sets = vectors.num_elements() / width.max(1);

@@ -1,10 +1,9 @@
 //! Matmul with AVX2 and FMA.
 //!
-//! A tile of the result, [`MR`] rows and [`NR`] columns, stays in registers over [`KC`] inputs: 12 multiply-adds for 2
-//! loads and 6 broadcasts, which is the processor's peak while its operands are in the first two caches. So the right side
-//! is copied into panels of `NR` columns. The left side is read in place if its inputs are contiguous, and copied
-//! otherwise. A task computes some columns (and rows) of the result over all inputs in the same order, so the number of
-//! tasks changes no bit.
+//! A tile of the result, [`MR`] x [`NR`], stays in registers over [`KC`] steps of the inner dimension: 12 FMAs for 2 loads
+//! and 6 broadcasts. That is the processor's peak while both factors are in L1 and L2. So the right factor is packed into
+//! panels of `NR` columns. The left factor is packed only if its inner dimension is not contiguous. Each task sums over
+//! the whole inner dimension in one order, so results do not depend on the number of tasks.
 #![allow(unsafe_code)] // vector instructions and pointers
 
 use std::arch::x86_64::*;
@@ -16,11 +15,11 @@ use crate::parallel::{for_each_task, n_threads};
 const MR: usize = 6;
 /// Columns of a tile: two vectors.
 const NR: usize = 16;
-/// Inputs for which a tile stays in registers: a panel of them takes half of the first cache.
+/// Steps of the inner dimension for which a tile stays in registers: a panel of them takes half of L1.
 const KC: usize = 256;
-/// Rows that use a panel before the next panel is read: they stay in the second cache.
+/// Rows that use a panel before the next panel is read: they stay in L2.
 const MC: usize = 96;
-/// Inputs whose panels are held at a time, a multiple of `KC`.
+/// Steps of the inner dimension whose panels are held at a time, a multiple of `KC`.
 const HELD: usize = 12 * KC;
 /// Columns of a task.
 const COLUMNS: usize = 256;

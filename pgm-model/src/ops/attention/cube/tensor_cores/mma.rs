@@ -49,8 +49,8 @@ pub(crate) fn zero_sums(#[comptime] tiles: usize) -> Array<Vector<f32, Two>> {
     sums
 }
 
-/// Sums as the left factor of a matmul over their columns. With words of one number the columns come in the order that
-/// the lanes hold, which `lane_first` and `lane_second` of the callers follow.
+/// Converts accumulators to the left factor of the next matmul, which contracts over their columns. For tf32 the columns
+/// come in the lanes' order; the callers' `lane_first` and `lane_second` follow it.
 #[cube]
 pub(crate) fn sums_as_lhs<T: Float, W: Size>(
     sums: &Array<Vector<f32, Two>>,

@@ -105,8 +105,8 @@ pub(crate) struct LoadOptions {
     pub(crate) columns: bool,
 }
 
-/// The tile of the side that stays in registers: places, tokens and labels of a lane's two rows; then the least and the
-/// greatest label of the whole cube's tile, and its first and last token.
+/// The tile that stays in registers. A lane holds place, token and label of its two rows. The cube shares the minimum and
+/// maximum label of the tile, and its first and last token.
 #[derive(CubeType)]
 pub(crate) struct ResidentTile {
     pub(crate) place_0: usize,

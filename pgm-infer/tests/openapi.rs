@@ -292,7 +292,7 @@ async fn bodies_of_pictures_have_their_fields_and_limits() {
         let limits = Limits::default();
         assert_eq!(range("n"), (Some(1.0), Some(limits.max_samples as f64)));
         assert_eq!(range("steps"), (Some(1.0), Some(limits.max_steps as f64)));
-        assert_eq!((range("cfg"), range("noise")), ((Some(0.0), None), (Some(0.0), None)));
+        assert_eq!((range("cfg"), range("noise")), ((Some(0.0), Some(1000.0)), (Some(0.0), Some(1000.0))));
         let words = |name: &str| -> Vec<&str> {
             field(name)["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
         };

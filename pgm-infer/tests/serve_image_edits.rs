@@ -332,6 +332,24 @@ async fn until(app: &Router, line: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_holds_its_place_until_it_is_read() {
+    let app = router(&image_server(coded(), Limits { max_batch: 1, queue: 1, ..Limits::default() }));
+    // Noise, which a PNG cannot shorten.
+    let noise = |index: usize| ((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
+    let large = Picture::new(600, 600, 1, (0..600 * 600).map(noise).collect());
+    let body = json!({"image": code(&large.png().unwrap()), "box": [0, 0, 2, 2], "steps": 1});
+    let unread = app.clone().oneshot(post(EDIT, &body)).await.unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    until(&app, "pgm_samples_in_flight{model=\"pixels\"} 1").await;
+    drop(unread);
+    until(&app, "pgm_samples_in_flight{model=\"pixels\"} 0").await;
+    let read = text(app.clone().oneshot(post(EDIT, &body)).await.unwrap()).await;
+    let answer: Value = serde_json::from_str(&read).unwrap();
+    assert_eq!(picture(&answer["data"][0]).width(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_frees_the_places_of_its_edit() {
     let app = router(&image_server(coded(), Limits { max_batch: 1, queue: 1, ..Limits::default() }));
     let image = code(&striped_png(WIDTH, HEIGHT));

@@ -234,6 +234,8 @@ async fn what_cannot_be_drawn_is_one_sentence() {
         (json!({"size": "large"}), "size", "width and height like 5x6"),
         (json!({"response_format": "url"}), "response_format", "b64_json"),
         (json!({"output_format": "jpeg"}), "output_format", "png"),
+        (json!({"class": []}), "class", "class"),
+        (json!({"class": 0, "cfg": 1e39}), "cfg", "between 0 and 1000"),
         (json!({"cfg": 2}), "cfg", "no class to count more; give class"),
         (json!({"cfg_schedule": "linear", "class": 0}), "cfg_schedule", "give cfg"),
         (json!({"cfg_schedule": "square", "cfg": 1, "class": 0}), "cfg_schedule", "constant, linear"),
@@ -348,6 +350,17 @@ async fn until(app: &Router, line: &str) {
 // A picture that is never finished: the order opens every cell again.
 fn endless() -> Value {
     json!({"steps": ENDLESS, "order": "remask", "remask_rate": 1.0, "schedule": "uniform"})
+}
+
+#[tokio::test]
+async fn the_pixels_of_a_request_are_bounded() {
+    // 5 x 6 pixels each, and four of the largest pictures in all.
+    let app = router(&image_server(model(0, None), Limits { max_pixels: 30, ..Limits::default() }));
+    done(&app, DRAW, &json!({"n": 4, "steps": 1})).await;
+    let (status, answer) = send(&app, post(DRAW, &json!({"n": 5, "steps": 1}))).await;
+    let error = &answer["error"];
+    assert!(status == StatusCode::BAD_REQUEST && error["param"] == "n", "{answer}");
+    assert!(error["message"].as_str().unwrap().contains("more than 120 pixels"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

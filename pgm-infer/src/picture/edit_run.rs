@@ -5,6 +5,7 @@
 //! drew.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::edit::Edit;
 use super::model::ImageModel;
@@ -43,7 +44,8 @@ pub struct EditedWindow {
 /// [`finish_row`](Self::finish_row) takes it.
 #[derive(Clone, Debug)]
 pub struct EditRun {
-    edit: Edit,
+    // Shared until the first window is drawn: the runs of several results of one edit begin with the same picture.
+    edit: Arc<Edit>,
     class: Option<usize>,
     seed: u64,
     windows: Vec<EditedWindow>,
@@ -75,15 +77,18 @@ impl OpenWindow {
 }
 
 impl EditRun {
-    /// The edit before its first window. Window i has the seed `seed + i`.
+    /// The edit before its first window, which has the seed. Those of later windows follow from it and their number.
     ///
     /// # Errors
     /// [`InferError::Request`] for a picture that is smaller than the model's.
-    pub fn new(model: &ImageModel, edit: &Edit, class: Option<usize>, seed: u64) -> Result<Self, InferError> {
-        check_size(model, edit)?;
+    pub fn new(model: &ImageModel, edit: Arc<Edit>, class: Option<usize>, seed: u64) -> Result<Self, InferError> {
+        check_size(model, &edit)?;
         let (.., channels) = model.codec().shape();
-        let mut edit = edit.clone();
-        edit.canvas = edit.canvas.with_channels(channels);
+        let mut edit = edit;
+        if edit.canvas.channels() != channels {
+            let edit = Arc::make_mut(&mut edit);
+            edit.canvas = edit.canvas.clone().with_channels(channels);
+        }
         Ok(Self { edit, class, seed, windows: Vec::new(), open: None })
     }
 
@@ -98,7 +103,8 @@ impl EditRun {
         let known = model.codec().encode(std::slice::from_ref(&before))?.remove(0);
         let given: Vec<(usize, u32)> =
             known.into_iter().enumerate().filter(|(index, _)| !window.cells[index / n_channels]).collect();
-        let seed = self.seed.wrapping_add(self.windows.len() as u64);
+        // Not the seed of another picture's first window.
+        let seed = self.seed ^ (self.windows.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let row = model.request_around(self.class, seed, given.iter().copied());
         self.open = Some((window, given));
         Ok(Some(row))
@@ -111,8 +117,9 @@ impl EditRun {
     pub fn finish_row(&mut self, model: &ImageModel, row: &SampledRow) -> Result<(), InferError> {
         let Some((OpenWindow { area, part, .. }, given)) = self.open.take() else { return Ok(()) };
         let drawn = model.pictures(&[row])?.remove(0);
-        blend(&mut self.edit.canvas, &drawn, &part.soft(deviation(model)), area);
-        self.edit.region.clear(area);
+        let edit = Arc::make_mut(&mut self.edit);
+        blend(&mut edit.canvas, &drawn, &part.soft(deviation(model)), area);
+        edit.region.clear(area);
         self.windows.push(EditedWindow { area, given, tokens: model.cells(row).to_vec() });
         Ok(())
     }
@@ -169,7 +176,7 @@ impl ImageModel {
         settings: &SampleSettings,
         observe: &mut dyn FnMut(usize, &StepView) -> ControlFlow<()>,
     ) -> Result<EditedPicture, InferError> {
-        let mut run = EditRun::new(self, edit, class, seed)?;
+        let mut run = EditRun::new(self, Arc::new(edit.clone()), class, seed)?;
         let (mut n_evaluations, mut complete) = (0, true);
         while let Some(request) = run.next_row(self)? {
             let number = run.windows.len();
@@ -184,7 +191,7 @@ impl ImageModel {
             run.finish_row(self, row)?;
         }
         debug_assert!(!complete || run.edit.region.is_empty());
-        Ok(EditedPicture { picture: run.edit.canvas, windows: run.windows, n_evaluations, complete })
+        Ok(EditedPicture { picture: run.edit.canvas.clone(), windows: run.windows, n_evaluations, complete })
     }
 }
 

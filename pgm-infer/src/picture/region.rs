@@ -195,7 +195,7 @@ impl Region {
 
 fn marked(mask: &DynamicImage) -> Vec<bool> {
     let alpha: Vec<u8> = mask.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect();
-    if alpha.iter().any(|&alpha| alpha < u8::MAX) {
+    if alpha.iter().any(|&alpha| alpha < WHITE) {
         return alpha.into_iter().map(|alpha| alpha < WHITE).collect();
     }
     mask.to_luma8().into_raw().into_iter().map(|value| value >= WHITE).collect()
@@ -255,6 +255,18 @@ mod tests {
         assert_eq!(marked(region.cells(3, 4, 0)), [6], "row 1, column 2");
         assert_eq!(marked(region.cells(3, 4, 1)), [1, 2, 3, 5, 6, 7, 9, 10, 11]);
         assert_eq!(marked(region.cells(6, 8, 0)), [28], "cells of one pixel");
+    }
+
+    #[test]
+    fn a_mask_with_a_soft_edge_and_nothing_transparent_is_read_by_its_white_pixels() {
+        let mut mask = image::RgbaImage::from_pixel(8, 6, image::Rgba([0, 0, 0, 255]));
+        mask.put_pixel(2, 1, image::Rgba([255, 255, 255, 255]));
+        mask.put_pixel(3, 1, image::Rgba([0, 0, 0, 250]));
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes).write_image(&mask, 8, 6, ExtendedColorType::Rgba8).unwrap();
+        let region = Region::of_mask(&picture(), &bytes, "m.png").unwrap();
+        assert_eq!(region.n_pixels(), 1);
+        assert_eq!(region, Region::of_box(&picture(), area(2, 1, 1, 1)).unwrap());
     }
 
     #[test]

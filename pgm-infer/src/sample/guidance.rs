@@ -54,6 +54,9 @@ impl FromStr for GuidanceSchedule {
     }
 }
 
+/// The largest weight: logits times more than this are no numbers any more.
+pub const MAX_WEIGHT: f64 = 1000.0;
+
 impl Guidance {
     /// The weight in step `step` (from 0) of `n_steps`. A single step has the whole weight.
     pub fn weight_at(&self, step: usize, n_steps: usize) -> f64 {
@@ -68,11 +71,11 @@ impl Guidance {
     /// # Errors
     /// [`InferError::Setting`] naming the flag.
     pub fn validate(&self) -> Result<(), InferError> {
-        if self.weight >= 0.0 && self.weight.is_finite() {
+        if (0.0..=MAX_WEIGHT).contains(&self.weight) {
             return Ok(());
         }
         let (name, value) = ("--cfg", self.weight.to_string());
-        Err(InferError::Setting { name, value, problem: "must be 0 or a positive number" })
+        Err(InferError::Setting { name, value, problem: "must lie between 0 and 1000" })
     }
 }
 

@@ -43,7 +43,7 @@ pub use clean_row::{CleanRow, RowId};
 pub use denoiser::Denoiser;
 pub use draw::DrawSettings;
 pub use grid::TokenGrid;
-pub use guidance::{Guidance, GuidanceSchedule};
+pub use guidance::{Guidance, GuidanceSchedule, MAX_WEIGHT};
 pub use logits::Logits;
 pub use request::{SampleRequest, SampleSettings};
 pub use row::{RowChange, RowStep, SampleRow, SampledRow};

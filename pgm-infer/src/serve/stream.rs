@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderValue;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -12,9 +13,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
 use super::error::ApiError;
+use super::run::RunningRequest;
 
-/// Events of a stream that wait for the client to read them.
-const BUFFERED_EVENTS: usize = 64;
+/// Events of a text's stream that wait for the client to read them.
+pub const TEXT_EVENTS: usize = 64;
+/// As [`TEXT_EVENTS`], of a stream of pictures, each of which is a whole file.
+pub const PICTURE_EVENTS: usize = 2;
+/// Bytes of a piece of a large answer.
+const PIECE: usize = 64 << 10;
 /// How long a stream waits for a client that reads nothing.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -32,12 +38,12 @@ impl Client {
 }
 
 /// A response whose events `send` sends. The work ends when the client leaves. Its error is the last event: it is sent when
-/// all that the work holds is dropped.
-pub fn respond<F>(send: impl FnOnce(Client) -> F) -> Response
+/// all that the work holds is dropped. At most `buffered` events wait for the client.
+pub fn respond<F>(buffered: usize, send: impl FnOnce(Client) -> F) -> Response
 where
     F: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(BUFFERED_EVENTS);
+    let (sender, receiver) = mpsc::channel(buffered);
     let client = Client(sender);
     let work = send(client.clone());
     let failed = client.clone();
@@ -62,6 +68,29 @@ where
     // nginx would hold events back to send several at once.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+/// A JSON answer that is sent piece by piece. It holds the request's places until the client has read it, and is cut off when
+/// the client reads nothing for a minute or the request is late.
+pub fn answer(json: Vec<u8>, request: RunningRequest) -> Response {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(1);
+    let (length, mut rest) = (json.len(), Bytes::from(json));
+    let sending = async move {
+        while !rest.is_empty() {
+            let piece = rest.split_to(PIECE.min(rest.len()));
+            let stalled = Instant::now() + STALLED;
+            let until = request.deadline().map_or(stalled, |deadline| deadline.min(stalled));
+            if !matches!(tokio::time::timeout_at(until.into(), sender.send(Ok(piece))).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    };
+    tokio::spawn(sending.in_current_span());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+    ];
+    (headers, Body::from_stream(ReceiverStream::new(receiver))).into_response()
 }
 
 fn error_event(error: &ApiError) -> sse::Event {

@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::progress::{DenoiseStep, SampleProgress};
 use super::run::{Run, SampleEvent};
 use super::state::LoadedModel;
-use super::stream::{Client, respond};
+use super::stream::{Client, TEXT_EVENTS, respond};
 use crate::TextModel;
 use crate::engine::{Task, TaskOutput};
 
@@ -40,7 +40,7 @@ pub trait StreamFormat: Send + 'static {
 pub fn stream_text(run: Run, model: &Arc<LoadedModel>, tasks: &[Task], format: impl StreamFormat) -> Response {
     let samples = SampleProgress::of_tasks(tasks, model.engine.model(), format.tells_steps());
     let model = Arc::clone(model);
-    respond(|client| send_events(run, model, samples, format, client))
+    respond(TEXT_EVENTS, |client| send_events(run, model, samples, format, client))
 }
 
 async fn send_events(

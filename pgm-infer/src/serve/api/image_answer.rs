@@ -11,8 +11,9 @@ use crate::serve::body::PictureFields;
 use crate::serve::error::ApiError;
 use crate::serve::metrics::unix_seconds;
 use crate::serve::pictures::{DrawnPicture, PartialPicture, PictureEvent, Pictures};
+use crate::serve::run::in_background;
 use crate::serve::state::LoadedImages;
-use crate::serve::stream::{Client, named_event, respond};
+use crate::serve::stream::{Client, PICTURE_EVENTS, named_event, respond};
 
 /// An answer.
 #[derive(Serialize, ToSchema)]
@@ -175,15 +176,23 @@ impl ImageFormat {
 
     /// The answer as a stream. A client that reads too slowly loses the rest of it.
     pub fn stream(self, pictures: Pictures, model: Arc<LoadedImages>) -> Response {
-        respond(|client| self.send(pictures, model, client))
+        respond(PICTURE_EVENTS, |client| Arc::new(self).send(pictures, model, client))
     }
 
-    async fn send(self, mut pictures: Pictures, model: Arc<LoadedImages>, client: Client) -> Result<(), ApiError> {
+    async fn send(
+        self: Arc<Self>,
+        mut pictures: Pictures,
+        model: Arc<LoadedImages>,
+        client: Client,
+    ) -> Result<(), ApiError> {
         while let Some(event) = pictures.next().await? {
-            let event = match event {
-                PictureEvent::Partial(partial) => self.partial(partial),
-                PictureEvent::Done(picture) => self.completed(picture, model.engine.model()),
+            let (format, model) = (Arc::clone(&self), Arc::clone(&model));
+            // A file of many pixels takes a while to be written as JSON.
+            let write = move || match event {
+                PictureEvent::Partial(partial) => format.partial(partial),
+                PictureEvent::Done(picture) => format.completed(picture, model.engine.model()),
             };
+            let event = in_background(move || Ok(write())).await?;
             if !client.send(event, pictures.deadline()).await {
                 return Err(pictures.late());
             }

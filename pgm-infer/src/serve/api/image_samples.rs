@@ -9,6 +9,9 @@ use crate::serve::resolve::{named, order_of, steps};
 use crate::serve::state::Limits;
 use crate::settings::ImageOverrides;
 
+/// Pictures of the largest size that a request may ask for.
+const MOST_LARGE: usize = 4;
+
 /// The settings of a request: the model's, overridden by the fields.
 ///
 /// # Errors
@@ -47,6 +50,21 @@ pub fn settings(
         as_published: false,
     };
     Ok(overrides.settings(model)?)
+}
+
+/// Checks the pixels of all pictures of a request, which are in memory together.
+///
+/// # Errors
+/// When they are more than those of [`MOST_LARGE`] pictures of the largest size.
+pub fn check_pixels(n: usize, (width, height): (usize, usize), limits: &Limits) -> Result<(), ApiError> {
+    let most = limits.max_pixels.saturating_mul(MOST_LARGE);
+    if n.saturating_mul(width).saturating_mul(height) > most {
+        let message = format!(
+            "{n} pictures of {width} x {height} are more than {most} pixels; ask for fewer at a time, or for smaller ones"
+        );
+        return Err(ApiError::field("n", message));
+    }
+    Ok(())
 }
 
 /// The class of each picture.

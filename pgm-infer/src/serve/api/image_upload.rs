@@ -1,5 +1,7 @@
 //! From the body of an edit to a picture and what of it is drawn again.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -21,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// # Errors
 /// Names the field that cannot be met.
-pub fn edit_of(body: &EditBody, model: &ImageModel, limits: &Limits) -> Result<(Edit, usize), ApiError> {
+pub fn edit_of(body: &EditBody, model: &ImageModel, limits: &Limits) -> Result<(Arc<Edit>, usize), ApiError> {
     let (width, height, channels) = model.codec().shape();
     let bytes = file_of("image", body.image()?)?;
     let picture = Picture::from_bytes_within(&bytes, channels, limits.max_pixels)
@@ -60,7 +62,8 @@ pub fn edit_of(body: &EditBody, model: &ImageModel, limits: &Limits) -> Result<(
         }
     };
     // A picture that is smaller than the model's has no window.
-    EditRun::new(model, &edit, None, 0).map_err(refused("image"))?;
+    let edit = Arc::new(edit);
+    EditRun::new(model, Arc::clone(&edit), None, 0).map_err(refused("image"))?;
     let most = limits.max_windows;
     let n_windows = edit.n_windows(width, height, most.saturating_add(1));
     if n_windows > most {

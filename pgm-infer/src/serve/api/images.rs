@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::image_answer::{ImageFormat, Images};
-use super::image_samples::{check_size, classes, settings};
+use super::image_samples::{check_pixels, check_size, classes, settings};
 use super::image_upload::edit_of;
 use super::read::{read, read_edit};
 use super::responses::GenerateErrors;
@@ -20,6 +19,7 @@ use crate::serve::pictures::{Drawing, PictureSample, Pictures};
 use crate::serve::resolve;
 use crate::serve::run::{RunningRequest, in_background};
 use crate::serve::state::{Admission, LoadedImages, Server};
+use crate::serve::stream::answer;
 
 /// Draws pictures
 ///
@@ -42,6 +42,7 @@ use crate::serve::state::{Admission, LoadedImages, Server};
 pub async fn generations(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: GenerationBody = read(&server, request).await?;
     let model = Arc::clone(server.images(body.picture.model.as_deref())?);
+    body.picture.classes()?;
     let n_pictures = resolve::n_samples(body.picture.n_pictures(), 1, server.limits())?;
     // The queue's places are taken before the body is checked, and kept until then even if the client leaves.
     let admission = model.admit(n_pictures, server.limits())?;
@@ -52,6 +53,7 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
             let (fields, images) = (&body.picture, model.engine.model());
             let (width, height, _) = images.codec().shape();
             check_size(fields, (width, height))?;
+            check_pixels(body.picture.n_pictures(), (width, height), &limits)?;
             let classes = classes(fields, images)?;
             let settings = settings(fields, images, &limits, classes.iter().any(Option::is_some))?;
             let seed = fields.seed().unwrap_or_else(resolve::random_seed);
@@ -93,6 +95,7 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
 pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body = read_edit(&server, request).await?;
     let model = Arc::clone(server.images(body.picture.model.as_deref())?);
+    body.picture.classes()?;
     let n_pictures = resolve::n_samples(body.picture.n_pictures(), 1, server.limits())?;
     let admission = model.admit(n_pictures, server.limits())?;
     let (admission, samples, settings, format) = in_background({
@@ -105,10 +108,11 @@ pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Resul
             let (edit, n_windows) = edit_of(&body, images, &limits)?;
             let size = edit.region().size();
             check_size(fields, size)?;
+            check_pixels(classes.len(), size, &limits)?;
             let seed = fields.seed().unwrap_or_else(resolve::random_seed);
             let sample = |(number, class): (usize, Option<usize>)| {
                 let seed = seed.wrapping_add(number as u64);
-                let run = EditRun::new(images, &edit, class, seed)?;
+                let run = EditRun::new(images, Arc::clone(&edit), class, seed)?;
                 Ok(PictureSample { class, seed, drawing: Drawing::Edit(Box::new(run), n_windows) })
             };
             let samples = classes.into_iter().enumerate().map(sample).collect::<Result<Vec<_>, InferError>>()?;
@@ -135,6 +139,8 @@ async fn respond(
         return Ok(format.stream(pictures, model));
     }
     let pictures = pictures.collect().await?;
-    let answer: Images = in_background(move || Ok(format.answer(pictures, model.engine.model()))).await?;
-    Ok(Json(answer).into_response())
+    let json = in_background(move || {
+        serde_json::to_vec(&format.answer(pictures, model.engine.model())).map_err(|_| ApiError::panicked())
+    });
+    Ok(answer(json.await?, running))
 }

@@ -115,6 +115,10 @@ impl EditBody {
                 "mask" => Some(&mut mask),
                 _ => None,
             };
+            // What a browser sends for a field that was left empty.
+            if content.is_empty() && (file.is_some() || name == "class") {
+                continue;
+            }
             if let Some(file) = file {
                 if file.is_some() || fields.contains_key(&name) {
                     return twice("is given twice; one picture is edited at a time");
@@ -259,6 +263,17 @@ mod tests {
         let picture = &read.picture;
         assert_eq!((picture.n_pictures(), picture.seed(), picture.n_partial()), (2, Some(7), 3));
         assert_eq!((picture.stream, picture.size.as_deref()), (Some(true), None));
+        // As browsers send a form whose fields were left empty.
+        let empty = form(&[
+            ("image", Some("a.png"), "PNG"),
+            ("mask", Some(""), ""),
+            ("class", None, ""),
+            ("prompt", None, "cat"),
+            ("box", None, "1,2,3,4"),
+        ]);
+        let empty = empty.unwrap();
+        assert!(empty.check().is_ok() && empty.picture.class_field() == "prompt");
+        assert_eq!(empty.area().unwrap(), EditArea::Box([1, 2, 3, 4]));
         let two =
             form(&[("image", None, "UE5H"), ("class", None, "cat"), ("class", None, "1"), ("mask", Some("m"), "M")]);
         let two = two.unwrap();

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 use super::common::check_unknown;
 use super::parse::{BodyError, RequestBody};
 use super::sampler::SamplerFields;
+use crate::sample::MAX_WEIGHT;
 
 /// The most classes of a request.
 const MAX_CLASSES: usize = 64;
@@ -34,7 +35,7 @@ pub struct PictureFields {
     #[schema(minimum = 0, maximum = 4096)]
     partial_images: Option<usize>,
     /// How much the class counts: 0 is not guided. Default: 0.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 1000)]
     pub cfg: Option<f64>,
     /// The weight of the class in all steps, or rising linearly from 0: constant or linear. Default: constant.
     #[schema(schema_with = cfg_schedule_schema)]
@@ -57,7 +58,7 @@ pub struct PictureFields {
     #[schema(minimum = 0, maximum = 1)]
     pub remask_rate: Option<f64>,
     /// Gumbel noise on the confidence, times this, falling to 0 in the last step. Default: 0.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 1000)]
     pub noise: Option<f64>,
     /// Start halton at a random cell.
     pub roll: Option<bool>,
@@ -289,10 +290,9 @@ impl PictureFields {
             let message = "output_compression is not supported: PNG loses nothing; leave it out, or say 100";
             return Err(BodyError::field("output_compression", message));
         }
-        let positive = |value: Option<f64>| value.is_none_or(|value| value >= 0.0 && value.is_finite());
         for (name, value) in [("cfg", self.cfg), ("noise", self.noise)] {
-            if !positive(value) {
-                return Err(BodyError::field(name, format!("{name} must be 0 or a positive number")));
+            if value.is_some_and(|value| !(0.0..=MAX_WEIGHT).contains(&value)) {
+                return Err(BodyError::field(name, format!("{name} must lie between 0 and {MAX_WEIGHT}")));
             }
         }
         if self.partial_images.is_some_and(|n| n > MAX_PARTIAL) {

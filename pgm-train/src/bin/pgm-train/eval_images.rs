@@ -15,7 +15,7 @@ use pgm_train::eval::ResultLog;
 use pgm_train::eval::images::{
     ClassifierOptions, FeatureBatch, FeatureLayer, ImageSampleSettings, ImageScores, Inception, KidSettings,
     PictureFeatures, PictureSource, Preprocessing, SampledPictures, ScoreSettings, open_image_model, own_scores,
-    read_statistics, score, scores_against_statistics, write_statistics,
+    read_statistics, score, scores_against_statistics, weights_identity, write_statistics,
 };
 use serde_json::{Value, json};
 
@@ -180,7 +180,7 @@ impl ImagesArgs {
     fn feature_log(&self, pictures: &Value, ending: &str) -> anyhow::Result<ResultLog<FeatureBatch>> {
         let identity = json!({
             "eval": "features", "pictures": pictures, "layer": self.layer().width(), "preprocessing": self.preprocessing,
-            "weights": self.features.file_name().map(|name| name.to_string_lossy()),
+            "weights": weights_identity(&self.features)?,
         });
         let path = self.progress.as_ref().map(|path| {
             let mut name = path.as_os_str().to_owned();
@@ -214,6 +214,12 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
     // All is opened first, so that a wrong name fails before hours of work.
     let reference = args.reference.as_deref().map(|path| Reference::open(path, args.split())).transpose()?;
     let network = Inception::load(&args.features, &device)?;
+    let reference_log = match &reference {
+        Some(Reference::Pictures(source)) => {
+            Some(args.feature_log(&json!({ "pictures": source.identity()? }), ".reference")?)
+        }
+        _ => None,
+    };
     let (samples, identity) = args.source(&device)?;
     let features = |source: &PictureSource, log, what| -> anyhow::Result<PictureFeatures> {
         let mut progress = Progress::new(what);
@@ -229,7 +235,7 @@ pub fn run(args: &ImagesArgs) -> anyhow::Result<Value> {
         None => None,
         Some(Reference::Statistics(statistics)) => Some(scores_against_statistics(&of_samples, statistics, &settings)?),
         Some(Reference::Pictures(source)) => {
-            let log = args.feature_log(&json!({ "pictures": source.identity()? }), ".reference")?;
+            let log = reference_log.ok_or_else(|| anyhow!("the reference pictures have no log"))?;
             let of_references = features(source, log, "reference pictures")?;
             Some(score(&of_samples, &of_references.features, &settings)?)
         }

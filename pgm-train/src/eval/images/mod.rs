@@ -34,6 +34,6 @@ pub use picture::Picture;
 pub use pictures::PictureSource;
 pub use precision_recall::{PrecisionRecall, precision_recall};
 pub use resize::{INPUT_SIZE, Preprocessing};
-pub use samples::{ImageSampleSettings, SampledPictures, open_image_model};
+pub use samples::{ImageSampleSettings, SampledPictures, open_image_model, weights_identity};
 pub use score::{FeatureBatch, ImageScores, PictureFeatures, ScoreSettings, score, scores_against_statistics};
 pub use statistics::{FeatureSet, FeatureStatistics, frechet_distance};

@@ -23,7 +23,7 @@ pub enum PictureSource {
     Data {
         /// The rows.
         rows: PixelRows,
-        /// The hash of the folder's content.
+        /// The split and the hash of the folder's content.
         identity: String,
     },
     /// Pictures that a model has drawn.
@@ -41,7 +41,7 @@ impl PictureSource {
         }
         if path.join(pgm_data::manifest::MANIFEST_FILE).is_file() {
             let folder = DataFolder::open(path)?;
-            let identity = folder.identity()?;
+            let identity = format!("{split:?} of {}", folder.identity()?);
             return Ok(Self::Data { rows: folder.pixels(split)?, identity });
         }
         let mut files = Vec::new();

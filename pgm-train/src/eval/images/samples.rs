@@ -66,6 +66,15 @@ pub fn open_image_model(
     Ok((model, identity))
 }
 
+/// The size and the checksum of a file of weights.
+///
+/// # Errors
+/// Names the file that cannot be read.
+pub fn weights_identity(path: &Path) -> Result<String, TrainError> {
+    let (size, crc32) = fingerprint(path).map_err(|error| TrainError::file("read", path, error))?;
+    Ok(format!("{size} bytes, {crc32:08x}"))
+}
+
 /// The pictures of a model, kept as tokens and decoded when they are needed.
 #[derive(Debug)]
 pub struct SampledPictures {

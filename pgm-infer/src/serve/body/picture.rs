@@ -8,12 +8,13 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 use super::common::check_unknown;
 use super::parse::{BodyError, RequestBody};
 use super::sampler::SamplerFields;
-use crate::sample::MAX_WEIGHT;
 
 /// The most classes of a request.
 const MAX_CLASSES: usize = 64;
 /// The most partial pictures of each picture of a stream.
 const MAX_PARTIAL: usize = 4096;
+/// The largest weight of a class, and of noise. Bodies are read without the rest of the crate, so this is a copy.
+const MAX_WEIGHT: f64 = 1000.0;
 
 /// The fields that requests for pictures share. The comments are the descriptions in `/openapi.json`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -334,6 +335,11 @@ mod tests {
 
     fn body(json: &Value) -> GenerationBody {
         parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_largest_weight_is_the_samplers() {
+        assert_eq!(MAX_WEIGHT, crate::sample::MAX_WEIGHT);
     }
 
     #[test]

@@ -171,7 +171,7 @@ async fn bodies_have_their_fields_and_limits() {
         ("ChatRequest", "max_tokens", 1, 1 << 24),
         ("ChatRequest", "max_completion_tokens", 1, 1 << 24),
         ("ChatRequest", "top_logprobs", 0, 20),
-        ("ScoreRequest", "draws", 1, 1 << 16),
+        ("ScoreRequest", "draws", 1, 4096),
         ("CompletionRequest", "presence_penalty", 0, 0),
         ("CompletionRequest", "frequency_penalty", 0, 0),
         ("InfillRequest", "blank", 1, 1 << 24),

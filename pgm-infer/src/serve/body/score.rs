@@ -9,7 +9,7 @@ use super::parse::{BodyError, RequestBody};
 use super::sampler::MAX_SEED;
 
 /// The most draws of a candidate.
-const MAX_DRAWS: usize = 65_536;
+const MAX_DRAWS: usize = 4096;
 /// The default of `draws`.
 const DEFAULT_DRAWS: usize = 128;
 
@@ -29,7 +29,7 @@ pub struct ScoreBody {
     /// Text between the context and a candidate. Default: a space, or nothing without a context.
     separator: Option<String>,
     /// Draws of hidden tokens for each candidate; an autoregressive model needs none. Default: 128.
-    #[schema(minimum = 1, maximum = 65536)]
+    #[schema(minimum = 1, maximum = 4096)]
     draws: Option<usize>,
     /// Seed of the draws. All candidates share them. Default: 0.
     #[schema(minimum = 0, maximum = 9007199254740991_u64)]

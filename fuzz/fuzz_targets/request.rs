@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 mod body;
 
 use body::{
-    BodyError, ChatBody, CompletionBody, EditBody, GenerationBody, InfillBody, PictureFields, RequestBody, ScoreBody, TokenizeBody,
+    BodyError, ChatBody, CompletionBody, EditBody, FormField, GenerationBody, InfillBody, PictureFields, RequestBody,
+    ScoreBody, TokenizeBody,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -45,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(body) => check_edit(&body),
             Err(error) => assert!(!error.message.is_empty()),
         },
-        6 => match EditBody::from_form(rest, "B").and_then(|body| body.check().map(|()| body)) {
+        6 => match EditBody::from_form(form(rest)).and_then(|body| body.check().map(|()| body)) {
             Ok(body) => check_edit(&body),
             Err(error) => assert!(!error.message.is_empty()),
         },
@@ -59,6 +60,17 @@ fuzz_target!(|data: &[u8]| {
         },
     }
 });
+
+// Names and contents in turn, between zeros; every third field is a file.
+fn form(bytes: &[u8]) -> Vec<FormField> {
+    let pieces: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
+    let field = |(index, pair): (usize, &[&[u8]])| FormField {
+        name: String::from_utf8_lossy(pair[0]).into_owned(),
+        is_file: index % 3 == 2,
+        content: pair.get(1).map_or_else(Vec::new, |content| content.to_vec()),
+    };
+    pieces.chunks(2).enumerate().map(field).collect()
+}
 
 fn checked<B: RequestBody>(bytes: &[u8]) -> Result<B, BodyError> {
     let body: B = body::parse(bytes)?;

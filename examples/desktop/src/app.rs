@@ -2,8 +2,8 @@
 //!
 //! `text_run.rs` fills texts, `picture_run.rs` draws and refills pictures.
 //!
-//! Slow work runs on other threads (`worker.rs`, `models.rs`, the engine, jobs). Their messages are received once per frame, so a model that is
-//! faster than the screen causes no extra drawing.
+//! Slow work runs on other threads (`worker.rs`, `models.rs`, the engine, jobs). Their messages are received once per frame,
+//! so a model that is faster than the screen causes no extra drawing.
 
 mod picture_run;
 mod text_run;

@@ -47,8 +47,8 @@ use reader::TaskReader;
 use thread::{EngineThread, Submission, check_n, wait};
 use worker::WorkerModel;
 
-/// A model of text on its own thread; [`ImageEngine`] has one of pictures. Dropping it ends the thread after the current step and frees all memory; tasks that are not
-/// done end as [`Finish::Cancelled`].
+/// A model of text on its own thread; [`ImageEngine`] has one of pictures. Dropping it ends the thread after the current
+/// step and frees all memory; tasks that are not done end as [`Finish::Cancelled`].
 #[derive(Debug)]
 pub struct Engine {
     thread: EngineThread,

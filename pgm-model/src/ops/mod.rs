@@ -4,7 +4,8 @@
 //! Each operation is a folder: `mod.rs` has the public function and the same formula composed of Burn's own operations,
 //! `autodiff.rs` the gradient, `flex.rs` the loops for the CPU, `cube.rs` the kernels for GPUs. The fused form runs for
 //! float32 on Flex and on GPUs. The loss also takes a half-precision weight, matmul on Flex also half-precision and
-//! quantised ones. Every other type and backend uses the composed form, which is also what the tests compare with. Callers do not need to know which one runs.
+//! quantised ones. Every other type and backend uses the composed form, which is also what the tests compare with.
+//! Callers do not need to know which one runs.
 //!
 //! `extension` is the table of all operations as a Burn backend extension; `flex`, `cube` and `autodiff` hold what the
 //! implementations share.

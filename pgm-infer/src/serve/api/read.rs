@@ -1,5 +1,6 @@
 //! Reads the body of a request.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -7,13 +8,15 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::serve::body::{EditBody, RequestBody, boundary, parse};
+use crate::serve::body::{EditBody, FormField, RequestBody, parse};
 use crate::serve::error::ApiError;
 use crate::serve::run::in_background;
 use crate::serve::state::{Server, ServerPhase};
 
 /// How a file of gzip begins, also where no header says that it is one.
 const GZIP: &[u8] = &[0x1f, 0x8b];
+/// The most fields of a form.
+const MAX_FIELDS: usize = 128;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -43,7 +46,7 @@ pub async fn read_edit(server: &Server, request: Request) -> Result<EditBody, Ap
     let form = if is_json(headers) {
         None
     } else {
-        let Some(boundary) = boundary(text(headers, header::CONTENT_TYPE)) else {
+        let Ok(boundary) = multer::parse_boundary(text(headers, header::CONTENT_TYPE)) else {
             let message = "the body must be a form, with Content-Type: multipart/form-data; boundary=.., or JSON, with \
                            Content-Type: application/json";
             return Err(ApiError::with(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
@@ -59,11 +62,31 @@ pub async fn read_edit(server: &Server, request: Request) -> Result<EditBody, Ap
     let turn = tokio::time::timeout(BODY_TIMEOUT, server.uploads().acquire()).await;
     let _turn = turn.map_err(|_| ApiError::queue_full())?;
     let bytes = read_bytes(server, request, server.limits().max_picture_body).await?;
-    in_background(move || match form {
-        Some(boundary) => Ok(EditBody::from_form(&bytes, &boundary)?),
-        None => Ok(parse(&bytes)?),
-    })
-    .await
+    match form {
+        Some(boundary) => Ok(EditBody::from_form(form_fields(bytes, boundary).await?)?),
+        None => in_background(move || Ok(parse(&bytes)?)).await,
+    }
+}
+
+// The fields of a form that is in memory, in their order.
+async fn form_fields(body: Bytes, boundary: String) -> Result<Vec<FormField>, ApiError> {
+    let wrong = |problem: String| {
+        let message = format!("the body is not the multipart/form-data that its Content-Type says: {problem}");
+        ApiError::invalid(message)
+    };
+    let broken = |error: multer::Error| wrong(error.to_string());
+    let mut form = multer::Multipart::new(tokio_stream::once(Ok::<_, Infallible>(body)), boundary);
+    let mut fields = Vec::new();
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        if fields.len() == MAX_FIELDS {
+            return Err(wrong(format!("it has more than {MAX_FIELDS} fields")));
+        }
+        let name = field.name().ok_or_else(|| wrong("a field has no name".into()))?.to_string();
+        let is_file = field.file_name().is_some();
+        let content = field.bytes().await.map_err(broken)?.to_vec();
+        fields.push(FormField { name, is_file, content });
+    }
+    Ok(fields)
 }
 
 async fn read_bytes(server: &Server, request: Request, most: usize) -> Result<Bytes, ApiError> {
@@ -118,4 +141,44 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     let origin = text(headers, header::ORIGIN);
     let own = origin.split_once("://").map_or(origin, |(_, authority)| authority);
     !origin.is_empty() && !own.eq_ignore_ascii_case(text(headers, header::HOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &[u8]) -> Result<Vec<FormField>, ApiError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(form_fields(Bytes::copy_from_slice(body), "XX".into()))
+    }
+
+    #[test]
+    fn fields_have_names_files_and_any_bytes() {
+        let body = b"--XX\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\na \"cat\"\r\n--XX\r\n\
+            content-type: image/png\r\ncontent-disposition: form-data; filename=\"a.png\"; name=\"image\"\r\n\r\n\
+            \x89PNG\r\n\r\n--X\0\xff\r\n--XX\r\nContent-Disposition: form-data; name=\"mask\"; filename=\"\"\r\n\r\n\r\n\
+            --XX--\r\n";
+        let field =
+            |name: &str, is_file, content: &[u8]| FormField { name: name.into(), is_file, content: content.into() };
+        let expected = [
+            field("prompt", false, b"a \"cat\""),
+            field("image", true, b"\x89PNG\r\n\r\n--X\0\xff"),
+            field("mask", true, b""),
+        ];
+        assert_eq!(read(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_form_that_is_cut_or_nameless_or_too_long_is_one_sentence() {
+        let whole = b"--XX\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n1\r\n--XX--\r\n";
+        assert_eq!(read(whole).unwrap().len(), 1);
+        let cut = (0..whole.len() - 4).map(|end| whole[..end].to_vec());
+        let nameless = b"--XX\r\nContent-Disposition: form-data\r\n\r\n1\r\n--XX--\r\n".to_vec();
+        let many = b"--XX\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n\r\n".repeat(200);
+        for body in cut.chain([nameless, many, b"{\"n\": 1}".to_vec()]) {
+            let error = read(&body).unwrap_err();
+            let is_sentence = error.message.contains("multipart/form-data") && !error.message.contains('\n');
+            assert!(error.status == StatusCode::BAD_REQUEST && is_sentence, "{body:?}: {}", error.message);
+        }
+    }
 }

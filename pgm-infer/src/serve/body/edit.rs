@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 
-use super::multipart::{Part, parts};
 use super::parse::{BodyError, RequestBody, parse};
 use super::picture::PictureFields;
 
@@ -57,6 +56,17 @@ pub struct EditBody {
     mask_file: Option<Vec<u8>>,
 }
 
+/// A field of a form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormField {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a file: it names one.
+    pub is_file: bool,
+    /// Its bytes.
+    pub content: Vec<u8>,
+}
+
 /// A picture, as a body has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upload<'a> {
@@ -99,14 +109,14 @@ fn outpaint_schema() -> Schema {
 }
 
 impl EditBody {
-    /// Reads a form. [`RequestBody::check`] has yet to be called.
+    /// The body of a form. [`RequestBody::check`] has yet to be called.
     ///
     /// # Errors
-    /// As [`parts`] and [`parse`], and when a field is given twice.
-    pub fn from_form(body: &[u8], boundary: &str) -> Result<Self, BodyError> {
+    /// As [`parse`], and when a field is given twice or is no text.
+    pub fn from_form(form: Vec<FormField>) -> Result<Self, BodyError> {
         let (mut fields, mut classes) = (Map::new(), Vec::new());
         let (mut image, mut mask) = (None, None);
-        for Part { name, is_file, content } in parts(body, boundary)? {
+        for FormField { name, is_file, content } in form {
             // PHP's and OpenAI's form of a list.
             let name = name.strip_suffix("[]").unwrap_or(&name).to_string();
             let twice = |message: &str| Err(BodyError::field(name.clone(), format!("{name} {message}")));
@@ -123,12 +133,12 @@ impl EditBody {
                 if file.is_some() || fields.contains_key(&name) {
                     return twice("is given twice; one picture is edited at a time");
                 }
-                if is_file || std::str::from_utf8(content).is_err() {
-                    *file = Some(content.to_vec());
+                if is_file || std::str::from_utf8(&content).is_err() {
+                    *file = Some(content);
                     continue;
                 }
             }
-            let text = std::str::from_utf8(content)
+            let text = std::str::from_utf8(&content)
                 .map_err(|_| BodyError::field(name.clone(), format!("{name} must be a text in UTF-8")))?;
             if name == "class" {
                 classes.push(Value::from(text));
@@ -237,12 +247,12 @@ mod tests {
     use super::*;
 
     fn form(fields: &[(&str, Option<&str>, &str)]) -> Result<EditBody, BodyError> {
-        let mut body = String::new();
-        for (name, file, content) in fields {
-            let file = file.map_or_else(String::new, |file| format!("; filename=\"{file}\""));
-            body += &format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{content}\r\n");
-        }
-        EditBody::from_form((body + "--B--").as_bytes(), "B")
+        let field = |(name, file, content): &(&str, Option<&str>, &str)| FormField {
+            name: (*name).to_string(),
+            is_file: file.is_some(),
+            content: content.as_bytes().to_vec(),
+        };
+        EditBody::from_form(fields.iter().map(field).collect())
     }
 
     #[test]

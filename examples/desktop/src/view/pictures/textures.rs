@@ -1,4 +1,4 @@
-//! Pictures as textures. One is made again only when its picture has changed.
+//! Pictures as textures. A texture is uploaded again only when its picture has changed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use pgm_infer::picture::{Edit, Filling, PictureCodec, PixelBox, Region};
+use pgm_infer::picture::{Edit, EditRun, Filling, PictureCodec, PixelBox, Region};
 use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule, sample};
 use pgm_infer::{
     DrawSettings, GenerationConfig, ImageModel, OrderKind, Picture, SampleRequest, SampleSettings, SampledRow,
@@ -210,6 +210,26 @@ fn an_edit_of_pixels_changes_the_region_and_nothing_else() {
     assert!(error.unwrap_err().to_string().contains("4 x 4 pixels and the model draws 5 x 6"));
     let stopped = model.edit(&edit, None, 1, &settings(3), &mut |_, _| ControlFlow::Break(())).unwrap();
     assert!(!stopped.complete && stopped.windows.is_empty());
+}
+
+#[test]
+fn windows_of_edits_with_neighbouring_seeds_have_seeds_of_their_own() {
+    let model = model(0, None);
+    let edit = Arc::new(Edit::outpaint(&striped(COLUMNS, ROWS), [3, 0, 8, 4]).unwrap());
+    let mut seeds = Vec::new();
+    for seed in 7..11 {
+        let mut run = EditRun::new(&model, Arc::clone(&edit), Some(0), seed).unwrap();
+        let first = seeds.len();
+        while let Some(row) = run.next_row(&model).unwrap() {
+            seeds.push(row.seed);
+            run.finish_row(&model, &draw(&model, &[row], &settings(2))[0]).unwrap();
+        }
+        assert_eq!(seeds[first], seed, "the first window has the seed itself");
+    }
+    let n = seeds.len();
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert!(seeds.len() == n && n > 8, "{seeds:?}");
 }
 
 #[test]

@@ -167,3 +167,31 @@ fn read_picture(path: &Path) -> Result<Picture, TrainError> {
     let (width, height) = picture.dimensions();
     Picture::new(height as usize, width as usize, picture.into_raw()).ok_or_else(|| failed("it is empty".to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use pgm_data::{ImageFolderWriter, ImageInfo, PixelShape};
+
+    use super::*;
+
+    #[test]
+    fn pictures_of_another_split_or_of_another_content_have_another_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let shape = PixelShape { height: 2, width: 2, channels: 1 };
+        let mut writer =
+            ImageFolderWriter::create(&folder.join("data"), ImageInfo::of_pixels(shape, Vec::new())).unwrap();
+        for (split, value) in [(Split::Train, 1), (Split::Validation, 2)] {
+            writer.push_pixels(split, &[value; 4], None).unwrap();
+        }
+        writer.finish().unwrap();
+        let identity = |path: &str, split| PictureSource::open(&folder.join(path), split).unwrap().identity().unwrap();
+        assert_ne!(identity("data", Split::Train), identity("data", Split::Validation));
+        assert_eq!(identity("data", Split::Train), identity("data", Split::Train));
+        std::fs::create_dir(folder.join("files")).unwrap();
+        std::fs::write(folder.join("files/a.png"), b"one").unwrap();
+        let before = identity("files", Split::Train);
+        std::fs::write(folder.join("files/b.png"), b"two").unwrap();
+        assert_ne!(identity("files", Split::Train), before);
+    }
+}

@@ -130,6 +130,15 @@ fn the_benchmarks_sizes_are_checked() {
             assert!(!message.contains("panicked"), "{message}");
         }
     }
+    for (preset, flag, value, says) in [
+        ("images-49", "--cfg", "-3", "--cfg -3 must lie between 0 and 1000"),
+        ("images-49", "--cfg", "1e39", "between 0 and 1000"),
+        ("images-49", "--order", "confidence", "bench counts uniform and halton"),
+        ("bytes-tiny", "--order", "halton", "are for models of images"),
+    ] {
+        let (succeeds, message) = run(&["bench", "--preset", preset, flag, value], "");
+        assert!(!succeeds && message.contains(says), "{flag} {value}: {message}");
+    }
 }
 
 #[cfg(all(unix, feature = "server"))]

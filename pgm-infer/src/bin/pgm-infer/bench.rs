@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::sample::Guidance;
 use pgm_infer::sample::order::OrderKind;
 use pgm_model::config::MAX_LENGTH;
 use pgm_model::{Network, model_folder, presets};
@@ -46,7 +47,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "uniform")]
     order: OrderKind,
     /// Pictures: how much the class counts; 0 is not guided
-    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, allow_negative_numbers = true)]
     cfg: f64,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
@@ -108,9 +109,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if config.image().is_none() && (args.order != OrderKind::Uniform || args.cfg != 0.0) {
         bail!("--order and --cfg are for models of images; this is one of text");
     }
-    if !args.cfg.is_finite() {
-        bail!("--cfg {} is not a number to weigh with", args.cfg);
-    }
+    Guidance { weight: args.cfg, ..Guidance::default() }.validate()?;
     if length < 2 {
         bail!("--length {length} leaves nothing to decode; it must be at least 2");
     }

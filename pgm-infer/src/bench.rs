@@ -264,6 +264,7 @@ mod tests {
             decoder_blocks: 1,
             queries: Default::default(),
             projection: Default::default(),
+            sets: Default::default(),
         });
         let workload = Workload {
             length: 9,

@@ -27,6 +27,7 @@ fn configs() -> [ModelConfig; 3] {
             decoder_blocks: 1,
             queries: Queries::LearnFreqs,
             projection: Projection::Linear,
+            sets: Default::default(),
         }),
         ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 1 }),
         ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 1 }),

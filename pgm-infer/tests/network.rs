@@ -26,6 +26,7 @@ fn config() -> ModelConfig {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     })
 }
 

@@ -58,6 +58,7 @@ impl Folder {
             decoder_blocks: 1,
             queries: Queries::LearnFreqs,
             projection: Projection::Linear,
+            sets: Default::default(),
         });
         let network = Network::new(&config, &Device::flex()).with_noise(0.5, 1);
         model_folder::save(&path("model"), &config, &network).unwrap();

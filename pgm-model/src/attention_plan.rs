@@ -9,7 +9,7 @@ use burn::tensor::{Int, Tensor, assert_shape};
 
 use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::{CleanTokens, PackedPositions, PackedRows, Partition, Positions};
-use crate::visibility::Visibility;
+use crate::visibility::{Visibility, set_labels};
 
 /// Angles and mask of self-attention.
 #[derive(Clone, Debug)]
@@ -60,6 +60,12 @@ impl Registers {
         self.0 / 2..self.0
     }
 
+    // The labels of registers and tokens, [B, L] -> [B, R + L]; a register has the label `of_register`.
+    fn before(self, labels: Tensor<2, Int>, of_register: i32) -> Tensor<2, Int> {
+        let front = Tensor::full([labels.dims()[0], self.0], of_register, &labels.device());
+        if self.0 == 0 { labels } else { Tensor::cat(vec![front, labels], 1) }
+    }
+
     // The groups of registers and tokens, [B, L] -> [B, R + L].
     fn before_groups(self, groups: &Tensor<2, Int>) -> Tensor<2, Int> {
         let ([n_rows, _], device) = (groups.dims(), groups.device());
@@ -99,7 +105,36 @@ pub(crate) fn partition_plans(
         across: Some(Visibility::across(groups.clone(), of_keys.clone().neg() + 1)),
         key_sets: KeySets::Labels(2),
     };
-    (SelfAttentionPlan { angles, visibility: Some(Visibility::within(of_keys)) }, across)
+    let within = match partition.sets() {
+        None => Visibility::within(of_keys),
+        // Registers belong to the first set.
+        Some(sets) => Visibility::within_sets(set_labels(of_keys, registers.before(sets.clone(), 0))),
+    };
+    (SelfAttentionPlan { angles, visibility: Some(within) }, across)
+}
+
+/// The two plans of a row whose tokens come in ordered sets, `[B, L]`: the encoder attends within a set and to earlier ones,
+/// the decoder predicts a token from earlier sets alone. Registers stand before all sets.
+pub(crate) fn any_order_plans(
+    sets: &Tensor<2, Int>,
+    registers: Registers,
+    tables: &AngleTables,
+) -> (SelfAttentionPlan, AttentionPlan) {
+    let (length, device) = (sets.dims()[1], sets.device());
+    let front = registers.of_clean();
+    let positions = Positions::range(registers.0..registers.0 + length, &device);
+    let key_positions = positions.clone().preceded_by(front.clone());
+    let angles = RotaryAngles::new(tables, &key_positions);
+    // A query of set s sees the keys of labels up to s, which are the tokens of the sets before s.
+    let keys = Registers(front.len()).before(sets.clone() + 1, 0); // [B, R / 2 + L]
+    let across = AttentionPlan {
+        keys: angles.clone(),
+        queries: RotaryAngles::new(tables, &positions),
+        query_positions: positions,
+        across: Some(Visibility::across_sets(sets.clone(), keys.clone())),
+        key_sets: KeySets::Labels(1),
+    };
+    (SelfAttentionPlan { angles, visibility: Some(Visibility::within_sets(keys)) }, across)
 }
 
 /// The keys of a sampling step: the registers of group 0, then the clean tokens.
@@ -108,6 +143,8 @@ pub(crate) struct CleanKeys {
     angles: RotaryAngles,
     // A query sees the keys of its own label, `[B, C]`; `None` when every query sees every key.
     labels: Option<Tensor<2, Int>>,
+    // The set of each key, `[B, C]`; `None` when the keys of a row are one set.
+    sets: Option<Tensor<2, Int>>,
     n_rows: usize,
     registers: Registers,
     // Keys of each packed row; `None` for rows of a batch.
@@ -127,7 +164,9 @@ impl CleanKeys {
             column.expand(shape).greater_equal(n_keys.expand(shape)).int() // [B, C]
         });
         let positions = clean.positions().behind(registers.0).preceded_by(registers.of_clean());
-        Self { angles: RotaryAngles::new(tables, &positions), labels, n_rows, registers, packed: None }
+        // Registers belong to the first set.
+        let sets = clean.sets().map(|sets| Registers(n_front).before(sets.clone(), 0));
+        Self { angles: RotaryAngles::new(tables, &positions), labels, sets, n_rows, registers, packed: None }
     }
 
     /// Keys of packed rows, labelled by row.
@@ -148,7 +187,8 @@ impl CleanKeys {
 
     fn of_packed(keys: &PackedPositions, registers: Registers, tables: &AngleTables) -> Self {
         let angles = RotaryAngles::new(tables, &keys.positions);
-        Self { angles, labels: Some(keys.labels.clone()), n_rows: 1, registers, packed: Some(keys.lengths.clone()) }
+        let packed = Some(keys.lengths.clone());
+        Self { angles, labels: Some(keys.labels.clone()), sets: None, n_rows: 1, registers, packed }
     }
 
     /// The row of each key, `[1, C]`, of packed rows.
@@ -156,9 +196,15 @@ impl CleanKeys {
         self.labels.as_ref()
     }
 
-    /// The plan of the encoder: each token sees the tokens of its row.
+    /// The plan of the encoder: each token sees the tokens of its row, those of later sets excepted.
     pub(crate) fn within(&self) -> SelfAttentionPlan {
-        let visibility = self.labels.clone().map(Visibility::within);
+        let visibility = match (self.labels.clone(), self.sets.clone()) {
+            (labels, None) => labels.map(Visibility::within),
+            (labels, Some(sets)) => {
+                let labels = labels.unwrap_or_else(|| sets.zeros_like());
+                Some(Visibility::within_sets(set_labels(labels, sets)))
+            }
+        };
         SelfAttentionPlan { angles: self.angles.clone(), visibility }
     }
 

@@ -1,11 +1,13 @@
 //! Sizes and variants of the networks: the contents of `config.json`.
 
 mod images;
+mod sets;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 pub use images::{ImageConfig, MAX_CLASSES};
+pub use sets::Sets;
 
 /// The largest number of tokens in a row. A larger number is a mistake or an attack.
 pub const MAX_LENGTH: usize = 1 << 24;
@@ -196,6 +198,9 @@ pub struct PartitionConfig {
     /// How they are projected.
     #[serde(default)]
     pub projection: Projection,
+    /// How clean tokens are encoded: all together, or in ordered sets.
+    #[serde(default, skip_serializing_if = "Sets::is_one")]
+    pub sets: Sets,
 }
 
 /// The masked baseline.
@@ -341,6 +346,7 @@ mod tests {
             decoder_blocks: 1,
             queries: Queries::LearnFreqsMean,
             projection: Projection::Mlp4,
+            sets: Default::default(),
         });
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);

@@ -35,12 +35,13 @@ pub use attention_plan::AttentionPlan;
 pub use condition::Condition;
 pub use config::{
     AutoregressiveConfig, BackboneConfig, ImageConfig, MaskGitConfig, MaskedConfig, ModelConfig, PartitionConfig,
-    Projection, Queries,
+    Projection, Queries, Sets,
 };
 pub use error::ModelError;
 pub use layers::LossTarget;
 pub use networks::{
-    AutoregressiveTransformer, Cache, Encoded, MaskGit, MaskedTransformer, Network, PartitionTransformer,
+    AutoregressiveTransformer, Cache, Encoded, EncodedRow, MaskGit, MaskedTransformer, Network, NewTokens,
+    PartitionTransformer,
 };
 pub use sequence::{Class, CleanTokens, PackedRows, Partition, Positions};
 pub use weight_dtype::WeightDtype;

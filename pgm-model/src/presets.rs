@@ -9,7 +9,14 @@ const GPT2_VOCAB: usize = 50_258;
 
 fn partition(backbone: BackboneConfig, encoder_blocks: usize, decoder_blocks: usize) -> ModelConfig {
     let (queries, projection) = (Queries::default(), Projection::default());
-    ModelConfig::Partition(PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection })
+    ModelConfig::Partition(PartitionConfig {
+        backbone,
+        encoder_blocks,
+        decoder_blocks,
+        queries,
+        projection,
+        sets: Default::default(),
+    })
 }
 
 fn owt(hidden_size: usize, n_heads: usize) -> BackboneConfig {

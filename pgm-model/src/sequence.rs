@@ -100,6 +100,7 @@ fn to_tensor<T>(rows: &[Vec<T>], width: usize, device: &Device, to_int: impl Fn(
 #[derive(Clone, Debug)]
 pub struct Partition {
     groups: Tensor<2, Int>,
+    sets: Option<Tensor<2, Int>>,
     classes: Option<Vec<Class>>,
 }
 
@@ -109,7 +110,7 @@ impl Partition {
     /// # Shapes
     /// `[B, L]`
     pub fn new(groups: Tensor<2, Int>) -> Self {
-        Self { groups, classes: None }
+        Self { groups, sets: None, classes: None }
     }
 
     /// Groups from the host: `true` is group 1, which has the role of the masked tokens. All rows have the same length.
@@ -122,6 +123,26 @@ impl Partition {
     #[must_use]
     pub fn with_classes(self, classes: Vec<Class>) -> Self {
         Self { classes: Some(classes), ..self }
+    }
+
+    /// The partition with each group in ordered sets: a token is encoded from its group's tokens of its own set and of
+    /// earlier ones. Without them, a group is one set.
+    ///
+    /// # Shapes
+    /// places of the tokens' sets, from 0, below [`MAX_SETS`](crate::visibility::MAX_SETS), `[B, L]`
+    ///
+    /// # Panics
+    /// When the rows differ in length.
+    #[must_use]
+    pub fn with_sets(self, rows: &[Vec<usize>]) -> Self {
+        let (length, device) = (self.groups.dims()[1], self.groups.device());
+        assert!(rows.iter().all(|row| row.len() == length), "every token belongs to a set");
+        Self { sets: Some(to_tensor(rows, length, &device, |&set| set as i32)), ..self }
+    }
+
+    /// The place of each token's set, `[B, L]`, if they were given.
+    pub fn sets(&self) -> Option<&Tensor<2, Int>> {
+        self.sets.as_ref()
     }
 
     /// The class of each row, if they were given.
@@ -142,6 +163,7 @@ pub struct CleanTokens {
     positions: Positions,
     // Number of tokens in each row, `[B, 1]`; absent when no row has padding, which avoids the masks.
     lengths: Option<Tensor<2, Int>>,
+    sets: Option<Tensor<2, Int>>,
     classes: Option<Vec<Class>>,
 }
 
@@ -178,8 +200,28 @@ impl CleanTokens {
                 let lengths: Vec<i32> = lengths.into_iter().map(|length| length as i32).collect();
                 Tensor::from_data(TensorData::new(lengths, [n_rows, 1]), device)
             }),
+            sets: None,
             classes: None,
         }
+    }
+
+    /// The rows with their tokens in ordered sets: a token is encoded from its own set and from earlier ones. Without them,
+    /// the tokens of a row are one set.
+    ///
+    /// # Shapes
+    /// places of the tokens' sets, from 0, below [`MAX_SETS`](crate::visibility::MAX_SETS), `[B, C]`
+    ///
+    /// # Panics
+    /// When a row has more sets than the padded rows have tokens.
+    #[must_use]
+    pub fn with_sets(self, rows: &[Vec<usize>]) -> Self {
+        let width = self.tokens.dims()[1];
+        Self { sets: Some(to_tensor(rows, width, &self.tokens.device(), |&set| set as i32)), ..self }
+    }
+
+    /// The set of each token, `[B, C]`, if they were given.
+    pub(crate) fn sets(&self) -> Option<&Tensor<2, Int>> {
+        self.sets.as_ref()
     }
 
     /// The rows with their classes, for a class-conditional network. Without them, no row has a class.

@@ -1,10 +1,24 @@
 //! Which keys a query sees. Labels are turned into a mask or sorted once, for all layers.
+//!
+//! A label may hold the place of a token's set in an order of sets: then a query sees the keys of its group that belong to
+//! its own set or to an earlier one.
 
 // B batch, S tokens, Q queries, C keys
 
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Int, Tensor};
+
+/// Sets of a group that labels can tell apart.
+pub const MAX_SETS: usize = 1 << 16;
+
+/// Labels of tokens in ordered sets: the group, then the place of the token's set in its group's order.
+///
+/// # Shapes
+/// groups below 2^15 and places below [`MAX_SETS`], `[B, S] -> [B, S]`
+pub fn set_labels(groups: Tensor<2, Int>, places: Tensor<2, Int>) -> Tensor<2, Int> {
+    groups * MAX_SETS as i32 + places
+}
 
 /// Which keys a query sees.
 ///
@@ -25,6 +39,8 @@ pub struct Visibility {
 enum Rule {
     // A query sees the keys of its label: `[B, Q]` and `[B, C]`.
     SameLabel(Box<[Tensor<2, Int>; 2]>),
+    // A query sees the keys of its group whose set is not later than its own.
+    OrderedSets(Box<[Tensor<2, Int>; 2]>),
     // The queries are the last of the keys, and each sees itself and earlier tokens.
     Causal([usize; 2], Device),
 }
@@ -44,6 +60,22 @@ impl Visibility {
     /// queries `[B, Q]`, keys `[B, C]`
     pub fn across(queries: Tensor<2, Int>, keys: Tensor<2, Int>) -> Self {
         Self::new(Rule::SameLabel(Box::new([queries, keys])))
+    }
+
+    /// A token sees the tokens of its group that belong to its own set or to an earlier one.
+    ///
+    /// # Shapes
+    /// labels of [`set_labels`], `[B, S]`
+    pub fn within_sets(labels: Tensor<2, Int>) -> Self {
+        Self { within: true, ..Self::across_sets(labels.clone(), labels) }
+    }
+
+    /// A query sees the keys of its group that belong to its own set or to an earlier one.
+    ///
+    /// # Shapes
+    /// labels of [`set_labels`], queries `[B, Q]`, keys `[B, C]`
+    pub fn across_sets(queries: Tensor<2, Int>, keys: Tensor<2, Int>) -> Self {
+        Self::new(Rule::OrderedSets(Box::new([queries, keys])))
     }
 
     /// Each of the last `n_queries` of `n_keys` tokens sees itself and the tokens before it, in every row.
@@ -66,6 +98,11 @@ impl Visibility {
         matches!(self.rule, Rule::Causal(..))
     }
 
+    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self.rule, Rule::OrderedSets(_))
+    }
+
     /// Labels of queries and keys, `[B, Q]` and `[B, C]`; all the same if there are none, as with causality.
     pub(crate) fn labels(
         visibility: Option<&Self>,
@@ -81,7 +118,7 @@ impl Visibility {
     /// The labels of queries and keys after `sort`, which runs once; nothing where there are no labels.
     #[cfg(feature = "fused")]
     pub(crate) fn sorted_labels(&self, sort: impl Fn(Tensor<2, Int>) -> Tensor<2, Int>) -> Option<[Tensor<2, Int>; 2]> {
-        let Rule::SameLabel(labels) = &self.rule else { return None };
+        let (Rule::SameLabel(labels) | Rule::OrderedSets(labels)) = &self.rule else { return None };
         let sort_both = || {
             let [queries, keys] = labels.as_ref().clone();
             let queries = sort(queries);
@@ -99,6 +136,16 @@ impl Visibility {
                 let shape = [n_rows, n_queries, keys.dims()[1]];
                 let queries = queries.clone().unsqueeze_dim::<3>(2).expand(shape);
                 AttentionMask::hiding(queries.not_equal(keys.clone().unsqueeze_dim::<3>(1).expand(shape)))
+            }
+            Rule::OrderedSets(labels) => {
+                let [queries, keys] = labels.as_ref();
+                let [n_rows, n_queries] = queries.dims();
+                let shape = [n_rows, n_queries, keys.dims()[1]];
+                let queries = queries.clone().unsqueeze_dim::<3>(2).expand(shape);
+                let keys = keys.clone().unsqueeze_dim::<3>(1).expand(shape);
+                let group = |labels: Tensor<3, Int>| labels / MAX_SETS as i32;
+                let is_later = keys.clone().greater(queries.clone());
+                AttentionMask::hiding(group(queries).not_equal(group(keys)).bool_or(is_later))
             }
             Rule::Causal([n_queries, n_keys], device) => {
                 let (n_queries, n_keys) = (*n_queries, *n_keys);

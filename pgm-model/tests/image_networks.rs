@@ -28,6 +28,7 @@ fn configs() -> [ModelConfig; 3] {
             decoder_blocks: 1,
             queries: Queries::LearnFreqs,
             projection: Projection::Linear,
+            sets: Default::default(),
         })
     };
     let backbone = BackboneConfig::for_mask_git(N_CODES, 12, 2, image(1));

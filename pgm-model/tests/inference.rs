@@ -36,6 +36,7 @@ fn configs(hidden_size: usize) -> [ModelConfig; 3] {
             decoder_blocks: 2,
             queries,
             projection,
+            sets: Default::default(),
         }),
         ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 }),
         ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 2 }),

@@ -64,7 +64,14 @@ fn a_step_keeps_what_the_count_says() {
     let partition = |encoder_blocks, decoder_blocks| {
         let (queries, projection) = (Queries::LearnFreqs, Projection::Linear);
         let backbone = backbone.clone();
-        ModelConfig::Partition(PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection })
+        ModelConfig::Partition(PartitionConfig {
+            backbone,
+            encoder_blocks,
+            decoder_blocks,
+            queries,
+            projection,
+            sets: Default::default(),
+        })
     };
     let masked = ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 2 });
     let close = |found: f64, count: f64| (found - count).abs() < 0.3;

@@ -17,7 +17,8 @@ fn allocated(queries: Queries, n_rows: usize) -> usize {
     let device = Device::flex();
     let backbone = BackboneConfig { cond_dim: 5, ..BackboneConfig::new(19, 16, 2, 2 * N_TOKENS) };
     let (encoder_blocks, decoder_blocks, projection) = (1, 1, Projection::Linear);
-    let config = PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection };
+    let config =
+        PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection, sets: Default::default() };
     let Network::Partition(model) = Network::new(&ModelConfig::Partition(config), &device).with_noise(0.4, 3) else {
         unreachable!()
     };

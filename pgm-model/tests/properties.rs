@@ -44,6 +44,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 decoder_blocks,
                 queries,
                 projection,
+                sets: Default::default(),
             };
             let tokens = prop::collection::vec(prop::collection::vec(0..VOCAB as u32, length), n_rows);
             let groups = prop::collection::vec(prop::collection::vec(any::<bool>(), length), n_rows);
@@ -286,6 +287,7 @@ fn the_other_groups_tokens_do_matter() {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     };
     let (tokens, groups) = (vec![vec![1, 2, 3, 4, 5]], vec![vec![false, true, false, true, true]]);
     let case = Case { config, tokens, groups, classes: None, seed: 7 };
@@ -306,6 +308,7 @@ fn classes_matter_and_so_does_the_newest_clean_token_behind_a_register() {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     };
     let (tokens, groups) = (vec![vec![1, 2, 3, 4, 5]; 2], vec![vec![false, true, false, true, true]; 2]);
     let case = Case { config, tokens, groups, classes: Some(vec![Some(1), None]), seed: 7 };

@@ -23,6 +23,7 @@ fn steps(c: &mut Criterion) {
         decoder_blocks: 2,
         queries: Queries::default(),
         projection: Projection::default(),
+        sets: Default::default(),
     });
     let masked = model.masked_baseline();
     for (name, config) in [("partition", &model), ("masked", &masked)] {

@@ -44,6 +44,7 @@ fn save_model(folder: &Path, kind: Kind) -> PathBuf {
         decoder_blocks: 1,
         queries: Queries::default(),
         projection: Projection::default(),
+        sets: Default::default(),
     };
     let config = match kind {
         Kind::Partition => ModelConfig::Partition(partition),

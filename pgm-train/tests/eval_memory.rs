@@ -64,6 +64,7 @@ fn no_evaluation_has_the_logits_of_all_positions_in_memory() {
             decoder_blocks: 1,
             queries,
             projection,
+            sets: Default::default(),
         }),
         ModelConfig::Masked(MaskedConfig { backbone: backbone.clone(), n_blocks: 1 }),
         ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: 1 }),

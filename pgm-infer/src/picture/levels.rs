@@ -67,6 +67,7 @@ mod tests {
             decoder_blocks: 1,
             queries: Queries::default(),
             projection: Projection::default(),
+            sets: Default::default(),
         })
     }
 

@@ -45,6 +45,7 @@ static MODEL: LazyLock<TextModel> = LazyLock::new(|| {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     });
     let device = Device::flex();
     let network = Network::new(&config, &device);

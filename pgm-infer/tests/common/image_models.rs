@@ -28,6 +28,7 @@ pub fn config_of(image: ImageConfig) -> ModelConfig {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     })
 }
 

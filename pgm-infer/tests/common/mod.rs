@@ -31,6 +31,7 @@ pub fn partition_config() -> PartitionConfig {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     }
 }
 

@@ -22,6 +22,7 @@ fn partition(backbone: BackboneConfig) -> ModelConfig {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     })
 }
 

@@ -100,6 +100,7 @@ impl PublishedCheckpoint<'_> {
                 decoder_blocks,
                 queries: self.queries(&mut picker, overrides)?,
                 projection: self.projection(&mut picker),
+                sets: Default::default(),
             }),
             (None, true) => ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: sizes.n_blocks }),
             (None, false) => ModelConfig::Masked(MaskedConfig { backbone, n_blocks: sizes.n_blocks }),

@@ -3,11 +3,12 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::feed_forward::FeedForward;
 use super::modulation::{BlockModulation, constant_vectors, folded_gate, folded_norm, modulation};
 use super::norm::{affine, norm};
+use super::row_keys::{RowKeys, attend_rows};
 use crate::attention_plan::AttentionPlan;
 use crate::condition::Condition;
 use crate::config::BackboneConfig;
@@ -82,12 +83,36 @@ impl DecoderBlock {
         condition: Option<&Condition>,
         plan: &AttentionPlan,
     ) -> Tensor<3> {
+        let angles = [&plan.queries, &plan.keys];
+        self.forward_with(x, condition, |q, dtype| {
+            cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype)
+        })
+    }
+
+    /// As [`forward`](Self::forward) for the positions to decode of packed rows, each row with its own keys.
+    ///
+    /// # Shapes
+    /// `[1, K, H] -> [1, K, H]`
+    pub(crate) fn forward_rows<'a>(
+        &self,
+        x: Tensor<3>,
+        condition: Option<&Condition>,
+        rows: impl Iterator<Item = RowKeys<'a>>,
+    ) -> Tensor<3> {
+        self.forward_with(x, condition, |q, dtype| attend_rows(&q, rows, self.n_heads, dtype))
+    }
+
+    // `attention` takes queries, [B, K, H], and the dtype of the matmuls, and returns [B, K, H].
+    fn forward_with(
+        &self,
+        x: Tensor<3>,
+        condition: Option<&Condition>,
+        attention: impl FnOnce(Tensor<3>, DType) -> Tensor<3>,
+    ) -> Tensor<3> {
         let BlockModulation { attention: (shift_scale1, gate1), feed_forward: (shift_scale2, gate2) } =
             BlockModulation::new(&self.modulation, condition);
         let q = recomputed_linear(&self.q, shift_scale1.recomputed_norm(&self.q_norm1, x.clone())); // [B, K, H]
-        let angles = [&plan.queries, &plan.keys];
-        let dtype = self.kv.weight.val().dtype();
-        let context = cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype); // [B, K, H]
+        let context = attention(q, self.kv.weight.val().dtype()); // [B, K, H]
         let x = gate1.gated_sum(x, self.dropout.forward(linear(&self.out, context)));
         let branch = self.mlp.forward(shift_scale2.recomputed_norm(&self.norm2, x.clone()));
         gate2.gated_sum(x, self.dropout.forward(branch))

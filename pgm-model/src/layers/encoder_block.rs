@@ -3,12 +3,13 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::feed_forward::FeedForward;
 use super::key_values::KeyValues;
 use super::modulation::{BlockModulation, constant_vectors, folded_gate, folded_norm, modulation};
 use super::norm::norm;
+use super::row_keys::{RowKeys, attend_rows};
 use crate::attention_plan::SelfAttentionPlan;
 use crate::condition::Condition;
 use crate::config::BackboneConfig;
@@ -60,11 +61,39 @@ impl EncoderBlock {
     /// # Shapes
     /// `[B, C, H] -> [B, C, H]`
     pub fn forward(&self, x: Tensor<3>, condition: Option<&Condition>, plan: &SelfAttentionPlan) -> Tensor<3> {
+        let attention = |qkv, dtype| self_attention(qkv, &plan.angles, plan.visibility.as_ref(), self.n_heads, dtype);
+        self.forward_with(x, condition, attention)
+    }
+
+    /// As [`forward`](Self::forward) for the new tokens of packed rows. `rows` takes keys and values of the new tokens,
+    /// `[1, S, 2 H]`, and returns each row's kept and new ones.
+    ///
+    /// # Shapes
+    /// `[1, S, H] -> [1, S, H]`
+    pub(crate) fn forward_rows<'a, R: Iterator<Item = RowKeys<'a>>>(
+        &self,
+        x: Tensor<3>,
+        condition: Option<&Condition>,
+        rows: impl FnOnce(Tensor<3>) -> R,
+    ) -> Tensor<3> {
+        let width = x.dims()[2];
+        self.forward_with(x, condition, |qkv, dtype| {
+            let rows = rows(qkv.clone().narrow(2, width, 2 * width));
+            attend_rows(&qkv.narrow(2, 0, width), rows, self.n_heads, dtype)
+        })
+    }
+
+    // `attention` takes queries, keys and values, [B, C, 3 H], and the dtype of the matmuls, and returns [B, C, H].
+    fn forward_with(
+        &self,
+        x: Tensor<3>,
+        condition: Option<&Condition>,
+        attention: impl FnOnce(Tensor<3>, DType) -> Tensor<3>,
+    ) -> Tensor<3> {
         let BlockModulation { attention: (shift_scale1, gate1), feed_forward: (shift_scale2, gate2) } =
             BlockModulation::new(&self.modulation, condition);
         let qkv = linear(&self.qkv, shift_scale1.norm(&self.norm1, x.clone())); // [B, C, 3 H]
-        let dtype = self.qkv.weight.val().dtype();
-        let context = self_attention(qkv, &plan.angles, plan.visibility.as_ref(), self.n_heads, dtype); // [B, C, H]
+        let context = attention(qkv, self.qkv.weight.val().dtype()); // [B, C, H]
         let x = gate1.gated_sum(x, self.dropout.forward(linear(&self.out, context)));
         let branch = self.mlp.forward(shift_scale2.norm(&self.norm2, x.clone()));
         gate2.gated_sum(x, self.dropout.forward(branch))

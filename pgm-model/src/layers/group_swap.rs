@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor, assert_shape};
 
 use super::aggregate::Aggregate;
 use super::norm::plain_norm;
+use super::row_keys::{RowKeys, attend_rows};
 use crate::attention_plan::AttentionPlan;
 use crate::config::{PartitionConfig, Projection, Queries};
 use crate::ops::{cross_attention, linear, recomputed_linear};
@@ -97,7 +98,7 @@ impl GroupSwap {
         let [n_rows, n_keys, width] = encoded.dims();
         assert_shape!(kv, [n_rows, n_keys, 2 * width]);
         let n_queries = plan.query_positions.indices().dims()[1];
-        let query = self.raw_queries(encoded, plan, sinusoids);
+        let query = self.raw_queries(Some(encoded), plan, sinusoids);
         let q = self.projection.forward(plain_norm(&self.norm, query)); // [1 or B, K, H]
         let q = q.expand([n_rows, n_queries, width]);
         let angles = [&plan.queries, &plan.keys];
@@ -105,13 +106,40 @@ impl GroupSwap {
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype)) // [B, K, H]
     }
 
-    // Queries before their norm and projection, [1 or B, K, H].
-    fn raw_queries(&self, encoded: &Tensor<3>, plan: &AttentionPlan, sinusoids: &AngleTables) -> Tensor<3> {
+    /// As [`forward`](Self::forward) for the positions to decode of packed rows, each with its own keys. A row is given with
+    /// its encoder output, which only an aggregate reads.
+    ///
+    /// # Shapes
+    /// encoder output of a row `[1, C, H]`, `-> [1, K, H]`
+    pub(crate) fn forward_rows(
+        &self,
+        rows: &[(Option<Tensor<3>>, &AttentionPlan)],
+        keys: Vec<RowKeys<'_>>,
+        sinusoids: &AngleTables,
+    ) -> Tensor<3> {
+        let queries = rows.iter().map(|(encoded, plan)| self.raw_queries(encoded.as_ref(), plan, sinusoids));
+        let queries = Tensor::cat(queries.collect(), 1);
+        let q = self.projection.forward(plain_norm(&self.norm, queries)); // [1, K, H]
+        let dtype = self.kv.weight.val().dtype();
+        linear(&self.out, attend_rows(&q, keys.into_iter(), self.n_heads, dtype))
+    }
+
+    /// Whether queries hold an aggregate of the encoder output.
+    pub(crate) fn reads_encoder_output(&self) -> bool {
+        matches!(self.queries, Queries::LearnFreqsMean | Queries::LearnFreqsLogSumExp)
+    }
+
+    // Queries before their norm and projection, [1 or B, K, H]. Without an encoder output the aggregate is that of no keys.
+    fn raw_queries(&self, encoded: Option<&Tensor<3>>, plan: &AttentionPlan, sinusoids: &AngleTables) -> Tensor<3> {
         let positions = &plan.query_positions;
         let [n_query_rows, n_queries] = positions.indices().dims();
         let learned: Tensor<3> = self.base.val().unsqueeze_dim(0); // [1, 1, H]
         let positional = |x: Tensor<3>| {
             sinusoids.get(positions.span(), &positions.indices().device()).at(positions) + x // [1 or B, K, H]
+        };
+        let aggregate = |aggregate: Aggregate, queries: Tensor<3>| match encoded {
+            Some(encoded) => queries + aggregate.forward(encoded, plan),
+            None => queries,
         };
         match self.queries {
             Queries::Learn => {
@@ -119,8 +147,8 @@ impl GroupSwap {
                 learned.expand([n_query_rows, n_queries, width])
             }
             Queries::LearnFreqs => positional(learned),
-            Queries::LearnFreqsMean => positional(learned) + Aggregate::Mean.forward(encoded, plan),
-            Queries::LearnFreqsLogSumExp => positional(learned) + Aggregate::LogSumExp.forward(encoded, plan),
+            Queries::LearnFreqsMean => aggregate(Aggregate::Mean, positional(learned)),
+            Queries::LearnFreqsLogSumExp => aggregate(Aggregate::LogSumExp, positional(learned)),
         }
     }
 }

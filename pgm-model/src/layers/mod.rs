@@ -11,6 +11,7 @@ mod mask_git_block;
 mod modulation;
 mod norm;
 mod rms_norm;
+mod row_keys;
 
 pub use decoder_block::DecoderBlock;
 pub use encoder_block::EncoderBlock;
@@ -22,3 +23,4 @@ pub(crate) use mask_git_block::xavier;
 pub use mask_git_block::{MaskGitBlock, swiglu_width};
 pub(crate) use modulation::ShiftScale;
 pub use rms_norm::RmsNorm;
+pub(crate) use row_keys::RowKeys;

@@ -4,13 +4,15 @@
 //! register tokens before the sequence, which give a group without tokens something to attend to.
 // B batch, L length, C clean tokens, K positions to decode, H hidden, V vocabulary
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, assert_shape};
 
 use super::embedding::{embed, embedding, register_embedding, registers};
 use super::encoded::Encoded;
-use crate::attention_plan::{AttentionPlan, CleanKeys, Registers, SelfAttentionPlan, partition_plans};
+use crate::attention_plan::{AttentionPlan, CleanKeys, Registers, SelfAttentionPlan, any_order_plans, partition_plans};
 use crate::condition::{Condition, TimeEmbedding, class_condition, class_embedding};
 use crate::config::PartitionConfig;
 use crate::layers::{DecoderBlock, EncoderBlock, GroupSwap, Head, LossTarget};
@@ -20,20 +22,20 @@ use crate::sequence::{Class, CleanTokens, PackedRows, Partition, Positions};
 /// Predicts each group of a partitioned sequence from the other one.
 #[derive(Module, Debug)]
 pub struct PartitionTransformer {
-    embedding: Embedding,
+    pub(super) embedding: Embedding,
     // One of the two; none in a folded network.
     time: Option<TimeEmbedding>,
     classes: Option<Embedding>,
     // The vectors of the registers, `[R, H]`: group 1's, then group 0's.
-    registers: Option<Embedding>,
-    encoder: Vec<EncoderBlock>,
-    swap: GroupSwap,
-    decoder: Vec<DecoderBlock>,
+    pub(super) registers: Option<Embedding>,
+    pub(super) encoder: Vec<EncoderBlock>,
+    pub(super) swap: GroupSwap,
+    pub(super) decoder: Vec<DecoderBlock>,
     head: Head,
     #[module(skip)]
-    rotary: AngleTables,
+    pub(super) rotary: AngleTables,
     #[module(skip)]
-    sinusoids: AngleTables,
+    pub(super) sinusoids: AngleTables,
 }
 
 impl PartitionTransformer {
@@ -75,7 +77,7 @@ impl PartitionTransformer {
     }
 
     // `None` in a folded network.
-    fn condition(&self, classes: Option<&[Class]>, n_rows: usize) -> Option<Condition> {
+    pub(super) fn condition(&self, classes: Option<&[Class]>, n_rows: usize) -> Option<Condition> {
         let Some(embedding) = &self.classes else {
             assert!(classes.is_none(), "a network without classes is given none");
             return self.constant_condition();
@@ -83,7 +85,7 @@ impl PartitionTransformer {
         Some(class_condition(embedding, classes, n_rows))
     }
 
-    fn n_registers(&self) -> Registers {
+    pub(super) fn n_registers(&self) -> Registers {
         Registers(self.registers.as_ref().map_or(0, |registers| registers.weight.lazy_shape().dims::<2>()[0]))
     }
 
@@ -118,6 +120,30 @@ impl PartitionTransformer {
     pub fn hidden_partition(&self, tokens: Tensor<2, Int>, partition: &Partition) -> Tensor<3> {
         let condition = self.condition(partition.classes(), tokens.dims()[0]);
         let hidden = self.run_partition(tokens, partition, condition.as_ref());
+        self.before_logits(hidden, condition.as_ref())
+    }
+
+    /// As [`hidden_partition`](Self::hidden_partition) of a sequence whose tokens come in ordered sets: each token is predicted
+    /// from the tokens of earlier sets alone, all in one pass. Those of set 0 are predicted from nothing.
+    ///
+    /// # Shapes
+    /// tokens and places of their sets, below [`MAX_SETS`](crate::visibility::MAX_SETS) - 1, `[B, L] -> [B, L, H]`
+    ///
+    /// # Panics
+    /// When the GroupSwap's queries hold an aggregate, which would be another one for each set.
+    pub fn hidden_any_order(
+        &self,
+        tokens: Tensor<2, Int>,
+        sets: &Tensor<2, Int>,
+        classes: Option<&[Class]>,
+    ) -> Tensor<3> {
+        let [n_rows, length] = tokens.dims();
+        assert_shape!(sets, [n_rows, length]);
+        assert!(!self.swap.reads_encoder_output(), "queries without an aggregate");
+        let condition = self.condition(classes, n_rows);
+        let plans = any_order_plans(sets, self.n_registers(), &self.rotary);
+        let x = self.behind_registers(tokens, self.n_registers().of_clean());
+        let hidden = self.run_whole(x, &plans, condition.as_ref());
         self.before_logits(hidden, condition.as_ref())
     }
 
@@ -222,7 +248,7 @@ impl PartitionTransformer {
     }
 
     // The hidden states that `logits` takes.
-    fn before_logits(&self, x: Tensor<3>, condition: Option<&Condition>) -> Tensor<3> {
+    pub(super) fn before_logits(&self, x: Tensor<3>, condition: Option<&Condition>) -> Tensor<3> {
         match self.classes {
             Some(_) => self.head.modulated_norm(x, condition),
             None => x,
@@ -251,16 +277,31 @@ impl PartitionTransformer {
     fn run_partition(&self, tokens: Tensor<2, Int>, partition: &Partition, condition: Option<&Condition>) -> Tensor<3> {
         let [n_rows, length] = tokens.dims();
         assert_shape!(partition.groups(), [n_rows, length]);
-        let (within, across) = partition_plans(partition, self.n_registers(), &self.rotary);
+        let plans = partition_plans(partition, self.n_registers(), &self.rotary);
+        self.run_whole(self.behind_registers(tokens, 0..self.n_registers().0), &plans, condition)
+    }
+
+    // The vectors of some registers, then those of the tokens: [B, L] -> [B, R + L, H].
+    fn behind_registers(&self, tokens: Tensor<2, Int>, range: Range<usize>) -> Tensor<3> {
+        let n_rows = tokens.dims()[0];
         let tokens = embed(&self.embedding, tokens); // [B, L, H]
-        let x = match &self.registers {
-            Some(all) => Tensor::cat(vec![registers(all, 0..self.n_registers().0, n_rows), tokens], 1),
+        match &self.registers {
+            Some(all) => Tensor::cat(vec![registers(all, range, n_rows), tokens], 1),
             None => tokens,
-        };
-        let encoded = self.run_encoder(x, &within, condition); // [B, R + L, H]
-        let swapped = self.swap.forward(&encoded, self.swap.keys_values(&encoded), &across, &self.sinusoids);
+        }
+    }
+
+    // [B, R + L, H] -> [B, L, H]
+    fn run_whole(
+        &self,
+        x: Tensor<3>,
+        (within, across): &(SelfAttentionPlan, AttentionPlan),
+        condition: Option<&Condition>,
+    ) -> Tensor<3> {
+        let encoded = self.run_encoder(x, within, condition); // [B, R + L, H]
+        let swapped = self.swap.forward(&encoded, self.swap.keys_values(&encoded), across, &self.sinusoids);
         // Keys and values of one block at a time: a training step never holds those of all blocks.
-        let decode = |x, block: &DecoderBlock| block.forward(x, block.keys_values(&encoded), condition, &across);
+        let decode = |x, block: &DecoderBlock| block.forward(x, block.keys_values(&encoded), condition, across);
         self.decoder.iter().fold(swapped, decode)
     }
 

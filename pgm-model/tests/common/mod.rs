@@ -140,6 +140,7 @@ fn published_config(json: &Value) -> ModelConfig {
         decoder_blocks: json["decoder"]["n_blocks"].as_u64().unwrap() as usize,
         queries: serde_json::from_value(json["swap"]["pre_query_mode"].clone()).unwrap(),
         projection: serde_json::from_value(json["swap"]["query_process_mode"].clone()).unwrap(),
+        sets: Default::default(),
     })
 }
 

@@ -6,7 +6,7 @@ use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor, TensorData};
 use pgm_data::{Row, TokenRows};
 use pgm_model::loss::GroupDistribution;
-use pgm_model::{Class, Partition};
+use pgm_model::{Class, Partition, Sets};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -49,6 +49,8 @@ pub(super) struct HostBatch {
     pub(super) classes: Vec<Class>,
     /// Whether each position is in group 1.
     pub(super) groups: Vec<Vec<bool>>,
+    /// The set of each position in its group's order; `None` where each group is one set.
+    pub(super) sets: Option<Vec<Vec<usize>>>,
     /// The weight of each position, before validity and the mean over the step.
     pub(super) weights: Vec<Vec<f64>>,
 }
@@ -89,6 +91,10 @@ impl HostBatch {
         let inputs = match objective {
             Objective::Partition => {
                 let partition = Partition::from_rows(&self.groups[range.clone()], device);
+                let partition = match &self.sets {
+                    Some(sets) => partition.with_sets(&sets[range.clone()]),
+                    None => partition,
+                };
                 NetworkInputs::Partition(match of_images {
                     true => partition.with_classes(self.classes[range].to_vec()),
                     false => partition,
@@ -106,6 +112,12 @@ impl HostBatch {
 /// Weights of an autoregressive model: 1 for each token but the first.
 pub(super) fn causal_weights(length: usize) -> Vec<f64> {
     (0..length).map(|position| if position == 0 { 0.0 } else { 1.0 }).collect()
+}
+
+/// Draws the set of each position in its group's order, row after row; nothing where each group is one set.
+pub(super) fn draw_sets(sets: Sets, groups: &[Vec<bool>], rng: &mut ChaCha8Rng) -> Option<Vec<Vec<usize>>> {
+    let draw = |groups: &Vec<bool>| sets.draw_groups(groups, || rng.random::<f64>());
+    (!sets.is_one()).then(|| groups.iter().map(draw).collect())
 }
 
 /// Draws whether each position is in group 1, row after row.

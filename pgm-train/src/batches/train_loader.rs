@@ -11,9 +11,9 @@ use pgm_model::loss::GroupDistribution;
 use rand::RngExt;
 
 use super::batch::{Batch, ObjectiveBatch};
-use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_groups, read_rows};
+use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_groups, draw_sets, read_rows};
 use super::iterator::BatchIterator;
-use super::random::{CLASSES, DROPOUT, TRAINING, stream};
+use super::random::{CLASSES, DROPOUT, SETS, TRAINING, stream};
 use crate::config::{Objective, TrainConfig};
 
 /// The micro-batches of training, from a step on.
@@ -74,7 +74,8 @@ impl TrainLoader {
         let weights = levels.iter().zip(&groups).map(|(&level, groups)| weigh(level, groups)).collect();
         let mut dropped = stream(run.seed, CLASSES, step as u64);
         let classes = kind.classes(&rows, || dropped.random::<f64>() < class_dropout);
-        let host = HostBatch { kind, rows, classes, groups, weights };
+        let sets = draw_sets(self.config.model.sets, &groups, &mut stream(run.seed, SETS, step as u64));
+        let host = HostBatch { kind, rows, classes, groups, sets, weights };
         let scale = 1.0 / host.n_valid().max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);
         let n_rows = run.micro_batch();

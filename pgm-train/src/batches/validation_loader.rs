@@ -8,10 +8,12 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::TokenRows;
+use pgm_model::Sets;
 
 use super::batch::ValidationBatch;
-use super::host_batch::{BatchKind, HostBatch, causal_weights, read_rows};
+use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_sets, read_rows};
 use super::iterator::BatchIterator;
+use super::random::{VALIDATION_SEED, VALIDATION_SETS, stream};
 use crate::config::{Objective, RunConfig};
 use crate::draws::{DrawnItem, HiddenTokens, NelboDraws};
 
@@ -25,6 +27,8 @@ struct ValidationSettings {
     rows: usize,
     /// Draws of each row; an autoregressive model has none and takes each row once.
     times: usize,
+    /// How clean tokens see each other.
+    sets: Sets,
 }
 
 /// The batches of a validation.
@@ -47,6 +51,7 @@ impl ValidationLoader {
             batch: run.micro_batch(),
             rows: if run.validate_rows == 0 { rows.len() } else { run.validate_rows.min(rows.len()) },
             times: if objective == Objective::Autoregressive { 1 } else { run.validate_times },
+            sets: Sets::One,
         };
         let n_batches = settings.rows.div_ceil(settings.batch) * settings.times;
         let draws = NelboDraws::of_validation(run.validate_estimator, settings.rows, settings.times);
@@ -60,8 +65,16 @@ impl ValidationLoader {
         self
     }
 
+    /// The loader for a partition model whose clean tokens see each other so. The bound is the mean over the numbers of sets
+    /// that are drawn.
+    #[must_use]
+    pub fn with_sets(mut self, sets: Sets) -> Self {
+        self.settings.sets = sets;
+        self
+    }
+
     fn batch(&self, index: usize) -> Result<ValidationBatch, DatasetError> {
-        let ValidationSettings { kind, batch, times, rows: n_rows } = self.settings;
+        let ValidationSettings { kind, batch, times, rows: n_rows, sets } = self.settings;
         let (block, draw) = (index / times, index % times);
         let range = block * batch..((block + 1) * batch).min(n_rows);
         let rows = read_rows(&self.rows, &range.clone().collect::<Vec<_>>())?;
@@ -84,7 +97,8 @@ impl ValidationLoader {
             }
         }
         let classes = kind.classes(&rows, || false);
-        let batch = HostBatch { kind, rows, classes, groups, weights }.upload(0..range.len(), &self.device, 1.0);
+        let sets = draw_sets(sets, &groups, &mut stream(VALIDATION_SEED, VALIDATION_SETS, index as u64));
+        let batch = HostBatch { kind, rows, classes, groups, sets, weights }.upload(0..range.len(), &self.device, 1.0);
         Ok(ValidationBatch { batch, rows: range, tokens })
     }
 }

@@ -3,7 +3,7 @@
 use pgm_data::{ImageInfo, Manifest};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ImageConfig, MaskGitConfig, MaskedConfig, ModelConfig, PartitionConfig,
-    Projection, Queries,
+    Projection, Queries, Sets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,11 @@ pub struct ModelSection {
     /// How the queries of the GroupSwap are projected.
     #[serde(default)]
     pub projection: Projection,
+    /// How the clean tokens of a partition model see each other: "one" set, all together, as in the paper; a number of ordered
+    /// sets, where a token sees its own set and earlier ones, so that sampling encodes each token once; or "mix", where each
+    /// group draws the number, so that one model serves every number.
+    #[serde(default)]
+    pub sets: Sets,
     /// Width of the conditioning vector of a text model; that of an image model is `hidden`.
     #[serde(default = "default_cond")]
     pub cond: usize,
@@ -55,14 +60,14 @@ impl ModelSection {
     /// The sizes of a model. A network without a decoder has all its blocks in `encoder`.
     pub fn of(model: &ModelConfig) -> Self {
         let backbone = model.backbone();
-        let (encoder, decoder, queries, projection) = match model {
+        let (encoder, decoder, queries, projection, sets) = match model {
             ModelConfig::Partition(config) => {
-                (config.encoder_blocks, config.decoder_blocks, config.queries, config.projection)
+                (config.encoder_blocks, config.decoder_blocks, config.queries, config.projection, config.sets)
             }
             ModelConfig::Masked(MaskedConfig { n_blocks, .. })
             | ModelConfig::Autoregressive(AutoregressiveConfig { n_blocks, .. })
             | ModelConfig::MaskGit(MaskGitConfig { n_blocks, .. }) => {
-                (*n_blocks, 0, Queries::default(), Projection::default())
+                (*n_blocks, 0, Queries::default(), Projection::default(), Sets::default())
             }
         };
         Self {
@@ -74,14 +79,15 @@ impl ModelSection {
             dropout: backbone.dropout,
             queries,
             projection,
+            sets,
             cond: backbone.cond_dim,
             classes: backbone.image.as_ref().map_or(0, |image| image.n_classes),
             registers: backbone.image.as_ref().map_or_else(default_registers, |image| image.registers),
         }
     }
 
-    /// The first key whose value is another than that of `model`: the key, the value here, the value there. Dropout and the
-    /// length of a row may be others.
+    /// The first key whose value is another than that of `model`: the key, the value here, the value there. Dropout, the
+    /// length of a row and the sets may be others: no weight depends on them.
     pub(crate) fn first_difference(&self, model: &ModelConfig) -> Option<(&'static str, String, String)> {
         let other = Self::of(model);
         let sizes = [("hidden", self.hidden, other.hidden), ("heads", self.heads, other.heads)];
@@ -161,6 +167,7 @@ impl ModelSection {
                 decoder_blocks: self.decoder,
                 queries: self.queries,
                 projection: self.projection,
+                sets: self.sets,
             }),
             Objective::Masked | Objective::MaskedComplementary => {
                 ModelConfig::Masked(MaskedConfig { backbone, n_blocks })

@@ -31,6 +31,7 @@ pub(super) fn networks(masked: bool) -> (Network, Network) {
             decoder_blocks: 1,
             queries: Queries::default(),
             projection: Projection::default(),
+            sets: Default::default(),
         })
     };
     let device = Device::flex();

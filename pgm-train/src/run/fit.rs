@@ -121,8 +121,9 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     let mask = files.config.backbone().mask_index as u32;
     let of_images = files.config.image().is_some();
     let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step).of_images(of_images);
-    let validation =
-        ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain).of_images(of_images);
+    let validation = ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain)
+        .of_images(of_images)
+        .with_sets(config.model.sets);
     let settings =
         LoopSettings { keeps_best: true, patience: config.patience, ..LoopSettings::new(config.steps, &config.run) };
     let training = Training {

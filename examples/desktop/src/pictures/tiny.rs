@@ -24,6 +24,7 @@ pub fn config(class_names: &[&str]) -> ModelConfig {
         decoder_blocks: 1,
         queries: Queries::LearnFreqs,
         projection: Projection::Linear,
+        sets: Default::default(),
     })
 }
 

@@ -8,7 +8,7 @@ use super::{cross_attention, self_attention};
 use crate::Positions;
 use crate::ops::testing::{Case, compare, devices, flat, labels};
 use crate::rotary::{AngleTables, RotaryAngles};
-use crate::visibility::Visibility;
+use crate::visibility::{Visibility, set_labels};
 
 const HEADS: usize = 3;
 
@@ -26,13 +26,21 @@ fn attention_within_groups_equals_masked_attention() {
     // Tensor cores take the wider heads only.
     for (n_tokens, head_width) in [1, 7, 64, 131].into_iter().flat_map(|n| [4, 32, 64].map(|width| (n, width))) {
         let (shape, width) = ([3, n_tokens, 3 * HEADS * head_width], HEADS * head_width);
-        for rule in ["all", "groups", "causal"] {
+        for rule in ["all", "groups", "sets", "causal"] {
             let case = Case::new(6, &[&shape], 3 * n_tokens * width);
             case.check_matmul(&format!("self-attention, {n_tokens} x {head_width}, {rule}"), &|device, x| {
                 let visibility = match rule {
                     "groups" => {
                         let all = labels(&[&mixed, &none, &one], device);
                         Some(Visibility::within(all.narrow(1, 0, n_tokens)))
+                    }
+                    "sets" => {
+                        let all = labels(&[&mixed, &none, &one], device);
+                        // Sets of different sizes; the last row's are as many as it has tokens.
+                        let places = [5, 3, 131].map(|n| (0..131).map(|i| i * 37 % 131 % n).collect::<Vec<i32>>());
+                        let places = labels(&places.each_ref().map(Vec::as_slice), device);
+                        let all = set_labels(all, places);
+                        Some(Visibility::within_sets(all.narrow(1, 0, n_tokens)))
                     }
                     "causal" => Some(Visibility::causal(n_tokens, n_tokens, device)),
                     _ => None,
@@ -68,6 +76,18 @@ fn attention_across_groups(head_width: usize) {
         run(device, x[0].clone().reshape(shapes[0]), x[1].clone(), 3, groups)
     };
     let case = Case::new(9, &[&shapes[0], &shapes[1]], 3 * n_queries * width);
+    // Queries of the first sets see nothing.
+    case.check_matmul("cross-attention, sets", &|device, x| {
+        let places: Vec<i32> = (0..70).map(|i| i % 6).collect();
+        let queries = set_labels(labels(&[&some, &some, &some], device), labels(&[&places[..]; 3], device));
+        let keys = labels(&[&[0, 1, 1, 0, 0, 1, 0, 0, 9], &zeros, &unseen], device);
+        let keys = set_labels(keys, labels(&[&[3, 1, 5, 2, 4, 2, 1, 5, 0][..]; 3], device));
+        let [query_angles, key_angles] =
+            [(n_queries, 7), (n_keys, 8)].map(|(n, seed)| angles(3, n, head_width, seed, device));
+        let (q, kv) = (x[0].clone().reshape(shapes[0]), x[1].clone().reshape(shapes[1]));
+        let visibility = Visibility::across_sets(queries, keys);
+        flat(cross_attention(q, kv, [&query_angles, &key_angles], Some(&visibility), HEADS, DType::F32))
+    });
     case.check_matmul("cross-attention, groups", &|device, x| three_rows(device, x, true));
     case.check_matmul("cross-attention, all", &|device, x| three_rows(device, x, false));
     // As in training: queries and angles that all rows share.

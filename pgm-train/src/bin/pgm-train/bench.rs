@@ -98,6 +98,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
             decoder_blocks: args.decoder,
             queries: Queries::default(),
             projection: Projection::default(),
+            sets: Default::default(),
         }),
     };
     let backbone = config.backbone_mut();

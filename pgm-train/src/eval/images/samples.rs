@@ -175,6 +175,7 @@ mod tests {
             decoder_blocks: 1,
             queries: Default::default(),
             projection: Default::default(),
+            sets: Default::default(),
         })
     }
 

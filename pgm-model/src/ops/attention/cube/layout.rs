@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use crate::visibility::MAX_SETS;
+
 /// Lower than any score.
 pub(crate) const LOWEST: f32 = -1e30;
 
@@ -19,6 +21,8 @@ pub(crate) struct Layout {
     pub(crate) shared_angles: [bool; 2],
     /// Whether tokens have labels. Without labels every query sees every key, and tokens are not sorted.
     pub(crate) labelled: bool,
+    /// Whether a query also sees the keys of its group's earlier sets.
+    pub(crate) ordered: bool,
 }
 
 /// The token at a place in the order of labels.
@@ -31,6 +35,18 @@ pub(crate) fn token_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize
 #[cube]
 pub(crate) fn label_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize, #[comptime] labelled: bool) -> i32 {
     if comptime!(labelled) { sorted[(2 * row + 1) * n_tokens + place] } else { 0_i32.runtime() }
+}
+
+/// The lowest label of the keys that a query sees; the highest is its own.
+#[cube]
+pub(crate) fn lowest_seen(query_label: i32, #[comptime] ordered: bool) -> i32 {
+    if comptime!(ordered) { query_label & comptime!(-(MAX_SETS as i32)) } else { query_label }
+}
+
+/// Whether a query sees a key of this label.
+#[cube]
+pub(crate) fn sees(query_label: i32, key_label: i32, #[comptime] ordered: bool) -> bool {
+    key_label <= query_label && key_label >= lowest_seen(query_label, ordered)
 }
 
 /// Where the angles of a token begin.

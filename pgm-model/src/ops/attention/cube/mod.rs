@@ -127,6 +127,7 @@ impl CubeAttention {
             causal: settings.causal,
             shared_angles: [shared; 2],
             labelled: settings.labelled,
+            ordered: settings.ordered,
         };
         Self {
             unit: matmul_unit(&qkv.client, settings.matmul_dtype, &layout),
@@ -157,6 +158,7 @@ impl CubeAttention {
             causal: false,
             shared_angles: angles.each_ref().map(|table| table.shape()[0] == 1),
             labelled: settings.labelled,
+            ordered: settings.ordered,
         };
         Self {
             unit: matmul_unit(&q.client, settings.matmul_dtype, &layout),

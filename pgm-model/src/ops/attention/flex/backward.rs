@@ -67,6 +67,9 @@ fn group_gradients(
     for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
         let first = piece * QUERIES;
         let (n, n_keys) = (queries.len(), inputs.n_visible(group, first + queries.len()));
+        if n_keys == 0 {
+            continue;
+        }
         let [q, grads, q_grad] = buffers.queries.each_mut().map(|buffer| &mut **buffer);
         let q = inputs.rotated_queries(group, head, queries, q);
         let mut shifts = [0.0; QUERIES];

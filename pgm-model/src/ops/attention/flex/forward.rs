@@ -27,12 +27,20 @@ pub(super) fn output(inputs: &AttentionInputs) -> (Vec<f32>, Vec<f32>) {
         for (piece, queries) in group.queries.chunks(QUERIES).enumerate() {
             let first = piece * QUERIES;
             let (n_queries, n_keys) = (queries.len(), inputs.n_visible(group, first + queries.len()));
+            if n_keys == 0 {
+                continue;
+            }
             let q = Matrix::rows(inputs.rotated_queries(group, head, queries, q), d);
             let scores = &mut scores[..n_queries * n_keys];
             let scores = gemm::assign_here(scores, q, Matrix::rows(keys, d).transposed(), [n_queries, d, n_keys]);
             let mut sums = [0.0; QUERIES];
             for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
-                inputs.hide(group, first + i, scores);
+                if !inputs.hide(group, first + i, scores) {
+                    // The query's output and log-sum-exp stay 0.
+                    scores.fill(0.0);
+                    sums[i] = f32::INFINITY;
+                    continue;
+                }
                 let max = math::max(scores);
                 sums[i] = math::exp(scores, max);
                 // SAFETY: no other task has this query and head.

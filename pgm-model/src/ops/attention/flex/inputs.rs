@@ -9,6 +9,7 @@ use crate::ops::attention::settings::AttentionSettings;
 use crate::ops::flex::math;
 use crate::ops::flex::memory::{Uninit, write_chunks};
 use crate::ops::flex::tensor::{ints, values};
+use crate::visibility::MAX_SETS;
 
 /// Vectors within `[B, S, row]`: all heads side by side from column `first` on.
 #[derive(Clone, Copy)]
@@ -32,6 +33,7 @@ pub(super) struct AttentionInputs {
     pub(super) n_heads: usize,
     pub(super) head_width: usize,
     causal: bool,
+    ordered: bool,
 }
 
 /// Cosines, then sines, `[B or 1, S, d]`.
@@ -54,11 +56,23 @@ impl Angles {
     }
 }
 
-/// The tokens of one label in one row.
+/// The tokens of one label in one row, or those of all sets of one group in the order of the sets.
 pub(super) struct Group {
     pub(super) row: usize,
     pub(super) queries: Vec<usize>,
     pub(super) keys: Vec<usize>,
+    // The number of keys that each query sees, which never falls; empty where all see as many.
+    n_visible: Vec<usize>,
+}
+
+impl Group {
+    // Puts tokens into the order of their sets.
+    fn order(&mut self, query_labels: &[i64], key_labels: &[i64]) {
+        self.queries.sort_by_key(|&query| query_labels[query]);
+        self.keys.sort_by_key(|&key| key_labels[key]);
+        let n_seen = |&query: &usize| self.keys.partition_point(|&key| key_labels[key] <= query_labels[query]);
+        self.n_visible = self.queries.iter().map(n_seen).collect();
+    }
 }
 
 /// The number of keys that scratch memory has room for. It is a power of two, so that it takes few different values: an
@@ -99,6 +113,7 @@ impl AttentionInputs {
             n_heads: settings.n_heads,
             head_width: width / settings.n_heads,
             causal: settings.causal,
+            ordered: settings.ordered,
         }
     }
 
@@ -123,6 +138,7 @@ impl AttentionInputs {
             n_heads: settings.n_heads,
             head_width: width / settings.n_heads,
             causal: false,
+            ordered: settings.ordered,
         }
     }
 
@@ -160,34 +176,38 @@ impl AttentionInputs {
             }
             Some(last)
         };
+        let n_sets = if self.ordered { MAX_SETS as i64 } else { 1 };
         for (query, &label) in query_labels.iter().enumerate() {
+            let label = label / n_sets;
             let index = find(&labels, label).unwrap_or_else(|| {
                 labels.push(label);
-                groups.push(Group { row, queries: Vec::new(), keys: Vec::new() });
+                groups.push(Group { row, queries: Vec::new(), keys: Vec::new(), n_visible: Vec::new() });
                 groups.len() - 1
             });
             groups[index].queries.push(query);
         }
         for (key, &label) in key_labels.iter().enumerate() {
-            if let Some(index) = find(&labels, label) {
+            if let Some(index) = find(&labels, label / n_sets) {
                 groups[index].keys.push(key);
             }
         }
         groups.retain(|group| !group.keys.is_empty());
+        if self.ordered {
+            groups.iter_mut().for_each(|group| group.order(query_labels, key_labels));
+        }
         groups
     }
 
     /// The number of the group's keys that its first `n` queries see.
     pub(super) fn n_visible(&self, group: &Group, n: usize) -> usize {
-        if self.causal { n } else { group.keys.len() }
+        if self.causal { n } else { group.n_visible.get(n - 1).copied().unwrap_or(group.keys.len()) }
     }
 
-    /// Hides the keys after a query from it.
-    pub(super) fn hide(&self, group: &Group, query: usize, scores: &mut [f32]) {
-        if self.causal {
-            let n = self.n_visible(group, query + 1);
-            scores[n..].fill(f32::NEG_INFINITY);
-        }
+    /// Hides the keys that a query does not see from it. Returns whether it sees any.
+    pub(super) fn hide(&self, group: &Group, query: usize, scores: &mut [f32]) -> bool {
+        let n = self.n_visible(group, query + 1);
+        scores[n..].fill(f32::NEG_INFINITY);
+        n > 0
     }
 
     /// Some queries of a group, rotated and scaled, at the beginning of `out`.

@@ -5,7 +5,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::layout::{Layout, angle_start, label_at, token_at};
+use super::super::layout::{Layout, angle_start, label_at, lowest_seen, sees, token_at};
 use super::tile::{TILE, load_keys, load_rotated};
 
 /// The log-sum-exp of each query and head, then the dot product of output and gradient, `[2, B, h, Q]`.
@@ -99,7 +99,7 @@ pub(crate) fn query_grads(
         let n_loaded = (n_keys - first).min(n_streamed);
         let first_label = label_at(k_sorted, row, n_keys, first, layout.labelled);
         let last_label = label_at(k_sorted, row, n_keys, first + n_loaded - 1, layout.labelled);
-        let mut overlaps = first_label <= highest && last_label >= lowest;
+        let mut overlaps = first_label <= highest && last_label >= lowest_seen(lowest, layout.ordered);
         if comptime!(layout.causal) {
             overlaps = overlaps && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
         }
@@ -124,7 +124,7 @@ pub(crate) fn query_grads(
         sync_cube();
         if overlaps {
             for slot in 0..n_loaded {
-                let mut visible = streamed_labels[slot] == label;
+                let mut visible = sees(label, streamed_labels[slot], layout.ordered);
                 if comptime!(layout.causal) {
                     visible = visible && streamed_tokens[slot] <= query as i32;
                 }
@@ -227,7 +227,7 @@ pub(crate) fn key_grads(
         let n_loaded = (n_queries - first).min(n_streamed);
         let first_label = label_at(q_sorted, row, n_queries, first, layout.labelled);
         let last_label = label_at(q_sorted, row, n_queries, first + n_loaded - 1, layout.labelled);
-        let mut overlaps = first_label <= highest && last_label >= lowest;
+        let mut overlaps = lowest_seen(first_label, layout.ordered) <= highest && last_label >= lowest;
         if comptime!(layout.causal) {
             overlaps =
                 overlaps && token_at(q_sorted, row, n_queries, first + n_loaded - 1, layout.labelled) >= first_key;
@@ -259,7 +259,7 @@ pub(crate) fn key_grads(
         sync_cube();
         if overlaps {
             for slot in 0..n_loaded {
-                let mut visible = streamed_labels[slot] == label;
+                let mut visible = sees(streamed_labels[slot], label, layout.ordered);
                 if comptime!(layout.causal) {
                     visible = visible && streamed_tokens[slot] >= key as i32;
                 }

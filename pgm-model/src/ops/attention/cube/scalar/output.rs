@@ -5,7 +5,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::layout::{LOWEST, Layout, angle_start, label_at, token_at};
+use super::super::layout::{LOWEST, Layout, angle_start, label_at, lowest_seen, sees, token_at};
 use super::tile::{TILE, load_keys, load_rotated};
 
 /// The output `[B, Q, H]` and the log-sum-exp of each query's scores, `[B, h, Q]`.
@@ -68,7 +68,7 @@ pub(crate) fn forward(
         let n_loaded = (n_keys - first).min(n_streamed);
         let first_label = label_at(k_sorted, row, n_keys, first, layout.labelled);
         let last_label = label_at(k_sorted, row, n_keys, first + n_loaded - 1, layout.labelled);
-        let mut overlaps = first_label <= highest && last_label >= lowest;
+        let mut overlaps = first_label <= highest && last_label >= lowest_seen(lowest, layout.ordered);
         if comptime!(layout.causal) {
             overlaps = overlaps && token_at(k_sorted, row, n_keys, first, layout.labelled) <= last_query;
         }
@@ -93,7 +93,7 @@ pub(crate) fn forward(
         sync_cube();
         if overlaps {
             for slot in 0..n_loaded {
-                let mut visible = streamed_labels[slot] == label;
+                let mut visible = sees(label, streamed_labels[slot], layout.ordered);
                 if comptime!(layout.causal) {
                     visible = visible && streamed_tokens[slot] <= query as i32;
                 }

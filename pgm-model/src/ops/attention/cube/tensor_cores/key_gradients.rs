@@ -67,7 +67,7 @@ pub(crate) fn key_grads<T: Float>(
     let mut v_grad = zero_sums(d / 8);
     let mut first = 0_usize.runtime();
     while first < n_queries {
-        let mut overlaps = shares_a_label(q_sorted, row, n_queries, first, &resident, layout.labelled);
+        let mut overlaps = shares_a_label(q_sorted, row, n_queries, first, &resident, layout, false);
         if comptime!(layout.causal) {
             let last = (first + comptime!(TILE as usize)).min(n_queries) - 1;
             overlaps = overlaps && token_at(q_sorted, row, n_queries, last, layout.labelled) >= resident.first;
@@ -146,8 +146,8 @@ pub(crate) fn key_grads<T: Float>(
                         let column = 8 * (width * part + tile) + 2 * t + e;
                         let (query, label) = (tokens[column], labels[column]);
                         let (log, shift) = (logs[column], shifts[column]);
-                        let visible_0 = is_visible(query, label, key_0, resident.label_0, layout.causal);
-                        let visible_1 = is_visible(query, label, key_1, resident.label_1, layout.causal);
+                        let visible_0 = is_visible(query, label, key_0, resident.label_0, layout);
+                        let visible_1 = is_visible(query, label, key_1, resident.label_1, layout);
                         let weight_0 = select(visible_0, (row_0.extract(e) - log).exp(), 0.0_f32);
                         let weight_1 = select(visible_1, (row_1.extract(e) - log).exp(), 0.0_f32);
                         row_0.insert(e, weight_0);

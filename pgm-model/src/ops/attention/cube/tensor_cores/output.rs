@@ -72,7 +72,7 @@ pub(crate) fn forward<T: Float>(
     let mut sum_1 = 0.0_f32;
     let mut first = 0_usize.runtime();
     while first < n_keys {
-        let mut overlaps = shares_a_label(k_sorted, row, n_keys, first, &resident, layout.labelled);
+        let mut overlaps = shares_a_label(k_sorted, row, n_keys, first, &resident, layout, true);
         if comptime!(layout.causal) {
             overlaps = overlaps && token_at(k_sorted, row, n_keys, first, layout.labelled) <= resident.last;
         }
@@ -138,16 +138,10 @@ pub(crate) fn forward<T: Float>(
                 for e in 0..2usize {
                     let column = 8 * tile + 2 * t + e;
                     let (key, label) = (tokens[column], labels[column]);
-                    let score_0 = select(
-                        is_visible(query_0, resident.label_0, key, label, layout.causal),
-                        row_0.extract(e),
-                        LOWEST,
-                    );
-                    let score_1 = select(
-                        is_visible(query_1, resident.label_1, key, label, layout.causal),
-                        row_1.extract(e),
-                        LOWEST,
-                    );
+                    let score_0 =
+                        select(is_visible(query_0, resident.label_0, key, label, layout), row_0.extract(e), LOWEST);
+                    let score_1 =
+                        select(is_visible(query_1, resident.label_1, key, label, layout), row_1.extract(e), LOWEST);
                     tile_max_0 = tile_max_0.max(score_0);
                     tile_max_1 = tile_max_1.max(score_1);
                     row_0.insert(e, score_0);

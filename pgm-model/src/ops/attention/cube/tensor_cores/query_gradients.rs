@@ -67,7 +67,7 @@ pub(crate) fn query_grads<T: Float>(
     let mut sums = zero_sums(d / 8);
     let mut first = 0_usize.runtime();
     while first < n_keys {
-        let mut overlaps = shares_a_label(k_sorted, row, n_keys, first, &resident, layout.labelled);
+        let mut overlaps = shares_a_label(k_sorted, row, n_keys, first, &resident, layout, true);
         if comptime!(layout.causal) {
             overlaps = overlaps && token_at(k_sorted, row, n_keys, first, layout.labelled) <= resident.last;
         }
@@ -138,8 +138,8 @@ pub(crate) fn query_grads<T: Float>(
                         let (key, label) = (tokens[column], labels[column]);
                         let score_0 = (row_0.extract(e) - log_0).exp() * (products[2 * tile].extract(e) - shift_0);
                         let score_1 = (row_1.extract(e) - log_1).exp() * (products[2 * tile + 1].extract(e) - shift_1);
-                        let visible_0 = is_visible(query_0, resident.label_0, key, label, layout.causal);
-                        let visible_1 = is_visible(query_1, resident.label_1, key, label, layout.causal);
+                        let visible_0 = is_visible(query_0, resident.label_0, key, label, layout);
+                        let visible_1 = is_visible(query_1, resident.label_1, key, label, layout);
                         row_0.insert(e, select(visible_0, score_0, 0.0_f32));
                         row_1.insert(e, select(visible_1, score_1, 0.0_f32));
                     }

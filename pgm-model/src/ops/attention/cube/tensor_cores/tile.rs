@@ -3,7 +3,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::layout::{angle_start, label_at, token_at};
+use super::super::layout::{Layout, angle_start, label_at, lowest_seen, sees, token_at};
 use super::mma::load_pair;
 
 /// Units of a cube: four planes, each with sixteen rows.
@@ -163,7 +163,7 @@ pub(crate) fn load_labels(
     }
 }
 
-/// Whether the streamed tile can share a label with the resident tile.
+/// Whether a query of one side can see a key of the other. The streamed tile holds keys if `streams_keys`, else queries.
 #[cube]
 pub(crate) fn shares_a_label(
     sorted: &[i32],
@@ -171,16 +171,22 @@ pub(crate) fn shares_a_label(
     n_tokens: usize,
     first: usize,
     resident: &ResidentTile,
-    #[comptime] labelled: bool,
+    #[comptime] layout: Layout,
+    #[comptime] streams_keys: bool,
 ) -> bool {
     let last = (first + comptime!(TILE as usize)).min(n_tokens) - 1;
-    label_at(sorted, row, n_tokens, first, labelled) <= resident.highest
-        && label_at(sorted, row, n_tokens, last, labelled) >= resident.lowest
+    let lowest = label_at(sorted, row, n_tokens, first, layout.labelled);
+    let highest = label_at(sorted, row, n_tokens, last, layout.labelled);
+    if comptime!(streams_keys) {
+        lowest <= resident.highest && highest >= lowest_seen(resident.lowest, layout.ordered)
+    } else {
+        lowest_seen(lowest, layout.ordered) <= resident.highest && highest >= resident.lowest
+    }
 }
 
 /// Whether a query sees a key.
 #[cube]
-pub(crate) fn is_visible(query: i32, query_label: i32, key: i32, key_label: i32, #[comptime] causal: bool) -> bool {
-    let same = query_label == key_label;
-    if comptime!(causal) { same && key <= query } else { same }
+pub(crate) fn is_visible(query: i32, query_label: i32, key: i32, key_label: i32, #[comptime] layout: Layout) -> bool {
+    let by_label = sees(query_label, key_label, layout.ordered);
+    if comptime!(layout.causal) { by_label && key <= query } else { by_label }
 }

@@ -176,6 +176,7 @@ fn main() -> anyhow::Result<()> {
         head_at: HeadPositions::Masked,
         order: OrderKind::Uniform,
         guidance: 0.0,
+        refresh: None,
     };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
     let measured = alternate(&models, &device, &workload)?;

@@ -8,7 +8,7 @@ use pgm_model::{ModelConfig, Network};
 
 use crate::denoise::{HeadPositions, MaskedDenoiser, NetworkHandle, SamplingPath};
 use crate::sample::order::OrderKind;
-use crate::sample::{Curve, Guidance, RowChange, SampleRequest, SampleSettings, StepView, TokenGrid, sample};
+use crate::sample::{Curve, Guidance, Refresh, RowChange, SampleRequest, SampleSettings, StepView, TokenGrid, sample};
 use crate::settings::{curve_schedule, default_schedule};
 use crate::{InferError, flops};
 
@@ -32,6 +32,8 @@ pub struct Workload {
     pub order: OrderKind,
     /// The weight of a class in a model of images; 0 is not guided.
     pub guidance: f64,
+    /// How often a partition model encodes the clean tokens anew; what it was trained for, if nothing is said.
+    pub refresh: Option<Refresh>,
 }
 
 /// The measurements of one model.
@@ -181,9 +183,20 @@ fn requests(config: &ModelConfig, workload: &Workload) -> Vec<SampleRequest> {
     (0..workload.batch).map(request).collect()
 }
 
+fn refresh(config: &ModelConfig, workload: &Workload) -> Refresh {
+    match config {
+        ModelConfig::Partition(_) => workload.refresh.unwrap_or(Refresh::of_model(config)),
+        _ => Refresh::Always,
+    }
+}
+
 fn settings(config: &ModelConfig, workload: &Workload) -> SampleSettings {
-    let text =
-        SampleSettings { steps: workload.steps, schedule: default_schedule(config), ..SampleSettings::default() };
+    let text = SampleSettings {
+        steps: workload.steps,
+        schedule: default_schedule(config),
+        refresh: refresh(config, workload),
+        ..SampleSettings::default()
+    };
     if config.image().is_none() {
         return text;
     }
@@ -198,13 +211,20 @@ struct FlopCounter<'a> {
     length: usize,
     // Decoded tokens of each row, given ones included.
     n_clean: Vec<usize>,
+    // Those of them that are encoded and kept.
+    n_encoded: Vec<usize>,
+    // Evaluations of each row.
+    n_evaluations: Vec<usize>,
+    refresh: Refresh,
     steps: Vec<f64>,
 }
 
 impl<'a> FlopCounter<'a> {
     fn new(config: &'a ModelConfig, workload: &'a Workload) -> Self {
-        let n_clean = vec![n_given(config); workload.batch];
-        Self { config, workload, length: row_length(config, workload), n_clean, steps: Vec::new() }
+        let (n_clean, none) = (vec![n_given(config); workload.batch], vec![0; workload.batch]);
+        let (length, refresh) = (row_length(config, workload), refresh(config, workload));
+        let (n_encoded, n_evaluations, steps) = (none.clone(), none, Vec::new());
+        Self { config, workload, length, n_clean, n_encoded, n_evaluations, refresh, steps }
     }
 
     // Whether the step decoded anything.
@@ -212,12 +232,17 @@ impl<'a> FlopCounter<'a> {
         let is_masked = matches!(self.config, ModelConfig::Masked(_) | ModelConfig::MaskGit(_));
         let everywhere = is_masked && self.workload.head_at == HeadPositions::Masked;
         let mut flops = 0.0;
-        for (n_clean, change) in self.n_clean.iter_mut().zip(changes) {
-            let n_decoded = change.decoded.len();
+        for (row, change) in changes.iter().enumerate() {
+            let (n_decoded, n_clean) = (change.decoded.len(), self.n_clean[row]);
             if n_decoded > 0 {
-                let n_head = if everywhere { self.length - *n_clean } else { n_decoded };
-                flops += flops::evaluation(self.config, self.length, *n_clean, n_head);
-                *n_clean += n_decoded;
+                let n_head = if everywhere { self.length - n_clean } else { n_decoded };
+                if self.refresh.is_due(self.n_evaluations[row]) {
+                    self.n_encoded[row] = 0;
+                }
+                flops += flops::evaluation(self.config, self.length, [n_clean, n_clean - self.n_encoded[row]], n_head);
+                self.n_encoded[row] = n_clean;
+                self.n_evaluations[row] += 1;
+                self.n_clean[row] += n_decoded;
             }
         }
         let is_guided = self.config.image().is_some() && self.workload.guidance != 0.0;
@@ -275,6 +300,7 @@ mod tests {
             head_at: HeadPositions::Decoded,
             order: OrderKind::Halton { roll: false },
             guidance: 0.0,
+            refresh: None,
         };
         let measure = |config: &ModelConfig, workload: &Workload| {
             let network = Network::new(config, &device).folded();
@@ -282,12 +308,17 @@ mod tests {
         };
         // The ancestral schedule decodes the row's 8 open tokens, in whatever shares, and every evaluation is of all 9.
         let counted = measure(&text, &workload);
-        let bodies = counted.network_evaluations as f64 * 2.0 * flops::evaluation(&text, 9, 1, 0);
-        let heads = 2.0 * (flops::evaluation(&text, 9, 1, 8) - flops::evaluation(&text, 9, 1, 0));
+        let bodies = counted.network_evaluations as f64 * 2.0 * flops::evaluation(&text, 9, [1, 1], 0);
+        let heads = 2.0 * (flops::evaluation(&text, 9, [1, 1], 8) - flops::evaluation(&text, 9, [1, 1], 0));
         assert!(counted.flops() <= bodies + heads && counted.flops() >= heads);
         let plain = measure(&images, &workload);
         let guided = measure(&images, &Workload { guidance: 2.0, ..workload });
         assert_eq!(plain.step_flops.len(), plain.network_evaluations);
         assert_eq!(guided.flops(), 2.0 * plain.flops());
+        // Kept tokens cost attention, but no layers of their own.
+        let kept = measure(&images, &Workload { refresh: Some(Refresh::Never), ..workload });
+        let sometimes = measure(&images, &Workload { refresh: Some(Refresh::Every(2)), ..workload });
+        assert!(kept.flops() < sometimes.flops() && sometimes.flops() < plain.flops());
+        assert_eq!(kept.network_evaluations, plain.network_evaluations);
     }
 }

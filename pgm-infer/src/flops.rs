@@ -23,9 +23,10 @@ fn encoder_block(tokens: usize, backbone: &BackboneConfig) -> f64 {
     linear(tokens, width, 4 * width) + attention(tokens, tokens, width) + feed_forward(tokens, backbone)
 }
 
-/// One evaluation of one row: `n_clean` known tokens, the head at `n_head` positions, `length` tokens in all (which only
-/// the masked baselines compute).
-pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: usize) -> f64 {
+/// One evaluation of one row: known tokens and how many of them are encoded in this evaluation (those that were encoded
+/// before cost a partition model their attention only), the head at `n_head` positions, `length` tokens in all (which only the
+/// masked baselines compute).
+pub fn evaluation(config: &ModelConfig, length: usize, [n_clean, n_new]: [usize; 2], n_head: usize) -> f64 {
     let backbone = config.backbone();
     let width = backbone.hidden_size;
     let head = linear(n_head, width, backbone.vocab_size);
@@ -45,13 +46,16 @@ pub fn evaluation(config: &ModelConfig, length: usize, n_clean: usize, n_head: u
             config.n_blocks as f64 * block + head
         }
         ModelConfig::Partition(config) => {
-            // One register stands before the clean tokens.
-            let n_clean = n_clean + backbone.image.as_ref().map_or(0, |image| image.registers / 2);
+            // One register stands before the clean tokens, and is encoded with the first of them.
+            let n_registers = backbone.image.as_ref().map_or(0, |image| image.registers / 2);
+            let n_new = if n_new == n_clean { n_new + n_registers } else { n_new };
+            let n_clean = n_clean + n_registers;
             // The GroupSwap has the projections and the attention of a decoder block, and no feed-forward layer.
-            let across = linear(n_head, width, 2 * width)
-                + linear(n_clean, width, 2 * width)
-                + attention(n_head, n_clean, width);
-            config.encoder_blocks as f64 * encoder_block(n_clean, backbone)
+            let across =
+                linear(n_head, width, 2 * width) + linear(n_new, width, 2 * width) + attention(n_head, n_clean, width);
+            let encoder_block =
+                linear(n_new, width, 4 * width) + attention(n_new, n_clean, width) + feed_forward(n_new, backbone);
+            config.encoder_blocks as f64 * encoder_block
                 + across
                 + config.decoder_blocks as f64 * (across + feed_forward(n_head, backbone))
                 + head
@@ -79,7 +83,7 @@ pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at:
         .filter(|(decoded, next)| next > decoded)
         .map(|(decoded, next)| {
             let n_head = if everywhere { n_open - decoded } else { next - decoded };
-            evaluation(config, length, n_given + decoded, n_head)
+            evaluation(config, length, [n_given + decoded; 2], n_head)
         })
         .collect()
 }

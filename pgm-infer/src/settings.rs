@@ -9,7 +9,7 @@ use crate::InferError;
 use crate::picture::ImageModel;
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{Curve, Guidance, GuidanceSchedule, SampleSettings, Schedule};
+use crate::sample::{Curve, Guidance, GuidanceSchedule, Refresh, SampleSettings, Schedule};
 use crate::text::{GenerationConfig, TextModel};
 
 /// Steps, unless the model's folder or the caller says otherwise.
@@ -24,6 +24,7 @@ impl Default for SampleSettings {
             draw: DrawSettings::default(),
             guidance: Guidance::default(),
             alternatives: 0,
+            refresh: Refresh::default(),
         }
     }
 }
@@ -61,7 +62,8 @@ impl SampleSettings {
         let (generation, plain) = (model.generation(), Self::default());
         let draw = generation.draw(plain.draw);
         let steps = generation.steps.unwrap_or(plain.steps);
-        Self { steps, draw, schedule: default_schedule(model.config()), ..plain }
+        let (schedule, refresh) = (default_schedule(model.config()), Refresh::of_model(model.config()));
+        Self { steps, draw, schedule, refresh, ..plain }
     }
 }
 
@@ -97,6 +99,8 @@ pub struct Overrides {
     pub guidance: Option<Guidance>,
     /// See [`SampleSettings::alternatives`].
     pub alternatives: Option<usize>,
+    /// See [`SampleSettings::refresh`].
+    pub refresh: Option<Refresh>,
 }
 
 impl Overrides {
@@ -114,6 +118,7 @@ impl Overrides {
             },
             guidance: self.guidance.unwrap_or(settings.guidance),
             alternatives: self.alternatives.unwrap_or(settings.alternatives),
+            refresh: self.refresh.unwrap_or(settings.refresh),
         }
     }
 }
@@ -139,6 +144,8 @@ pub struct ImageOverrides {
     pub cfg: Option<f64>,
     /// See [`Guidance::schedule`].
     pub cfg_schedule: Option<GuidanceSchedule>,
+    /// See [`SampleSettings::refresh`].
+    pub refresh: Option<Refresh>,
     /// Whether a class is asked for, so that guidance has something to count more.
     pub has_class: bool,
     /// Whether to sample as the public sampler does: the temperature multiplies the logits, the weight of the class rises
@@ -182,6 +189,7 @@ impl ImageOverrides {
             top_p: self.top_p,
             guidance: Some(guidance),
             alternatives: None,
+            refresh: Some(self.refresh.unwrap_or(Refresh::of_model(model.config()))),
         };
         let mut settings = overrides.apply(defaults);
         if self.as_published && settings.draw.temperature > 0.0 {

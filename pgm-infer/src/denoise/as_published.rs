@@ -27,6 +27,9 @@ impl Denoiser for AsPublished<'_> {
             let mut row = (*row).clone();
             row.positions.pop();
             row.tokens.pop();
+            if let Some(sets) = &mut row.sets {
+                sets.pop();
+            }
             row
         };
         let rows: Vec<CleanRow> = rows.iter().map(without_newest).collect();

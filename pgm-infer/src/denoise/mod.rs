@@ -3,6 +3,7 @@
 mod as_published;
 mod causal;
 mod images;
+mod kept_rows;
 mod mask_git;
 mod masked;
 mod network;
@@ -12,6 +13,7 @@ mod rows;
 pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
+pub(crate) use kept_rows::DEFAULT_CACHE_BYTES;
 pub use mask_git::MaskGitDenoiser;
 pub use masked::{HeadPositions, MaskedDenoiser};
 pub use network::{NetworkHandle, SamplingPath, hidden_at, logits_at};

@@ -2,11 +2,14 @@
 //!
 //! Shapes: B rows, L length, K positions, H hidden.
 
+use std::cell::RefCell;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ops::is_flex;
 use pgm_model::{Class, CleanTokens, ModelConfig, PackedRows, Partition, PartitionTransformer, Positions};
 
 use super::images::Drawable;
+use super::kept_rows::KeptRows;
 use super::rows::{by_length, dense, to_vecs};
 use crate::InferError;
 use crate::sample::logits::{Logits, in_host_memory};
@@ -20,12 +23,13 @@ pub struct PartitionDenoiser<'a> {
     device: &'a Device,
     mask_index: usize,
     drawable: Drawable,
+    kept: RefCell<KeptRows>,
 }
 
 impl<'a> PartitionDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, drawable: Drawable::without(mask_index) }
+        Self { model, device, mask_index, drawable: Drawable::without(mask_index), kept: RefCell::default() }
     }
 
     /// The network of this configuration: of a model of image codes, rows may have classes.
@@ -38,6 +42,13 @@ impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits<'_>, InferError> {
         let head = Box::new(|hidden| self.model.logits(hidden));
         let counts = || positions.iter().map(|row| row.len());
+        if rows.iter().any(|row| row.sets.is_some()) && counts().any(|n| n > 0) {
+            let mut kept = self.kept.borrow_mut();
+            let encoded = kept.encode(self.model, self.device, rows)?;
+            let hidden = self.model.decode_rows(&encoded.iter().collect::<Vec<_>>(), positions, self.device);
+            kept.keep(rows, encoded);
+            return Ok(Logits::from_packed(hidden, counts(), head));
+        }
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
         // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.
         if is_flex(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
@@ -62,6 +73,14 @@ impl Denoiser for PartitionDenoiser<'_> {
         &self.drawable.excluded
     }
 
+    fn bound_cache(&self, max_bytes: usize) {
+        self.kept.borrow_mut().set_max_bytes(max_bytes);
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.kept.borrow().n_bytes()
+    }
+
     fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         self.drawable.check(request)?;
         SampleRow::new(request, settings)
@@ -82,6 +101,10 @@ pub(super) fn hidden_from_clean(
     let n_positions = width_for(longest(&mut positions.iter().map(|row| row.len())), device);
     let queries = Positions::padded(&to_vecs(positions), n_positions, device);
     let clean = CleanTokens::padded(&tokens, &clean, n_clean, device);
+    let clean = match sets(rows) {
+        Some(sets) => clean.with_sets(&sets),
+        None => clean,
+    };
     let clean = match classes(rows) {
         Some(classes) => clean.with_classes(classes),
         None => clean,
@@ -94,6 +117,18 @@ fn classes(rows: &[&CleanRow]) -> Option<Vec<Class>> {
     rows.iter().any(|row| row.class.is_some()).then(|| rows.iter().map(|row| row.class).collect())
 }
 
+// The set of each token, from 0; none if no row has sets.
+fn sets(rows: &[&CleanRow]) -> Option<Vec<Vec<usize>>> {
+    rows.iter().any(|row| row.sets.is_some()).then(|| rows.iter().map(|row| sets_of(row)).collect())
+}
+
+// The sets of a row counted from its first one, to which registers belong.
+fn sets_of(row: &CleanRow) -> Vec<usize> {
+    let Some(sets) = &row.sets else { return vec![0; row.tokens.len()] };
+    let first = sets.first().copied().unwrap_or(0);
+    sets.iter().map(|set| set - first).collect()
+}
+
 // The width of a row of `n` tokens. Kernels of a GPU are compiled and tuned for each shape, so there are few shapes: powers
 // of two up to 64, then multiples of 64.
 fn width_for(n: usize, device: &Device) -> usize {
@@ -102,6 +137,13 @@ fn width_for(n: usize, device: &Device) -> usize {
         0..=64 => n.next_power_of_two(),
         _ => n.next_multiple_of(64),
     }
+}
+
+// The set of each position; 0 where a row is open.
+fn sets_by_position(row: &CleanRow, length: usize) -> Vec<usize> {
+    let mut by_position = vec![0; length];
+    row.positions.iter().zip(sets_of(row)).for_each(|(&position, set)| by_position[position] = set);
+    by_position
 }
 
 /// The training path over the full length: slow, the reference for the sampling path.
@@ -137,6 +179,10 @@ impl<'a> FullDenoiser<'a> {
             })
             .collect();
         let partition = Partition::from_rows(&groups, self.device);
+        let partition = match rows.iter().any(|row| row.sets.is_some()) {
+            true => partition.with_sets(&rows.iter().map(|row| sets_by_position(row, length)).collect::<Vec<_>>()),
+            false => partition,
+        };
         let partition = match classes(rows) {
             Some(classes) => partition.with_classes(classes),
             None => partition,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pgm_model::WeightDtype;
 
+use crate::denoise::DEFAULT_CACHE_BYTES;
+
 /// How an engine runs.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -12,6 +14,8 @@ pub struct EngineOptions {
     pub weights: WeightDtype,
     /// Rows that share a network evaluation, at most.
     pub max_batch: usize,
+    /// Bytes for what is kept of rows between evaluations, see [`Refresh`](crate::sample::Refresh).
+    pub cache_bytes: usize,
     /// Called after each step on the engine's thread, for measurements.
     pub watch: Option<StepObserver>,
 }
@@ -28,6 +32,8 @@ pub struct StepMetrics {
     pub n_waiting: usize,
     /// Decoded tokens.
     pub n_decoded: usize,
+    /// Bytes that are kept of rows between evaluations.
+    pub cache_bytes: usize,
     /// Duration of the step.
     pub duration: Duration,
     /// Whether the device failed.
@@ -36,7 +42,7 @@ pub struct StepMetrics {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { weights: WeightDtype::F32, max_batch: 16, watch: None }
+        Self { weights: WeightDtype::F32, max_batch: 16, cache_bytes: DEFAULT_CACHE_BYTES, watch: None }
     }
 }
 

@@ -55,6 +55,7 @@ impl<'a> Worker<'a> {
         while let Some(job) = self.queue.next_job() {
             // One denoiser for as long as there is work: what it caches of the rows is freed when they are done.
             let denoiser = self.model.denoiser();
+            denoiser.bound_cache(self.options.cache_bytes);
             self.queue.add(job, denoiser.as_ref());
             while self.queue.len() + self.batch.len() > 0 {
                 if !self.queue.add_submitted(denoiser.as_ref()) {
@@ -89,7 +90,9 @@ impl<'a> Worker<'a> {
         let (mask, began, n_rows) = (self.model.mask_index(), Instant::now(), self.batch.len());
         if n_rows == 0 {
             let duration = Duration::ZERO;
-            return self.report(&StepMetrics { n_rows, n_waiting: 0, n_decoded: 0, duration, failed: false });
+            let (n_waiting, n_decoded, cache_bytes) = (0, 0, denoiser.cache_bytes());
+            let idle = StepMetrics { n_rows, n_waiting, n_decoded, cache_bytes, duration, failed: false };
+            return self.report(&idle);
         }
         let mut rows: Vec<&mut SampleRow> = self.batch.iter_mut().map(|sample| &mut sample.row).collect();
         // A backend panics if its device is lost.
@@ -101,7 +104,8 @@ impl<'a> Worker<'a> {
         if !failed && n_decoded > 0 {
             self.cost.record(n_rows, duration);
         }
-        self.report(&StepMetrics { n_rows, n_waiting, n_decoded, duration, failed });
+        let cache_bytes = denoiser.cache_bytes();
+        self.report(&StepMetrics { n_rows, n_waiting, n_decoded, cache_bytes, duration, failed });
         let samples = self.batch.drain(..);
         match result {
             Ok(result) => {

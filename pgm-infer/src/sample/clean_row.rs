@@ -26,12 +26,21 @@ pub struct CleanRow {
     pub tokens: Vec<u32>,
     /// The class that a class-conditional network is asked for; none for no class in particular.
     pub class: Option<usize>,
+    /// The set of each token, from 0, which never falls: a token is encoded from its own set and from earlier ones, and kept.
+    /// `None` encodes all tokens together and anew in each evaluation.
+    pub sets: Option<Vec<usize>>,
 }
 
 impl CleanRow {
     /// A new row of `length` tokens without a class, of which those at `positions` are known.
     pub fn new(length: usize, positions: Vec<usize>, tokens: Vec<u32>) -> Self {
-        Self { id: RowId::default(), length, positions, tokens, class: None }
+        Self { id: RowId::default(), length, positions, tokens, class: None, sets: None }
+    }
+
+    /// The row with its tokens in these sets.
+    #[must_use]
+    pub fn with_sets(self, sets: Option<Vec<usize>>) -> Self {
+        Self { sets, ..self }
     }
 
     /// The row with a class.

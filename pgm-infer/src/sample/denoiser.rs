@@ -20,6 +20,14 @@ pub trait Denoiser {
     /// The classes that are never drawn; the mask is one of them.
     fn excluded_classes(&self) -> &[usize];
 
+    /// Bounds the memory for what is kept of rows between evaluations. Beyond it rows are dropped and encoded again.
+    fn bound_cache(&self, _max_bytes: usize) {}
+
+    /// Bytes that are kept of rows between evaluations.
+    fn cache_bytes(&self) -> usize {
+        0
+    }
+
     /// A new row to sample with this network.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! | `run.rs` | all steps |
 //! | `schedule.rs` | how many positions a step decodes |
 //! | `order/` | which positions a step decodes |
+//! | `refresh.rs` | which evaluations encode the clean tokens anew |
 //! | `grid.rs` | where a picture's cells stand in a row |
 //! | `guidance.rs`, `evaluation.rs` | how much a class counts in a step; the step's network evaluation with it |
 //! | `draw.rs` | which token is drawn |
@@ -30,6 +31,7 @@ mod guidance;
 mod guidance_tests;
 pub mod logits;
 pub mod order;
+mod refresh;
 mod request;
 mod row;
 mod run;
@@ -45,6 +47,7 @@ pub use draw::DrawSettings;
 pub use grid::TokenGrid;
 pub use guidance::{Guidance, GuidanceSchedule, MAX_WEIGHT};
 pub use logits::Logits;
+pub use refresh::Refresh;
 pub use request::{SampleRequest, SampleSettings};
 pub use row::{RowChange, RowStep, SampleRow, SampledRow};
 pub use run::{SampleOutput, StepView, sample};

@@ -6,6 +6,7 @@ use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
 use crate::sample::guidance::Guidance;
 use crate::sample::order::{Confidence, OrderKind};
+use crate::sample::refresh::Refresh;
 use crate::sample::schedule::Schedule;
 
 /// One row to sample: its length, its given tokens, its seed.
@@ -40,6 +41,8 @@ pub struct SampleSettings {
     pub guidance: Guidance,
     /// How many of the most probable tokens are reported with each drawn one.
     pub alternatives: usize,
+    /// How often a partition model encodes the clean tokens anew.
+    pub refresh: Refresh,
 }
 
 impl SampleSettings {
@@ -52,6 +55,7 @@ impl SampleSettings {
         self.guidance.validate()?;
         let wrong = |name, value: String, problem| Err(InferError::Setting { name, value, problem });
         match self.order {
+            _ if self.refresh == Refresh::Every(0) => wrong("--refresh", "0".into(), "must be at least 1, or inf"),
             _ if self.steps == 0 => wrong("--steps", "0".into(), "must be at least 1"),
             OrderKind::EntropyBounded { bound, .. } if bound.is_nan() || bound < 0.0 => {
                 wrong("--entropy-bound", bound.to_string(), "must be 0 or more")

@@ -4,6 +4,7 @@
 //! borders need, then what the order needs, then for each step what the order and the schedule need and one uniform for
 //! each candidate position. So the stream does not depend on which rows share a batch.
 
+use pgm_model::visibility::MAX_SETS;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,6 +17,7 @@ use crate::sample::guarded_order::GuardedOrder;
 use crate::sample::guidance::Guidance;
 use crate::sample::logits::{Alternatives, PositionDraw, PositionQuery, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
+use crate::sample::refresh::Refresh;
 use crate::sample::request::{SampleRequest, SampleSettings};
 use crate::sample::schedule::Schedule;
 
@@ -85,6 +87,9 @@ pub struct SampleRow {
     schedule: Schedule,
     draw: DrawSettings,
     guidance: Guidance,
+    refresh: Refresh,
+    // Network evaluations so far.
+    n_evaluations: usize,
     // The row without its class, in evaluations with guidance.
     without_class: RowId,
     steps: usize,
@@ -129,7 +134,9 @@ impl SampleRow {
             n_given: positions.len(),
             n_fixed: positions.len(),
             n_open: open.len(),
-            clean: CleanRow::new(request.length, positions, tokens).with_class(request.class),
+            clean: CleanRow::new(request.length, positions, tokens)
+                .with_class(request.class)
+                .with_sets((settings.refresh != Refresh::Always).then(Vec::new)),
             open,
             borders: BorderPhase::new(&request.borders),
             order: GuardedOrder::new(start),
@@ -138,6 +145,8 @@ impl SampleRow {
             schedule: settings.schedule,
             draw: settings.draw,
             guidance: settings.guidance,
+            refresh: settings.refresh,
+            n_evaluations: 0,
             without_class: RowId::default(),
             steps: settings.steps,
             step: 0,
@@ -256,7 +265,24 @@ impl SampleRow {
     pub fn begin(&mut self) -> Result<RowStep, InferError> {
         let begun = self.begin_step();
         self.failed |= begun.is_err();
+        if begun.as_ref().is_ok_and(|begun| !begun.positions.is_empty()) {
+            self.begin_evaluation();
+        }
         begun
+    }
+
+    // The tokens that came since the last evaluation are a set of their own; where all are encoded anew, they are one set.
+    fn begin_evaluation(&mut self) {
+        let Some(sets) = &mut self.clean.sets else { return };
+        if self.n_evaluations + 1 == MAX_SETS {
+            // What is kept of the row has sets of the old numbers.
+            (self.clean.id, self.without_class, self.n_evaluations) = (RowId::default(), RowId::default(), 0);
+        }
+        if self.refresh.is_due(self.n_evaluations) {
+            sets.clear();
+        }
+        sets.resize(self.clean.positions.len(), self.n_evaluations);
+        self.n_evaluations += 1;
     }
 
     fn begin_step(&mut self) -> Result<RowStep, InferError> {
@@ -315,6 +341,9 @@ impl SampleRow {
             };
             self.clean.positions.remove(self.n_fixed + index);
             self.clean.tokens.remove(self.n_fixed + index);
+            if let Some(sets) = self.clean.sets.as_mut().filter(|sets| self.n_fixed + index < sets.len()) {
+                sets.remove(self.n_fixed + index);
+            }
             let index = self.n_fixed - self.n_given + index;
             self.log_probabilities.remove(index);
             self.margins.remove(index);
@@ -392,6 +421,9 @@ impl SampleRow {
             BorderChange::Chosen(chosen) => {
                 let assumed = self.clean.positions.split_off(self.n_given).into_iter();
                 let assumed = assumed.zip(self.clean.tokens.split_off(self.n_given));
+                if let Some(sets) = &mut self.clean.sets {
+                    sets.truncate(self.n_given);
+                }
                 let is_chosen = |assumed: (usize, u32)| chosen.iter().any(|of| (of.position, of.token) == assumed);
                 if !assumed.into_iter().all(is_chosen) {
                     // What a network keeps of this row belongs to tokens that it does not have.

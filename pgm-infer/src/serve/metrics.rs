@@ -47,6 +47,7 @@ pub struct Metrics {
     tokens: Family<ModelLabel, Counter<u64, AtomicU64>>,
     device_errors: Family<ModelLabel, Counter>,
     device_failed_at: Family<ModelLabel, Gauge>,
+    cache_bytes: Family<ModelLabel, Gauge>,
     batch_rows: Histograms,
     step_seconds: Histograms,
 }
@@ -68,6 +69,7 @@ impl Default for Metrics {
             tokens: Family::default(),
             device_errors: Family::default(),
             device_failed_at: Family::default(),
+            cache_bytes: Family::default(),
             batch_rows: Family::new_with_constructor(rows as fn() -> Histogram),
             step_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
         };
@@ -88,6 +90,8 @@ impl Default for Metrics {
         );
         let help = "Time of the last step if it failed on the device, in seconds since 1970; 0 if it succeeded";
         registry.register("pgm_device_failed_at_seconds", help, metrics.device_failed_at.clone());
+        let help = "Bytes that are kept of what rows have encoded";
+        registry.register("pgm_cache_bytes", help, metrics.cache_bytes.clone());
         registry.register("pgm_batch_rows", "Rows of a sampling step", metrics.batch_rows.clone());
         registry.register("pgm_step_seconds", "Duration of a sampling step", metrics.step_seconds.clone());
         metrics
@@ -115,6 +119,7 @@ impl Metrics {
         let (metrics, label) = (Arc::clone(self), label(model));
         Arc::new(move |step: &StepMetrics| {
             metrics.waiting.get_or_create(&label).set(step.n_waiting as i64);
+            metrics.cache_bytes.get_or_create(&label).set(step.cache_bytes as i64);
             if step.n_rows == 0 {
                 return;
             }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use pgm_model::ModelConfig;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -9,6 +10,7 @@ use super::body::{Common, MAX_SEED};
 use super::error::{ApiError, field_of_flag};
 use super::state::Limits;
 use crate::engine::Finish;
+use crate::sample::Refresh;
 use crate::sample::order::{OrderFlags, OrderKind};
 use crate::settings::Overrides;
 use crate::text::TextRow;
@@ -53,9 +55,20 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         temperature: body.temperature,
         top_k: body.top_k,
         top_p: body.top_p,
+        refresh: refresh(body, model)?,
         ..Overrides::default()
     };
     Ok(overrides.apply(defaults))
+}
+
+// How often a partition model encodes clean tokens anew.
+fn refresh(body: &Common, model: &TextModel) -> Result<Option<Refresh>, ApiError> {
+    let Some(text) = body.refresh()? else { return Ok(None) };
+    if !matches!(model.config(), ModelConfig::Partition(_)) {
+        let message = "refresh must be left out: only a partition model keeps what it has encoded of decoded tokens";
+        return Err(ApiError::field("refresh", message));
+    }
+    text.parse().map(Some).map_err(|message: String| ApiError::field("refresh", message))
 }
 
 /// The steps of a request.

@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::sample::Guidance;
 use pgm_infer::sample::order::OrderKind;
+use pgm_infer::sample::{Guidance, Refresh};
 use pgm_model::config::MAX_LENGTH;
-use pgm_model::{Network, model_folder, presets};
+use pgm_model::{ModelConfig, Network, Sets, model_folder, presets};
 use serde_json::{Value, json};
 
 use crate::devices::open_device;
@@ -49,6 +49,12 @@ pub struct BenchArgs {
     /// Pictures: how much the class counts; 0 is not guided
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, allow_negative_numbers = true)]
     cfg: f64,
+    /// How often the clean tokens of a row are encoded anew, see `generate` [default: the model's]
+    #[arg(long, value_name = "R|inf")]
+    refresh: Option<Refresh>,
+    /// Take the network as one that was trained with ordered sets: mix, or a number of sets
+    #[arg(long, value_name = "mix|N")]
+    sets: Option<Sets>,
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -81,7 +87,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let (device, device_name) = open_device(&args.device)?;
     let weights = args.weights.weights();
-    let (name, config, n_parameters, network) = match (&args.preset, &args.model) {
+    let (name, mut config, n_parameters, network) = match (&args.preset, &args.model) {
         (_, Some(folder)) => {
             let (config, network) = model_folder::load(folder, &device)?;
             (folder.display().to_string(), config, network.n_parameters(), network.folded().with_weight_dtype(weights)?)
@@ -96,6 +102,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
         (None, None) => bail!("--preset or --model is missing"),
     };
+    match &mut config {
+        ModelConfig::Partition(config) => config.sets = args.sets.unwrap_or(config.sets),
+        _ if args.sets.is_some() || args.refresh.is_some() => {
+            bail!("--sets and --refresh are for partition models; this is a {} one", model_kind(&config))
+        }
+        _ => (),
+    }
     let length = args.length.unwrap_or(config.backbone().length);
     if config.image().is_some() && length != config.backbone().length {
         bail!(
@@ -132,6 +145,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         head_at,
         order: args.order,
         guidance: args.cfg,
+        refresh: args.refresh,
     };
     let baseline = args.baseline.map(|_| {
         let config = config.masked_baseline();
@@ -162,6 +176,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     };
     let mut object = figures(0);
     object.insert("model".into(), name.clone().into());
+    object.insert("refresh".into(), args.refresh.unwrap_or(Refresh::of_model(&config)).to_string().into());
     object.insert("device".into(), device_name.into());
     object.insert("weights".into(), weights.name().into());
     object.insert("threads".into(), std::thread::available_parallelism().map_or(1, usize::from).into());
@@ -188,4 +203,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     writeln!(std::io::stdout(), "{}", Value::Object(object))?;
     Ok(())
+}
+
+fn model_kind(config: &ModelConfig) -> &'static str {
+    match config {
+        ModelConfig::Partition(_) => "partition",
+        ModelConfig::Masked(_) => "masked",
+        ModelConfig::Autoregressive(_) => "autoregressive",
+        ModelConfig::MaskGit(_) => "maskgit",
+    }
 }

@@ -129,6 +129,7 @@ pub fn edit(args: &EditArgs) -> anyhow::Result<()> {
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
+        refresh: None,
     };
     let settings = args.picture.settings(&model, &draw, None)?;
     let seed = args.seed.unwrap_or_else(seed_from_clock);

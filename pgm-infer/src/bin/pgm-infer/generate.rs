@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 use pgm_infer::device::{DeviceName, WeightArgs};
-use pgm_infer::sample::Curve;
 use pgm_infer::sample::order::OrderFlags;
+use pgm_infer::sample::{Curve, Refresh};
 use pgm_infer::settings::{Overrides, curve_schedule};
 use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
@@ -67,6 +67,11 @@ pub struct GenerateArgs {
     /// Keep the fewest most probable tokens whose probabilities add up to this
     #[arg(long)]
     pub top_p: Option<f64>,
+    /// How often the clean tokens of a row are encoded anew: in one of so many network evaluations, or inf for in the first
+    /// only. In between, new tokens are encoded against what is kept of the old ones [default: 1; inf for a model that was
+    /// trained with ordered sets]
+    #[arg(long, value_name = "R|inf")]
+    pub refresh: Option<Refresh>,
     /// Seed of the first sample [default: from the clock]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -244,6 +249,7 @@ fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSett
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
+        refresh: args.refresh,
         ..Overrides::default()
     };
     Ok(overrides.apply(SampleSettings::for_model(model)))
@@ -251,6 +257,9 @@ fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSett
 
 // Refuses flags that this kind of model cannot follow.
 fn check_flags(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()> {
+    if args.refresh.is_some() && !matches!(config, ModelConfig::Partition(_)) {
+        bail!("--refresh does not apply: only a partition model keeps what it has encoded of the clean tokens");
+    }
     match (args.sampler, config) {
         (Some(Sampler::Full), ModelConfig::Masked(_) | ModelConfig::MaskGit(_)) => {
             bail!("--sampler full is the partition model's training path; this model is masked")

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use pgm_infer::picture::{CodecFolder, PictureCodec};
 use pgm_infer::sample::order::{OrderFlags, OrderKind};
-use pgm_infer::sample::{Curve, GuidanceSchedule};
+use pgm_infer::sample::{Curve, GuidanceSchedule, Refresh};
 use pgm_infer::settings::ImageOverrides;
 use pgm_infer::{ImageModel, SampleSettings, Schedule};
 use pgm_model::{WeightDtype, model_folder};
@@ -42,6 +42,7 @@ pub struct DrawFlags<'a> {
     pub temperature: Option<f64>,
     pub top_k: Option<usize>,
     pub top_p: Option<f64>,
+    pub refresh: Option<Refresh>,
 }
 
 impl PictureFlags {
@@ -100,6 +101,7 @@ impl PictureFlags {
             temperature: draw.temperature,
             top_k: draw.top_k,
             top_p: draw.top_p,
+            refresh: draw.refresh,
             cfg: self.cfg,
             cfg_schedule: self.cfg_schedule,
             has_class: self.class.is_some(),

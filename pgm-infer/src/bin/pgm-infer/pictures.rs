@@ -48,6 +48,7 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
+        refresh: args.refresh,
     };
     let settings = args.picture.settings(&model, &draw, args.sampled_schedule())?;
     let seed = args.seed.unwrap_or_else(seed_from_clock);

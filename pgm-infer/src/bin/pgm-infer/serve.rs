@@ -48,6 +48,10 @@ pub struct ServeArgs {
     /// Samples of a model that are computed together
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_batch: usize,
+    /// MiB for what is kept of rows whose clean tokens are not encoded anew in every step, for each model; beyond it rows are
+    /// encoded again
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    cache_mib: usize,
     /// Samples of a model that may wait; more are refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
@@ -158,7 +162,12 @@ async fn run(
         let (server, device, options) = (
             Arc::clone(server),
             args.device.clone(),
-            EngineOptions { weights: args.weights.weights(), max_batch: args.max_batch, watch: None },
+            EngineOptions {
+                weights: args.weights.weights(),
+                max_batch: args.max_batch,
+                cache_bytes: args.cache_mib << 20,
+                watch: None,
+            },
         );
         let codecs = args.codec.clone();
         move || load(&server, &device, &options, &models, &codecs)

@@ -48,6 +48,7 @@ pub fn settings(
         cfg_schedule: named("cfg_schedule", fields.cfg_schedule.as_deref())?,
         has_class,
         as_published: false,
+        refresh: None,
     };
     Ok(overrides.settings(model)?)
 }

@@ -11,6 +11,8 @@ use super::sampler::SamplerFields;
 
 /// Characters of an unknown field's name that an error shows.
 const SHOWN: usize = 64;
+/// The largest number of `refresh`.
+const MAX_REFRESH: u64 = 65_536;
 /// The most stop strings of a request.
 const MAX_STOPS: usize = 16;
 
@@ -50,6 +52,8 @@ pub struct Common {
     /// Probability with which remask masks a decoded token again before a step. Default: 0.05.
     #[schema(minimum = 0, maximum = 1)]
     pub remask_rate: Option<f64>,
+    #[schema(schema_with = refresh_schema)]
+    refresh: Option<Value>,
 }
 
 /// Settings of a stream; only with `stream`.
@@ -63,6 +67,17 @@ struct StreamOptions {
     /// Accepted and ignored.
     #[serde(rename = "include_obfuscation")]
     _include_obfuscation: Option<bool>,
+}
+
+fn refresh_schema() -> Schema {
+    let description = "In one of how many network evaluations of a partition model the decoded tokens are encoded anew; inf: \
+                       in the first only. Default: the model's.";
+    AnyOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .item(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_REFRESH as f64)))
+        .item(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["inf"])))
+        .description(Some(description))
+        .into()
 }
 
 fn stop_schema() -> Schema {
@@ -83,7 +98,26 @@ impl Common {
             let message = "stream_options must be left out unless stream is true";
             return Err(BodyError::field("stream_options", message));
         }
+        self.refresh()?;
         self.stops().map(|_| ())
+    }
+
+    /// How often clean tokens are encoded anew, as it is written in a command; none without the field.
+    ///
+    /// # Errors
+    /// When it is neither a number in its range nor "inf".
+    pub fn refresh(&self) -> Result<Option<String>, BodyError> {
+        match &self.refresh {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text == "inf" => Ok(Some(text.clone())),
+            Some(value) => match value.as_u64().filter(|number| (1..=MAX_REFRESH).contains(number)) {
+                Some(number) => Ok(Some(number.to_string())),
+                None => {
+                    let message = format!("refresh must be a number from 1 to {MAX_REFRESH}, or \"inf\"");
+                    Err(BodyError::field("refresh", message))
+                }
+            },
+        }
     }
 
     fn sampler(&self) -> SamplerFields {

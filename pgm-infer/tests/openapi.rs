@@ -83,6 +83,7 @@ async fn bodies_have_their_fields_and_limits() {
         "entropy_bound",
         "model",
         "order",
+        "refresh",
         "remask_rate",
         "seed",
         "steps",
@@ -185,7 +186,10 @@ async fn bodies_have_their_fields_and_limits() {
     let most = ((1_u64 << 53) - 1) as f64;
     assert_eq!((n_predict["minimum"].as_f64(), n_predict["maximum"].as_f64()), (Some(-most), Some(most)));
     for (body, fields) in [
-        ("ScoreRequest", &["candidates", "context", "draws", "model", "reduction", "seed", "separator"][..]),
+        (
+            "ScoreRequest",
+            &["candidates", "context", "draws", "model", "one_pass", "reduction", "seed", "separator"][..],
+        ),
         (
             "TokenizeRequest",
             &[

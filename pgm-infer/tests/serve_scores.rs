@@ -3,8 +3,10 @@
 
 use std::collections::HashSet;
 
-use pgm_infer::score::{MaskedDraw, causal_nll, draws, left_to_right, weighted_nll};
-use pgm_model::{AutoregressiveConfig, ModelConfig};
+use pgm_infer::score::{
+    MaskedDraw, OrderedRow, causal_nll, draws, left_to_right, one_pass_nll, random_order, weighted_nll,
+};
+use pgm_model::{AutoregressiveConfig, ModelConfig, Sets};
 use serde_json::{Value, json};
 
 mod common;
@@ -193,7 +195,11 @@ fn left_to_right_scores_come_in_batches_that_agree_with_one_evaluation_each() {
         let alone = &row[..=position];
         let is_hidden = (0..alone.len()).map(|index| index == position).collect();
         let hidden = draws::HiddenTokens { is_hidden, weight: 1.0 };
-        let nll = weighted_nll(model.handle(), &[MaskedDraw { tokens: alone, valid: alone.len(), hidden }]).unwrap()[0];
+        let nll = weighted_nll(
+            model.handle(),
+            &[MaskedDraw { tokens: alone, valid: alone.len(), hidden, sets: (Sets::One, 0) }],
+        )
+        .unwrap()[0];
         assert!((scores[position - 1].log_probability + nll).abs() < 1e-4, "{position}");
     }
 }
@@ -217,7 +223,7 @@ async fn scores_are_those_of_multiple_choice() {
     for (index, candidate) in candidates.iter().enumerate() {
         let row = row(candidate);
         let draws: Vec<MaskedDraw<'_>> = draws::any_order(seed, 0, row.len(), n_draws)
-            .map(|hidden| MaskedDraw { tokens: &row, valid: row.len(), hidden })
+            .map(|hidden| MaskedDraw { tokens: &row, valid: row.len(), hidden, sets: (Sets::One, 0) })
             .collect();
         let nats = weighted_nll(plain.handle(), &draws).unwrap().iter().sum::<f64>() / n_draws as f64;
         let score = &answer["scores"][index];
@@ -296,4 +302,27 @@ async fn text_and_tokens_convert_in_either_form() {
         (&info["eos_token"], &info["model_max_length"], &info["chat_template"]),
         (&json!("<|endoftext|>"), &json!(128), &Value::Null)
     );
+}
+
+#[tokio::test]
+async fn scores_in_one_pass_are_means_over_orders() {
+    let plain = model(&partition());
+    let body = json!({"candidates": ["w3 w4 w5", "w6"], "draws": 5, "seed": 9, "one_pass": true});
+    let answer = done(&app_of(model(&partition())), "/score", &body).await;
+    assert_eq!(answer["estimator"], "any-order one pass");
+    for (index, text) in ["w3 w4 w5", "w6"].into_iter().enumerate() {
+        let tokens = plain.encode(text).unwrap();
+        let row = [&[backbone().bos_index as u32], tokens.as_slice(), &[backbone().eos_index as u32]].concat();
+        let of_order = |draw| {
+            let row = OrderedRow { tokens: &row, order: random_order(9, draw, row.len()) };
+            one_pass_nll(plain.handle(), &[row]).unwrap()[0]
+        };
+        let mean = (0..5).map(of_order).sum::<f64>() / 5.0;
+        let score = answer["scores"][index]["score"].as_f64().unwrap();
+        assert!((score + mean).abs() < 1e-4, "{score} {mean}");
+        assert!(answer["scores"][index]["interval"].is_array());
+    }
+    let causal = ModelConfig::Autoregressive(AutoregressiveConfig { backbone: backbone(), n_blocks: 1 });
+    let (status, answer) = send(&app_of(model(&causal)), post("/score", &body)).await;
+    assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &json!("one_pass")));
 }

@@ -288,6 +288,14 @@ impl ModelConfig {
         }
     }
 
+    /// How clean tokens are encoded; one set in all but partition models.
+    pub fn sets(&self) -> Sets {
+        match self {
+            Self::Partition(config) => config.sets,
+            _ => Sets::One,
+        }
+    }
+
     /// Classes and grid of a model of image codes; `None` for a model of text.
     pub fn image(&self) -> Option<&ImageConfig> {
         self.backbone().image.as_ref()

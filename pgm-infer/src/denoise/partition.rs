@@ -122,10 +122,10 @@ fn sets(rows: &[&CleanRow]) -> Option<Vec<Vec<usize>>> {
     rows.iter().any(|row| row.sets.is_some()).then(|| rows.iter().map(|row| sets_of(row)).collect())
 }
 
-// The sets of a row counted from its first one, to which registers belong.
+// The sets of a row counted from its earliest, to which registers belong.
 fn sets_of(row: &CleanRow) -> Vec<usize> {
     let Some(sets) = &row.sets else { return vec![0; row.tokens.len()] };
-    let first = sets.first().copied().unwrap_or(0);
+    let first = sets.iter().copied().min().unwrap_or(0);
     sets.iter().map(|set| set - first).collect()
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use pgm_model::ModelConfig;
+use serde::{Deserialize, Serialize};
 
 /// In which of a row's network evaluations all its clean tokens are encoded anew. In the others only new tokens are, against
 /// what is kept of the old ones.
@@ -11,7 +12,8 @@ use pgm_model::ModelConfig;
 /// For a model that was trained with one set of clean tokens, everything but [`Always`](Self::Always) is an approximation:
 /// old tokens have not seen the new ones. A model that was trained with ordered sets is exact with [`Never`](Self::Never),
 /// but for orders that forget tokens: what later tokens saw of a forgotten one stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Refresh {
     /// In every evaluation, as in the paper.
     #[default]
@@ -25,10 +27,15 @@ pub enum Refresh {
 impl Refresh {
     /// What a model was trained for.
     pub fn of_model(config: &ModelConfig) -> Self {
-        match config {
-            ModelConfig::Partition(config) if !config.sets.is_one() => Self::Never,
-            _ => Self::Always,
+        if config.sets().is_one() { Self::Always } else { Self::Never }
+    }
+
+    /// Gives the tokens of a row that have no set yet the set of this evaluation, all of them where they are encoded anew.
+    pub fn mark(self, sets: &mut Vec<usize>, n_tokens: usize, evaluation: usize) {
+        if self.is_due(evaluation) {
+            sets.clear();
         }
+        sets.resize(n_tokens, evaluation);
     }
 
     /// Whether an evaluation of a row, counted from 0, encodes everything anew.
@@ -48,6 +55,20 @@ impl fmt::Display for Refresh {
             Self::Every(n) => write!(f, "{n}"),
             Self::Never => f.write_str("inf"),
         }
+    }
+}
+
+impl From<Refresh> for String {
+    fn from(refresh: Refresh) -> Self {
+        refresh.to_string()
+    }
+}
+
+impl TryFrom<String> for Refresh {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

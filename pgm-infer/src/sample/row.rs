@@ -278,10 +278,7 @@ impl SampleRow {
             // What is kept of the row has sets of the old numbers.
             (self.clean.id, self.without_class, self.n_evaluations) = (RowId::default(), RowId::default(), 0);
         }
-        if self.refresh.is_due(self.n_evaluations) {
-            sets.clear();
-        }
-        sets.resize(self.clean.positions.len(), self.n_evaluations);
+        self.refresh.mark(sets, self.clean.positions.len(), self.n_evaluations);
         self.n_evaluations += 1;
     }
 

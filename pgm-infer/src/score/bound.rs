@@ -4,9 +4,10 @@
 //! Shapes: B rows, K masked positions of a row, L length, H hidden.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use pgm_model::Network;
+use pgm_model::{Network, Sets};
+use rand::RngExt;
 
-use super::draws::HiddenTokens;
+use super::draws::{EVALUATION_SETS, HiddenTokens, stream};
 use super::nll::{read, token_nll};
 use crate::InferError;
 use crate::denoise::{CleanRow, NetworkHandle, hidden_at};
@@ -20,6 +21,8 @@ pub struct MaskedDraw<'a> {
     pub valid: usize,
     /// Its hidden tokens.
     pub hidden: HiddenTokens,
+    /// How the other tokens are divided into ordered sets, and the index of the draw among all with that division.
+    pub sets: (Sets, u64),
 }
 
 impl MaskedDraw<'_> {
@@ -32,7 +35,14 @@ impl MaskedDraw<'_> {
         let is_clean = |&position: &usize| !self.hidden.is_hidden[position];
         let positions: Vec<usize> = (0..self.tokens.len()).filter(is_clean).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        CleanRow::new(self.tokens.len(), positions, tokens)
+        let row = CleanRow::new(self.tokens.len(), positions, tokens);
+        let (sets, index) = self.sets;
+        if sets.is_one() {
+            return row;
+        }
+        let mut rng = stream(0, EVALUATION_SETS, index);
+        let drawn = sets.draw(row.tokens.len(), || rng.random());
+        row.with_sets(Some(drawn))
     }
 }
 

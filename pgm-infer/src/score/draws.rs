@@ -9,6 +9,10 @@ use rand_chacha::ChaCha8Rng;
 
 /// The purpose of the streams that hide tokens in an evaluation, see [`stream`].
 pub const EVALUATION_GROUPS: u64 = 7;
+/// The purpose of the streams that divide clean tokens into sets in an evaluation.
+pub const EVALUATION_SETS: u64 = 11;
+/// The purpose of the streams of orders, see [`one_pass_nll`](super::one_pass_nll).
+pub const ONE_PASS_ORDERS: u64 = 12;
 
 /// The random stream of one purpose (a constant) at one index (a step, a row): nothing drawn depends on what was drawn
 /// before.

@@ -244,6 +244,7 @@ fn type_words(type_name: &str) -> &'static str {
         "f64" => "number",
         "bool" => "true or false",
         "Vec<usize>" => "list of integers",
+        "Sets" => "string or integer",
         _ => "string, one of",
     }
 }

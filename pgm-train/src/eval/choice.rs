@@ -227,9 +227,11 @@ pub fn draws(question: usize, length: usize, settings: &ChoiceSettings) -> Vec<H
 }
 
 fn nelbo(model: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSettings) -> Result<f64, TrainError> {
+    let sets = model.text_model().config().sets();
     let mut drawn = draws(question, row.len(), settings)
         .into_iter()
-        .map(|hidden| MaskedDraw { tokens: row, valid: row.len(), hidden })
+        .zip(0..)
+        .map(|(hidden, draw)| MaskedDraw { tokens: row, valid: row.len(), hidden, sets: (sets, draw) })
         .peekable();
     let mut sum = 0.0;
     while drawn.peek().is_some() {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use pgm_infer::sample::Refresh;
 use pgm_infer::settings::{DEFAULT_STEPS, default_schedule};
 use pgm_infer::{DrawSettings, OrderKind, SampleRequest, SampleSettings, SamplingPath};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct GenerativeSettings {
     pub top_k: usize,
     /// Keeps the smallest set of tokens that holds this probability.
     pub top_p: f64,
+    /// How often a partition model encodes clean tokens anew; what it was trained for, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
     /// Seed of the first sample.
     pub seed: u64,
     /// Samples of a batch.
@@ -49,6 +53,7 @@ impl Default for GenerativeSettings {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
+            refresh: None,
             seed: 0,
             batch: 8,
         }
@@ -94,6 +99,7 @@ pub fn sample_texts(
         schedule: default_schedule(model.config()),
         order: settings.order,
         draw,
+        refresh: settings.refresh.unwrap_or(Refresh::of_model(model.config())),
         ..SampleSettings::default()
     };
     let mut n_done: usize = log.done().iter().map(|batch| batch.samples.len()).sum();

@@ -6,6 +6,7 @@
 //! the same numbers, and with a [`ResultLog`] a stopped run continues where it stopped.
 
 mod bound;
+pub mod cache;
 pub mod choice;
 pub mod generative;
 pub mod greedy;

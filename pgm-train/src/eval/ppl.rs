@@ -1,6 +1,8 @@
 //! Perplexity of a data folder: by the NELBO of a partition or masked model, by the exact NLL of an autoregressive one.
 
 use pgm_data::{DataFolder, Detokenizer, Mode, Row, RowOrder, Split};
+use pgm_infer::score::{OrderedRow, one_pass_nll, one_pass_problem, random_order};
+use pgm_model::{ModelConfig, Sets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,6 +26,13 @@ pub struct PplSettings {
     pub times: usize,
     /// How the NELBO is estimated. Unused for an autoregressive model.
     pub estimator: NelboEstimator,
+    /// How the tokens that are not hidden are divided into ordered sets; as in training, if nothing is said. Only a partition
+    /// model reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sets: Option<Sets>,
+    /// Whether a draw is the likelihood of all tokens in one random order, in one pass, instead of one of the estimator's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_pass: bool,
     /// Seed of the rows, the hidden tokens and the bootstrap.
     pub seed: u64,
     /// Rows of a batch.
@@ -38,6 +47,8 @@ impl Default for PplSettings {
             rows: 0,
             times: 8,
             estimator: NelboEstimator::AnyOrder,
+            sets: None,
+            one_pass: false,
             seed: 0,
             batch: 8,
         }
@@ -53,6 +64,9 @@ pub struct RowNats {
     pub nats: f64,
     /// Number of its tokens without padding, BOS included.
     pub tokens: usize,
+    /// The standard deviation of one draw, in nats, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
 }
 
 /// The result of [`ppl`].
@@ -68,6 +82,8 @@ pub struct PplReport {
     pub perplexity_all_tokens: Option<Estimate>,
     /// The perplexity with the nats divided by the tokens without BOS.
     pub perplexity_without_bos: Option<Estimate>,
+    /// Standard deviation of one draw of a row in nats per token, the root mean square over the rows.
+    pub draw_deviation: Option<f64>,
     /// Number of tokens without padding, BOS included.
     pub tokens: usize,
     /// How the text was cut into rows: "pack" or "pad".
@@ -131,6 +147,17 @@ pub fn ppl(
     if settings.times == 0 || settings.batch == 0 {
         return Err(invalid("-n and --batch must be at least 1".to_string()));
     }
+    let config = model.text_model().config();
+    if settings.sets.is_some() && !matches!(config, ModelConfig::Partition(_)) {
+        return Err(invalid("--sets is for partition models, whose clean tokens can be in ordered sets".to_string()));
+    }
+    if settings.sets.is_some() && settings.one_pass {
+        return Err(invalid("--sets does not apply to --one-pass, where each token is a set of its own".to_string()));
+    }
+    if let Some(problem) = one_pass_problem(config).filter(|_| settings.one_pass) {
+        return Err(invalid(format!("--one-pass does not apply to this model: {problem}")));
+    }
+    let sets = settings.sets.unwrap_or(config.sets());
     let rows = data.rows(split)?;
     if rows.len() == 0 {
         return Err(invalid(format!("the {} split of the data holds no rows", settings.split)));
@@ -147,13 +174,18 @@ pub fn ppl(
         let indices = &chosen[done..(done + settings.batch).min(chosen.len())];
         let batch = indices.iter().map(|&row| rows.row(row)).collect::<Result<Vec<Row>, _>>()?;
         let items: Vec<DrawnItem> = (done..).zip(indices.iter().zip(&batch)).map(item).collect();
-        let nats = if model.is_autoregressive() {
-            exact(model, &batch)?
+        let nats: Vec<Vec<f64>> = if model.is_autoregressive() {
+            exact(model, &batch)?.into_iter().map(|nats| vec![nats]).collect()
+        } else if settings.one_pass {
+            one_pass(model, &batch, &items, settings)?
         } else {
-            bounds(model, &batch, &items, &draws, settings.times)?
+            bounds(model, &batch, &items, &draws, (settings.times, sets))?
         };
         for ((&index, row), nats) in indices.iter().zip(&batch).zip(nats) {
-            log.push(RowNats { row: index, nats, tokens: row.valid })?;
+            let (n, mean) = (nats.len() as f64, nats.iter().sum::<f64>() / nats.len() as f64);
+            let variance = nats.iter().map(|nats| (nats - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            let deviation = (nats.len() > 1).then_some(variance.sqrt());
+            log.push(RowNats { row: index, nats: mean, tokens: row.valid, deviation })?;
         }
     }
     report_progress(observe, chosen.len(), chosen.len())?;
@@ -176,6 +208,7 @@ pub fn ppl(
         perplexity: perplexity(usize::from(exact)),
         perplexity_all_tokens: perplexity(0),
         perplexity_without_bos: perplexity(1),
+        draw_deviation: draw_deviation(&by_row),
         tokens: by_row.iter().map(|row| row.tokens).sum(),
         mode: manifest.mode,
         row_eos: manifest.row_eos,
@@ -204,20 +237,47 @@ fn bounds(
     batch: &[Row],
     items: &[DrawnItem],
     draws: &NelboDraws,
-    n_draws: usize,
-) -> Result<Vec<f64>, TrainError> {
-    let mut sums = vec![0.0; batch.len()];
+    (n_draws, sets): (usize, Sets),
+) -> Result<Vec<Vec<f64>>, TrainError> {
+    let mut drawn_nats = vec![Vec::with_capacity(n_draws); batch.len()];
     for draw in 0..n_draws {
         let drawn = batch.iter().zip(items).map(|(row, &item)| MaskedDraw {
             tokens: &row.tokens,
             valid: row.valid,
             hidden: draws.draw(item, draw),
+            sets: (sets, (item.index * n_draws + draw) as u64),
         });
-        for (sum, nats) in sums.iter_mut().zip(weighted_nll(model, &drawn.collect::<Vec<_>>())?) {
-            *sum += nats / n_draws as f64;
+        for (all, nats) in drawn_nats.iter_mut().zip(weighted_nll(model, &drawn.collect::<Vec<_>>())?) {
+            all.push(nats);
         }
     }
-    Ok(sums)
+    Ok(drawn_nats)
+}
+
+// The likelihood of each row in several random orders.
+fn one_pass(
+    model: &EvalModel,
+    batch: &[Row],
+    items: &[DrawnItem],
+    settings: &PplSettings,
+) -> Result<Vec<Vec<f64>>, TrainError> {
+    let mut drawn_nats = vec![Vec::with_capacity(settings.times); batch.len()];
+    for draw in 0..settings.times {
+        let rows = batch.iter().zip(items).map(|(row, item)| OrderedRow {
+            tokens: &row.tokens,
+            order: random_order(settings.seed, (item.index * settings.times + draw) as u64, row.valid),
+        });
+        let nats = one_pass_nll(model.text_model().handle(), &rows.collect::<Vec<_>>())?;
+        drawn_nats.iter_mut().zip(nats).for_each(|(all, nats)| all.push(nats));
+    }
+    Ok(drawn_nats)
+}
+
+// The root mean square over rows of the standard deviation of a draw, in nats per token.
+fn draw_deviation(rows: &[RowNats]) -> Option<f64> {
+    let per_token = |row: &RowNats| row.deviation.map(|deviation| (deviation / row.tokens.max(1) as f64).powi(2));
+    let squares = rows.iter().map(per_token).collect::<Option<Vec<f64>>>().filter(|squares| !squares.is_empty())?;
+    Some((squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
 }
 
 fn exact(model: &EvalModel, batch: &[Row]) -> Result<Vec<f64>, TrainError> {

@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 use super::read::read;
 use super::responses::GenerateErrors;
 use crate::TextModel;
-use crate::score::{MaskedDraw, causal_nll, draws, weighted_nll};
+use crate::score::{
+    MaskedDraw, OrderedRow, causal_nll, draws, one_pass_nll, one_pass_problem, random_order, weighted_nll,
+};
 use crate::serve::body::{Reduction, RequestBody, ScoreBody};
 use crate::serve::error::ApiError;
 use crate::serve::resolve;
@@ -55,6 +57,9 @@ enum ScoreEstimator {
     /// log-likelihood token by token.
     #[serde(rename = "any-order bound")]
     AnyOrderBound,
+    /// The same bound for a partition model that encodes each token once, all tokens in one pass.
+    #[serde(rename = "any-order one pass")]
+    OnePass,
 }
 
 /// A candidate's score.
@@ -94,6 +99,10 @@ pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Resul
         move || {
             body.check()?;
             let model = model.engine.model();
+            if let Some(problem) = one_pass_problem(model.config()).filter(|_| body.one_pass()) {
+                let message = format!("one_pass must be false for this model: {problem}");
+                return Err(ApiError::field("one_pass", message));
+            }
             let rows = rows(&body, model, resolve::max_length(model, &limits))?;
             Ok((admission, body, rows))
         }
@@ -156,7 +165,11 @@ fn scores(
     Ok(Scores {
         object: ScoreObject::Score,
         model: name,
-        estimator: if is_exact { ScoreEstimator::Exact } else { ScoreEstimator::AnyOrderBound },
+        estimator: match (is_exact, body.one_pass()) {
+            (true, _) => ScoreEstimator::Exact,
+            (false, false) => ScoreEstimator::AnyOrderBound,
+            (false, true) => ScoreEstimator::OnePass,
+        },
         draws: if is_exact { 0 } else { body.draws() },
         seed: body.seed(),
         reduction: body.reduction(),
@@ -167,14 +180,18 @@ fn scores(
 
 // The bound of a row in nats, and half of its 95 % interval. The draws are stratified, so the interval is rather too wide.
 fn bound(row: &[u32], body: &ScoreBody, model: &TextModel, watch: &ScoreWatch) -> Result<(f64, Option<f64>), ApiError> {
-    let n_draws = body.draws();
-    let draw = |hidden| MaskedDraw { tokens: row, valid: row.len(), hidden };
-    let mut drawn = draws::any_order(body.seed(), 0, row.len(), n_draws).map(draw).peekable();
+    let (n_draws, sets) = (body.draws(), model.config().sets());
+    let draw = |(hidden, draw)| MaskedDraw { tokens: row, valid: row.len(), hidden, sets: (sets, draw) };
+    let mut drawn = draws::any_order(body.seed(), 0, row.len(), n_draws).zip(0..).map(draw);
+    let order = |draw| OrderedRow { tokens: row, order: random_order(body.seed(), draw, row.len()) };
+    let mut ordered = (0..n_draws as u64).map(order);
     let (mut values, mut sum) = (Vec::with_capacity(n_draws), 0.0);
-    while drawn.peek().is_some() {
+    while values.len() < n_draws {
         watch.check()?;
-        let batch: Vec<MaskedDraw<'_>> = drawn.by_ref().take(BATCH).collect();
-        let batch = weighted_nll(model.handle(), &batch)?;
+        let batch = match body.one_pass() {
+            true => one_pass_nll(model.handle(), &ordered.by_ref().take(BATCH).collect::<Vec<_>>())?,
+            false => weighted_nll(model.handle(), &drawn.by_ref().take(BATCH).collect::<Vec<_>>())?,
+        };
         sum += batch.iter().sum::<f64>();
         values.extend(batch);
     }

@@ -34,6 +34,9 @@ pub struct ScoreBody {
     /// Seed of the draws. All candidates share them. Default: 0.
     #[schema(minimum = 0, maximum = 9007199254740991_u64)]
     seed: Option<u64>,
+    /// Score all tokens of a candidate in one pass, a draw for each random order, as a partition model writes them that encodes
+    /// each token once. Default: false.
+    one_pass: Option<bool>,
     /// Whether a score is divided by the number of tokens. Default: sum.
     reduction: Option<Reduction>,
     #[serde(flatten)]
@@ -69,6 +72,11 @@ impl ScoreBody {
     /// Draws of each candidate.
     pub fn draws(&self) -> usize {
         self.draws.unwrap_or(DEFAULT_DRAWS)
+    }
+
+    /// Whether all tokens are scored in one pass.
+    pub fn one_pass(&self) -> bool {
+        self.one_pass.unwrap_or(false)
     }
 
     /// The seed of the draws.

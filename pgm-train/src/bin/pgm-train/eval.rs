@@ -9,15 +9,17 @@ use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
 use pgm_data::DataFolder;
 use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::sample::Refresh;
 use pgm_infer::sample::order::OrderFlags;
 use pgm_model::model_folder::{TOKENIZER_FILE, resolve};
-use pgm_model::{ModelConfig, WeightDtype};
+use pgm_model::{ModelConfig, Sets, WeightDtype};
 use pgm_train::eval::choice::Reduction;
 use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
 use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
 use pgm_train::{NelboEstimator, TrainError};
 use serde_json::{Value, json};
 
+use super::eval_cache::{self, CacheArgs};
 use super::eval_images::{self, ImagesArgs};
 use super::progress::{Progress, stop_on_ctrl_c};
 
@@ -31,6 +33,8 @@ pub enum EvalCommand {
     Choice(ChoiceArgs),
     /// The last word of a text, all its tokens predicted at once
     Greedy(GreedyArgs),
+    /// What a partition model loses and gains when it keeps what it has encoded, over refresh intervals
+    Cache(CacheArgs),
     /// FID, KID, Inception Score, precision and recall, MIND of a model's pictures, or of others
     Images(ImagesArgs),
 }
@@ -70,6 +74,13 @@ pub struct PplArgs {
     /// How the NELBO is estimated; an autoregressive model has an exact likelihood
     #[arg(long, value_enum, default_value = "any-order")]
     estimator: EstimatorArg,
+    /// How the tokens that are not hidden are divided into ordered sets: one, mix or a number [default: as in training]
+    #[arg(long, value_name = "one|mix|N", conflicts_with = "one_pass")]
+    sets: Option<Sets>,
+    /// Score all tokens of a row in one pass: a draw is the likelihood in one random order, as a partition model writes it that
+    /// encodes each token once
+    #[arg(long)]
+    one_pass: bool,
     /// Rows of a batch
     #[arg(long, default_value_t = 8)]
     batch: usize,
@@ -108,6 +119,9 @@ pub struct GenerativeArgs {
     /// Keep the most probable tokens that together have this probability
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
+    /// How often a partition model encodes clean tokens anew, see `pgm-infer generate` [default: the model's]
+    #[arg(long, value_name = "R|inf")]
+    refresh: Option<Refresh>,
     /// Tokens to which texts are cut for the public code's perplexity
     #[arg(long, default_value_t = 1024)]
     judge_length: usize,
@@ -194,11 +208,16 @@ pub struct GreedyArgs {
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     // Without a handler, Ctrl-C would end the program at once and lose results that are not in the progress file yet.
     stop_on_ctrl_c();
+    let cache_log;
     let (log, result) = match command {
         EvalCommand::Ppl(args) => (args.common.progress.as_ref(), run_ppl(args)),
         EvalCommand::Generative(args) => (args.common.progress.as_ref(), run_generative(args)),
         EvalCommand::Choice(args) => (args.common.progress.as_ref(), run_choice(args)),
         EvalCommand::Greedy(args) => (args.common.progress.as_ref(), run_greedy(args)),
+        EvalCommand::Cache(args) => {
+            cache_log = args.log();
+            (Some(&cache_log), eval_cache::run(args))
+        }
         EvalCommand::Images(args) => (args.progress.as_ref(), eval_images::run(args)),
     };
     match result {
@@ -244,6 +263,8 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
         rows: args.rows,
         times: args.times,
         estimator: args.estimator.estimator(),
+        sets: args.sets,
+        one_pass: args.one_pass,
         seed: args.common.seed,
         batch: args.batch,
     };
@@ -328,6 +349,7 @@ fn draw_samples(
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
+        refresh: args.refresh,
         seed: args.common.seed,
         batch: args.batch,
     };

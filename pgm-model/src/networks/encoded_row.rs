@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::grown::Grown;
 use crate::attention_plan::{AttentionPlan, KeySets, Registers};
+use crate::config::{PartitionConfig, Queries};
 use crate::rotary::{AngleTables, RotaryAngles};
 use crate::sequence::{Class, Positions};
 use crate::visibility::{MAX_SETS, Visibility, set_labels};
@@ -70,6 +71,14 @@ impl EncodedRow {
         for grown in self.all_mut() {
             grown.select(&indices);
         }
+    }
+
+    /// Bytes that a token takes: keys and values of every encoder block, the GroupSwap and every decoder block, and the encoder
+    /// output where an aggregate of it is read. Room for more tokens takes up to half as much again.
+    pub fn bytes_per_token(config: &PartitionConfig) -> usize {
+        let output = matches!(config.queries, Queries::LearnFreqsMean | Queries::LearnFreqsLogSumExp);
+        let vectors = 2 * (config.encoder_blocks + 1 + config.decoder_blocks) + usize::from(output);
+        vectors * config.backbone.hidden_size * size_of::<f32>()
     }
 
     /// Bytes of memory on the device.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pgm_infer::{GenerationConfig, TextModel};
-use pgm_model::model_folder;
+use pgm_model::{EncodedRow, ModelConfig, model_folder};
 
 use crate::devices::any_device;
 
@@ -33,6 +33,11 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<()> {
     writeln!(out, "parameters: {}", n_parameters)?;
     writeln!(out, "weights: {:.1} MB", size as f64 / 1e6)?;
     writeln!(out, "sampler defaults: {}", serde_json::to_string(&generation)?)?;
+    if let ModelConfig::Partition(config) = &config {
+        let n_bytes = EncodedRow::bytes_per_token(config);
+        let row = n_bytes * config.backbone.length;
+        writeln!(out, "kept encodings (--refresh): {n_bytes} bytes a token, {:.1} MB a row", row as f64 / 1e6)?;
+    }
     if folder != args.model {
         writeln!(out, "folder: {}", folder.display())?;
     }

@@ -17,6 +17,12 @@ pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous float32")
 }
 
+/// The tensor with its elements side by side in their order. The memory may be larger than the tensor: the first tokens of a
+/// longer tensor are not copied.
+pub(crate) fn side_by_side(tensor: &FlexTensor) -> FlexTensor {
+    if tensor.layout().is_contiguous() { tensor.clone() } else { tensor.to_contiguous() }
+}
+
 /// Integers of either width.
 pub(crate) fn ints(tensor: &FlexTensor) -> Vec<i64> {
     let tensor = tensor.to_contiguous();

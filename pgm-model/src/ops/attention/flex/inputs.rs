@@ -8,7 +8,7 @@ use super::loops;
 use crate::ops::attention::settings::AttentionSettings;
 use crate::ops::flex::math;
 use crate::ops::flex::memory::{Uninit, write_chunks};
-use crate::ops::flex::tensor::{ints, values};
+use crate::ops::flex::tensor::{ints, side_by_side, values};
 use crate::visibility::MAX_SETS;
 
 /// Vectors within `[B, S, row]`: all heads side by side from column `first` on.
@@ -127,8 +127,8 @@ impl AttentionInputs {
         let [_, n_keys, row] = kv.layout().shape().dims();
         let labels = [(q_labels, n_queries), (k_labels, n_keys)];
         Self {
-            queries: q.to_contiguous(),
-            keys: Some(kv.to_contiguous()),
+            queries: side_by_side(q),
+            keys: Some(side_by_side(kv)),
             columns: [Columns { row: width, first: 0 }, Columns { row, first: 0 }, Columns { row, first: width }],
             angles: angles.map(Angles::new),
             labels: labels.map(|(labels, n)| labels_of(labels, n_rows * n, settings.labelled)),

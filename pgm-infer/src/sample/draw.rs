@@ -5,7 +5,12 @@
 //! which costs one exponential for each class and one random number for each token. `sample/logits/device.rs` says which
 //! part runs on a device.
 
+use pgm_model::ops::exponentials;
+
 use crate::InferError;
+
+/// Weights whose sum is taken at once: the uniform first finds its block, then its class.
+const BLOCK: usize = 512;
 
 /// How a token is drawn from logits: temperature first, then top-k, then top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,13 +93,8 @@ impl Categorical {
         total: Option<f64>,
     ) -> Option<DrawnToken> {
         let best = most_probable(logits, excluded)?;
-        let largest = f64::from(logits[best]);
-        self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| (f64::from(logit) - largest).exp()));
-        for &class in excluded.iter().filter(|&&class| class < logits.len()) {
-            self.weights[class] = 0.0;
-        }
-        let sum = self.weights.iter().sum::<f64>();
+        self.weigh(logits, excluded, logits[best], 1.0);
+        let sum = sum(&self.weights);
         if !sum.is_finite() {
             return None;
         }
@@ -104,13 +104,23 @@ impl Categorical {
             (best, 1.0 - others.map(|(_, weight)| *weight).fold(0.0, f64::max))
         } else {
             if settings.temperature != 1.0 {
-                let inverse = 1.0 / settings.temperature;
-                self.weights.iter_mut().for_each(|weight| *weight = weight.powf(inverse));
+                // The inverse of the smallest temperatures is infinite.
+                self.weigh(logits, excluded, logits[best], (1.0 / settings.temperature).min(f64::MAX));
             }
             self.cut(settings, total);
             self.invert(uniform, best)
         };
-        Some(DrawnToken { class, log_probability: f64::from(logits[class]) - largest - log_total, margin })
+        let log_probability = f64::from(logits[class]) - f64::from(logits[best]) - log_total;
+        Some(DrawnToken { class, log_probability, margin })
+    }
+
+    // Sets the weights to exp(scale (logit - largest)), those of excluded classes to 0.
+    fn weigh(&mut self, logits: &[f32], excluded: &[usize], largest: f32, scale: f64) {
+        self.weights.resize(logits.len(), 0.0);
+        exponentials(logits, largest, scale, &mut self.weights);
+        for &class in excluded.iter().filter(|&&class| class < logits.len()) {
+            self.weights[class] = 0.0;
+        }
     }
 
     // Sets the weights that top-k and top-p leave out to zero. Of equal weights the lower class stays.
@@ -131,7 +141,7 @@ impl Categorical {
         }
         if settings.top_p < 1.0 {
             self.order.sort_unstable_by(|&a, &b| larger_first(weights, a, b));
-            let kept = || weights.iter().sum::<f64>();
+            let kept = || sum(weights);
             let wanted = settings.top_p * total.filter(|_| !by_k).unwrap_or_else(kept);
             let mut held = 0.0;
             for &class in &self.order {
@@ -146,12 +156,20 @@ impl Categorical {
 
     // The class, and the distance of the uniform from the nearer end of its interval.
     fn invert(&self, uniform: f64, fallback: usize) -> (usize, f64) {
-        let total = self.weights.iter().sum::<f64>();
+        let total = sum(&self.weights);
         let target = uniform * total;
-        let mut cumulative = 0.0;
-        for (class, weight) in self.weights.iter().enumerate() {
+        let (mut cumulative, mut first) = (0.0, 0);
+        for block in self.weights.chunks(BLOCK) {
+            let above = cumulative + sum_of_block(block);
+            if above > target {
+                break;
+            }
+            (cumulative, first) = (above, first + block.len());
+        }
+        // Rounding may leave the sum of a block's classes just below that of the block; then the next class is drawn.
+        for (class, weight) in self.weights.iter().enumerate().skip(first) {
             cumulative += weight;
-            if cumulative > target {
+            if cumulative > target && *weight > 0.0 {
                 let below = target - (cumulative - weight);
                 return (class, below.min(cumulative - target).max(0.0) / total);
             }
@@ -161,15 +179,53 @@ impl Categorical {
     }
 }
 
+/// The sum of weights, block by block.
+pub(crate) fn sum(weights: &[f64]) -> f64 {
+    weights.chunks(BLOCK).map(sum_of_block).sum()
+}
+
+// Partial sums, which the processor adds side by side.
+fn sum_of_block(weights: &[f64]) -> f64 {
+    const LANES: usize = 16;
+    let mut sums = [0.0; LANES];
+    let (whole, rest) = weights.as_chunks::<LANES>();
+    for weights in whole {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum += weight;
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().sum::<f64>()
+}
+
 /// The class of the largest logit, of equal logits the lowest class. NaN is never the largest.
 fn most_probable(logits: &[f32], excluded: &[usize]) -> Option<usize> {
     let mut best: Option<usize> = None;
-    for (class, logit) in logits.iter().enumerate() {
-        if best.is_none_or(|best| *logit > logits[best]) && !excluded.contains(&class) {
-            best = Some(class);
+    for (block, of_block) in logits.chunks(BLOCK).enumerate() {
+        // Most blocks hold no larger logit.
+        if best.is_some_and(|best| largest(of_block) <= logits[best]) {
+            continue;
+        }
+        for (class, logit) in (block * BLOCK..).zip(of_block) {
+            if best.is_none_or(|best| *logit > logits[best]) && !excluded.contains(&class) {
+                best = Some(class);
+            }
         }
     }
     best
+}
+
+// The largest logit that is a number, or -inf.
+fn largest(logits: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    for logits in whole {
+        for (max, logit) in maxima.iter_mut().zip(logits) {
+            *max = larger(*max, *logit);
+        }
+    }
+    maxima.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]

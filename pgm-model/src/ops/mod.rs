@@ -20,6 +20,7 @@ mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
 pub(crate) mod device;
+mod exponentials;
 #[cfg(feature = "fused")]
 mod extension;
 #[cfg(feature = "flex")]
@@ -36,6 +37,7 @@ pub use attention::{attend, cross_attention, self_attention, split_heads};
 pub use cross_entropy::{linear_cross_entropy, token_cross_entropy, weighted_loss};
 pub use device::is_flex;
 pub(crate) use device::is_half;
+pub use exponentials::exponentials;
 pub use gated_sum::{gated_sum, gated_sum_per_row};
 pub use gelu::bias_gelu;
 pub(crate) use matmul::BLOCK;

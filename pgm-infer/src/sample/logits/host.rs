@@ -1,9 +1,10 @@
 //! Reading logits in host memory.
 
+use pgm_model::ops::exponentials;
 use rayon::prelude::*;
 
 use super::reading::{Alternatives, LogitStats, PositionQuery, PositionReading};
-use crate::sample::draw::Categorical;
+use crate::sample::draw::{Categorical, sum};
 
 /// Reads each query at its row of `values`; rows have `n_classes` logits.
 pub(super) fn read(
@@ -107,13 +108,13 @@ fn stats(logits: &[f32], excluded: &[usize]) -> LogitStats {
             second = logit;
         }
     }
-    let (mut total, mut weighted) = (0.0, 0.0);
-    for logit in allowed() {
-        let weight = (logit - best).exp();
-        total += weight;
-        // A class of probability 0 has no share of the entropy; its logit may be -inf.
-        weighted += if weight > 0.0 { weight * (logit - best) } else { 0.0 };
-    }
+    let mut weights = vec![0.0; logits.len()];
+    exponentials(logits, best as f32, 1.0, &mut weights);
+    excluded.iter().filter(|&&class| class < logits.len()).for_each(|&class| weights[class] = 0.0);
+    let total = sum(&weights);
+    // A class of probability 0 has no share of the entropy; its logit may be -inf.
+    let share = |(weight, logit): (&f64, &f32)| if *weight > 0.0 { weight * (f64::from(*logit) - best) } else { 0.0 };
+    let weighted: f64 = weights.iter().zip(logits).map(share).sum();
     let second = if second == f64::NEG_INFINITY { 0.0 } else { (second - best).exp() };
     LogitStats { margin: (1.0 - second) / total, entropy: total.ln() - weighted / total }
 }

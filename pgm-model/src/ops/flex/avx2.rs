@@ -16,7 +16,7 @@ const MR: usize = 6;
 /// Columns of a tile: two vectors.
 const NR: usize = 16;
 /// Steps of the inner dimension for which a tile stays in registers: a panel of them takes half of L1.
-const KC: usize = 256;
+pub(super) const KC: usize = 256;
 /// Rows that use a panel before the next panel is read: they stay in L2.
 const MC: usize = 96;
 /// Steps of the inner dimension whose panels are held at a time, a multiple of `KC`.

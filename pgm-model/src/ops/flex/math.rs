@@ -60,6 +60,20 @@ pub(crate) fn prefetch(x: &[f32]) {
     }
 }
 
+/// Prefetches the cache line of this address, which may be any, into L2. Lines whose addresses differ by a power of two
+/// would drive each other out of L1.
+#[inline(always)]
+#[allow(unsafe_code)] // a compiler intrinsic
+#[allow(unused_variables)] // on other processors
+pub(crate) fn prefetch_to_l2<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it has no effect that the program sees.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,10 @@
-//! [`matmul`](super::matmul) on the CPU.
+//! [`matmul`](super::matmul) on the CPU. With few rows, as in sampling, the weight is read once, and in its own type.
 
 use burn::tensor::Shape;
 use burn_flex::{FlexQTensor, FlexTensor};
 
 use super::low_precision;
+use crate::ops::flex::few_rows::{self, Weight};
 use crate::ops::flex::gemm::{self, Matrix};
 use crate::ops::flex::memory::written;
 use crate::ops::flex::tensor::{shape_with_width, tensor, values, width};
@@ -13,8 +14,13 @@ pub(crate) fn matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     check_inner(&x, &weight);
     let [inputs, outputs] = weight.layout().shape().dims();
     let n_rows = values(&x).len() / inputs;
-    let (lhs, rhs) = (Matrix::rows(values(&x), inputs), Matrix::rows(values(&weight), outputs));
-    let out = written(n_rows * outputs, |out| gemm::assign(out, lhs, rhs, [n_rows, inputs, outputs]));
+    let sizes = [n_rows, inputs, outputs];
+    let out = if few_rows::takes_f32(sizes) {
+        few_rows::matmul(values(&x), Weight::F32(values(&weight)), sizes)
+    } else {
+        let (lhs, rhs) = (Matrix::rows(values(&x), inputs), Matrix::rows(values(&weight), outputs));
+        written(n_rows * outputs, |out| gemm::assign(out, lhs, rhs, sizes))
+    };
     tensor(out, shape_with_width(&x, outputs))
 }
 

@@ -1,6 +1,8 @@
-//! Matmul with low-precision weights. A few columns at a time are converted to float32 while they are in the cache.
+//! Matmul with low-precision weights.
 //!
-//! This saves memory, not time: the arithmetic is that of float32, and the conversion comes on top.
+//! With few rows the time is that of reading the weight, which is widened in registers (`few_rows.rs`): low precision saves
+//! memory and time. With more rows a few columns at a time are converted to float32 while they are in the cache. That
+//! saves memory alone: the arithmetic is that of float32, and the conversion comes on top.
 #![allow(unsafe_code)] // memory that is written column by column
 
 // N rows, I inputs, O outputs
@@ -10,7 +12,9 @@ use std::ops::Range;
 use burn::tensor::{DType, bf16, f16};
 use burn_flex::{FlexQTensor, FlexTensor};
 
+use crate::ops::flex::few_rows::{self, Weight};
 use crate::ops::flex::gemm::{self, Matrix};
+use crate::ops::flex::lanes::{widened_bf16, widened_f16};
 use crate::ops::flex::memory::{Uninit, scratch, write_each, write_whole, written};
 use crate::ops::flex::simd::for_each_instruction_set;
 use crate::parallel::prelude::*;
@@ -23,13 +27,20 @@ pub(crate) fn half(x: &[f32], weight: &FlexTensor) -> Vec<f32> {
     let [inputs, outputs] = weight.layout().shape().dims();
     let sizes = [x.len() / inputs, inputs, outputs];
     let part = |row: usize, columns: Range<usize>| row * outputs + columns.start..row * outputs + columns.end;
+    let few = few_rows::takes_low_precision(sizes);
     match weight.dtype() {
         DType::F16 => {
             let weight: &[f16] = weight.as_slice().expect("contiguous");
+            if few {
+                return few_rows::matmul(x, Weight::F16(weight), sizes);
+            }
             by_columns(x, sizes, |row, columns, out| from_f16(&weight[part(row, columns)], out))
         }
         DType::BF16 => {
             let weight: &[bf16] = weight.as_slice().expect("contiguous");
+            if few {
+                return few_rows::matmul(x, Weight::Bf16(weight), sizes);
+            }
             by_columns(x, sizes, |row, columns, out| from_bf16(&weight[part(row, columns)], out))
         }
         other => panic!("{other:?} is not a half-precision type"),
@@ -42,8 +53,12 @@ pub(crate) fn quantised(x: &[f32], weight: &FlexQTensor, block: usize) -> Vec<f3
     let [inputs, outputs] = numbers.layout().shape().dims();
     let (numbers, scales): (&[i8], &[f32]) = (numbers.as_slice().expect("contiguous"), weight.scales());
     assert_eq!(scales.len(), inputs / block * outputs, "a scale for each {block} inputs of an output");
+    let sizes = [x.len() / inputs, inputs, outputs];
+    if few_rows::takes_low_precision(sizes) {
+        return few_rows::matmul(x, Weight::I8 { numbers, scales, block }, sizes);
+    }
     let part = |row: usize, columns: &Range<usize>| row * outputs + columns.start..row * outputs + columns.end;
-    by_columns(x, [x.len() / inputs, inputs, outputs], |row, columns, out| {
+    by_columns(x, sizes, |row, columns, out| {
         from_i8(&numbers[part(row, &columns)], &scales[part(row / block, &columns)], out)
     })
 }
@@ -84,21 +99,13 @@ for_each_instruction_set! {
 #[inline(always)]
 fn from_f16_body<'a, const FMA: bool>(x: &[f16], out: &'a mut Uninit) -> &'a mut [f32] {
     let x = &x[..out.len()];
-    write_each!(out, |i| {
-        // A multiplication moves the exponent's bias from 15 to 127 and normalises subnormal numbers. Infinities and NaN
-        // keep the largest exponent.
-        let bits = u32::from(x[i].to_bits());
-        let magnitude = (bits & 0x7fff) << 13;
-        let value = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);
-        let special = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
-        f32::from_bits(value.to_bits() | special | (bits & 0x8000) << 16)
-    })
+    write_each!(out, |i| widened_f16(x[i]))
 }
 
 #[inline(always)]
 fn from_bf16_body<'a, const FMA: bool>(x: &[bf16], out: &'a mut Uninit) -> &'a mut [f32] {
     let x = &x[..out.len()];
-    write_each!(out, |i| f32::from_bits(u32::from(x[i].to_bits()) << 16))
+    write_each!(out, |i| widened_bf16(x[i]))
 }
 
 #[inline(always)]

@@ -275,7 +275,7 @@ async fn bodies_of_pictures_have_their_fields_and_limits() {
     let edit = ["box", "image", "mask", "outpaint"];
     let (json, form) = ("application/json", "multipart/form-data");
     for (name, route, kind, own) in [
-        ("ImageRequest", "/v1/images/generations", json, &[][..]),
+        ("ImageRequest", "/v1/images/generations", json, &["as_published", "temp_warmup"][..]),
         ("ImageEditRequest", "/v1/images/edits", json, &edit),
         ("ImageEditForm", "/v1/images/edits", form, &edit),
     ] {

@@ -9,7 +9,6 @@ mod network;
 mod partition;
 mod rows;
 
-pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
 pub use mask_git::MaskGitDenoiser;

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ops::is_flex;
 use pgm_model::{Class, CleanTokens, ModelConfig, PackedRows, Partition, PartitionTransformer, Positions};
 
+use super::as_published::{WithDropout, has_quirks};
 use super::images::Drawable;
 use super::rows::{by_length, dense, to_vecs};
 use crate::InferError;
@@ -20,12 +21,14 @@ pub struct PartitionDenoiser<'a> {
     device: &'a Device,
     mask_index: usize,
     drawable: Drawable,
+    with_dropout: WithDropout,
 }
 
 impl<'a> PartitionDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, drawable: Drawable::without(mask_index) }
+        let (drawable, with_dropout) = (Drawable::without(mask_index), WithDropout::default());
+        Self { model, device, mask_index, drawable, with_dropout }
     }
 
     /// The network of this configuration: of a model of image codes, rows may have classes.
@@ -37,6 +40,9 @@ impl<'a> PartitionDenoiser<'a> {
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits<'_>, InferError> {
         let head = Box::new(|hidden| self.model.logits(hidden));
+        if has_quirks(rows) {
+            return Ok(Logits::from_parts(self.with_dropout.parts(self.model, rows, positions, self.device)?, head));
+        }
         let counts = || positions.iter().map(|row| row.len());
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
         // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.

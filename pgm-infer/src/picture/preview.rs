@@ -38,9 +38,11 @@ impl Filling {
                 self.tokens[index] = None;
             }
         }
+        // A public sampler may draw a token that is no code; it is read as the last code.
+        let last = (model.config().backbone().mask_index as u32).saturating_sub(1);
         for &(position, token) in &change.decoded {
             if let Some(index) = grid.index(position) {
-                self.tokens[index] = Some(token);
+                self.tokens[index] = Some(token.min(last));
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sample::published::NetworkQuirks;
+
 /// Identifies a row, so that a network can keep state for it between steps. No two rows of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowId(u64);
@@ -26,12 +28,14 @@ pub struct CleanRow {
     pub tokens: Vec<u32>,
     /// The class that a class-conditional network is asked for; none for no class in particular.
     pub class: Option<usize>,
+    /// What the network does otherwise for this row, to repeat a public sampler.
+    pub quirks: NetworkQuirks,
 }
 
 impl CleanRow {
     /// A new row of `length` tokens without a class, of which those at `positions` are known.
     pub fn new(length: usize, positions: Vec<usize>, tokens: Vec<u32>) -> Self {
-        Self { id: RowId::default(), length, positions, tokens, class: None }
+        Self { id: RowId::default(), length, positions, tokens, class: None, quirks: NetworkQuirks::default() }
     }
 
     /// The row with a class.

@@ -103,6 +103,13 @@ struct SamplingArgs {
     /// With --model: keep the k most probable codes; 0 keeps all [default: the model's, else 0]
     #[arg(long)]
     top_k: Option<usize>,
+    /// With --model: sample as the public sampler of the model and the order (halton or confidence) does, with its mistakes;
+    /// see docs/image-sampling.md
+    #[arg(long)]
+    as_published: bool,
+    /// With --as-published: halves the logits in the first steps [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    temp_warmup: Option<usize>,
     /// With --model: pictures that are sampled together
     #[arg(long, default_value_t = 16)]
     sample_batch: usize,
@@ -121,6 +128,8 @@ impl SamplingArgs {
             cfg: self.cfg,
             cfg_schedule: self.cfg_schedule,
             has_class: model.image().n_classes > 0,
+            as_published: self.as_published,
+            temp_warmup: self.temp_warmup,
             ..ImageOverrides::default()
         };
         Ok(overrides.settings(model)?)

@@ -7,7 +7,6 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use pgm_model::PartitionTransformer;
 
-use super::partition::hidden_from_clean;
 use crate::InferError;
 use crate::sample::{CleanRow, NetworkQuirks};
 
@@ -16,9 +15,15 @@ pub(super) fn has_quirks(rows: &[&CleanRow]) -> bool {
     rows.iter().any(|row| row.quirks != NetworkQuirks::default())
 }
 
+/// The network's hidden states `[B, K, H]` of rows at some positions.
+pub(super) type Hidden = fn(&PartitionTransformer, &[&CleanRow], &[&[usize]], &Device) -> Tensor<3>;
+
 /// A partition network with dropout, made on first use.
-#[derive(Debug, Default)]
-pub(super) struct WithDropout(OnceCell<PartitionTransformer>);
+#[derive(Debug)]
+pub(super) struct WithDropout {
+    network: OnceCell<PartitionTransformer>,
+    run: Hidden,
+}
 
 // A layer of dropout works on devices that can differentiate. Without a parameter that asks for it, no gradient is recorded.
 struct OnAutodiff;
@@ -33,6 +38,11 @@ impl ModuleMapper for OnAutodiff {
 static GENERATOR: Mutex<()> = Mutex::new(());
 
 impl WithDropout {
+    /// Not yet made; `run` runs it.
+    pub(super) fn new(run: Hidden) -> Self {
+        Self { network: OnceCell::new(), run }
+    }
+
     /// Hidden states `[1, K, H]` of a row, with the dropout of a seed. So they do not depend on the rows beside it.
     fn hidden(
         &self,
@@ -41,10 +51,10 @@ impl WithDropout {
         device: &Device,
         seed: u64,
     ) -> Result<Tensor<3>, InferError> {
-        let model = self.0.get_or_init(|| model.clone().map(&mut OnAutodiff));
+        let model = self.network.get_or_init(|| model.clone().map(&mut OnAutodiff));
         let _turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         device.seed(seed);
-        let hidden = hidden_from_clean(model, &[row], &[positions], &device.clone().autodiff()).without_autodiff();
+        let hidden = (self.run)(model, &[row], &[positions], &device.clone().autodiff()).without_autodiff();
         // A queue of a device may draw only now.
         device.sync().map_err(|error| InferError::Device(error.to_string()))?;
         Ok(hidden)
@@ -81,7 +91,7 @@ impl WithDropout {
         if !plain.is_empty() {
             let (some, at): (Vec<&CleanRow>, Vec<&[usize]>) =
                 plain.iter().map(|&index| (&seen[index], positions[index])).unzip();
-            parts.push((hidden_from_clean(model, &some, &at, device), plain));
+            parts.push(((self.run)(model, &some, &at, device), plain));
         }
         Ok(parts)
     }

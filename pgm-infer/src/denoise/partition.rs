@@ -27,7 +27,7 @@ pub struct PartitionDenoiser<'a> {
 impl<'a> PartitionDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        let (drawable, with_dropout) = (Drawable::without(mask_index), WithDropout::default());
+        let (drawable, with_dropout) = (Drawable::without(mask_index), WithDropout::new(hidden_from_clean));
         Self { model, device, mask_index, drawable, with_dropout }
     }
 

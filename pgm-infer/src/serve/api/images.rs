@@ -147,8 +147,5 @@ async fn respond(
         return Ok(format.stream(pictures, model));
     }
     let pictures = pictures.collect().await?;
-    let json = in_background(move || {
-        serde_json::to_vec(&format.answer(pictures, model.engine.model())).map_err(|_| ApiError::panicked())
-    });
-    Ok(answer(json.await?, running))
+    answer(running, move || Ok(format.answer(pictures, model.engine.model()))).await
 }

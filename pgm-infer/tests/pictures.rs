@@ -217,6 +217,40 @@ fn windows_of_edits_with_neighbouring_seeds_have_seeds_of_their_own() {
 }
 
 #[test]
+fn the_open_pixels_of_an_edit_are_those_of_its_region_that_no_step_has_drawn() {
+    // Cells of one pixel, and cells of a codec, whose neighbours are drawn again without being part of the region.
+    for (model, side) in [(model(0, None), 1), (model(2, Some(Arc::new(Blocks))), 2)] {
+        let picture = striped(2 * side * COLUMNS, side * ROWS);
+        let area = PixelBox { x: side, y: side, width: side * (2 * COLUMNS - 2), height: 3 * side };
+        let region = Region::of_box(&picture, area).unwrap();
+        let is_open = |x: usize, y: usize| region.contains(x, y);
+        let edit = Arc::new(Edit::inpaint(picture.clone(), region.clone()).unwrap());
+        let mut run = EditRun::new(&model, edit, Some(0), 7).unwrap();
+        let mut drawn = vec![false; picture.width() * picture.height()];
+        let mut n_windows = 0;
+        while let Some(row) = run.next_row(&model).unwrap() {
+            let mut filling = Filling::new(&model, &row);
+            let observe = &mut |view: &StepView<'_>| {
+                filling.apply(&model, &view.changes[0]);
+                let open = run.open_pixels(&model, &filling);
+                for (index, &open) in open.iter().enumerate() {
+                    let (x, y) = (index % picture.width(), index / picture.width());
+                    assert!(!open || is_open(x, y) && !drawn[index], "{x} {y}");
+                    drawn[index] |= is_open(x, y) && !open;
+                }
+                ControlFlow::Continue(())
+            };
+            let output = model.generate(&[row], &settings(4), SamplingPath::Clean, observe).unwrap();
+            run.finish_row(&model, &output.rows[0]).unwrap();
+            n_windows += 1;
+        }
+        assert!(n_windows > 1, "the region needs several windows");
+        let expected: Vec<bool> = (0..drawn.len()).map(|i| is_open(i % picture.width(), i / picture.width())).collect();
+        assert_eq!(drawn, expected);
+    }
+}
+
+#[test]
 fn a_text_model_and_a_model_whose_codec_is_missing_are_refused() {
     let build = |config: ModelConfig| {
         let network = Network::new(&config, &Device::flex());

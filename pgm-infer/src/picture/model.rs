@@ -116,6 +116,12 @@ impl ImageModel {
         TokenGrid { start, rows, columns, channels: self.image.channels }
     }
 
+    /// The cell in which a pixel of the model's pictures lies, counted in rows.
+    pub fn cell_at(&self, x: usize, y: usize) -> usize {
+        let (grid, (width, height, _)) = (self.grid(), self.codec.shape());
+        y * grid.rows / height * grid.columns + x * grid.columns / width
+    }
+
     /// The class of that name or number.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ impl Filling {
         let is_exact = model.codec().is_exact();
         for y in 0..height {
             for x in 0..width {
-                let cell = y * grid.rows / height * grid.columns + x * grid.columns / width;
+                let cell = model.cell_at(x, y);
                 let channels = picture.channels();
                 for channel in 0..channels {
                     // A cell of codes has one token for all channels.

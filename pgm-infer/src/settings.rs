@@ -3,13 +3,15 @@
 //!
 //! A value comes from the caller's [`Overrides`], else from the folder's `generation_config.json`, else from here.
 
-use pgm_model::ModelConfig;
+use pgm_model::{ModelConfig, WeightDtype};
 
 use crate::InferError;
 use crate::picture::ImageModel;
 use crate::sample::draw::DrawSettings;
 use crate::sample::order::OrderKind;
-use crate::sample::{Curve, Guidance, GuidanceSchedule, Refresh, SampleSettings, Schedule};
+use crate::sample::{
+    AsPublished, Curve, Guidance, GuidanceSchedule, PublishedSampler, Refresh, SampleSettings, Schedule,
+};
 use crate::text::{GenerationConfig, TextModel};
 
 /// Steps, unless the model's folder or the caller says otherwise.
@@ -25,6 +27,7 @@ impl Default for SampleSettings {
             guidance: Guidance::default(),
             alternatives: 0,
             refresh: Refresh::default(),
+            as_published: None,
         }
     }
 }
@@ -119,6 +122,7 @@ impl Overrides {
             guidance: self.guidance.unwrap_or(settings.guidance),
             alternatives: self.alternatives.unwrap_or(settings.alternatives),
             refresh: self.refresh.unwrap_or(settings.refresh),
+            as_published: settings.as_published,
         }
     }
 }
@@ -148,9 +152,11 @@ pub struct ImageOverrides {
     pub refresh: Option<Refresh>,
     /// Whether a class is asked for, so that guidance has something to count more.
     pub has_class: bool,
-    /// Whether to sample as the public sampler does: the temperature multiplies the logits, the weight of the class rises
-    /// linearly.
+    /// Whether to sample as the public sampler of the model and the order does, see [`AsPublished`]. Also, the temperature
+    /// multiplies the logits, and the weight of the class rises linearly (in MaskGIT with Halton's order it is constant).
     pub as_published: bool,
+    /// See [`AsPublished::warm_up`].
+    pub temp_warmup: Option<usize>,
 }
 
 impl ImageOverrides {
@@ -170,9 +176,9 @@ impl ImageOverrides {
             let problem = "has no weight to change; give --cfg";
             return Err(InferError::Setting { name: "--cfg-schedule", value: schedule.name().into(), problem });
         }
+        let as_published = self.published(model, order)?;
         // The public sampler of MaskGIT in Halton's order has a constant weight, all others have a linear one.
-        let is_constant = matches!((model.config(), order), (ModelConfig::MaskGit(_), OrderKind::Halton { .. }));
-        let is_linear = self.as_published && !is_constant;
+        let is_linear = as_published.is_some_and(|published| published.sampler != PublishedSampler::MaskGitHalton);
         let published = if is_linear { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
         let guidance = Guidance { weight, schedule: self.cfg_schedule.unwrap_or(published) };
         let schedule = match (self.curve, self.schedule) {
@@ -191,12 +197,41 @@ impl ImageOverrides {
             alternatives: None,
             refresh: Some(self.refresh.unwrap_or(Refresh::of_model(model.config()))),
         };
-        let mut settings = overrides.apply(defaults);
+        let mut settings = SampleSettings { as_published, ..overrides.apply(defaults) };
         if self.as_published && settings.draw.temperature > 0.0 {
             settings.draw.temperature = 1.0 / settings.draw.temperature;
         }
         settings.validate()?;
         Ok(settings)
+    }
+
+    fn published(&self, model: &ImageModel, order: OrderKind) -> Result<Option<AsPublished>, InferError> {
+        let wrong = |name, value: String, problem| Err(InferError::Setting { name, value, problem });
+        if let (false, Some(n)) = (self.as_published, self.temp_warmup) {
+            return wrong("--temp-warmup", n.to_string(), "belongs to --as-published");
+        }
+        if !self.as_published {
+            return Ok(None);
+        }
+        let sampler = match (model.config(), order) {
+            (ModelConfig::MaskGit(_), OrderKind::Halton { .. }) => PublishedSampler::MaskGitHalton,
+            (ModelConfig::MaskGit(_), OrderKind::Confidence(_)) => PublishedSampler::MaskGitConfidence,
+            (_, OrderKind::Halton { .. }) => PublishedSampler::PartitionHalton,
+            (_, OrderKind::Confidence(_)) => PublishedSampler::PartitionConfidence,
+            (_, order) => {
+                let problem = "has no public sampler; with --as-published it must be halton or confidence";
+                return wrong("--order", order.name().into(), problem);
+            }
+        };
+        if let (OrderKind::Confidence(_), Some(n)) = (order, self.temp_warmup) {
+            return wrong("--temp-warmup", n.to_string(), "belongs to the order halton");
+        }
+        if sampler == PublishedSampler::PartitionConfidence && model.weights() != WeightDtype::F32 {
+            let problem = "runs with dropout, which needs weights in f32";
+            return wrong("--as-published", "confidence".into(), problem);
+        }
+        let (has_registers, mask) = (model.image().registers > 0, model.config().backbone().mask_index as u32);
+        Ok(Some(AsPublished { sampler, has_registers, mask, warm_up: self.temp_warmup.unwrap_or(0) }))
     }
 }
 

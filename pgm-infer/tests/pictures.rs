@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use pgm_infer::picture::{Edit, EditRun, Filling, PictureCodec, PixelBox, Region};
-use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule, sample};
+use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
 use pgm_infer::{
     DrawSettings, GenerationConfig, ImageModel, OrderKind, Picture, SampleRequest, SampleSettings, SampledRow,
     SamplingPath, Schedule, StepView,
@@ -117,22 +117,6 @@ fn a_guided_step_takes_the_token_of_the_extrapolated_logits() {
 }
 
 #[test]
-fn the_public_count_of_registers_hides_the_newest_token() {
-    let requests = |model: &ImageModel| vec![model.request(Some(1), 3), model.request(Some(2), 4)];
-    for (registers, differs) in [(2, true), (0, false)] {
-        let model = model(registers, None);
-        let settings = settings(ROWS * COLUMNS);
-        let observe = &mut |_: &StepView<'_>| ControlFlow::Continue(());
-        let published = model.denoiser_as_published();
-        let rows = sample(published.as_ref(), &requests(&model), &settings, observe).unwrap().rows;
-        assert!(rows.iter().all(|row| row.complete));
-        let ours = draw(&model, &requests(&model), &settings);
-        assert_eq!(rows[0].order, ours[0].order);
-        assert_eq!(rows != ours, differs, "{registers} registers");
-    }
-}
-
-#[test]
 fn classes_that_do_not_exist_are_named() {
     let model = model(0, None);
     assert_eq!((model.class("dog").unwrap(), model.class("2").unwrap()), (1, 2));
@@ -230,6 +214,40 @@ fn windows_of_edits_with_neighbouring_seeds_have_seeds_of_their_own() {
     seeds.sort_unstable();
     seeds.dedup();
     assert!(seeds.len() == n && n > 8, "{seeds:?}");
+}
+
+#[test]
+fn the_open_pixels_of_an_edit_are_those_of_its_region_that_no_step_has_drawn() {
+    // Cells of one pixel, and cells of a codec, whose neighbours are drawn again without being part of the region.
+    for (model, side) in [(model(0, None), 1), (model(2, Some(Arc::new(Blocks))), 2)] {
+        let picture = striped(2 * side * COLUMNS, side * ROWS);
+        let area = PixelBox { x: side, y: side, width: side * (2 * COLUMNS - 2), height: 3 * side };
+        let region = Region::of_box(&picture, area).unwrap();
+        let is_open = |x: usize, y: usize| region.contains(x, y);
+        let edit = Arc::new(Edit::inpaint(picture.clone(), region.clone()).unwrap());
+        let mut run = EditRun::new(&model, edit, Some(0), 7).unwrap();
+        let mut drawn = vec![false; picture.width() * picture.height()];
+        let mut n_windows = 0;
+        while let Some(row) = run.next_row(&model).unwrap() {
+            let mut filling = Filling::new(&model, &row);
+            let observe = &mut |view: &StepView<'_>| {
+                filling.apply(&model, &view.changes[0]);
+                let open = run.open_pixels(&model, &filling);
+                for (index, &open) in open.iter().enumerate() {
+                    let (x, y) = (index % picture.width(), index / picture.width());
+                    assert!(!open || is_open(x, y) && !drawn[index], "{x} {y}");
+                    drawn[index] |= is_open(x, y) && !open;
+                }
+                ControlFlow::Continue(())
+            };
+            let output = model.generate(&[row], &settings(4), SamplingPath::Clean, observe).unwrap();
+            run.finish_row(&model, &output.rows[0]).unwrap();
+            n_windows += 1;
+        }
+        assert!(n_windows > 1, "the region needs several windows");
+        let expected: Vec<bool> = (0..drawn.len()).map(|i| is_open(i % picture.width(), i / picture.width())).collect();
+        assert_eq!(drawn, expected);
+    }
 }
 
 #[test]
@@ -343,6 +361,8 @@ mod command {
             &["--order", "confidence", "--noise", "5", "--class", "cat,owl", "--cfg", "1"],
             &["--order", "uniform", "--sampler", "full", "--top-k", "2", "--temp", "0.8"],
             &["--as-published", "--class", "1", "--cfg", "2", "--temp", "1.2"],
+            &["--as-published", "--temp-warmup", "2"],
+            &["--as-published", "--order", "confidence", "--noise", "5", "--class", "dog", "--cfg", "1"],
             &["--sampler", "binomial", "--visual"],
         ]
         .into_iter()
@@ -383,13 +403,14 @@ mod command {
         folder.succeeds(&edit(&["--box", "0,0,2,2", "-n", "3", "--cfg", "1", "--class", "1", "--out", "three"]));
         assert_eq!(std::fs::read_dir(folder.path("three")).unwrap().count(), 4);
 
-        let cases: [(&[&'static str], &str); 6] = [
+        let cases: [(&[&'static str], &str); 7] = [
             (&["--box", "3,3,9,9", "--out", "o.png"], "beyond the picture of 5 x 6"),
             (&["--mask", "in.jpg", "--out", "o.png"], "in.jpg"),
             (&["--mask", "wide.png", "--out", "o.png"], "the picture 5 x 6; they must be equal"),
             (&["--box", "0,0,1,1", "--class", "all", "--out", "o.png"], "an edit has one"),
             (&["--box", "0,0,1,1", "--class", "emu", "--out", "o.png"], "cat, dog, owl"),
             (&["--box", "0,0,1,1", "--out", "o.gif"], ".npz file or a folder"),
+            (&["--box", "0,0,1,1", "--as-published", "--out", "o.png"], "cannot edit"),
         ];
         for (flags, says) in cases {
             let said = folder.fails(&edit(flags));
@@ -402,7 +423,7 @@ mod command {
     fn flags_that_do_not_fit_are_one_sentence() {
         let folder = Folder::new();
         let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
-        let cases: [(Vec<&str>, &str); 11] = [
+        let cases: [(Vec<&str>, &str); 14] = [
             (generate(&["--class", "emu", "--out", "o.png"]), "\"emu\" does not exist; the classes are cat, dog, owl"),
             (generate(&["--class", "3", "--out", "o.png"]), "does not exist"),
             (generate(&["--cfg", "2", "--out", "o.png"]), "give --class"),
@@ -414,6 +435,9 @@ mod command {
             (generate(&["--out", "o.png", "--noise", "2"]), "--noise belongs to --order confidence"),
             (generate(&["--out", "o.png", "--sampler", "uniform", "--schedule", "root"]), "give one of them"),
             (vec!["generate", "--model", text, "--class", "cat"], "--class belongs to models of pictures"),
+            (generate(&["--out", "o.png", "--temp-warmup", "1"]), "belongs to --as-published"),
+            (generate(&["--out", "o.png", "--as-published", "--order", "margin"]), "halton or confidence"),
+            (generate(&["--out", "o.png", "--as-published", "--sampler", "full"]), "does not apply to --sampler full"),
         ];
         for (flags, says) in cases {
             let said = folder.fails(&flags);

@@ -107,6 +107,14 @@ async fn the_same_seed_draws_the_librarys_picture() {
             },
         ),
         (
+            json!({"as_published": true, "temp_warmup": 2, "temperature": 0.8}),
+            ImageOverrides { as_published: true, temp_warmup: Some(2), temperature: Some(0.8), ..plain },
+        ),
+        (
+            json!({"as_published": true, "order": "confidence", "noise": 2, "candidates": 9}),
+            ImageOverrides { as_published: true, order: Some(OrderKind::Confidence(noisy)), ..plain },
+        ),
+        (
             json!({"order": "uniform", "top_p": 0.9, "schedule": "uniform"}),
             ImageOverrides {
                 order: Some(OrderKind::Uniform),
@@ -244,6 +252,8 @@ async fn what_cannot_be_drawn_is_one_sentence() {
         (json!({"noise": 1}), "noise", "belongs to order confidence"),
         (json!({"order": "uniform", "roll": true}), "roll", "belongs to order halton"),
         (json!({"steps": 0}), "steps", "at least 1"),
+        (json!({"temp_warmup": 1}), "temp_warmup", "belongs to as-published"),
+        (json!({"as_published": true, "order": "uniform"}), "order", "halton or confidence"),
         (json!({"steps": ENDLESS + 1}), "steps", "between 1 and"),
         (json!({"seed": -2}), "seed", "between 0"),
         (json!({"temperature": 9}), "temperature", "between 0 and 2"),

@@ -100,6 +100,60 @@ async fn a_client_that_stops_reading_loses_its_place_when_its_time_is_over() {
     assert!(text.contains("event: denoise") && text.contains("\"timeout\""), "{text}");
 }
 
+// Requests whose answers are larger than what lies between the server and a client that reads nothing, and their places.
+fn large() -> [(&'static str, Value, usize); 2] {
+    let completion = json!({"prompt": "w1", "max_tokens": 20, "n": 64, "logprobs": 5, "steps": 2});
+    [
+        ("/v1/completions", completion, 64),
+        ("/tokenize", json!({"content": "w1 w2 ".repeat(9000), "with_pieces": true}), 1),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_holds_its_places_until_the_client_has_read_it() {
+    for (route, body, n_places) in large() {
+        let limits = Limits { max_batch: n_places, queue: 0, ..Limits::default() };
+        let app = router(&server(limits, &[]));
+        let none = "pgm_samples_in_flight{model=\"tiny\"} 0";
+        // One client reads its answer late, the other one leaves.
+        for reads in [true, false] {
+            let response = app.clone().oneshot(post(route, &body)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            until(&app, &format!("pgm_samples_in_flight{{model=\"tiny\"}} {n_places}")).await;
+            let (status, _) = send(&app, post("/v1/completions", &json!({"prompt": "w1"}))).await;
+            assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{route}");
+            if reads {
+                let length: usize = response.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+                assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+                let answer = text(response).await;
+                assert!(answer.len() == length && length > 200_000, "{route}: {length} bytes");
+                serde_json::from_str::<Value>(&answer).unwrap();
+            } else {
+                drop(response);
+            }
+            until(&app, none).await;
+            done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_its_answer_loses_its_place_when_its_time_is_over() {
+    for (route, body, n_places) in large() {
+        let limits = Limits { max_batch: n_places, queue: 0, timeout: Duration::from_secs(2), ..Limits::default() };
+        let app = router(&server(limits, &[]));
+        let response = app.clone().oneshot(post(route, &body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{route}");
+        until(&app, &format!("pgm_samples_in_flight{{model=\"tiny\"}} {n_places}")).await;
+        until(&app, "pgm_samples_in_flight{model=\"tiny\"} 0").await;
+        done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+        // What is left of the answer is its beginning.
+        let read = axum::body::to_bytes(response.into_body(), 1 << 24).await;
+        assert!(read.map_or(true, |bytes| bytes.len() < 200_000), "{route}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_a_tokenizer_fails_its_request_and_no_other() {
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);

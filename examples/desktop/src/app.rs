@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use pgm_infer::ImageModel;
-use pgm_infer::engine::Engine;
+use pgm_infer::engine::{Engine, ImageEngine};
 use pgm_infer::text::canvas::Segment;
 use serde::{Deserialize, Serialize};
 
@@ -90,9 +90,14 @@ impl ModelState {
         if let Self::Ready { opened, .. } = self { opened.engine() } else { None }
     }
 
+    /// The engine of an open model of pictures.
+    pub fn picture_engine(&self) -> Option<&Arc<ImageEngine>> {
+        if let Self::Ready { opened, .. } = self { opened.picture_engine() } else { None }
+    }
+
     /// An open model of pictures.
-    pub fn pictures(&self) -> Option<&Arc<ImageModel>> {
-        if let Self::Ready { opened, .. } = self { opened.pictures() } else { None }
+    pub fn pictures(&self) -> Option<&ImageModel> {
+        self.picture_engine().map(|engine| engine.model())
     }
 
     /// The model's name; empty without one.
@@ -356,7 +361,7 @@ impl App {
                     ModelSource::Folder { folder, .. } => Some(folder.clone()),
                 };
                 self.codec = opened.codec.clone().or(self.codec.take());
-                self.shows_pictures = opened.pictures().is_some();
+                self.shows_pictures = opened.picture_engine().is_some();
                 self.replace(ModelState::Ready { source, opened });
                 self.fit_picture_settings();
                 if let Some((_, previous)) = self.previous.take() {

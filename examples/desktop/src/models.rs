@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use pgm_infer::device::DeviceName;
-use pgm_infer::engine::{Engine, EngineOptions};
+use pgm_infer::engine::{Engine, EngineOptions, ImageEngine};
 use pgm_infer::picture::{CodecFolder, PictureCodec, PixelLevels};
 use pgm_infer::{GenerationConfig, ImageModel, InferError, ModelBytes, TextModel};
 use pgm_model::{ModelConfig, model_folder};
 
 use crate::settings::sentence;
+
+/// Tokens of all pictures of a step: more pictures at once are faster, but a step takes longer to cancel.
+const BATCH_TOKENS: usize = 1 << 14;
+const MOST_BATCH: usize = 64;
 
 const BUNDLED: ModelBytes<'static> = ModelBytes {
     config: include_bytes!("../model/config.json"),
@@ -62,8 +66,8 @@ impl ModelSource {
 pub enum Model {
     /// It writes text, on its engine.
     Text(Engine),
-    /// It draws pictures.
-    Pictures(Arc<ImageModel>),
+    /// It draws pictures, on its engine.
+    Pictures(Arc<ImageEngine>),
 }
 
 /// An open model.
@@ -86,11 +90,11 @@ impl OpenModel {
         }
     }
 
-    /// The model of pictures.
-    pub fn pictures(&self) -> Option<&Arc<ImageModel>> {
+    /// The engine of a model of pictures.
+    pub fn picture_engine(&self) -> Option<&Arc<ImageEngine>> {
         match &self.model {
             Model::Text(_) => None,
-            Model::Pictures(model) => Some(model),
+            Model::Pictures(engine) => Some(engine),
         }
     }
 }
@@ -189,8 +193,10 @@ impl OpenRequest {
         let (config, network) =
             model_folder::load_with_progress(folder, &device, progress).map_err(InferError::from)?;
         let generation = GenerationConfig::read(&folder.join(model_folder::GENERATION_FILE))?;
+        let max_batch = (BATCH_TOKENS / config.backbone().length).clamp(1, MOST_BATCH);
         let model = ImageModel::new(config, network, generation, opened, &device)?;
-        Ok(OpenModel { model: Model::Pictures(Arc::new(model)), device: name, codec: codec.cloned() })
+        let engine = Arc::new(ImageEngine::new(model, &EngineOptions { max_batch, ..options })?);
+        Ok(OpenModel { model: Model::Pictures(engine), device: name, codec: codec.cloned() })
     }
 }
 

@@ -10,7 +10,6 @@ mod network;
 mod partition;
 mod rows;
 
-pub use as_published::AsPublished;
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;
 pub(crate) use kept_rows::DEFAULT_CACHE_BYTES;

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ops::is_flex;
 use pgm_model::{Class, CleanTokens, ModelConfig, PackedRows, Partition, PartitionTransformer, Positions};
 
+use super::as_published::{WithDropout, has_quirks};
 use super::images::Drawable;
 use super::kept_rows::KeptRows;
 use super::rows::{by_length, dense, to_vecs};
@@ -24,12 +25,14 @@ pub struct PartitionDenoiser<'a> {
     mask_index: usize,
     drawable: Drawable,
     kept: RefCell<KeptRows>,
+    with_dropout: WithDropout,
 }
 
 impl<'a> PartitionDenoiser<'a> {
     /// The network on its device; the mask is never drawn.
     pub fn new(model: &'a PartitionTransformer, device: &'a Device, mask_index: usize) -> Self {
-        Self { model, device, mask_index, drawable: Drawable::without(mask_index), kept: RefCell::default() }
+        let (drawable, with_dropout) = (Drawable::without(mask_index), WithDropout::new(hidden_from_clean));
+        Self { model, device, mask_index, drawable, with_dropout, kept: RefCell::default() }
     }
 
     /// The network of this configuration: of a model of image codes, rows may have classes.
@@ -41,6 +44,9 @@ impl<'a> PartitionDenoiser<'a> {
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits<'_>, InferError> {
         let head = Box::new(|hidden| self.model.logits(hidden));
+        if has_quirks(rows) {
+            return Ok(Logits::from_parts(self.with_dropout.parts(self.model, rows, positions, self.device)?, head));
+        }
         let counts = || positions.iter().map(|row| row.len());
         if rows.iter().any(|row| row.sets.is_some()) && counts().any(|n| n > 0) {
             let mut kept = self.kept.borrow_mut();

@@ -136,6 +136,22 @@ impl EditRun {
         Ok(canvas)
     }
 
+    /// Whether each pixel is still to be drawn, in rows: those of the region whose cell in the open window has no token yet, and
+    /// those of later windows.
+    pub fn open_pixels(&self, model: &ImageModel, filling: &Filling) -> Vec<bool> {
+        let (region, cells) = (&self.edit.region, filling.open_cells(model));
+        let is_known = |x: usize, y: usize| {
+            self.open.as_ref().is_some_and(|(OpenWindow { area, .. }, _)| {
+                let is_inside =
+                    (area.x..area.x + area.width).contains(&x) && (area.y..area.y + area.height).contains(&y);
+                is_inside && !cells[model.cell_at(x - area.x, y - area.y)]
+            })
+        };
+        let (width, height) = region.size();
+        let pixels = (0..width * height).map(|pixel| (pixel % width, pixel / width));
+        pixels.map(|(x, y)| region.contains(x, y) && !is_known(x, y)).collect()
+    }
+
     /// The windows that were drawn so far, in their order.
     pub fn windows(&self) -> &[EditedWindow] {
         &self.windows

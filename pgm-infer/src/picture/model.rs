@@ -12,7 +12,7 @@ use super::codec::PictureCodec;
 use super::levels::PixelLevels;
 use super::pixels::Picture;
 use crate::InferError;
-use crate::denoise::{AsPublished, NetworkHandle, SamplingPath};
+use crate::denoise::{NetworkHandle, SamplingPath};
 use crate::sample::{Denoiser, SampleOutput, SampleRequest, SampleSettings, SampledRow, StepView, TokenGrid};
 use crate::text::GenerationConfig;
 
@@ -25,6 +25,7 @@ pub struct ImageModel {
     config: ModelConfig,
     image: ImageConfig,
     network: Network,
+    weights: WeightDtype,
     n_parameters: usize,
     generation: GenerationConfig,
     codec: Arc<dyn PictureCodec>,
@@ -66,7 +67,8 @@ impl ImageModel {
             }
         };
         let (n_parameters, network) = (network.n_parameters(), network.folded());
-        Ok(Self { config, image, network, n_parameters, generation, codec, device: device.clone() })
+        let weights = WeightDtype::F32;
+        Ok(Self { config, image, network, weights, n_parameters, generation, codec, device: device.clone() })
     }
 
     /// The model with its weights in another dtype, see [`Network::with_weight_dtype`].
@@ -74,7 +76,7 @@ impl ImageModel {
     /// # Errors
     /// [`InferError::Model`] when the device or the model cannot do it.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, InferError> {
-        Ok(Self { network: self.network.with_weight_dtype(weights)?, ..self })
+        Ok(Self { network: self.network.with_weight_dtype(weights)?, weights, ..self })
     }
 
     /// The configuration.
@@ -85,6 +87,11 @@ impl ImageModel {
     /// Classes and grid.
     pub fn image(&self) -> &ImageConfig {
         &self.image
+    }
+
+    /// The dtype of the matrices.
+    pub fn weights(&self) -> WeightDtype {
+        self.weights
     }
 
     /// Sampler defaults of the folder.
@@ -107,6 +114,12 @@ impl ImageModel {
         let [rows, columns] = self.image.grid;
         let start = self.config.backbone().length - self.image.n_cells();
         TokenGrid { start, rows, columns, channels: self.image.channels }
+    }
+
+    /// The cell in which a pixel of the model's pictures lies, counted in rows.
+    pub fn cell_at(&self, x: usize, y: usize) -> usize {
+        let (grid, (width, height, _)) = (self.grid(), self.codec.shape());
+        y * grid.rows / height * grid.columns + x * grid.columns / width
     }
 
     /// The class of that name or number.
@@ -161,16 +174,6 @@ impl ImageModel {
     /// The network's denoiser, for a custom loop around [`advance`](crate::sample::advance).
     pub fn denoiser(&self, path: SamplingPath) -> Box<dyn Denoiser + '_> {
         self.handle().denoiser(path)
-    }
-
-    /// As [`denoiser`](Self::denoiser), with the register miscounted as in the public sampler. Only partition models with
-    /// registers differ.
-    pub fn denoiser_as_published(&self) -> Box<dyn Denoiser + '_> {
-        let denoiser = self.denoiser(SamplingPath::Clean);
-        match &self.config {
-            ModelConfig::Partition(_) if self.image.registers > 0 => Box::new(AsPublished::new(denoiser)),
-            _ => denoiser,
-        }
     }
 
     /// The tokens of a row's cells, in the order of the grid.

@@ -38,9 +38,11 @@ impl Filling {
                 self.tokens[index] = None;
             }
         }
+        // A public sampler may draw a token that is no code; it is read as the last code.
+        let last = (model.config().backbone().mask_index as u32).saturating_sub(1);
         for &(position, token) in &change.decoded {
             if let Some(index) = grid.index(position) {
-                self.tokens[index] = Some(token);
+                self.tokens[index] = Some(token.min(last));
             }
         }
     }
@@ -63,7 +65,7 @@ impl Filling {
         let is_exact = model.codec().is_exact();
         for y in 0..height {
             for x in 0..width {
-                let cell = y * grid.rows / height * grid.columns + x * grid.columns / width;
+                let cell = model.cell_at(x, y);
                 let channels = picture.channels();
                 for channel in 0..channels {
                     // A cell of codes has one token for all channels.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sample::published::NetworkQuirks;
+
 /// Identifies a row, so that a network can keep state for it between steps. No two rows of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowId(u64);
@@ -29,12 +31,22 @@ pub struct CleanRow {
     /// The set of each token, from 0, which never falls: a token is encoded from its own set and from earlier ones, and kept.
     /// `None` encodes all tokens together and anew in each evaluation.
     pub sets: Option<Vec<usize>>,
+    /// What the network does otherwise for this row, to repeat a public sampler.
+    pub quirks: NetworkQuirks,
 }
 
 impl CleanRow {
     /// A new row of `length` tokens without a class, of which those at `positions` are known.
     pub fn new(length: usize, positions: Vec<usize>, tokens: Vec<u32>) -> Self {
-        Self { id: RowId::default(), length, positions, tokens, class: None, sets: None }
+        Self {
+            id: RowId::default(),
+            length,
+            positions,
+            tokens,
+            class: None,
+            sets: None,
+            quirks: NetworkQuirks::default(),
+        }
     }
 
     /// The row with its tokens in these sets.

@@ -17,6 +17,7 @@
 //! | `grid.rs` | where a picture's cells stand in a row |
 //! | `guidance.rs`, `evaluation.rs` | how much a class counts in a step; the step's network evaluation with it |
 //! | `draw.rs` | which token is drawn |
+//! | `published.rs` | what the public samplers of images do otherwise |
 //! | `logits/` | how logits are read from host or device |
 
 mod border;
@@ -31,10 +32,12 @@ mod guidance;
 mod guidance_tests;
 pub mod logits;
 pub mod order;
+mod published;
 mod refresh;
 mod request;
 mod row;
 mod run;
+mod sampled;
 mod schedule;
 mod step;
 #[cfg(test)]
@@ -47,9 +50,11 @@ pub use draw::DrawSettings;
 pub use grid::TokenGrid;
 pub use guidance::{Guidance, GuidanceSchedule, MAX_WEIGHT};
 pub use logits::Logits;
+pub use published::{AsPublished, NetworkQuirks, PublishedSampler};
 pub use refresh::Refresh;
 pub use request::{SampleRequest, SampleSettings};
-pub use row::{RowChange, RowStep, SampleRow, SampledRow};
+pub use row::{RowStep, SampleRow};
 pub use run::{SampleOutput, StepView, sample};
+pub use sampled::{RowChange, SampledRow};
 pub use schedule::{Curve, Schedule};
 pub use step::{StepResult, advance, advance_async};

@@ -1,11 +1,12 @@
 //! Requests and settings of sampling.
 
 use crate::InferError;
-use crate::sample::border::Border;
+use crate::sample::border::{self, Border};
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
 use crate::sample::guidance::Guidance;
 use crate::sample::order::{Confidence, OrderKind};
+use crate::sample::published::AsPublished;
 use crate::sample::refresh::Refresh;
 use crate::sample::schedule::Schedule;
 
@@ -26,6 +27,32 @@ pub struct SampleRequest {
     pub grid: Option<TokenGrid>,
 }
 
+impl SampleRequest {
+    /// The positions that are not given, ascending.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] for positions that are given twice or do not exist, and for cells and borders that do not fit.
+    pub(super) fn open_positions(&self) -> Result<Vec<usize>, InferError> {
+        if self.grid.is_some_and(|grid| grid.start.saturating_add(grid.n_tokens()) > self.length) {
+            let message = format!("the picture's cells do not fit into a row of {} tokens", self.length);
+            return Err(InferError::Request(message));
+        }
+        let mut is_open = vec![true; self.length];
+        for &(position, _) in &self.given {
+            match is_open.get_mut(position) {
+                Some(open) if *open => *open = false,
+                Some(_) => return Err(InferError::Request(format!("position {position} is given twice"))),
+                None => {
+                    let message = format!("position {position} is given, but the row has {} tokens", self.length);
+                    return Err(InferError::Request(message));
+                }
+            }
+        }
+        border::check(&self.borders, &is_open)?;
+        Ok((0..self.length).filter(|&position| is_open[position]).collect())
+    }
+}
+
 /// How to sample. The defaults are in [`settings`](crate::settings).
 #[derive(Clone, Copy, Debug)]
 pub struct SampleSettings {
@@ -43,6 +70,8 @@ pub struct SampleSettings {
     pub alternatives: usize,
     /// How often a partition model encodes the clean tokens anew.
     pub refresh: Refresh,
+    /// The public sampler that is repeated; none for a sampler without its quirks.
+    pub as_published: Option<AsPublished>,
 }
 
 impl SampleSettings {

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
-use crate::sample::border::{self, BorderChange, BorderPhase, BorderQuery, BorderToken};
+use crate::sample::border::{BorderChange, BorderPhase, BorderQuery, BorderToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
@@ -17,46 +17,16 @@ use crate::sample::guarded_order::GuardedOrder;
 use crate::sample::guidance::Guidance;
 use crate::sample::logits::{Alternatives, PositionDraw, PositionQuery, PositionReading};
 use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress};
+use crate::sample::published::AsPublished;
 use crate::sample::refresh::Refresh;
 use crate::sample::request::{SampleRequest, SampleSettings};
+use crate::sample::sampled::{RowChange, SampledRow};
 use crate::sample::schedule::Schedule;
-
-/// One sampled row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SampledRow {
-    /// All tokens, by position. Open positions of a run that was stopped hold the mask.
-    pub tokens: Vec<u32>,
-    /// Decoded positions in the order in which they came.
-    pub order: Vec<usize>,
-    /// Log-probability of each decoded token when it was drawn, in nats, in that order.
-    pub log_probabilities: Vec<f64>,
-    /// Distance of each draw's uniform from the nearest boundary of its token's share of the cumulative distribution (at
-    /// temperature 0: one minus the ratio of the second-best probability to the best). Below 1e-5 rounding may decide.
-    pub margins: Vec<f64>,
-    /// The most probable tokens at each of these positions with their log-probabilities, best first. Empty unless
-    /// [`SampleSettings::alternatives`] asks for them.
-    pub alternatives: Vec<Alternatives>,
-    /// Whether every position is decoded.
-    pub complete: bool,
-}
-
-/// The changes of one row in a step.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowChange {
-    /// Decoded positions and their tokens.
-    pub decoded: Vec<(usize, u32)>,
-    /// Log-probabilities of these tokens, in nats.
-    pub log_probabilities: Vec<f64>,
-    /// The most probable tokens at these positions, best first, if the settings ask for them.
-    pub alternatives: Vec<Alternatives>,
-    /// Positions that were opened again before the step.
-    pub forgotten: Vec<usize>,
-}
 
 /// The beginning of a row's step: where its network evaluation needs logits.
 #[derive(Clone, Debug)]
 pub struct RowStep {
-    /// Candidate positions; empty when the step decodes nothing, which needs no evaluation.
+    /// Candidate positions, then those that are drawn again; empty when nothing is drawn, which needs no evaluation.
     pub positions: Vec<usize>,
     /// For each candidate, the uniform number in `[0, 1)` that decides its token.
     pub uniforms: Vec<f64>,
@@ -90,6 +60,7 @@ pub struct SampleRow {
     refresh: Refresh,
     // Network evaluations so far.
     n_evaluations: usize,
+    as_published: Option<AsPublished>,
     // The row without its class, in evaluations with guidance.
     without_class: RowId,
     steps: usize,
@@ -128,7 +99,7 @@ impl SampleRow {
         start: impl FnOnce(OrderStart<'_>) -> Box<dyn Order> + Send + 'static,
     ) -> Result<Self, InferError> {
         settings.validate()?;
-        let open = open_positions(request)?;
+        let open = request.open_positions()?;
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         let mut row = Self {
             n_given: positions.len(),
@@ -147,6 +118,7 @@ impl SampleRow {
             guidance: settings.guidance,
             refresh: settings.refresh,
             n_evaluations: 0,
+            as_published: settings.as_published,
             without_class: RowId::default(),
             steps: settings.steps,
             step: 0,
@@ -188,9 +160,19 @@ impl SampleRow {
         if self.order.chooses_count() { self.n_open } else { self.schedule.n_steps(self.steps) }
     }
 
-    /// Whether the row needs no further step: every position is decoded, or a step failed.
+    /// Whether the row needs no further step: every position is decoded and none is drawn again, or a step failed.
     pub fn is_done(&self) -> bool {
-        self.failed || self.open.is_empty()
+        let redraws = self.redraws() && self.step < self.planned_steps();
+        self.failed || self.open.is_empty() && !redraws
+    }
+
+    fn redraws(&self) -> bool {
+        self.as_published.is_some_and(|published| published.redraws())
+    }
+
+    /// Whether tokens that no other row draws, such as the mask, may be drawn.
+    pub(super) fn draws_any_token(&self) -> bool {
+        self.as_published.is_some_and(|published| published.draws_any_token())
     }
 
     /// The tokens that are known so far.
@@ -207,7 +189,8 @@ impl SampleRow {
     /// and in a row without a class.
     pub(super) fn guide(&self, step: &RowStep) -> Option<(CleanRow, f64)> {
         self.clean.class.filter(|_| step.guidance_weight != 0.0)?;
-        let without_class = CleanRow { id: self.without_class, class: None, ..self.clean.clone() };
+        let mut without_class = CleanRow { id: self.without_class, class: None, ..self.clean.clone() };
+        without_class.quirks.dropout = self.clean.quirks.dropout.map(u64::reverse_bits);
         Some((without_class, step.guidance_weight))
     }
 
@@ -224,9 +207,10 @@ impl SampleRow {
     /// What is read at the positions of a step, in the sequence that [`end`](Self::end) takes; `row` is the row's index in the
     /// batch. At most two queries for each position.
     pub fn queries<'a>(&self, step: &'a RowStep, row: usize) -> Vec<PositionQuery<'a>> {
+        let settings = self.as_published.map_or(self.draw, |published| published.draw(self.draw, self.step.max(1) - 1));
         let query = |index: usize, uniform: f64, allowed: Option<&'a [u32]>| PositionQuery {
             draw: PositionDraw { row, index, uniform },
-            settings: self.draw,
+            settings,
             stats: self.needs_stats(),
             n_alternatives: self.n_alternatives,
             allowed,
@@ -243,8 +227,9 @@ impl SampleRow {
         let mut tokens = vec![mask_index as u32; self.clean.length];
         // While borders are drawn, their plain tokens are assumptions.
         let n_known = if self.borders.assumes() { self.n_given } else { self.clean.tokens.len() };
-        for (&position, &token) in self.clean.positions[..n_known].iter().zip(&self.clean.tokens) {
-            tokens[position] = token;
+        for (index, (&position, &token)) in self.clean.positions[..n_known].iter().zip(&self.clean.tokens).enumerate() {
+            let published = self.as_published.filter(|_| index >= self.n_given);
+            tokens[position] = published.map_or(token, |published| published.code(token));
         }
         SampledRow {
             tokens,
@@ -307,15 +292,28 @@ impl SampleRow {
         let n_to_decode = if self.order.chooses_count() {
             1
         } else {
-            self.schedule.count(self.step, self.steps, self.n_open, self.open.len(), &mut self.rng)
+            let (schedule, n_open, n_left) = (self.schedule, self.n_open, self.open.len());
+            match self.as_published {
+                Some(published) => published.count(schedule, (self.step, self.steps), (n_open, n_left), &mut self.rng),
+                None => schedule.count(self.step, self.steps, n_open, n_left, &mut self.rng),
+            }
         };
+        if let Some(published) = self.as_published {
+            self.clean.quirks = published.network(self.seed, self.step);
+        }
         let guidance_weight = self.guidance.weight_at(self.step, planned);
         self.step += 1;
         let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
         let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
-        if n_to_decode == 0 {
-            return Ok(begun);
+        let mut positions = if n_to_decode == 0 { Vec::new() } else { self.candidates(n_to_decode, progress)? };
+        if self.redraws() {
+            positions.extend(&self.clean.positions[self.n_fixed..]);
         }
+        let uniforms = positions.iter().map(|_| self.rng.random()).collect();
+        Ok(RowStep { positions, uniforms, ..begun })
+    }
+
+    fn candidates(&mut self, n_to_decode: usize, progress: Progress) -> Result<Vec<usize>, InferError> {
         let context = context(&self.clean, self.n_fixed, &self.open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
         let mut sorted = positions.clone();
@@ -325,8 +323,7 @@ impl SampleRow {
             let message = format!("an order must name open positions, each once, at least one; it named {positions:?}");
             return Err(InferError::Request(message));
         }
-        let uniforms = positions.iter().map(|_| self.rng.random()).collect();
-        Ok(RowStep { positions, uniforms, ..begun })
+        Ok(positions)
     }
 
     fn reopen(&mut self, positions: &[usize]) -> Result<(), InferError> {
@@ -379,33 +376,94 @@ impl SampleRow {
             Ok((Candidate { position, token: class, log_probability, stats: reading.stats }, token.margin))
         };
         let drawn = step.positions.iter().zip(&readings).map(candidate).collect::<Result<Vec<_>, InferError>>()?;
-        let (candidates, margins): (Vec<Candidate>, Vec<f64>) = drawn.into_iter().unzip();
-        let context = context(&self.clean, self.n_fixed, &self.open, step.n_to_decode, step.progress);
-        let mut selected = self.order.call(|order| order.select(&context, &candidates))?;
-        selected.dedup();
-        if selected.is_empty() || selected.iter().any(|&index| index >= candidates.len()) {
-            let n = candidates.len();
-            let message = format!("an order must select some of its {n} candidates; it selected {selected:?}");
-            return Err(InferError::Request(message));
-        }
-        for index in selected {
-            let Candidate { position, token, log_probability, .. } = candidates[index];
-            let Ok(place) = self.open.binary_search(&position) else {
-                return Err(InferError::Request(format!("an order selected position {position} twice")));
-            };
-            self.open.remove(place);
-            self.clean.positions.push(position);
-            self.clean.tokens.push(token);
-            self.log_probabilities.push(log_probability);
-            self.margins.push(margins[index]);
-            change.decoded.push((position, token));
-            change.log_probabilities.push(log_probability);
-            if self.n_alternatives > 0 {
-                self.alternatives.push(readings[index].alternatives.clone());
-                change.alternatives.push(readings[index].alternatives.clone());
+        let (mut candidates, mut margins): (Vec<Candidate>, Vec<f64>) = drawn.into_iter().unzip();
+        let n_redrawn = if self.redraws() { self.clean.positions.len() - self.n_fixed } else { 0 };
+        let n_new = candidates.len() - n_redrawn;
+        let mut opened = Vec::new();
+        let redrawn = candidates.split_off(n_new).into_iter().zip(margins.split_off(n_new));
+        for (index, (candidate, margin)) in redrawn.enumerate() {
+            if self.leaves_open(candidate.token) {
+                opened.push(candidate.position);
+            } else {
+                self.redraw(index, &candidate, margin, &readings[n_new + index], &mut change);
             }
         }
+        if n_new > 0 {
+            let context = context(&self.clean, self.n_fixed, &self.open, step.n_to_decode, step.progress);
+            let mut selected = self.order.call(|order| order.select(&context, &candidates))?;
+            selected.dedup();
+            if selected.is_empty() || selected.iter().any(|&index| index >= n_new) {
+                let message = format!("an order must select some of its {n_new} candidates; it selected {selected:?}");
+                return Err(InferError::Request(message));
+            }
+            if self.as_published.is_some_and(|published| published.sorts_positions()) {
+                selected.sort_by_key(|&index| candidates[index].position);
+            }
+            selected.retain(|&index| !self.leaves_open(candidates[index].token));
+            for index in selected {
+                self.decode(&candidates[index], margins[index], &readings[index], &mut change)?;
+            }
+        }
+        self.reopen(&opened)?;
+        change.forgotten.extend(opened);
         Ok(change)
+    }
+
+    // Whether the position of a drawn token is open after this step.
+    fn leaves_open(&self, token: u32) -> bool {
+        let is_last = self.step >= self.planned_steps();
+        !is_last && self.as_published.is_some_and(|published| published.leaves_open(token))
+    }
+
+    fn decode(
+        &mut self,
+        drawn: &Candidate,
+        margin: f64,
+        reading: &PositionReading,
+        change: &mut RowChange,
+    ) -> Result<(), InferError> {
+        let Candidate { position, token, log_probability, .. } = *drawn;
+        let Ok(place) = self.open.binary_search(&position) else {
+            return Err(InferError::Request(format!("an order selected position {position} twice")));
+        };
+        self.open.remove(place);
+        self.clean.positions.push(position);
+        self.clean.tokens.push(token);
+        self.log_probabilities.push(log_probability);
+        self.margins.push(margin);
+        change.decoded.push((position, token));
+        change.log_probabilities.push(log_probability);
+        if self.n_alternatives > 0 {
+            self.alternatives.push(reading.alternatives.clone());
+            change.alternatives.push(reading.alternatives.clone());
+        }
+        Ok(())
+    }
+
+    // Takes the token that was drawn again at a decoded position; `index` counts those that are not fixed.
+    fn redraw(
+        &mut self,
+        index: usize,
+        drawn: &Candidate,
+        margin: f64,
+        reading: &PositionReading,
+        change: &mut RowChange,
+    ) {
+        let (known, of_drawn) = (self.n_fixed + index, self.n_fixed - self.n_given + index);
+        (self.log_probabilities[of_drawn], self.margins[of_drawn]) = (drawn.log_probability, margin);
+        if self.n_alternatives > 0 {
+            self.alternatives[of_drawn].clone_from(&reading.alternatives);
+        }
+        if std::mem::replace(&mut self.clean.tokens[known], drawn.token) == drawn.token {
+            return;
+        }
+        // What a network keeps of these rows belongs to tokens that they do not have.
+        (self.clean.id, self.without_class) = (RowId::default(), RowId::default());
+        change.decoded.push((drawn.position, drawn.token));
+        change.log_probabilities.push(drawn.log_probability);
+        if self.n_alternatives > 0 {
+            change.alternatives.push(reading.alternatives.clone());
+        }
     }
 
     fn end_border_step(&mut self, readings: Vec<PositionReading>) -> Result<RowChange, InferError> {
@@ -457,24 +515,4 @@ fn context<'a>(
     progress: Progress,
 ) -> OrderContext<'a> {
     OrderContext { length: clean.length, open, decoded: &clean.positions[n_fixed..], n_to_decode, progress }
-}
-
-fn open_positions(request: &SampleRequest) -> Result<Vec<usize>, InferError> {
-    if request.grid.is_some_and(|grid| grid.start.saturating_add(grid.n_tokens()) > request.length) {
-        let message = format!("the picture's cells do not fit into a row of {} tokens", request.length);
-        return Err(InferError::Request(message));
-    }
-    let mut is_open = vec![true; request.length];
-    for &(position, _) in &request.given {
-        match is_open.get_mut(position) {
-            Some(open) if *open => *open = false,
-            Some(_) => return Err(InferError::Request(format!("position {position} is given twice"))),
-            None => {
-                let message = format!("position {position} is given, but the row has {} tokens", request.length);
-                return Err(InferError::Request(message));
-            }
-        }
-    }
-    border::check(&request.borders, &is_open)?;
-    Ok((0..request.length).filter(|&position| is_open[position]).collect())
 }

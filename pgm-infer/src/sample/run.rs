@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use crate::InferError;
 use crate::sample::denoiser::Denoiser;
 use crate::sample::request::{SampleRequest, SampleSettings};
-use crate::sample::row::{RowChange, SampleRow, SampledRow};
+use crate::sample::row::SampleRow;
+use crate::sample::sampled::{RowChange, SampledRow};
 use crate::sample::step::{StepResult, advance};
 
 /// The argument of a callback after each step.

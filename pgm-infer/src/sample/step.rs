@@ -3,8 +3,9 @@
 use crate::InferError;
 use crate::sample::denoiser::Denoiser;
 use crate::sample::evaluation::{EvaluatedRow, evaluate};
-use crate::sample::logits::{PositionQuery, Wait, finish};
-use crate::sample::row::{RowChange, RowStep, SampleRow};
+use crate::sample::logits::{PositionQuery, PositionReading, Wait, finish};
+use crate::sample::row::{RowStep, SampleRow};
+use crate::sample::sampled::RowChange;
 
 /// The result of a step.
 #[derive(Debug)]
@@ -61,7 +62,19 @@ async fn step(denoiser: &dyn Denoiser, rows: &mut [&mut SampleRow], wait: Wait) 
         counts.push(of_row.len());
         queries.extend(of_row);
     }
-    let mut readings = logits.read(&queries, denoiser.excluded_classes(), wait).await?.into_iter();
+    let mut readings = vec![PositionReading::default(); queries.len()];
+    for draws_any in [false, true] {
+        let is_member = |query: &PositionQuery<'_>| rows[active[query.draw.row].0].draws_any_token() == draws_any;
+        let members = queries.iter().enumerate().filter(|(_, query)| is_member(query));
+        let (members, some): (Vec<usize>, Vec<PositionQuery<'_>>) = members.map(|(i, query)| (i, *query)).unzip();
+        if some.is_empty() {
+            continue;
+        }
+        let excluded = if draws_any { &[] } else { denoiser.excluded_classes() };
+        let found = logits.read(&some, excluded, wait).await?;
+        members.into_iter().zip(found).for_each(|(member, reading)| readings[member] = reading);
+    }
+    let mut readings = readings.into_iter();
     drop(queries);
     for ((index, begun), n_queries) in active.into_iter().zip(counts) {
         let of_row = readings.by_ref().take(n_queries).collect();

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
 use super::error::ApiError;
-use super::run::RunningRequest;
+use super::run::{RunningRequest, in_background};
 
 /// Events of a text's stream that wait for the client to read them.
 pub const TEXT_EVENTS: usize = 64;
@@ -70,9 +70,23 @@ where
     response
 }
 
-/// A JSON answer that is sent piece by piece. It holds the request's places until the client has read it, and is cut off when
-/// the client reads nothing for a minute or the request is late.
-pub fn answer(json: Vec<u8>, request: RunningRequest) -> Response {
+/// A JSON answer that is sent piece by piece; `value` makes it on a thread that may block. It holds the request's places
+/// until the client has taken its last piece, and is cut off when the client reads nothing for a minute or the request is
+/// late.
+///
+/// # Errors
+/// Those of `value`, and [`ApiError::panicked`] when it panics.
+pub async fn answer<T: Serialize>(
+    request: RunningRequest,
+    value: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let held = request.clone();
+    let written = in_background(move || {
+        // The work goes on if the client leaves.
+        let _held = held;
+        serde_json::to_vec(&value()?).map_err(|_| ApiError::panicked())
+    });
+    let json = written.await?;
     let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(1);
     let (length, mut rest) = (json.len(), Bytes::from(json));
     let sending = async move {
@@ -90,7 +104,7 @@ pub fn answer(json: Vec<u8>, request: RunningRequest) -> Response {
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::CONTENT_LENGTH, HeaderValue::from(length)),
     ];
-    (headers, Body::from_stream(ReceiverStream::new(receiver))).into_response()
+    Ok((headers, Body::from_stream(ReceiverStream::new(receiver))).into_response())
 }
 
 fn error_event(error: &ApiError) -> sse::Event {

@@ -81,7 +81,8 @@ fn line(value: &impl Serialize) -> String {
     text
 }
 
-fn changed(path: &Path, before: &Value, now: &Value) -> TrainError {
+/// The error of a file whose settings are not these.
+pub(crate) fn changed(path: &Path, before: &Value, now: &Value) -> TrainError {
     let empty = serde_json::Map::new();
     let (before, now) = (before.as_object().unwrap_or(&empty), now.as_object().unwrap_or(&empty));
     let key = now.keys().chain(before.keys()).find(|key| before.get(*key) != now.get(*key));

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgm_infer::{ImageModel, Picture, SampleSettings};
+use pgm_infer::engine::ImageEngine;
+use pgm_infer::{Picture, SampleSettings};
 
 use super::App;
 use crate::generation::GenerationPhase;
@@ -23,12 +24,12 @@ use crate::worker::{self, Message};
 impl App {
     // Draws the grid, or refills the picture on the canvas.
     pub(super) fn start_pictures(&mut self) -> Result<(), String> {
-        let model = self.model.pictures().cloned().ok_or("No model of pictures is open.")?;
-        if self.pictures.editing.is_some() { self.start_refill(&model) } else { self.start_grid(&model) }
+        let engine = self.model.picture_engine().cloned().ok_or("No model of pictures is open.")?;
+        if self.pictures.editing.is_some() { self.start_refill(engine) } else { self.start_grid(engine) }
     }
 
-    fn start_grid(&mut self, model: &Arc<ImageModel>) -> Result<(), String> {
-        let settings = &self.pictures.settings;
+    fn start_grid(&mut self, engine: Arc<ImageEngine>) -> Result<(), String> {
+        let (model, settings) = (engine.model(), &self.pictures.settings);
         let seed = seed(&settings.seed)?;
         let pictures = settings.pictures(model, seed)?;
         let sampler = settings.sampler(model, pictures.iter().any(|(class, _)| class.is_some()))?;
@@ -41,12 +42,13 @@ impl App {
             before: Vec::new(),
         };
         self.pictures.grid = pictures.iter().map(drawing).collect();
-        self.start_job(model, sampler, Work::Draw(pictures), None, seed);
+        self.start_job(engine, sampler, Work::Draw(pictures), None, seed);
         self.pictures.grid_id = self.next_id;
         Ok(())
     }
 
-    fn start_refill(&mut self, model: &Arc<ImageModel>) -> Result<(), String> {
+    fn start_refill(&mut self, engine: Arc<ImageEngine>) -> Result<(), String> {
+        let model = engine.model();
         let Some(editing) = &self.pictures.editing else { return Ok(()) };
         let drawing = self.pictures.drawing(editing.target).ok_or("The picture is no longer there; choose another.")?;
         let picture = &drawing.shown.picture;
@@ -69,13 +71,13 @@ impl App {
         if let Some(editing) = &mut self.pictures.editing {
             editing.refilled = Some(editing.mask.revision());
         }
-        self.start_job(model, sampler, work, Some(target), seed);
+        self.start_job(engine, sampler, work, Some(target), seed);
         Ok(())
     }
 
     fn start_job(
         &mut self,
-        model: &Arc<ImageModel>,
+        engine: Arc<ImageEngine>,
         settings: SampleSettings,
         work: Work,
         target: Option<Target>,
@@ -84,7 +86,7 @@ impl App {
         self.next_id += 1;
         let (id, sender, n_steps) = (self.next_id, self.sender.clone(), settings.steps);
         let n = if let Work::Draw(pictures) = &work { pictures.len() } else { 1 };
-        let job = Job { model: model.clone(), settings, work };
+        let job = Job { engine, settings, work };
         let cancelled = job.start(move |event| sender.send(Message::JobEvent { id, event }));
         let (phase, started) = (GenerationPhase::Running, Instant::now());
         let (duration, filling, step) = (None, None, 0);

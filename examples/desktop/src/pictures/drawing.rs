@@ -14,6 +14,12 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// A picture and whether each of its pixels is open.
+    pub fn new(picture: Picture, open: Vec<bool>) -> Arc<Self> {
+        let open = if open.contains(&true) { open } else { Vec::new() };
+        Arc::new(Self { picture, open })
+    }
+
     /// A picture without open pixels.
     pub fn complete(picture: Picture) -> Arc<Self> {
         Arc::new(Self { picture, open: Vec::new() })

@@ -1,22 +1,18 @@
-//! Draws pictures, or refills a part of one, on a thread of its own.
+//! Draws pictures on the model's engine, or refills a part of one, and shows them while they fill. A job waits for the
+//! engine's events and decodes on a thread of its own.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pgm_infer::picture::Edit;
-use pgm_infer::{ImageModel, InferError, SampleRequest, SampleSettings, SamplingPath, StepView};
+use pgm_infer::engine::{Finish, ImageEngine, ImageTask, TaskEvent};
+use pgm_infer::picture::{Edit, EditRun, Filling};
+use pgm_infer::{InferError, SampleRequest, SampleSettings};
 
 use super::drawing::Shown;
-use super::preview::{BatchPreview, Budget, WindowPreview};
+use super::preview::{Budget, Preview};
 use crate::settings::sentence;
-
-/// Tokens of a batch: more pictures at once are faster, but a step takes longer to cancel.
-const BATCH_TOKENS: usize = 1 << 14;
-const MOST_BATCH: usize = 64;
-/// Pictures that are decoded at once when their tokens are complete.
-const DECODED_AT_ONCE: usize = 8;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -58,8 +54,8 @@ pub enum JobEvent {
 /// A model with its settings and the work for it.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The model.
-    pub model: Arc<ImageModel>,
+    /// The model, on its engine.
+    pub engine: Arc<ImageEngine>,
     /// The sampler's settings.
     pub settings: SampleSettings,
     /// The work.
@@ -99,98 +95,103 @@ impl Run<'_> {
         }
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+    // Whether the job goes on.
+    fn tell(&self, (done, total): (usize, usize), shown: Vec<(usize, Arc<Shown>)>) -> bool {
+        (self.send)(JobEvent::Step { done, total, shown }) && !self.cancelled.load(Ordering::Relaxed)
     }
 
-    // Whether the job goes on.
-    fn tell(&self, done: usize, total: usize, shown: Vec<(usize, Arc<Shown>)>) -> ControlFlow<()> {
-        let is_heard = (self.send)(JobEvent::Step { done, total, shown });
-        if is_heard && !self.is_cancelled() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    // Runs rows on the engine until `observe` fails or breaks. Whether all of them are complete.
+    fn sample(
+        &self,
+        rows: Vec<SampleRequest>,
+        observe: &mut dyn FnMut(TaskEvent) -> Result<ControlFlow<()>, InferError>,
+    ) -> Result<bool, InferError> {
+        let (mut events, mut complete) = (self.job.engine.events(ImageTask::new(rows, self.job.settings))?, true);
+        while let Some(event) = events.next() {
+            match event {
+                TaskEvent::Failed { error, .. } => return Err(error),
+                TaskEvent::Done(output) if output.finish != Finish::Complete => complete = false,
+                event => {
+                    if observe(event)?.is_break() {
+                        events.handle().cancel();
+                    }
+                }
+            }
+        }
+        Ok(complete)
     }
 
     fn draw(&self, pictures: &[(Option<usize>, u64)]) -> Result<bool, InferError> {
-        let (model, settings) = (self.job.model.as_ref(), &self.job.settings);
-        let batch = (BATCH_TOKENS / model.config().backbone().length).clamp(1, MOST_BATCH);
-        let n_batches = pictures.len().div_ceil(batch);
-        let (mut done, mut total) = (0, n_batches * settings.steps);
-        for (number, pictures) in pictures.chunks(batch).enumerate() {
-            let first = number * batch;
-            let requests: Vec<SampleRequest> =
-                pictures.iter().map(|&(class, seed)| model.request(class, seed)).collect();
-            let mut preview = BatchPreview::new(model, &requests, first);
-            let (mut failed, mut steps) = (None, 0);
-            let output = model.generate(&requests, settings, SamplingPath::Clean, &mut |view: &StepView<'_>| {
-                (steps, total) = (view.step, done + view.n_steps * (n_batches - number));
-                match preview.step(view.changes) {
-                    Ok(shown) => self.tell(done + steps, total, shown),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
-                    }
+        let model = self.job.engine.model();
+        let rows: Vec<SampleRequest> = pictures.iter().map(|&(class, seed)| model.request(class, seed)).collect();
+        let mut preview = Preview::new(model, &rows);
+        // Steps of all pictures. A picture may need fewer than it has.
+        let (mut done, mut total) = (0, self.job.settings.steps);
+        let complete = self.sample(rows, &mut |event| {
+            let shown = match event {
+                TaskEvent::Step { index, n_steps, change, .. } => {
+                    (done, total) = (done + 1, n_steps);
+                    preview.step(index, &change)?
                 }
-            })?;
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            done += steps;
-            if output.rows.iter().any(|row| !row.complete) {
-                let _ = self.tell(done, total, preview.rest()?);
-                return Ok(false);
-            }
-            let rows: Vec<_> = output.rows.iter().collect();
-            for (group, rows) in rows.chunks(DECODED_AT_ONCE).enumerate() {
-                let first = first + group * DECODED_AT_ONCE;
-                let drawn = model.pictures(rows)?.into_iter().enumerate();
-                let shown = drawn.map(|(index, picture)| (first + index, Shown::complete(picture))).collect();
-                let is_last = first + rows.len() == number * batch + pictures.len() && number + 1 == n_batches;
-                if self.tell(done, total, shown).is_break() {
-                    return Ok(is_last);
+                TaskEvent::Done(output) => {
+                    done += total - output.steps;
+                    preview.drawn(output.index);
+                    let picture = model.pictures(&[&output.sampled])?.remove(0);
+                    vec![(output.index, Shown::complete(picture))]
                 }
-            }
+                TaskEvent::Failed { .. } => Vec::new(),
+            };
+            let goes_on = self.tell((done / pictures.len(), total), shown);
+            Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        if !complete {
+            self.tell((done / pictures.len(), total), preview.rest()?);
         }
-        Ok(true)
+        Ok(complete)
     }
 
     fn refill(&self, edit: &Edit, class: Option<usize>, seed: u64) -> Result<bool, InferError> {
-        let (model, settings) = (self.job.model.as_ref(), &self.job.settings);
-        let windows = model.open_windows(edit)?;
-        let canvas = edit.canvas().clone().with_channels(model.codec().shape().2);
-        let mut preview = WindowPreview::new(model, canvas, &windows)?;
-        if self.tell(0, windows.len() * settings.steps, vec![(0, Arc::new(preview.show()?))]).is_break() {
-            return Ok(false);
-        }
-        let (mut current, mut done, mut steps, mut failed, mut budget) = (0, 0, 0, None, Budget::new());
-        let mut step = |number: usize, view: &StepView<'_>| -> Result<ControlFlow<()>, InferError> {
-            if number != current {
-                (current, done) = (number, done + steps);
-                preview = WindowPreview::new(model, preview.show()?.picture, &windows[number..])?;
+        let model = self.job.engine.model();
+        let mut run = EditRun::new(model, Arc::new(edit.clone()), class, seed)?;
+        let (width, height, _) = model.codec().shape();
+        let (n_windows, mut budget) = (edit.n_windows(width, height, usize::MAX), Budget::new());
+        let mut total = n_windows * self.job.settings.steps;
+        for number in 0..n_windows {
+            let Some(row) = run.next_row(model)? else { break };
+            let mut filling = Filling::new(model, &row);
+            if number == 0 {
+                let shown = Shown::new(run.picture().clone(), run.open_pixels(model, &filling));
+                self.tell((0, total), vec![(0, shown)]);
             }
-            steps = view.step;
-            preview.step(&view.changes[0]);
-            budget.earn();
-            let mut shown = Vec::new();
-            if budget.is_left() {
-                shown.push((0, Arc::new(preview.show()?)));
-                budget.spend();
+            let complete = self.sample(vec![row], &mut |event| {
+                let (step, n_steps) = match event {
+                    TaskEvent::Step { step, n_steps, change, .. } => {
+                        filling.apply(model, &change);
+                        (step, n_steps)
+                    }
+                    TaskEvent::Done(output) => {
+                        run.finish_row(model, &output.sampled)?;
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                    TaskEvent::Failed { .. } => return Ok(ControlFlow::Continue(())),
+                };
+                let (mut shown, done) = (Vec::new(), number * n_steps + step);
+                total = n_windows * n_steps;
+                budget.earn();
+                if budget.is_left() {
+                    let picture = run.preview(model, &filling)?;
+                    shown.push((0, Shown::new(picture, run.open_pixels(model, &filling))));
+                    budget.spend();
+                }
+                let goes_on = self.tell((done, total), shown);
+                Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            if !complete {
+                return Ok(false);
             }
-            Ok(self.tell(done + steps, done + view.n_steps * (windows.len() - number), shown))
-        };
-        let edited = model.edit(edit, class, seed, settings, &mut |number, view| match step(number, view) {
-            Ok(flow) => flow,
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
         }
-        if edited.complete {
-            let done = done + steps;
-            let _ = self.tell(done, done, vec![(0, Shown::complete(edited.picture))]);
-        }
-        Ok(edited.complete)
+        self.tell((total, total), vec![(0, Shown::complete(run.picture().clone()))]);
+        Ok(true)
     }
 }
 
@@ -198,11 +199,16 @@ impl Run<'_> {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use pgm_infer::engine::EngineOptions;
     use pgm_infer::picture::Region;
-    use pgm_infer::{GenerationConfig, Picture};
+    use pgm_infer::{GenerationConfig, Picture, SamplingPath, StepView};
 
     use super::*;
     use crate::pictures::tiny::tiny;
+
+    fn engine<const N: usize>(classes: [&str; N]) -> Arc<ImageEngine> {
+        Arc::new(ImageEngine::new(tiny(classes), &EngineOptions::default()).unwrap())
+    }
 
     // The events of a job that is cancelled after so many steps.
     fn events(job: Job, cancel_after: usize) -> Vec<JobEvent> {
@@ -234,9 +240,10 @@ mod tests {
 
     #[test]
     fn a_grid_of_several_batches_fills_to_the_pictures_of_the_library() {
-        let model = Arc::new(tiny(["a", "b", "c"]));
+        let engine = engine(["a", "b", "c"]);
         let pictures: Vec<(Option<usize>, u64)> = (0..70).map(|index| (Some(index % 3), index as u64)).collect();
-        let job = Job { model: model.clone(), settings: settings(4), work: Work::Draw(pictures.clone()) };
+        let work = Work::Draw(pictures.clone());
+        let job = Job { engine: engine.clone(), settings: settings(4), work };
         let events = events(job, usize::MAX);
         assert!(matches!(events.last(), Some(JobEvent::Ended { complete: true })));
         let steps: Vec<(usize, usize)> = events
@@ -246,7 +253,8 @@ mod tests {
             )
             .collect();
         assert!(steps.is_sorted() && steps.iter().all(|&(done, total)| done <= total), "{steps:?}");
-        assert_eq!(steps.last(), Some(&(8, 8)));
+        assert_eq!(steps.last(), Some(&(4, 4)), "steps of a picture, on average");
+        let model = engine.model();
         for index in [0, 37, 63, 64, 69] {
             let (class, seed) = pictures[index];
             let request = model.request(class, seed);
@@ -259,9 +267,8 @@ mod tests {
 
     #[test]
     fn a_cancelled_grid_shows_what_is_open() {
-        let model = Arc::new(tiny(["a"]));
         let work = Work::Draw(vec![(Some(0), 1), (None, 2)]);
-        let events = events(Job { model, settings: settings(100), work }, 3);
+        let events = events(Job { engine: engine(["a"]), settings: settings(100), work }, 3);
         assert!(matches!(events.last(), Some(JobEvent::Ended { complete: false })));
         let shown = last_shown(&events, 1).unwrap();
         assert!(shown.n_open() > 0 && shown.n_open() < 12 * 16, "{}", shown.n_open());
@@ -269,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_refill_shows_the_open_part_and_keeps_the_rest() {
-        let model = Arc::new(tiny(["a", "b"]));
+        let engine = engine(["a", "b"]);
         // Wider than the model's pictures: drawn in several windows.
         for (width, height) in [(12, 16), (30, 16)] {
             let picture =
@@ -278,7 +285,7 @@ mod tests {
             let region = Region::of_pixels(&picture, marked.clone()).unwrap();
             let edit = Box::new(Edit::inpaint(picture.clone(), region).unwrap());
             let work = Work::Refill { edit, class: Some(1), seed: 4 };
-            let job = Job { model: model.clone(), settings: settings(8), work };
+            let job = Job { engine: engine.clone(), settings: settings(8), work };
             let all = events(job.clone(), usize::MAX);
             let JobEvent::Step { done: 0, shown, .. } = &all[0] else { panic!("{:?}", all[0]) };
             assert_eq!((&shown[0].1.open, &shown[0].1.picture), (&marked, &picture));
@@ -294,8 +301,7 @@ mod tests {
 
     #[test]
     fn an_impossible_job_is_one_sentence() {
-        let model = Arc::new(tiny(["a"]));
-        let job = Job { model, settings: settings(4), work: Work::Draw(vec![(Some(7), 1)]) };
+        let job = Job { engine: engine(["a"]), settings: settings(4), work: Work::Draw(vec![(Some(7), 1)]) };
         let events = events(job, usize::MAX);
         assert!(matches!(events.last(), Some(JobEvent::Failed(error)) if error.ends_with('.')), "{events:?}");
     }

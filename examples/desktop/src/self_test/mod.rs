@@ -1,14 +1,16 @@
 //! `--self-test DIR`: the program tests itself, for continuous integration.
 //!
 //! It calls the same functions as the buttons and checks the state after each frame. Text: the model opens, a text fills in
-//! several steps, a longer generation is cancelled. Pictures: a grid fills in several steps, the pointer paints a mask, the
-//! marked part is refilled and all else stays, the refill is undone. A screenshot is saved of each, and the window closes.
+//! several steps, a longer generation is cancelled. Pictures: a grid fills in several steps, a file is dropped and opens, the
+//! pointer paints a mask, the marked part is refilled and all else stays, the refill is undone. A screenshot is saved of each,
+//! and the window closes.
 //!
 //! | file | what |
 //! |---|---|
 //! | `text.rs`, `pictures.rs` | the stages of both |
-//! | `next.rs`, `screenshot.rs` | what follows a stage; pictures of the window |
+//! | `next.rs`, `gesture.rs`, `screenshot.rs` | what follows a stage; what the pointer does; pictures of the window |
 
+mod gesture;
 mod next;
 mod pictures;
 mod screenshot;
@@ -19,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Context, Event, RawInput, ViewportCommand};
+use eframe::egui::{Context, RawInput, ViewportCommand};
 
+use self::gesture::Gesture;
 use self::next::Next;
 use self::pictures::PictureStage;
 use self::text::TextStage;
@@ -59,15 +62,15 @@ pub struct SelfTest {
     stage: Stage,
     since: Instant,
     report: SharedReport,
-    // Of the pointer, one for each frame.
-    events: VecDeque<Event>,
+    // One for each frame.
+    gestures: VecDeque<Gesture>,
 }
 
 impl SelfTest {
     /// A test that saves its screenshots in `folder`.
     pub fn new(folder: &Path, report: SharedReport) -> Self {
-        let (stage, since, events) = (Stage::Opens, Instant::now(), VecDeque::new());
-        Self { folder: folder.to_path_buf(), stage, since, report, events }
+        let (stage, since, gestures) = (Stage::Opens, Instant::now(), VecDeque::new());
+        Self { folder: folder.to_path_buf(), stage, since, report, gestures }
     }
 
     /// The state that the window starts with, instead of the user's saved state.
@@ -80,9 +83,11 @@ impl SelfTest {
         SavedState { text: text.into(), settings, ..SavedState::default() }
     }
 
-    /// Adds the next event of the pointer to a frame's input.
+    /// Adds the next gesture to a frame's input.
     pub fn add_input(&mut self, input: &mut RawInput) {
-        input.events.extend(self.events.pop_front());
+        if let Some(gesture) = self.gestures.pop_front() {
+            gesture.add(input);
+        }
     }
 
     /// Advances the test. Called after each frame.
@@ -130,7 +135,7 @@ impl SelfTest {
                 next => wrapped(next, Stage::Text),
             },
             Stage::Pictures(stage) => {
-                wrapped(stage.next(context, app, &self.folder, &mut self.events)?, Stage::Pictures)
+                wrapped(stage.next(context, app, &self.folder, &mut self.gestures)?, Stage::Pictures)
             }
             Stage::Closes => Next::Wait,
         })

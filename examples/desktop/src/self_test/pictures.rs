@@ -7,6 +7,7 @@ use std::sync::Arc;
 use eframe::egui::{Context, Event, Id, Modifiers, PointerButton, Pos2, Rect, pos2};
 use pgm_infer::{ImageModel, Picture};
 
+use super::gesture::Gesture;
 use super::next::Next;
 use super::screenshot::Screenshot;
 use crate::app::App;
@@ -39,6 +40,8 @@ pub enum PictureStage {
     },
     /// The grid is saved.
     Grid(Screenshot),
+    /// A file is dropped and opens; the picture in it.
+    Drops(Picture),
     /// The pointer paints a mask.
     Paints {
         /// Frames since the pointer was released; absent before it was pressed.
@@ -64,7 +67,7 @@ impl PictureStage {
         Ok(Self::Opens)
     }
 
-    /// Looks at the stage after a frame; `events` go to the window, one in each frame.
+    /// Looks at the stage after a frame; `gestures` go to the window, one in each frame.
     ///
     /// # Errors
     /// A sentence when a test fails.
@@ -73,7 +76,7 @@ impl PictureStage {
         context: &Context,
         app: &mut App,
         folder: &Path,
-        events: &mut VecDeque<Event>,
+        gestures: &mut VecDeque<Gesture>,
     ) -> Result<Next<Self>, String> {
         let phase = app.pictures.run.as_ref().map(|run| run.phase);
         match self {
@@ -87,8 +90,8 @@ impl PictureStage {
             }
             Self::Draws { states, screen } => {
                 // The pointer of a new screen stands in its middle.
-                if events.is_empty() {
-                    events.push_back(Event::PointerMoved(ASIDE));
+                if gestures.is_empty() {
+                    gestures.push_back(Gesture::Pointer(Event::PointerMoved(ASIDE)));
                 }
                 let n_open: usize = app.pictures.grid.iter().map(|drawing| drawing.shown.n_open()).sum();
                 if states.last() != Some(&n_open) {
@@ -119,16 +122,29 @@ impl PictureStage {
                 if !screen.is_saved()? {
                     return Ok(Next::Wait);
                 }
+                let (path, picture) = (folder.join("dropped.png"), app.pictures.grid[0].shown.picture.clone());
+                picture.write_png(&path).map_err(|error| error.to_string())?;
+                gestures.extend([Gesture::Hover(path.clone()), Gesture::Drop(path)]);
+                Ok(Next::Go(Self::Drops(picture)))
+            }
+            Self::Drops(picture) => {
+                if app.pictures.editing.is_none() {
+                    return Ok(Next::Wait);
+                }
+                let opened = app.pictures.opened.as_ref().ok_or("the dropped file is not what is edited")?;
+                if opened.name != "dropped" || opened.shown.picture != *picture {
+                    return Err("another picture than the dropped one is on the canvas".into());
+                }
                 app.edit(Target::Grid(app.pictures.grid.len() / 2));
-                Ok(Next::Go(Self::Paints { frames: None }))
+                Ok(Next::Passed("opens a dropped picture", Self::Paints { frames: None }))
             }
             Self::Paints { frames: None } => {
                 let Some(canvas) = context.read_response(Id::unique(CANVAS)) else { return Ok(Next::Wait) };
-                events.extend(stroke(canvas.rect));
+                gestures.extend(stroke(canvas.rect).into_iter().map(Gesture::Pointer));
                 Ok(Next::Go(Self::Paints { frames: Some(0) }))
             }
             Self::Paints { frames: Some(frames) } => {
-                *frames += usize::from(events.is_empty());
+                *frames += usize::from(gestures.is_empty());
                 if *frames < FRAMES {
                     return Ok(Next::Wait);
                 }

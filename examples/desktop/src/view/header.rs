@@ -50,7 +50,8 @@ fn figures(opened: &OpenModel) -> String {
             let model = engine.model();
             (model.n_parameters(), format!("rows of {} tokens", model.config().backbone().length))
         }
-        Model::Pictures(model) => {
+        Model::Pictures(engine) => {
+            let model = engine.model();
             let (width, height, _) = model.codec().shape();
             let [rows, columns] = model.image().grid;
             let cells =

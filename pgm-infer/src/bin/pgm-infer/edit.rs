@@ -98,8 +98,8 @@ pub fn edit(args: &EditArgs) -> anyhow::Result<()> {
     if args.n == 0 {
         bail!("-n must be at least 1");
     }
-    if args.picture.as_published {
-        bail!("--as-published does not apply: the public sampler cannot edit");
+    if args.picture.as_published || args.picture.temp_warmup.is_some() {
+        bail!("--as-published and --temp-warmup do not apply: the public sampler cannot edit");
     }
     let (device, _) = open_device(&args.device)?;
     let model = args.picture.model(&args.model, &device, args.weights.weights())?;
@@ -157,7 +157,7 @@ pub fn edit(args: &EditArgs) -> anyhow::Result<()> {
     if n_edited == 0 {
         return Ok(());
     }
-    let n = sink.finish(&describe(&settings, seed, false))?;
+    let n = sink.finish(&describe(&settings, seed))?;
     writeln!(std::io::stdout(), "{n} edited, seed {seed}: {}", args.out.display())?;
     Ok(())
 }

@@ -28,10 +28,13 @@ pub struct PictureFlags {
     /// Pictures: the codec of the model's codes; a model whose tokens are pixels needs none
     #[arg(long, value_name = "FOLDER", help_heading = "Pictures")]
     pub codec: Option<PathBuf>,
-    /// Pictures: sample as the public sampler does: the newest token is not seen if the model has registers, the temperature
-    /// multiplies the logits, the weight of the class rises linearly
+    /// Pictures: sample as the public sampler of the model and the order (halton or confidence) does, with its mistakes; see
+    /// docs/image-sampling.md
     #[arg(long, help_heading = "Pictures")]
     pub as_published: bool,
+    /// Pictures: with --as-published, halves the logits in the first steps [default: 0]
+    #[arg(long, value_name = "STEPS", help_heading = "Pictures")]
+    pub temp_warmup: Option<usize>,
 }
 
 /// How a step's tokens are drawn.
@@ -54,6 +57,7 @@ impl PictureFlags {
             (self.cfg_schedule.is_some(), "--cfg-schedule"),
             (self.codec.is_some(), "--codec"),
             (self.as_published, "--as-published"),
+            (self.temp_warmup.is_some(), "--temp-warmup"),
         ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
@@ -106,6 +110,7 @@ impl PictureFlags {
             cfg_schedule: self.cfg_schedule,
             has_class: self.class.is_some(),
             as_published: self.as_published,
+            temp_warmup: self.temp_warmup,
         };
         Ok(overrides.settings(model)?)
     }
@@ -117,7 +122,7 @@ pub fn class_name(model: &ImageModel, class: Option<usize>) -> String {
 }
 
 /// The settings as part of a manifest.
-pub fn describe(settings: &SampleSettings, seed: u64, as_published: bool) -> serde_json::Value {
+pub fn describe(settings: &SampleSettings, seed: u64) -> serde_json::Value {
     let schedule = match settings.schedule {
         Schedule::Uniform => "uniform",
         Schedule::Binomial => "binomial",
@@ -126,6 +131,7 @@ pub fn describe(settings: &SampleSettings, seed: u64, as_published: bool) -> ser
     serde_json::json!({
         "steps": settings.steps, "schedule": schedule, "decoding_order": settings.order,
         "temperature": settings.draw.temperature, "top_k": settings.draw.top_k, "top_p": settings.draw.top_p,
-        "guidance": settings.guidance, "seed": seed, "as_published": as_published,
+        "guidance": settings.guidance, "seed": seed, "as_published": settings.as_published.is_some(),
+        "temp_warmup": settings.as_published.map_or(0, |published| published.warm_up),
     })
 }

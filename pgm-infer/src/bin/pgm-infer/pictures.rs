@@ -9,7 +9,6 @@ use pgm_infer::picture::animation::Animation;
 use pgm_infer::picture::samples::{SampleInfo, SampleSink};
 use pgm_infer::picture::terminal::half_blocks;
 use pgm_infer::picture::{Filling, SheetRow, contact_sheet};
-use pgm_infer::sample::sample;
 use pgm_infer::{ImageModel, InferError, Picture, SampleRequest, SamplingPath, StepView};
 use pgm_model::ModelConfig;
 use serde_json::json;
@@ -38,6 +37,9 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
     if is_full && !matches!(config, ModelConfig::Partition(_)) {
         bail!("--sampler full is the partition model's training path; this model is of another kind");
     }
+    if is_full && args.picture.as_published {
+        bail!("--as-published does not apply to --sampler full: the public sampler runs over clean tokens");
+    }
     let (device, device_name) = open_device(&args.device)?;
     let model = args.picture.model(&args.model, &device, args.weights.weights())?;
     let classes = args.picture.classes(&model)?;
@@ -59,8 +61,6 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
         .map(|(index, class)| model.request(class, seed.wrapping_add(index as u64)))
         .collect();
     let path = if is_full { SamplingPath::Full } else { SamplingPath::Clean };
-    let as_published = args.picture.as_published;
-    let denoiser = || if as_published { model.denoiser_as_published() } else { model.denoiser(path) };
     let mut sink = args.out.as_deref().map(SampleSink::create).transpose()?;
     handle_interrupts();
 
@@ -70,7 +70,7 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
         let films = args.animate.is_some() && animation.is_none();
         let mut screen = Screen::new(&model, batch, args.visual, films)?;
         let began = Instant::now();
-        let outcome = sample(denoiser().as_ref(), batch, &settings, &mut |view| {
+        let outcome = model.generate(batch, &settings, path, &mut |view| {
             screen.update(view);
             if was_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -88,7 +88,7 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
                 let object = json!({
                     "class": request.class, "name": class_name(&model, request.class), "seed": request.seed,
                     "tokens": row.tokens, "order": row.order, "log_probabilities": row.log_probabilities,
-                    "complete": row.complete, "settings": describe(&settings, seed, as_published),
+                    "complete": row.complete, "settings": describe(&settings, seed),
                     "network_evaluations": outcome.n_evaluations, "batch": batch.len(), "seconds": seconds,
                     "device": device_name, "weights": args.weights.weights().name(),
                 });
@@ -111,7 +111,7 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
     }
     // A run that was stopped before its first picture writes none.
     if let (Some(sink), Some(path), true) = (sink, &args.out, n_sampled > 0) {
-        let n = sink.finish(&describe(&settings, seed, as_published))?;
+        let n = sink.finish(&describe(&settings, seed))?;
         let seconds = start.elapsed().as_secs_f64();
         if !args.json {
             writeln!(

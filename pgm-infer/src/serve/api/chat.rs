@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response, sse};
+use axum::response::{Response, sse};
 use serde::Serialize;
 use serde_json::Map;
 use utoipa::ToSchema;
@@ -24,7 +23,7 @@ use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
 use crate::serve::run::{Run, in_background};
 use crate::serve::state::{Limits, Server};
-use crate::serve::stream::{event, named_event};
+use crate::serve::stream::{answer, event, named_event};
 use crate::serve::text_stream::{StreamFormat, stream_text};
 use crate::text::request::RowPart;
 use crate::text::template::Part;
@@ -150,9 +149,9 @@ pub async fn chat(State(server): State<Arc<Server>>, request: Request) -> Result
     if stream {
         return Ok(stream_text(run, &model, &tasks, format));
     }
+    let request = run.request().clone();
     let outputs = run.collect().await?;
-    let answer = in_background(move || Ok(format.chat(&outputs, model.engine.model()))).await?;
-    Ok(Json(answer).into_response())
+    answer(request, move || Ok(format.chat(&outputs, model.engine.model()))).await
 }
 
 fn resolve_chat(body: &ChatBody, name: &str, model: &TextModel, limits: &Limits) -> Result<(Task, usize), ApiError> {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response, sse};
+use axum::response::{Response, sse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,10 +20,10 @@ use crate::serve::logprobs::{Logprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason};
-use crate::serve::run::{Run, in_background};
+use crate::serve::run::{Run, RunningRequest, in_background};
 use crate::serve::scoring::scoring;
 use crate::serve::state::Server;
-use crate::serve::stream::{event, named_event};
+use crate::serve::stream::{TEXT_EVENTS, answer, event, named_event, respond};
 use crate::serve::text_stream::{StreamFormat, stream_text};
 
 /// An answer.
@@ -134,15 +133,25 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
         n_drawn_tokens: 0,
     };
     // Without a token to write there is nothing to run.
-    let run = (!tasks.is_empty()).then(|| Run::start(&server, &model, admission, &tasks, stream)).transpose()?;
+    let run = match tasks.is_empty() {
+        true => Err(admission),
+        false => Ok(Run::start(&server, &model, admission, &tasks, stream)?),
+    };
     match run {
-        Some(run) if stream => Ok(stream_text(run, &model, &tasks, format)),
-        Some(run) => {
+        Ok(run) if stream => Ok(stream_text(run, &model, &tasks, format)),
+        Ok(run) => {
+            let request = run.request().clone();
             let outputs = run.collect().await?;
-            let answer = in_background(move || Ok(format.completion(&outputs, model.engine.model()))).await?;
-            Ok(Json(answer).into_response())
+            answer(request, move || Ok(format.completion(&outputs, model.engine.model()))).await
         }
-        None => Ok(format.prompts_alone(model.engine.model(), stream)),
+        Err(admission) => {
+            let request = RunningRequest::new(&server, &model.name, admission);
+            let choices = format.prompts_alone(model.engine.model());
+            if stream {
+                return Ok(format.stream_choices(request, choices));
+            }
+            answer(request, move || Ok(format.whole(choices))).await
+        }
     }
 }
 
@@ -208,8 +217,8 @@ impl CompletionFormat {
         Completion { id, object: CompletionObject::TextCompletion, created, model, choices, usage }
     }
 
-    // The answer that repeats the prompts and adds nothing.
-    fn prompts_alone(self, model: &TextModel, stream: bool) -> Response {
+    // The choices that repeat the prompts and add nothing.
+    fn prompts_alone(&self, model: &TextModel) -> Vec<Choice> {
         let choice = |index: usize| Choice {
             index,
             text: self.prompts[index / self.n].text.clone(),
@@ -217,13 +226,19 @@ impl CompletionFormat {
             logprobs: self.logprobs(index, None, model),
             seed: self.seed.wrapping_add(index as u64),
         };
-        let choices: Vec<Choice> = (0..self.prompts.len() * self.n).map(choice).collect();
-        if !stream {
-            return Json(self.whole(choices)).into_response();
-        }
-        let first = choices.into_iter().map(|choice| event(&self.chunk(vec![choice])));
-        let events: Vec<sse::Event> = first.chain(self.end()).collect();
-        sse::Sse::new(tokio_stream::iter(events.into_iter().map(Ok::<_, std::convert::Infallible>))).into_response()
+        (0..self.prompts.len() * self.n).map(choice).collect()
+    }
+
+    fn stream_choices(self, request: RunningRequest, choices: Vec<Choice>) -> Response {
+        respond(TEXT_EVENTS, |client| async move {
+            let first = choices.into_iter().map(|choice| event(&self.chunk(vec![choice])));
+            for event in first.chain(self.end()) {
+                if !client.send(event, request.deadline()).await {
+                    return Err(request.late());
+                }
+            }
+            Ok(())
+        })
     }
 
     fn chunk(&self, choices: Vec<Choice>) -> Chunk<'_> {

@@ -12,16 +12,11 @@ use crate::settings::ImageOverrides;
 /// Pictures of the largest size that a request may ask for.
 const MOST_LARGE: usize = 4;
 
-/// The settings of a request: the model's, overridden by the fields.
+/// What the fields of a request change of the model's settings.
 ///
 /// # Errors
 /// Names the field that cannot be met.
-pub fn settings(
-    fields: &PictureFields,
-    model: &ImageModel,
-    limits: &Limits,
-    has_class: bool,
-) -> Result<SampleSettings, ApiError> {
+pub fn overrides(fields: &PictureFields, model: &ImageModel, limits: &Limits) -> Result<ImageOverrides, ApiError> {
     let defaults = SampleSettings::for_images(model.generation());
     let flags = OrderFlags {
         order: named("order", fields.order.as_deref())?,
@@ -36,7 +31,7 @@ pub fn settings(
         Some("binomial") => (None, Some(Schedule::Binomial)),
         name => (named("schedule", name)?, None),
     };
-    let overrides = ImageOverrides {
+    Ok(ImageOverrides {
         steps: Some(steps(fields.steps, &defaults, limits)?),
         curve,
         schedule,
@@ -46,11 +41,8 @@ pub fn settings(
         top_p: fields.top_p,
         cfg: fields.cfg,
         cfg_schedule: named("cfg_schedule", fields.cfg_schedule.as_deref())?,
-        has_class,
-        as_published: false,
-        refresh: None,
-    };
-    Ok(overrides.settings(model)?)
+        ..ImageOverrides::default()
+    })
 }
 
 /// Checks the pixels of all pictures of a request, which are in memory together.

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::image_answer::{ImageFormat, Images};
-use super::image_samples::{check_pixels, check_size, classes, settings};
+use super::image_samples::{check_pixels, check_size, classes, overrides};
 use super::image_upload::edit_of;
 use super::read::{read, read_edit};
 use super::responses::GenerateErrors;
@@ -20,6 +20,7 @@ use crate::serve::resolve;
 use crate::serve::run::{RunningRequest, in_background};
 use crate::serve::state::{Admission, LoadedImages, Server};
 use crate::serve::stream::answer;
+use crate::settings::ImageOverrides;
 
 /// Draws pictures
 ///
@@ -55,7 +56,13 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
             check_size(fields, (width, height))?;
             check_pixels(body.picture.n_pictures(), (width, height), &limits)?;
             let classes = classes(fields, images)?;
-            let settings = settings(fields, images, &limits, classes.iter().any(Option::is_some))?;
+            let overrides = ImageOverrides {
+                has_class: classes.iter().any(Option::is_some),
+                as_published: body.as_published == Some(true),
+                temp_warmup: body.temp_warmup,
+                ..overrides(fields, images, &limits)?
+            };
+            let settings = overrides.settings(images)?;
             let seed = fields.seed().unwrap_or_else(resolve::random_seed);
             let sample = |(number, class): (usize, Option<usize>)| {
                 let seed = seed.wrapping_add(number as u64);
@@ -104,7 +111,8 @@ pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Resul
             body.check()?;
             let (fields, images) = (&body.picture, model.engine.model());
             let classes = classes(fields, images)?;
-            let settings = settings(fields, images, &limits, classes.iter().any(Option::is_some))?;
+            let has_class = classes.iter().any(Option::is_some);
+            let settings = ImageOverrides { has_class, ..overrides(fields, images, &limits)? }.settings(images)?;
             let (edit, n_windows) = edit_of(&body, images, &limits)?;
             let size = edit.region().size();
             check_size(fields, size)?;
@@ -139,8 +147,5 @@ async fn respond(
         return Ok(format.stream(pictures, model));
     }
     let pictures = pictures.collect().await?;
-    let json = in_background(move || {
-        serde_json::to_vec(&format.answer(pictures, model.engine.model())).map_err(|_| ApiError::panicked())
-    });
-    Ok(answer(json.await?, running))
+    answer(running, move || Ok(format.answer(pictures, model.engine.model()))).await
 }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response, sse};
+use axum::response::{Response, sse};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -19,9 +18,9 @@ use crate::serve::error::ApiError;
 use crate::serve::kept::TaskBlanks;
 use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
-use crate::serve::run::{Run, in_background};
+use crate::serve::run::{Run, RunningRequest, in_background};
 use crate::serve::state::{Limits, Server};
-use crate::serve::stream::{event, named_event};
+use crate::serve::stream::{answer, event, named_event};
 use crate::serve::text_stream::{StreamFormat, stream_text};
 use crate::text::template::{self, Part};
 
@@ -159,20 +158,23 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     .await?;
     let (task, format) = match resolved {
         ResolvedInfill::Run { task, format } => (*task, InfillFormat { tells_steps, ..*format }),
-        ResolvedInfill::Nothing(answer) => return Ok(Json(*answer).into_response()),
+        ResolvedInfill::Nothing(nothing) => {
+            return answer(RunningRequest::new(&server, &model.name, admission), || Ok(nothing)).await;
+        }
     };
     let tasks = [task];
     let run = Run::start(&server, &model, admission, &tasks, stream)?;
     if stream {
         return Ok(stream_text(run, &model, &tasks, format));
     }
+    let request = run.request().clone();
     let outputs = run.collect().await?;
-    let answer = in_background(move || {
+    answer(request, move || {
         let output = outputs.first().ok_or_else(ApiError::engine_ended)?;
         let content = output.blanks.iter().map(|blank| blank.text.as_str()).collect();
         Ok(format.answer(content, output, model.engine.model()))
-    });
-    Ok(Json(answer.await?).into_response())
+    })
+    .await
 }
 
 enum ResolvedInfill {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use pgm_model::Network;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,9 +17,10 @@ use crate::score::{
 use crate::serve::body::{Reduction, RequestBody, ScoreBody};
 use crate::serve::error::ApiError;
 use crate::serve::resolve;
-use crate::serve::run::in_background;
+use crate::serve::run::{RunningRequest, in_background};
 use crate::serve::scoring::{ScoreWatch, scoring};
 use crate::serve::state::Server;
+use crate::serve::stream::answer;
 
 /// Draws that are evaluated together.
 const BATCH: usize = 32;
@@ -88,7 +89,7 @@ pub struct Score {
     request_body = ScoreBody,
     responses((status = 200, description = "The scores.", body = Scores), GenerateErrors),
 )]
-pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Result<Json<Scores>, ApiError> {
+pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: ScoreBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.model.as_deref())?);
     let n_candidates = resolve::n_samples(1, body.candidates().len().max(1), server.limits())
@@ -110,8 +111,8 @@ pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Resul
     .await?;
     let name = model.name.clone();
     let work = move |model: &TextModel, watch: &ScoreWatch| scores(name, &body, &rows, model, watch);
-    let (_, answer) = scoring(&server, &model, admission, work).await?;
-    Ok(Json(answer))
+    let (admission, scores) = scoring(&server, &model, admission, work).await?;
+    answer(RunningRequest::new(&server, &model.name, admission), || Ok(scores)).await
 }
 
 // BOS, the tokens of context and candidate, EOS.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,8 +14,9 @@ use crate::TextModel;
 use crate::serve::body::{DetokenizeBody, RequestBody, TokenizeBody};
 use crate::serve::error::{ApiError, ErrorBody};
 use crate::serve::resolve::max_length;
-use crate::serve::run::in_background;
+use crate::serve::run::{RunningRequest, in_background};
 use crate::serve::state::Server;
+use crate::serve::stream::answer;
 
 /// The tokens of a text.
 #[derive(Serialize, ToSchema)]
@@ -82,14 +84,13 @@ pub struct TokenizerInfo {
     request_body = TokenizeBody,
     responses((status = 200, description = "The tokens.", body = Tokens), GenerateErrors),
 )]
-pub async fn tokenize(State(server): State<Arc<Server>>, request: Request) -> Result<Json<Tokens>, ApiError> {
+pub async fn tokenize(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: TokenizeBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.model.as_deref())?);
     // A place of the queue, so that no more texts are tokenised at a time than the server may hold.
-    let admission = model.admit(1, server.limits())?;
+    let running = RunningRequest::new(&server, &model.name, model.admit(1, server.limits())?);
     let limits = *server.limits();
-    let answer = in_background(move || {
-        let _admission = admission;
+    answer(running, move || {
         body.check()?;
         let model = model.engine.model();
         let text = body.text();
@@ -109,8 +110,8 @@ pub async fn tokenize(State(server): State<Arc<Server>>, request: Request) -> Re
             token_strs: body.return_token_strs.unwrap_or(false).then(names),
             tokens: tokens.iter().map(|&id| listed(id)).collect(),
         })
-    });
-    Ok(Json(answer.await?))
+    })
+    .await
 }
 
 fn piece(token: u32, model: &TextModel) -> Piece {
@@ -131,12 +132,11 @@ fn piece(token: u32, model: &TextModel) -> Piece {
     request_body = DetokenizeBody,
     responses((status = 200, description = "The text.", body = Detokenized), GenerateErrors),
 )]
-pub async fn detokenize(State(server): State<Arc<Server>>, request: Request) -> Result<Json<Detokenized>, ApiError> {
+pub async fn detokenize(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: DetokenizeBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.model.as_deref())?);
-    let admission = model.admit(1, server.limits())?;
-    let answer = in_background(move || {
-        let _admission = admission;
+    let running = RunningRequest::new(&server, &model.name, model.admit(1, server.limits())?);
+    answer(running, move || {
         body.check()?;
         let model = model.engine.model();
         let n_tokens = model.config().backbone().vocab_size;
@@ -148,8 +148,8 @@ pub async fn detokenize(State(server): State<Arc<Server>>, request: Request) -> 
         }
         let content = model.decode_with_special(body.tokens())?;
         Ok(Detokenized { prompt: content.clone(), content })
-    });
-    Ok(Json(answer.await?))
+    })
+    .await
 }
 
 /// The tokenizer of the default model

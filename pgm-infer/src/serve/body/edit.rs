@@ -322,6 +322,7 @@ mod tests {
             (json!({"image": "a", "mask": "m", "box": [1, 2, 3, 4]}), "mask"),
             (json!({"image": "a", "box": [1, 2, 3, 4], "outpaint": [1, 2, 3, 4]}), "box"),
             (json!({"image": "a", "template": "x"}), "template"),
+            (json!({"image": "a", "as_published": true}), "as_published"),
         ] {
             assert_eq!(body(&json).check().unwrap_err().field.as_deref(), Some(field), "{json}");
         }

@@ -13,6 +13,8 @@ use super::sampler::SamplerFields;
 const MAX_CLASSES: usize = 64;
 /// The most partial pictures of each picture of a stream.
 const MAX_PARTIAL: usize = 4096;
+/// The most steps of a warm-up.
+const MAX_WARMUP: usize = 4096;
 /// The largest weight of a class, and of noise. Bodies are read without the rest of the crate, so this is a copy.
 const MAX_WEIGHT: f64 = 1000.0;
 
@@ -315,6 +317,11 @@ pub struct GenerationBody {
     #[serde(flatten)]
     #[schema(inline)]
     pub picture: PictureFields,
+    /// Sample as the public sampler of the model and the order (halton or confidence) does, with its mistakes.
+    pub as_published: Option<bool>,
+    /// Steps at the beginning in which the logits are halved; only with as_published and the order halton. Default: 0.
+    #[schema(minimum = 0, maximum = 4096)]
+    pub temp_warmup: Option<usize>,
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Map<String, Value>,
@@ -322,7 +329,11 @@ pub struct GenerationBody {
 
 impl RequestBody for GenerationBody {
     fn check(&self) -> Result<(), BodyError> {
-        self.picture.check(&self.unknown)
+        self.picture.check(&self.unknown)?;
+        if self.temp_warmup.is_some_and(|n| n > MAX_WARMUP) {
+            return Err(BodyError::field("temp_warmup", format!("temp_warmup must be at most {MAX_WARMUP}")));
+        }
+        Ok(())
     }
 }
 
@@ -377,6 +388,7 @@ mod tests {
             (json!({"partial_images": 2}), "partial_images"),
             (json!({"partial_images": 5000, "stream": true}), "partial_images"),
             (json!({"temperature": 3}), "temperature"),
+            (json!({"temp_warmup": 5000, "as_published": true}), "temp_warmup"),
             (json!({"stop": "x"}), "stop"),
         ] {
             assert_eq!(body(&json).check().unwrap_err().field.as_deref(), Some(field), "{json}");

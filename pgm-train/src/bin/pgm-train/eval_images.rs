@@ -14,8 +14,8 @@ use pgm_infer::{ImageModel, SampleSettings};
 use pgm_train::eval::ResultLog;
 use pgm_train::eval::images::{
     ClassifierOptions, FeatureBatch, FeatureLayer, ImageSampleSettings, ImageScores, Inception, KidSettings,
-    PictureFeatures, PictureSource, Preprocessing, SampledPictures, ScoreSettings, open_image_model, own_scores,
-    read_statistics, score, scores_against_statistics, weights_identity, write_statistics,
+    PictureFeatures, PictureSource, Preprocessing, SampledPictures, SavedClassifier, ScoreSettings, open_image_model,
+    own_scores, read_statistics, score, scores_against_statistics, weights_identity, write_statistics,
 };
 use serde_json::{Value, json};
 
@@ -62,8 +62,8 @@ pub struct ImagesArgs {
     /// Pictures of a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// A file for the results so far (beside it FILE.samples and FILE.reference hold features); the same command continues
-    /// from it after a stop
+    /// A file for the results so far (beside it FILE.samples and FILE.reference hold features, FILE.classifier the classifier of
+    /// --features own); the same command continues from it after a stop
     #[arg(long, value_name = "FILE")]
     pub progress: Option<PathBuf>,
     /// Seed of the pictures, of subsets, directions and the order of the parts
@@ -103,6 +103,13 @@ struct SamplingArgs {
     /// With --model: keep the k most probable codes; 0 keeps all [default: the model's, else 0]
     #[arg(long)]
     top_k: Option<usize>,
+    /// With --model: sample as the public sampler of the model and the order (halton or confidence) does, with its mistakes;
+    /// see docs/image-sampling.md
+    #[arg(long)]
+    as_published: bool,
+    /// With --as-published: halves the logits in the first steps [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    temp_warmup: Option<usize>,
     /// With --model: pictures that are sampled together
     #[arg(long, default_value_t = 16)]
     sample_batch: usize,
@@ -121,6 +128,8 @@ impl SamplingArgs {
             cfg: self.cfg,
             cfg_schedule: self.cfg_schedule,
             has_class: model.image().n_classes > 0,
+            as_published: self.as_published,
+            temp_warmup: self.temp_warmup,
             ..ImageOverrides::default()
         };
         Ok(overrides.settings(model)?)
@@ -182,12 +191,14 @@ impl ImagesArgs {
             "eval": "features", "pictures": pictures, "layer": self.layer().width(), "preprocessing": self.preprocessing,
             "weights": weights_identity(&self.features)?,
         });
-        let path = self.progress.as_ref().map(|path| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        });
-        Ok(ResultLog::open(path.as_deref(), &identity)?)
+        Ok(ResultLog::open(self.progress_file(ending).as_deref(), &identity)?)
+    }
+
+    // The file beside that of the results with this ending.
+    fn progress_file(&self, ending: &str) -> Option<PathBuf> {
+        let mut name = self.progress.as_ref()?.as_os_str().to_owned();
+        name.push(ending);
+        Some(PathBuf::from(name))
     }
 
     // What was scored, as a report names it.
@@ -255,10 +266,15 @@ fn run_own(args: &ImagesArgs, device: &Device, device_name: &str) -> anyhow::Res
     }
     let path = args.reference.as_deref().ok_or_else(|| anyhow!("--features own needs --reference, a data folder"))?;
     let references = DataFolder::open(path)?;
-    let (samples, _) = args.source(device)?;
     let options = ClassifierOptions { steps: args.classifier_steps, seed: args.seed, ..ClassifierOptions::default() };
+    // Opened first, so that a wrong file fails before the pictures are drawn.
+    let mut saved = match args.progress_file(".classifier") {
+        Some(path) => SavedClassifier::open(&path, options.identity(&references)?)?,
+        None => SavedClassifier::in_memory(),
+    };
+    let (samples, _) = args.source(device)?;
     let mut progress = Progress::new("steps of the classifier");
-    let settings = (&options, &args.settings());
+    let settings = (&options, &mut saved, &args.settings());
     let scores = own_scores(&samples, &references, settings, device, &mut |done, all| progress.update(done, all))?;
     let mut object = json!({
         "eval": "images", "device": device_name, "features": "own",

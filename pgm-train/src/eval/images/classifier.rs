@@ -12,8 +12,10 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{PixelRows, PixelShape, RowOrder};
+use pgm_data::{DataFolder, PixelRows, PixelShape, RowOrder};
+use serde_json::{Value, json};
 
+use super::saved_classifier::{SavedClassifier, TrainingState};
 use crate::TrainError;
 use crate::codec::pixels_of_bytes;
 use crate::config::OptimSection;
@@ -44,6 +46,21 @@ pub struct ClassifierOptions {
 impl Default for ClassifierOptions {
     fn default() -> Self {
         Self { steps: 600, batch: 64, lr: 2e-3, width: 16, features: 64, seed: 0 }
+    }
+}
+
+impl ClassifierOptions {
+    /// Identifies the training on the pictures of a data folder, in a [`SavedClassifier`].
+    ///
+    /// # Errors
+    /// As [`DataFolder::identity`].
+    pub fn identity(&self, pictures: &DataFolder) -> Result<Value, TrainError> {
+        let Self { steps, batch, lr, width, features, seed } = *self;
+        let pictures = pictures.identity()?;
+        Ok(json!({
+            "pictures": pictures, "steps": steps, "batch": batch, "lr": lr, "width": width, "features": features,
+            "seed": seed,
+        }))
     }
 }
 
@@ -106,6 +123,21 @@ impl Classifier {
         device: &Device,
         progress: &mut dyn FnMut(ClassifierProgress) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
+        Self::train_on(rows, options, device, &mut SavedClassifier::in_memory(), progress)
+    }
+
+    /// As [`train`](Self::train), from where the saved training is. A stopped training and its continuation give what an
+    /// unbroken one gives.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), and [`TrainError::File`] when the training cannot be kept.
+    pub fn train_on(
+        rows: &PixelRows,
+        options: &ClassifierOptions,
+        device: &Device,
+        saved: &mut SavedClassifier,
+        progress: &mut dyn FnMut(ClassifierProgress) -> ControlFlow<()>,
+    ) -> Result<Self, TrainError> {
         let shape = rows.info().pixels.expect("rows of pixels have a shape");
         let n_classes = rows.info().class_names.len();
         if n_classes < 2 {
@@ -118,11 +150,19 @@ impl Classifier {
         plain.seed(options.seed);
         let network = ClassifierNetwork::new(shape, n_classes, options, &plain);
         draw_parameters(&network);
-        let mut network = network.train();
         let mut optimiser = AdamW::from_config(&OptimSection { weight_decay: 1e-2, ..OptimSection::default() });
+        let (network, first) = match saved.take_start() {
+            Some(start) => {
+                optimiser = optimiser.load_record(start.optimiser);
+                let unfit = |error| TrainError::judge("the saved classifier", format!("is another network: {error}"));
+                (network.try_load_record(start.network).map_err(unfit)?, start.step)
+            }
+            None => (network, 0),
+        };
+        let mut network = network.train();
         let order = RowOrder::new(options.seed, rows.len());
         let loss = CrossEntropyLossConfig::new().init(&training_device);
-        for step in 0..options.steps {
+        for step in first..options.steps {
             let indices = order.step(step as u64, options.batch);
             let pictures: Vec<Vec<u8>> = indices.iter().map(|&index| rows.pixels(index)).collect::<Result<_, _>>()?;
             let labels: Vec<i32> = indices
@@ -144,7 +184,16 @@ impl Classifier {
                     return Err(TrainError::judge("the classifier", problem));
                 }
             }
-            if progress(ClassifierProgress { step: step + 1, steps: options.steps }).is_break() {
+            let done = ClassifierProgress { step: step + 1, steps: options.steps };
+            let stops = progress(done).is_break();
+            if stops || done.step == done.steps || saved.is_due() {
+                saved.write(|| TrainingState {
+                    step: done.step,
+                    network: network.clone().into_record(),
+                    optimiser: optimiser.to_record(),
+                })?;
+            }
+            if stops {
                 return Err(TrainError::Stopped);
             }
         }
@@ -241,7 +290,7 @@ fn pixels_of<'a>(pictures: impl Iterator<Item = &'a [u8]>, shape: PixelShape, de
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgm_data::{DataFolder, ImageFolderWriter, ImageInfo, Split};
+    use pgm_data::{ImageFolderWriter, ImageInfo, Split};
 
     // Bright in one of three thirds, on a noisy ground.
     fn rows(folder: &std::path::Path, classes: usize) -> DataFolder {
@@ -294,6 +343,38 @@ mod tests {
         assert!(matches!(stopped, Err(TrainError::Stopped)));
         let message = classifier.classify(&[&[0; 12]]).unwrap_err().to_string();
         assert!(message.contains("12 values") && message.contains("9 x 18"), "{message}");
+
+        // Stopped twice, and read when it is finished: the same classifier.
+        let path = folder.path().join("progress.classifier");
+        let resume = |stop_at: usize, options: &ClassifierOptions| {
+            let mut saved = SavedClassifier::open(&path, options.identity(&data)?)?;
+            let mut steps = Vec::new();
+            let trained = Classifier::train_on(&train, options, &device, &mut saved, &mut |at| {
+                steps.push(at.step);
+                if at.step == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            trained.map(|classifier| (classifier, steps))
+        };
+        for stop_at in [30, 55] {
+            assert!(matches!(resume(stop_at, &options), Err(TrainError::Stopped)));
+        }
+        let (continued, steps) = resume(0, &options).unwrap();
+        assert_eq!(steps, (56..=80).collect::<Vec<_>>());
+        assert_eq!(continued.classify_rows(&held_out).unwrap().0, found, "to the digit");
+        let (read, steps) = resume(0, &options).unwrap();
+        assert_eq!((read.classify_rows(&held_out).unwrap().0, steps), (found, Vec::new()));
+
+        let written = std::fs::read(&path).unwrap();
+        let says = |options: &ClassifierOptions| resume(0, options).unwrap_err().to_string();
+        let other = says(&ClassifierOptions { seed: 9, ..options });
+        assert!(other.contains("seed was 0 and is now 9"), "{other}");
+        assert_eq!(std::fs::read(&path).unwrap(), written, "a refused file stays");
+        std::fs::write(&path, &written[..written.len() - 7]).unwrap();
+        assert!(says(&options).contains("damaged"));
+        std::fs::write(&path, "precious").unwrap();
+        assert!(says(&options).contains("not the training of a classifier"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+
         let unlabelled = rows(folder.path(), 0).pixels(Split::Train).unwrap();
         let refused = Classifier::train(&unlabelled, &options, &device, &mut |_| ControlFlow::Continue(()));
         assert!(refused.unwrap_err().to_string().contains("--labels"));

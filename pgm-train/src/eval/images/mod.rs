@@ -20,6 +20,7 @@ mod pictures;
 mod precision_recall;
 mod resize;
 mod samples;
+mod saved_classifier;
 mod score;
 mod statistics;
 
@@ -35,5 +36,6 @@ pub use pictures::PictureSource;
 pub use precision_recall::{PrecisionRecall, precision_recall};
 pub use resize::{INPUT_SIZE, Preprocessing};
 pub use samples::{ImageSampleSettings, SampledPictures, open_image_model, weights_identity};
+pub use saved_classifier::SavedClassifier;
 pub use score::{FeatureBatch, ImageScores, PictureFeatures, ScoreSettings, score, scores_against_statistics};
 pub use statistics::{FeatureSet, FeatureStatistics, frechet_distance};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::classifier::{Classified, Classifier, ClassifierOptions};
 use super::picture::Picture;
 use super::pictures::PictureSource;
+use super::saved_classifier::SavedClassifier;
 use super::score::{ImageScores, PictureFeatures, ScoreSettings, score};
 use super::statistics::FeatureSet;
 use crate::TrainError;
@@ -30,8 +31,8 @@ pub struct OwnScores {
     pub scores: ImageScores,
 }
 
-/// Trains a classifier on the training rows of `references` and scores samples against its validation rows. `observe` sees the
-/// classifier's steps.
+/// Trains a classifier on the training rows of `references`, from where `saved` is, and scores samples against its validation
+/// rows. `observe` sees the classifier's steps.
 ///
 /// # Errors
 /// [`TrainError::Judge`] for references without labels or without a validation split, and for samples of another size.
@@ -39,7 +40,7 @@ pub struct OwnScores {
 pub fn own_scores(
     samples: &PictureSource,
     references: &DataFolder,
-    (options, settings): (&ClassifierOptions, &ScoreSettings),
+    (options, saved, settings): (&ClassifierOptions, &mut SavedClassifier, &ScoreSettings),
     device: &Device,
     observe: &mut Observe,
 ) -> Result<OwnScores, TrainError> {
@@ -49,7 +50,7 @@ pub fn own_scores(
         return Err(TrainError::judge("the classifier", problem));
     }
     let shape = held_out.info().pixels.expect("a folder of pixels has their shape");
-    let classifier = Classifier::train(&references.pixels(Split::Train)?, options, device, &mut |at| {
+    let classifier = Classifier::train_on(&references.pixels(Split::Train)?, options, device, saved, &mut |at| {
         report_progress(observe, at.step, at.steps).map_or(ControlFlow::Break(()), ControlFlow::Continue)
     })?;
     let (of_references, labels) = classifier.classify_rows(&held_out)?;

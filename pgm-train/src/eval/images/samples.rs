@@ -37,7 +37,8 @@ pub struct ImageSampleSettings {
 impl ImageSampleSettings {
     /// Identifies the pictures in a [`ResultLog`]; `model` identifies the model.
     pub fn identity(&self, model: &Value) -> Value {
-        let sampling = format!("{:?}", self.sampling);
+        // A setting that is younger than logs of before stands in it only where it is used.
+        let sampling = format!("{:?}", self.sampling).replace(", as_published: None", "");
         json!({ "eval": "images", "subject": model, "samples": self.samples, "sampling": sampling, "seed": self.seed })
     }
 }

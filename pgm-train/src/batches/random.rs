@@ -10,5 +10,6 @@ pub(crate) const DISTILLATION: u64 = 5;
 // 7 is `EVALUATION_GROUPS`.
 pub(crate) const EVALUATION: u64 = 6;
 pub(crate) const CLASSES: u64 = 8;
+pub(crate) const CONVERSION: u64 = 9;
 /// Validation draws the same times and groups whatever the run's seed, so that runs can be compared.
 pub(crate) const VALIDATION_SEED: u64 = 0x5eed;

@@ -50,7 +50,7 @@ impl Case {
         case.write("masked.toml", &format!("objective = \"masked\"{TOML}"));
         case.write("tune.toml", &format!("{head}[optim]{optim}[teacher]\nmodel = \"mdlm\"\n"));
         case.write("alone.toml", &format!("{head}[optim]{optim}"));
-        case.good("fit --config masked.toml --data data --out mdlm --set steps=3");
+        case.good("fit --config masked.toml --data data --out mdlm --set steps=40 checkpoint_every=40 optim.lr=1e-2");
         case
     }
 
@@ -229,7 +229,7 @@ fn a_converted_model_learns_from_its_teacher_and_resumes_to_the_last_digit() {
 
     // Stopped after step 2, resumed to the end, with the teacher under another name.
     case.good(&format!("{fit} --out parts --set steps=2"));
-    case.good("fit --config tune.toml --data data --out parts --resume --set teacher.model=mdlm@step-3");
+    case.good("fit --config tune.toml --data data --out parts --resume --set teacher.model=mdlm@step-40");
     assert!(case.weights("parts") == case.weights("whole"));
     assert_eq!(case.figures("parts").0[1..], case.figures("whole").0[1..]);
 

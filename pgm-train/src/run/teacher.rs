@@ -1,8 +1,8 @@
 //! A masked model that teaches a partition model: KL divergences from its predictions, beside the partition loss.
 //!
 //! The partition model predicts each group from the other in one evaluation. The masked model needs two: with group 1 masked
-//! it predicts group 1, with group 0 masked group 0. It has no gradients, so both cost about as much as one third of a training
-//! step of the masked model each. Predicting one group alone would save one of them, and teach half of the positions.
+//! it predicts group 1, with group 0 masked group 0. It has no backward pass, so both make a step 5/3 as long. One group alone
+//! would make it 4/3 as long, and teach half of the positions.
 //!
 //! The loss of position i, whose weight `w_i` is that of the partition loss, is
 //! `w_i (cross-entropy_i + weight * T^2 * KL(teacher_i, student_i))`, both distributions of the KL at temperature T.

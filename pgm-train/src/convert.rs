@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_data::{DataFolder, RowOrder, Split};
-use pgm_model::convert::{partition_config, partition_from_masked};
+use pgm_model::convert::{SwapStart, VisibleStates, partition_config, partition_from_masked};
 use pgm_model::loss::GroupDistribution;
 use pgm_model::model_folder::{
     self, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TRAINING_FILE, WEIGHTS_FILE, write_file,
@@ -23,7 +23,7 @@ use crate::eval::{check_same_tokens, kind};
 use crate::run::{DataIdentity, InitModel};
 use crate::token_nll::read;
 
-/// Rows whose mask tokens give the GroupSwap its bias.
+/// Rows whose tokens the GroupSwap starts from.
 const N_ROWS: usize = 64;
 /// Rows of an evaluation.
 const ROWS_AT_ONCE: usize = 8;
@@ -42,7 +42,7 @@ pub struct Convert<'a> {
     pub queries: Queries,
     /// How they are projected.
     pub projection: Projection,
-    /// A data folder whose rows give the states of mask tokens; without one, they are those of a row of masks.
+    /// A data folder whose rows give the states that the GroupSwap starts from; without one, a row of masks does.
     pub data: Option<&'a Path>,
     /// Seed of the GroupSwap's weights, and of the rows and their masks.
     pub seed: u64,
@@ -59,7 +59,7 @@ pub struct Converted {
     pub n_parameters: usize,
     /// The masked model's folder.
     pub folder: PathBuf,
-    /// Mask tokens that the bias of the GroupSwap is the mean of.
+    /// Mask tokens whose mean state the GroupSwap starts from.
     pub n_masks: usize,
     /// Rows that they are in.
     pub n_rows: usize,
@@ -93,14 +93,20 @@ pub fn convert(args: &Convert) -> Result<Converted, TrainError> {
         Some(path) => MaskedRows::drawn(path, &from, masked, args.seed)?,
         None => MaskedRows::of_masks(masked.backbone.length),
     };
-    let first = network.clone().first_blocks(config.encoder_blocks);
-    let (mask_state, n_masks) = rows.mean_state(&first, masked.backbone.mask_index, &device)?;
+    let first = |n: usize| rows.states(&network.clone().first_blocks(n), masked.backbone.mask_index, &device);
+    let (after, before) = (first(config.encoder_blocks)?, first(config.encoder_blocks - 1)?);
+    let visible = (after.n_visible > 0).then_some(VisibleStates {
+        masks_before: before.masks,
+        mean: after.visible,
+        deviation: after.deviation,
+    });
+    let (start, n_masks) = (SwapStart { masks: after.masks, visible }, after.n_masks);
     device.seed(args.seed);
-    let partition = partition_from_masked(network, &config, &mask_state, &device)?;
+    let partition = partition_from_masked(network, &config, &start, &device)?;
 
     let mut training = json!({
         "converted_from": from.provenance(),
-        "mask_state": { "rows": rows.tokens.len(), "masks": n_masks, "data": rows.data },
+        "group_swap": { "rows": rows.tokens.len(), "masks": n_masks, "data": rows.data },
         "seed": args.seed,
         "version": env!("CARGO_PKG_VERSION"),
     });
@@ -229,36 +235,59 @@ impl MaskedRows {
         })
     }
 
-    /// The mean hidden state of mask tokens, `[H]`, and how many there are.
-    fn mean_state(
+    /// The mean states of its tokens after the network's blocks.
+    fn states(
         &self,
         network: &MaskedTransformer,
         mask_index: usize,
         device: &Device,
-    ) -> Result<(Vec<f32>, usize), TrainError> {
-        let (mut sum, mut n_masks) = (Vec::new(), 0);
+    ) -> Result<TokenStates, TrainError> {
+        let mut sums: [Vec<f64>; 2] = Default::default();
+        let (mut counts, mut variance) = ([0_usize; 2], 0.0);
         let rows: Vec<usize> = (0..self.tokens.len()).collect();
         for rows in rows.chunks(ROWS_AT_ONCE) {
             let length = self.tokens[rows[0]].len();
-            let (mut ids, mut counted) = (Vec::new(), Vec::new());
+            let (mut ids, mut roles) = (Vec::new(), Vec::new());
             for &row in rows {
                 for (position, (&token, &is_masked)) in self.tokens[row].iter().zip(&self.is_masked[row]).enumerate() {
                     ids.push(if is_masked { mask_index as i32 } else { token as i32 });
-                    counted.push(f32::from(u8::from(is_masked && position < self.valid[row])));
+                    roles.push((position < self.valid[row]).then_some(usize::from(!is_masked)));
                 }
             }
-            n_masks += counted.iter().filter(|&&counts| counts > 0.0).count();
             let tokens: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [rows.len(), length]), device);
-            let counted: Tensor<1> = Tensor::from_data(TensorData::new(counted, [rows.len() * length]), device);
             let states = network.hidden_at(tokens, &Positions::all(rows.len(), length, device)); // [B, L, H]
-            let states = states.reshape([(rows.len() * length) as i32, -1]); // [B L, H]
-            let states = read((states * counted.unsqueeze_dim(1)).sum_dim(0))?; // [H]
-            sum.resize(states.len(), 0.0);
-            sum.iter_mut().zip(states).for_each(|(sum, state)| *sum += f64::from(state));
+            let width = states.dims()[2];
+            for (state, role) in read(states)?.chunks(width).zip(roles) {
+                let Some(role) = role else { continue };
+                counts[role] += 1;
+                sums[role].resize(width, 0.0);
+                sums[role].iter_mut().zip(state).for_each(|(sum, &x)| *sum += f64::from(x));
+                if role == 1 {
+                    let mean = state.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64;
+                    variance += state.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / width as f64;
+                }
+            }
         }
-        let n = n_masks.max(1) as f64;
-        Ok((sum.into_iter().map(|sum| (sum / n) as f32).collect(), n_masks))
+        let [masks, visible] = std::array::from_fn(|role| {
+            sums[role].iter().map(|sum| (sum / counts[role] as f64) as f32).collect::<Vec<f32>>()
+        });
+        let [n_masks, n_visible] = counts;
+        // As a norm divides: no state has a deviation of 0.
+        let deviation = (variance / n_visible.max(1) as f64 + 1e-5).sqrt() as f32;
+        Ok(TokenStates { masks, visible, deviation, n_masks, n_visible })
     }
+}
+
+/// Mean states of the tokens of rows.
+struct TokenStates {
+    /// Of mask tokens, `[H]`.
+    masks: Vec<f32>,
+    /// Of the others, `[H]`; empty if there are none.
+    visible: Vec<f32>,
+    /// Root of the mean variance of the others over H.
+    deviation: f32,
+    n_masks: usize,
+    n_visible: usize,
 }
 
 #[cfg(test)]
@@ -268,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_state_is_that_of_masks_before_the_padding() {
+    fn mean_states_are_those_of_tokens_before_the_padding() {
         let (device, length, width) = (Device::flex(), 5, 8);
         let config = MaskedConfig { backbone: BackboneConfig::new(11, width, 2, length), n_blocks: 2 };
         let network = Network::new(&ModelConfig::Masked(config), &device).with_noise(0.4, 7);
@@ -281,25 +310,39 @@ mod tests {
             valid: (0..n_rows).map(|row| 1 + row % length).collect(),
             data: None,
         };
-        let (mut sum, mut n) = (vec![0.0; width], 0);
+        let (mut sum, mut n, mut others, mut variances) = (vec![0.0; width], 0, vec![0.0; width], Vec::new());
         for row in 0..n_rows {
             let ids = (0..length).map(|i| if rows.is_masked[row][i] { 10 } else { rows.tokens[row][i] as i32 });
             let tokens: Tensor<2, Int> =
                 Tensor::from_data(TensorData::new(ids.collect::<Vec<_>>(), [1, length]), &device);
             let states =
                 network.hidden_at(tokens, &Positions::all(1, length, &device)).try_into_vec_as::<f32>().unwrap();
-            for i in (0..rows.valid[row]).filter(|&i| rows.is_masked[row][i]) {
-                sum.iter_mut().zip(&states[i * width..]).for_each(|(sum, state)| *sum += state);
-                n += 1;
+            for i in 0..rows.valid[row] {
+                let state = &states[i * width..(i + 1) * width];
+                let sum = if rows.is_masked[row][i] { &mut sum } else { &mut others };
+                sum.iter_mut().zip(state).for_each(|(sum, state)| *sum += state);
+                if rows.is_masked[row][i] {
+                    n += 1;
+                } else {
+                    let mean = state.iter().sum::<f32>() / width as f32;
+                    variances.push(state.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / width as f32);
+                }
             }
         }
-        let (found, n_masks) = rows.mean_state(&network, 10, &device).unwrap();
-        assert_eq!((found.len(), n_masks), (width, n));
-        for (found, sum) in found.iter().zip(&sum) {
-            assert!((found - sum / n as f32).abs() < 1e-5, "{found} for {}", sum / n as f32);
+        let found = rows.states(&network, 10, &device).unwrap();
+        let n_visible = variances.len();
+        assert_eq!((found.masks.len(), found.visible.len()), (width, width));
+        assert_eq!((found.n_masks, found.n_visible), (n, n_visible));
+        for (found, expected) in found.masks.iter().zip(sum.iter().map(|sum| sum / n as f32)) {
+            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
         }
+        for (found, expected) in found.visible.iter().zip(others.iter().map(|sum| sum / n_visible as f32)) {
+            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+        let deviation = (variances.iter().sum::<f32>() / n_visible as f32 + 1e-5).sqrt();
+        assert!((found.deviation - deviation).abs() < 1e-5, "{} for {deviation}", found.deviation);
         // Without data it is a row of masks.
-        let (_, n_masks) = MaskedRows::of_masks(length).mean_state(&network, 10, &device).unwrap();
-        assert_eq!(n_masks, length);
+        let found = MaskedRows::of_masks(length).states(&network, 10, &device).unwrap();
+        assert_eq!((found.n_masks, found.n_visible, found.visible.len()), (length, 0, 0));
     }
 }

@@ -150,7 +150,7 @@ fn a_masked_model_becomes_a_partition_model_that_samples_and_knows_its_origin() 
     let origin = &training["converted_from"];
     assert_eq!((&origin["model"], &origin["step"]), (&"mdlm@best".into(), &case.training("mdlm@best")["step"]));
     assert_eq!(origin["training"]["settings"]["objective"], "masked");
-    assert_eq!(training["mask_state"]["rows"], 64);
+    assert_eq!(training["group_swap"]["rows"], 64);
 
     // The same command gives the same file, another seed another GroupSwap. Without data there is one row, of masks.
     let same = "convert --from mdlm@best --data data --projection mlp4 --queries learn+freqs+mean";
@@ -160,7 +160,7 @@ fn a_masked_model_becomes_a_partition_model_that_samples_and_knows_its_origin() 
     assert!(case.weights("other") != case.weights("pgm"));
     let text = case.good("convert --from mdlm --out plain --encoder 1");
     assert!(text.contains("the first 1 of 3 blocks") && text.contains("12 mask tokens in a row of masks"), "{text}");
-    assert!(case.training("plain")["mask_state"]["data"].is_null());
+    assert!(case.training("plain")["group_swap"]["data"].is_null());
 }
 
 #[test]

@@ -12,13 +12,17 @@
 //! | GroupSwap | new |
 //!
 //! A decoder block has no place for the shift of the condition that the keys and values of a masked block read; it is lost.
-//! After a row without masks, the encoder gives what the first blocks of the masked model give. The rest has to be learned:
+//! On a row without masks, the encoder gives what the first blocks of the masked model give. The rest has to be learned:
 //! the visible tokens of a masked model also attend to masks, and masks to each other.
 //!
-//! The decoder's residual stream begins with the output of the GroupSwap. Its bias is a given vector, the mean state of mask
-//! tokens between the two parts, and its weight a tenth of the usual: positions begin much alike, as masks do, and still differ.
+//! The decoder's residual stream begins with the output of the GroupSwap. It starts as the attention of the last encoder block
+//! from a mask token to the visible ones ([`SwapStart`]): its query is that of the mean mask token, its keys, values and output
+//! are the block's, and the mean of its output is the mean state of mask tokens between the two parts. Without states of visible
+//! tokens, the mean state is its bias and its other weights are new, those of the output a tenth of the usual: positions begin
+//! much alike, as masks do, and still differ.
 // H hidden
 
+mod swap;
 mod tensors;
 
 use burn::tensor::Device;
@@ -27,10 +31,9 @@ use crate::config::{MaskedConfig, ModelConfig, PartitionConfig, Projection, Quer
 use crate::error::ModelError;
 use crate::model_folder::{collect, from_source};
 use crate::networks::{MaskedTransformer, Network, PartitionTransformer};
-use tensors::{ConvertedTensors, GROUP_SWAP};
-
-/// The weight of the GroupSwap's last layer, in multiples of what a new network has.
-pub const SWAP_SCALE: f32 = 0.1;
+use swap::{Attention, GROUP_SWAP, start_as_attention, start_small};
+pub use swap::{SMALL, SwapStart, VisibleStates};
+use tensors::ConvertedTensors;
 
 /// The sizes of the partition model that a masked model becomes: its blocks are divided, all else stays.
 ///
@@ -61,8 +64,7 @@ fn check_blocks(config: &PartitionConfig, n_blocks: usize) -> Result<(), ModelEr
     })
 }
 
-/// The partition model of a masked one. The GroupSwap is drawn from the device's generator; the bias of its output is
-/// `mask_state`, `[H]`.
+/// The partition model of a masked one. What is new in the GroupSwap is drawn from the device's generator.
 ///
 /// # Errors
 /// [`ModelError::Config`] when the blocks are not as many as the masked model's, [`ModelError::Shape`] when another size
@@ -70,17 +72,22 @@ fn check_blocks(config: &PartitionConfig, n_blocks: usize) -> Result<(), ModelEr
 pub fn partition_from_masked(
     masked: MaskedTransformer,
     config: &PartitionConfig,
-    mask_state: &[f32],
+    start: &SwapStart,
     device: &Device,
 ) -> Result<PartitionTransformer, ModelError> {
     check_blocks(config, masked.n_blocks())?;
-    // A folded norm has the scale of the condition in its weight.
-    let folded = Network::Masked(masked.clone().folded());
-    let scaled_norms = collect(&folded, |name| name.ends_with(".norm1.weight"))?;
+    let last = config.encoder_blocks - 1;
+    let of_last = format!("blocks.{last}.");
+    let is_wanted = |name: &str| name.ends_with(".norm1.weight") || name.starts_with(&of_last);
+    let folded = collect(&Network::Masked(masked.clone().folded()), is_wanted)?;
     let masked = collect(&Network::Masked(masked), |_| true)?;
     let config = ModelConfig::Partition(config.clone());
-    let swap = collect(&Network::new(&config, device), |name| name.starts_with(GROUP_SWAP))?;
-    let tensors = ConvertedTensors::new(&config, [masked, scaled_norms, swap]).with_swap_output(SWAP_SCALE, mask_state);
+    let mut swap = collect(&Network::new(&config, device), |name| name.starts_with(GROUP_SWAP))?;
+    match start.visible.as_ref().zip(Attention::of_block(&folded, last)) {
+        Some((visible, block)) => start_as_attention(&mut swap, &block, &start.masks, visible),
+        None => start_small(&mut swap, &start.masks),
+    }
+    let tensors = ConvertedTensors::new(&config, [masked, folded, swap]);
     match from_source(&tensors, "the masked model", &config, device)? {
         Network::Partition(network) => Ok(network),
         _ => unreachable!("the configuration is a partition model's"),

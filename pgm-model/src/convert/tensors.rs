@@ -5,42 +5,28 @@ use std::borrow::Cow;
 
 use safetensors::Dtype;
 
+use super::swap::GROUP_SWAP;
 use crate::config::ModelConfig;
 use crate::model_folder::{Collected, StoredTensor, TensorSource};
-
-/// What the names of the GroupSwap's tensors begin with.
-pub(super) const GROUP_SWAP: &str = "decoder.group_swap.";
 
 /// The tensors of a partition model.
 pub(super) struct ConvertedTensors {
     masked: Collected,
-    // Weights of the masked model's `norm1` with the scale of the condition.
-    scaled_norms: Collected,
+    // The masked model with its condition folded in: `norm1` has the scale of the condition.
+    folded: Collected,
     swap: Collected,
     encoder_blocks: usize,
     width: usize,
 }
 
 impl ConvertedTensors {
-    /// From the tensors of a masked model, its norms with the condition's scale, and those of a new GroupSwap.
-    pub(super) fn new(config: &ModelConfig, [masked, scaled_norms, swap]: [Collected; 3]) -> Self {
+    /// From the tensors of a masked model, the same with its condition folded in, and those of the GroupSwap.
+    pub(super) fn new(config: &ModelConfig, [masked, folded, swap]: [Collected; 3]) -> Self {
         let encoder_blocks = match config {
             ModelConfig::Partition(config) => config.encoder_blocks,
             _ => 0,
         };
-        Self { masked, scaled_norms, swap, encoder_blocks, width: config.backbone().hidden_size }
-    }
-
-    /// The weight of the GroupSwap's last layer times `scale`, and `bias`, `[H]`, as its bias.
-    pub(super) fn with_swap_output(mut self, scale: f32, bias: &[f32]) -> Self {
-        let name = |part: &str| format!("{GROUP_SWAP}output_linear.{part}");
-        if let Some((_, bytes)) = self.swap.get_mut(&name("weight")) {
-            let numbers = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes) * scale);
-            *bytes = numbers.flat_map(f32::to_le_bytes).collect();
-        }
-        let bytes = bias.iter().flat_map(|number| number.to_le_bytes()).collect();
-        self.swap.insert(name("bias"), (vec![bias.len()], bytes));
-        self
+        Self { masked, folded, swap, encoder_blocks, width: config.backbone().hidden_size }
     }
 
     // The tensor of a decoder block; `name` is that in the block.
@@ -50,7 +36,7 @@ impl ConvertedTensors {
         let qkv = || self.masked.get(&format!("{block}.attn_qkv.weight"));
         match name {
             "q_norm1.weight" => self.masked.get(&norm).map(stored),
-            "kv_norm1.weight" => self.scaled_norms.get(&norm).map(stored),
+            "kv_norm1.weight" => self.folded.get(&norm).map(stored),
             "attn_q.weight" => qkv().map(|qkv| self.thirds(qkv, 0, 1)),
             "attn_kv.weight" => qkv().map(|qkv| self.thirds(qkv, 1, 2)),
             _ => self.masked.get(&format!("{block}.{name}")).map(stored),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 
+use super::swap::as_numbers;
 use super::*;
 use crate::config::BackboneConfig;
 use crate::sequence::{CleanTokens, Positions};
@@ -25,19 +26,21 @@ fn masked() -> MaskedTransformer {
     }
 }
 
-fn mask_state() -> Vec<f32> {
+fn masks() -> Vec<f32> {
     (0..WIDTH).map(|i| i as f32 / 4.0 - 1.0).collect()
+}
+
+fn start() -> SwapStart {
+    SwapStart { masks: masks(), visible: None }
 }
 
 fn converted(blocks: [usize; 2], queries: Queries, projection: Projection) -> PartitionTransformer {
     let config = partition_config(&masked_config(), blocks, queries, projection).unwrap();
-    partition_from_masked(masked(), &config, &mask_state(), &Device::flex()).unwrap()
+    partition_from_masked(masked(), &config, &start(), &Device::flex()).unwrap()
 }
 
 fn floats(network: &Network) -> BTreeMap<String, Vec<f32>> {
-    let numbers = |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let all = collect(network, |_| true).unwrap().into_iter();
-    all.map(|(name, (_, bytes))| (name, numbers(bytes))).collect()
+    as_numbers(collect(network, |_| true).unwrap())
 }
 
 #[test]
@@ -88,12 +91,12 @@ fn every_layer_of_the_masked_model_is_found_again() {
                 assert_eq!(after[&format!("{decoder}{name}")], before[&format!("{masked}{name}")], "{name}");
             }
         }
-        assert_eq!(after["decoder.group_swap.output_linear.bias"], mask_state());
+        assert_eq!(after["decoder.group_swap.output_linear.bias"], masks());
         let largest = |name: &str| after[name].iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let usual = 1.0 / (WIDTH as f32).sqrt();
         let (output, keys) =
             ("decoder.group_swap.output_linear.weight", "decoder.group_swap.hidden_to_key_value.weight");
-        assert!((0.5 * SWAP_SCALE..=SWAP_SCALE).contains(&(largest(output) / usual)), "small, but not zero");
+        assert!((0.5 * SMALL..=SMALL).contains(&(largest(output) / usual)), "small, but not zero");
         assert!((0.5..=1.0).contains(&(largest(keys) / usual)), "as in a new network");
     }
 }
@@ -108,6 +111,56 @@ fn keys_and_values_of_the_decoder_read_the_scale_of_the_condition() {
     assert_ne!(norm, &before["blocks.2.norm1.weight"]);
 }
 
+// The GroupSwap against the attention of the last encoder block, written out. All states have one variance, for which the
+// division by the deviation is the norm.
+#[test]
+fn the_group_swap_starts_as_the_attention_from_a_mask_to_the_visible_tokens() {
+    let state = |seed: usize| -> Vec<f32> {
+        let x: Vec<f32> = (0..WIDTH).map(|i| ((i * 7 + seed * 5) % 13) as f32 - 6.0).collect();
+        let mean = x.iter().sum::<f32>() / WIDTH as f32;
+        let deviation = (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / WIDTH as f32).sqrt();
+        x.iter().map(|x| (x - mean) / deviation * 3.0 + seed as f32).collect()
+    };
+    let (keys, before) = ([state(1), state(2), state(3)], state(4));
+    let mean: Vec<f32> = (0..WIDTH).map(|i| keys.iter().map(|key| key[i]).sum::<f32>() / 3.0).collect();
+    let visible = VisibleStates { masks_before: before.clone(), mean: mean.clone(), deviation: 3.0 };
+    let start = SwapStart { masks: masks(), visible: Some(visible) };
+    for projection in [Projection::Linear, Projection::Mlp4] {
+        let config = partition_config(&masked_config(), [2, 1], Queries::default(), projection).unwrap();
+        let network = partition_from_masked(masked(), &config, &start, &Device::flex()).unwrap();
+        let found = floats(&Network::Partition(network));
+        let swap = |name: &str| &found[&format!("decoder.group_swap.{name}")];
+        let folded = floats(&Network::Masked(masked().folded()));
+        let block = |name: &str| &folded[&format!("blocks.1.{name}")];
+        let normed = |x: &[f32]| -> Vec<f32> {
+            let mean = x.iter().sum::<f32>() / WIDTH as f32;
+            let affine = block("norm1.weight").iter().zip(block("norm1.bias"));
+            x.iter().zip(affine).map(|(x, (weight, bias))| (x - mean) / 3.0 * weight + bias).collect()
+        };
+        let times = |matrix: &[f32], x: &[f32]| -> Vec<f32> {
+            matrix.chunks(WIDTH).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+        };
+        let near = |found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-4, "{a} for {b}, {projection:?}");
+            }
+        };
+        let sum = |a: Vec<f32>, b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+        for key in &keys {
+            let kv = sum(times(swap("hidden_to_key_value.weight"), key), swap("hidden_to_key_value.bias"));
+            near(&kv, &times(&block("attn_qkv.weight")[WIDTH * WIDTH..], &normed(key)));
+        }
+        let layer = if projection == Projection::Linear { "query_processor" } else { "query_processor.2" };
+        near(swap(&format!("{layer}.bias")), &times(&block("attn_qkv.weight")[..WIDTH * WIDTH], &normed(&before)));
+        assert!(swap(&format!("{layer}.weight")).iter().all(|x| x.abs() <= SMALL / (WIDTH as f32).sqrt()));
+        // Where all visible tokens get the same attention, the output is the mean state of masks.
+        let kv = sum(times(swap("hidden_to_key_value.weight"), &mean), swap("hidden_to_key_value.bias"));
+        near(&sum(times(swap("output_linear.weight"), &kv[WIDTH..]), swap("output_linear.bias")), &masks());
+        assert_eq!(swap("output_linear.weight"), block("attn_out.weight"));
+    }
+}
+
 #[test]
 fn blocks_that_do_not_add_up_are_refused() {
     let message = |blocks| {
@@ -119,7 +172,8 @@ fn blocks_that_do_not_add_up_are_refused() {
     assert!(message([3, 0]).contains("decoder_blocks = 0") && message([0, 3]).contains("encoder_blocks = 0"));
     let config = partition_config(&masked_config(), [1, 2], Queries::default(), Projection::default()).unwrap();
     let short = masked().first_blocks(2);
-    assert!(partition_from_masked(short, &config, &mask_state(), &Device::flex()).is_err());
-    let shape = partition_from_masked(masked(), &config, &mask_state()[1..], &Device::flex()).unwrap_err();
+    assert!(partition_from_masked(short, &config, &start(), &Device::flex()).is_err());
+    let start = SwapStart { masks: masks()[1..].to_vec(), visible: None };
+    let shape = partition_from_masked(masked(), &config, &start, &Device::flex()).unwrap_err();
     assert!(shape.to_string().contains("group_swap.output_linear.bias"), "{shape}");
 }

@@ -34,8 +34,8 @@ pub struct ConvertArgs {
     /// Projection of the GroupSwap's queries: linear or mlp4
     #[arg(long, value_parser = parse_projection, default_value = "linear")]
     projection: Projection,
-    /// A folder made by pgm-data prepare: the GroupSwap starts at the mean state of mask tokens in some of its rows
-    /// [default: of a row of masks]
+    /// A folder made by pgm-data prepare, recommended: the GroupSwap starts from states of tokens in some of its rows
+    /// [default: from states of masks alone]
     #[arg(long)]
     data: Option<PathBuf>,
     /// Seed of the GroupSwap's weights and of the masks
@@ -82,9 +82,9 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
     )?;
     let rows = match args.data {
         Some(_) => format!("{} rows of the data", converted.n_rows),
-        None => "a row of masks (with --data, of real rows)".to_string(),
+        None => "a row of masks; --data starts it better".to_string(),
     };
-    writeln!(out, "the GroupSwap is new; it starts at the mean state of {} mask tokens in {rows}", converted.n_masks)?;
+    writeln!(out, "the GroupSwap is new; it starts from {} mask tokens in {rows}", converted.n_masks)?;
     if !converted.has_tokenizer {
         writeln!(
             out,

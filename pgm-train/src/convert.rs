@@ -333,14 +333,12 @@ mod tests {
         let n_visible = variances.len();
         assert_eq!((found.masks.len(), found.visible.len()), (width, width));
         assert_eq!((found.n_masks, found.n_visible), (n, n_visible));
-        for (found, expected) in found.masks.iter().zip(sum.iter().map(|sum| sum / n as f32)) {
-            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
-        }
-        for (found, expected) in found.visible.iter().zip(others.iter().map(|sum| sum / n_visible as f32)) {
-            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
-        }
-        let deviation = (variances.iter().sum::<f32>() / n_visible as f32 + 1e-5).sqrt();
-        assert!((found.deviation - deviation).abs() < 1e-5, "{} for {deviation}", found.deviation);
+        let near = |found: f32, expected: f32| {
+            assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found} for {expected}");
+        };
+        found.masks.iter().zip(&sum).for_each(|(found, sum)| near(*found, sum / n as f32));
+        found.visible.iter().zip(&others).for_each(|(found, sum)| near(*found, sum / n_visible as f32));
+        near(found.deviation, (variances.iter().sum::<f32>() / n_visible as f32 + 1e-5).sqrt());
         // Without data it is a row of masks.
         let found = MaskedRows::of_masks(length).states(&network, 10, &device).unwrap();
         assert_eq!((found.n_masks, found.n_visible, found.visible.len()), (length, 0, 0));

@@ -138,7 +138,7 @@ mod tests {
             let svg = std::fs::read_to_string(&path).unwrap();
             assert!(svg.contains("from scratch") && svg.contains("converted") && svg.ends_with("</svg>\n"), "{svg}");
         }
-        assert!(run("empty", &[]).unwrap_err().to_string().contains("empty has no metrics.jsonl with a validation"));
+        assert!(run("empty", &[]).unwrap_err().to_string().contains("empty: has no metrics.jsonl with a validation"));
         assert!(Curve::read("none", &folder.path().join("none")).is_err());
     }
 }

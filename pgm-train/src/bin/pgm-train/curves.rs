@@ -37,11 +37,17 @@ pub fn run(args: &CurvesArgs) -> anyhow::Result<ExitCode> {
             writeln!(out, "{}: lowest validation {nats:.4} nats per token, at step {step}", curve.name)?;
         }
     }
-    if let Some(goal) = curves.last().and_then(Curve::lowest) {
-        for curve in &curves[..curves.len() - 1] {
-            match curve.first_at_most(goal.1) {
-                Some(step) => writeln!(out, "{}: {:.4} nats per token from step {step} on", curve.name, goal.1)?,
-                None => writeln!(out, "{}: never {:.4} nats per token", curve.name, goal.1)?,
+    if let Some((goal, others)) = curves.split_last()
+        && let Some((_, lowest)) = goal.lowest()
+    {
+        for curve in others {
+            let Some((step, nats)) = curve.lowest() else { continue };
+            match (curve.first_at_most(lowest), goal.first_at_most(nats)) {
+                (Some(step), _) => writeln!(out, "{}: {lowest:.4} from step {step} on", curve.name)?,
+                (None, Some(later)) => {
+                    writeln!(out, "{}: {nats:.4} at step {step}, {} at step {later}", curve.name, goal.name)?;
+                }
+                (None, None) => {}
             }
         }
     }

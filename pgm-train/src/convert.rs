@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, RowOrder, Split};
+use pgm_data::{DataFolder, Row, RowOrder, Split};
 use pgm_model::convert::{SwapStart, VisibleStates, partition_config, partition_from_masked};
 use pgm_model::loss::GroupDistribution;
 use pgm_model::model_folder::{
@@ -227,6 +227,11 @@ impl MaskedRows {
         let uniforms: Vec<f64> = rows.iter().map(|_| rng.random()).collect();
         let distribution = GroupDistribution::default();
         let is_masked = draw_groups(&rows, distribution, &distribution.levels(&uniforms), &mut rng);
+        let has_mask = |(row, is_masked): (&Row, &Vec<bool>)| is_masked[..row.valid].contains(&true);
+        if !rows.iter().zip(&is_masked).any(has_mask) {
+            // A handful of short rows.
+            return Ok(Self::of_masks(data.manifest().length));
+        }
         Ok(Self {
             valid: rows.iter().map(|row| row.valid).collect(),
             tokens: rows.into_iter().map(|row| row.tokens).collect(),

@@ -17,6 +17,7 @@ pub mod attention_plan;
 pub mod codec;
 pub mod condition;
 pub mod config;
+pub mod convert;
 pub mod error;
 pub mod import;
 pub mod layers;

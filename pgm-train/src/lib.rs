@@ -4,6 +4,8 @@
 //! `metrics.jsonl`, `loss.svg` and a model folder out. The rows, times, groups and dropout of a step are functions of
 //! (seed, step), so a resumed run equals the unbroken one to the last bit.
 //!
+//! [`convert()`] makes a partition model of a masked one, which a run can start from and be taught by.
+//!
 //! [`codec::fit_codec`] trains a codec on the same loop.
 //!
 //! [`distill()`] is a sequence of such runs, one per round: the same learner and loop, with batches and a loss of its
@@ -14,6 +16,7 @@ pub mod batches;
 pub mod bench;
 pub mod codec;
 pub mod config;
+mod convert;
 mod distill;
 mod draws;
 mod error;
@@ -26,7 +29,10 @@ mod special_tokens;
 mod token_nll;
 
 pub use config::{CodecTrainConfig, DistillConfig, NelboEstimator, Objective, Precision, StepOptions, TrainConfig};
+pub use convert::{Convert, Converted, convert};
 pub use distill::{Distill, DistillResult, distill};
 pub use draws::{DrawnItem, HiddenTokens, NelboDraws};
 pub use error::{Diverged, TrainError};
-pub use run::{BestValidation, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, fit, history};
+pub use run::{
+    BestValidation, Curve, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, draw_curves, fit, history,
+};

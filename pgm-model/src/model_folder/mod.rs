@@ -44,5 +44,6 @@ pub use published_names::known_names;
 #[cfg(feature = "files")]
 pub use run_folder::{numbered, resolve, trained_step};
 pub use serialise::{CONFIG_METADATA, TOKENIZER_METADATA, to_published, to_published_with_tokenizer, to_safetensors};
+pub(crate) use serialise::{Collected, collect};
 pub(crate) use tensor_source::SafeTensorsSource;
 pub use tensor_source::{StoredTensor, TensorSource, refuse_substitute};

@@ -24,7 +24,7 @@ pub const TOKENIZER_METADATA: &str = "pgm_tokenizer_config";
 /// # Errors
 /// [`ModelError::Device`] when a weight cannot be read from its device.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, ModelError> {
-    Ok(serialise(&collect(network)?, "", Dtype::F32, HashMap::new()))
+    Ok(serialise(&collect(network, |_| true)?, "", Dtype::F32, HashMap::new()))
 }
 
 /// As [`to_safetensors`], in the form that the published code loads with `load_state_dict`: names begin with `backbone.`,
@@ -57,7 +57,7 @@ pub fn to_published_with_tokenizer(
             return Err(ModelError::Precision(message.into()));
         }
     };
-    let mut tensors = collect(network)?;
+    let mut tensors = collect(network, |_| true)?;
     let prefix = match config {
         // Its own names, without a prefix; the head's weight is stored twice, as its authors' code expects.
         ModelConfig::MaskGit(_) => {
@@ -81,7 +81,7 @@ pub fn to_published_with_tokenizer(
 }
 
 /// Shape and little-endian float32 values of each tensor, by its published name.
-type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+pub(crate) type Collected = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: HashMap<String, String>) -> Vec<u8> {
     let values = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
@@ -109,14 +109,16 @@ fn serialise(tensors: &Collected, prefix: &str, dtype: Dtype, mut metadata: Hash
     safetensors::serialize(views, Some(metadata)).expect("views with distinct names always serialise")
 }
 
-fn collect(network: &Network) -> Result<Collected, ModelError> {
-    #[derive(Default)]
-    struct Collect {
+/// The parameters whose published names `is_wanted` accepts, as they are stored; the others are not read. So of a new network
+/// only those are drawn.
+pub(crate) fn collect(network: &Network, is_wanted: impl Fn(&str) -> bool) -> Result<Collected, ModelError> {
+    struct Collect<F> {
         path: ParameterPath,
+        is_wanted: F,
         tensors: Collected,
         failed: Option<ModelError>,
     }
-    impl ModuleVisitor for Collect {
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Collect<F> {
         fn enter_module(&mut self, name: &str, _container: &str) {
             self.path.enter(name);
         }
@@ -125,6 +127,9 @@ fn collect(network: &Network) -> Result<Collected, ModelError> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.published();
+            if !(self.is_wanted)(&name) {
+                return;
+            }
             let value = if is_linear_weight(&name, D) { param.val().swap_dims(0, 1) } else { param.val() };
             let shape = value.dims().to_vec();
             match value.try_into_vec_as::<f32>() {
@@ -138,7 +143,7 @@ fn collect(network: &Network) -> Result<Collected, ModelError> {
             }
         }
     }
-    let mut collect = Collect::default();
+    let mut collect = Collect { path: ParameterPath::default(), is_wanted, tensors: Collected::new(), failed: None };
     network.visit(&mut collect);
     match collect.failed {
         Some(error) => Err(error),

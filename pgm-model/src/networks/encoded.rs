@@ -22,3 +22,10 @@ pub struct Encoded {
     /// The condition of the rows; `None` in a folded network.
     pub(super) condition: Option<Condition>,
 }
+
+impl Encoded {
+    /// The encoder output, `[B, C, H]`.
+    pub fn output(&self) -> &Tensor<3> {
+        &self.output
+    }
+}

@@ -50,6 +50,17 @@ impl MaskedTransformer {
         }
     }
 
+    /// The network without its last blocks: hidden states are those after the first `n_blocks`.
+    pub fn first_blocks(mut self, n_blocks: usize) -> Self {
+        self.blocks.truncate(n_blocks);
+        self
+    }
+
+    /// The number of blocks.
+    pub fn n_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
     // `None` in a folded network.
     fn condition(&self) -> Option<Condition> {
         self.time.as_ref().map(|time| Condition::Constant(time.forward()))

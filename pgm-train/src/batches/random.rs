@@ -12,5 +12,7 @@ pub(crate) const EVALUATION: u64 = 6;
 pub(crate) const CLASSES: u64 = 8;
 pub(crate) const SETS: u64 = 9;
 pub(crate) const VALIDATION_SETS: u64 = 10;
+// 11 and 12 are `EVALUATION_SETS` and `ONE_PASS_ORDERS`.
+pub(crate) const CONVERSION: u64 = 13;
 /// Validation draws the same times and groups whatever the run's seed, so that runs can be compared.
 pub(crate) const VALIDATION_SEED: u64 = 0x5eed;

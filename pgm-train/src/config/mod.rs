@@ -11,6 +11,7 @@ mod objective;
 mod optim;
 pub mod reference;
 mod run;
+mod teacher;
 mod toml_file;
 mod train;
 
@@ -20,4 +21,5 @@ pub use model::ModelSection;
 pub use objective::Objective;
 pub use optim::{LrScheduleKind, OptimSection};
 pub use run::{NelboEstimator, Precision, RunConfig, StepOptions};
+pub use teacher::TeacherSection;
 pub use train::TrainConfig;

@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use super::codec::CodecTrainConfig;
 use super::distill::DistillConfig;
 use super::objective::Objective;
+use super::teacher::TeacherSection;
 use super::toml_file::ConfigFile;
 use super::train::TrainConfig;
 
@@ -26,7 +27,7 @@ pub enum FileKind {
     Codec,
 }
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("train.rs"),
     include_str!("distill.rs"),
     include_str!("run.rs"),
@@ -34,6 +35,7 @@ const SOURCES: [&str; 7] = [
     include_str!("objective.rs"),
     include_str!("optim.rs"),
     include_str!("codec.rs"),
+    include_str!("teacher.rs"),
 ];
 
 /// A key and its documentation.
@@ -80,6 +82,14 @@ pub fn markdown() -> String {
     let required_model = section(&train_required, "model");
     part("`[model]`, training only", fields("ModelSection"), &section(&train, "model"), &required_model);
     let optim = section(&train, "optim");
+    let teacher = Table::try_from(TeacherSection::example()).expect("a configuration always serialises");
+    let required_teacher = Table::from_iter([("model".to_string(), teacher["model"].clone())]);
+    part(
+        "`[teacher]`, objective `partition` only; may be absent",
+        fields("TeacherSection"),
+        &teacher,
+        &required_teacher,
+    );
     part("`[optim]`, training and distillation", fields("OptimSection"), &optim, &no_sections);
     part("Codec", plain_keys("CodecTrainConfig"), &codec, &codec_required);
     part("`[codec]`", fields("CodecSection"), &section(&codec, "codec"), &no_sections);
@@ -126,7 +136,26 @@ pub fn commented_toml(kind: FileKind) -> String {
             fields(section).iter().for_each(|key| write_key(&mut text, key, values));
         }
     }
+    if kind == FileKind::Train(Objective::Partition) {
+        write_teacher(&mut text);
+    }
     text
+}
+
+// The section of a teacher, as comments: without them there is none.
+fn write_teacher(text: &mut String) {
+    let values = Table::try_from(TeacherSection::example()).expect("a configuration always serialises");
+    let mut section = String::new();
+    fields("TeacherSection").iter().for_each(|key| write_key(&mut section, key, &values));
+    text.push('\n');
+    wrapped(
+        text,
+        "A masked model whose predictions the model learns beside the true tokens; without this section there is none.",
+    );
+    text.push_str("# [teacher]\n");
+    for line in section.lines().filter(|line| !line.is_empty()) {
+        let _ = writeln!(text, "# {}", line.trim_start_matches("# "));
+    }
 }
 
 fn write_key(text: &mut String, key: &Key, values: &Table) {
@@ -164,7 +193,7 @@ fn wrapped(text: &mut String, words: &str) {
 
 // The keys of a struct that are values: no section, and nothing flattened into it.
 fn plain_keys(name: &str) -> Vec<Key> {
-    let is_plain = |key: &Key| key.type_name != "RunConfig" && !key.type_name.ends_with("Section");
+    let is_plain = |key: &Key| key.type_name != "RunConfig" && !key.type_name.contains("Section");
     fields(name).into_iter().filter(is_plain).collect()
 }
 
@@ -245,6 +274,7 @@ fn type_words(type_name: &str) -> &'static str {
         "bool" => "true or false",
         "Vec<usize>" => "list of integers",
         "Sets" => "string or integer",
+        "PathBuf" => "path",
         _ => "string, one of",
     }
 }
@@ -290,7 +320,11 @@ mod tests {
         assert!(fields("CodecTrainConfig").iter().chain(&fields("CodecSection")).all(|key| key.doc.ends_with('.')));
         assert_eq!(names(fields("ModelSection")), known(train["model"].as_table().unwrap()));
         assert_eq!(names(fields("OptimSection")), known(train["optim"].as_table().unwrap()));
-        for (key, section) in [("RunConfig", ""), ("ModelSection", "model"), ("OptimSection", "optim")] {
+        let all_keys = TrainConfig::known_keys();
+        assert_eq!(names(fields("TeacherSection")), known(all_keys["teacher"].as_table().unwrap()));
+        let sections =
+            [("RunConfig", ""), ("ModelSection", "model"), ("OptimSection", "optim"), ("TeacherSection", "teacher")];
+        for (key, section) in sections {
             assert!(fields(key).iter().all(|key| key.doc.ends_with('.')), "every key of {key} {section} is documented");
         }
     }
@@ -314,6 +348,17 @@ mod tests {
             }
             assert!(text.lines().all(|line| line.len() <= 101), "{text}");
         }
+    }
+
+    #[test]
+    fn the_teacher_of_the_printed_file_is_a_section_once_its_comments_are_taken_away() {
+        let text = commented_toml(FileKind::Train(Objective::Partition));
+        let (head, section) = text.split_once("# [teacher]\n").unwrap();
+        let is_key = |line: &&str| line.contains(" = ");
+        let keys: Vec<&str> = section.lines().filter(is_key).map(|line| line.trim_start_matches("# ")).collect();
+        let config = TrainConfig::parse(&format!("{head}[teacher]\n{}\n", keys.join("\n")), "printed", &[]).unwrap();
+        assert_eq!(config.teacher, Some(TeacherSection::example()));
+        assert!(!commented_toml(FileKind::Train(Objective::Masked)).contains("teacher"));
     }
 
     #[test]

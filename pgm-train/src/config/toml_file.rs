@@ -11,10 +11,16 @@ use crate::TrainError;
 /// A configuration that is read from a file.
 ///
 /// Shared keys are flattened into a file's top level, where serde's `deny_unknown_fields` does not reach; so the known
-/// keys are those of a serialised example, and every configuration serialises all its keys.
+/// keys are those of a serialised example ([`known_keys`](Self::known_keys)), and every configuration serialises all its
+/// keys but for sections that may be absent.
 pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
     /// A file with the keys that have no default, and only them.
     const EXAMPLE: &str;
+
+    /// Every key that a file may have, with some value.
+    fn known_keys() -> Table {
+        Table::try_from(Self::example()).expect("a configuration always serialises")
+    }
 
     /// An error message for a key at a place where earlier versions had it.
     fn moved_key(table: &Table) -> Option<String>;
@@ -83,8 +89,7 @@ fn from_table<T: ConfigFile>(table: &Table) -> Result<T, String> {
     if let Some(sentence) = T::moved_key(table) {
         return Err(sentence);
     }
-    let known = Table::try_from(T::example()).expect("a configuration always serialises");
-    refuse_unknown(table, &known, None)?;
+    refuse_unknown(table, &T::known_keys(), None)?;
     Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| one_line(&error))
 }
 

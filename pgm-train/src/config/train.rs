@@ -11,6 +11,7 @@ use super::model::ModelSection;
 use super::objective::Objective;
 use super::optim::{OptimSection, check_number};
 use super::run::{RunConfig, at_least_one};
+use super::teacher::TeacherSection;
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
 
@@ -37,6 +38,9 @@ pub struct TrainConfig {
     pub run: RunConfig,
     /// The network.
     pub model: ModelSection,
+    /// A masked model that teaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherSection>,
 }
 
 fn default_weight_floor() -> f64 {
@@ -122,6 +126,11 @@ impl ConfigFile for TrainConfig {
     const EXAMPLE: &str = "objective = \"partition\"\nsteps = 1000\nbatch = 16\n\
         [model]\nhidden = 128\nheads = 4\nencoder = 2\ndecoder = 2\nlength = 128\n";
 
+    fn known_keys() -> Table {
+        let with_teacher = Self { teacher: Some(TeacherSection::example()), ..Self::example() };
+        Table::try_from(with_teacher).expect("a configuration always serialises")
+    }
+
     fn moved_key(table: &Table) -> Option<String> {
         if !table.contains_key("model") {
             let problem =
@@ -153,6 +162,7 @@ impl ConfigFile for TrainConfig {
         check_number("weight_floor", self.weight_floor, self.weight_floor >= 0.0, "must be 0 or positive")?;
         let is_share = (0.0..=1.0).contains(&self.class_dropout);
         check_number("class_dropout", self.class_dropout, is_share, "must be between 0 and 1")?;
+        self.teacher.as_ref().map_or(Ok(()), |teacher| teacher.validate(self.objective))?;
         self.run.validate()
     }
 }
@@ -226,6 +236,25 @@ mod tests {
         let text = TOML.replace("steps = 10\n", "");
         let message = TrainConfig::parse(&text, "run.toml", &[]).unwrap_err().to_string();
         assert!(message.contains("missing field `steps`"), "{message}");
+    }
+
+    #[test]
+    fn a_teacher_is_named_and_teaches_partition_models() {
+        assert_eq!(parse(&[]).unwrap().teacher, None);
+        let teacher = parse(&["teacher.model=runs/mdlm@best", "teacher.weight=2"]).unwrap().teacher.unwrap();
+        assert_eq!((teacher.model.to_str(), teacher.weight, teacher.temperature), (Some("runs/mdlm@best"), 2.0, 1.0));
+        for (settings, says) in [
+            (&["teacher.weight=2"][..], "teacher.model is missing"),
+            (&["teacher.model=m", "teacher.weight=0"], "teacher.weight = 0 must be positive"),
+            (&["teacher.model=m", "teacher.weight=inf"], "teacher.weight = inf must be positive"),
+            (&["teacher.model=m", "teacher.temperature=-1"], "teacher.temperature = -1 must be positive"),
+            (&["teacher.model=m", "teacher.steps=2"], "unknown key teacher.steps; the keys of [teacher] are model, "),
+            (&["teacher=m"], "teacher"),
+            (&["teacher.model=m", "objective=masked"], "[teacher] has no effect with objective = \"masked\""),
+        ] {
+            let message = parse(settings).unwrap_err().to_string();
+            assert!(message.contains(says) && !message.contains('\n'), "{settings:?}: {message}");
+        }
     }
 
     #[test]

@@ -2,23 +2,20 @@
 //! sampling steps.
 //!
 //! Student and teacher give hidden states. The heads, the divergence and the backward pass through the student's head run
-//! over some positions at a time. The gradients of the student's hidden states then go through the rest of the network at
-//! once. So the logits of all positions never exist, neither in the forward nor in the backward pass.
+//! over some positions at a time ([`step_by_chunks`]). So the logits of all positions never exist.
 //!
 //! Shapes: B rows, L length, K masked positions of the row with most, N positions of all rows, H hidden, V vocabulary.
 
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_infer::denoise::{CleanRow, hidden_at};
 use pgm_model::{Class, Network, Partition};
 
-use super::chunks::chunks;
-use super::divergence::divergence_per_position;
 use super::teacher::Teacher;
 use crate::batches::random::{DISTILLATION, stream};
 use crate::batches::{DistillBatch, MaskedRow};
 use crate::config::{Divergence, TargetGroups};
-use crate::run::{DistillObjective, TrainModel};
+use crate::run::{TaughtLoss, TrainModel, divergence_per_position, step_by_chunks};
 
 /// The divergence of a student from its teacher, summed over masked positions that count, times the batch's scale.
 #[derive(Debug)]
@@ -41,42 +38,14 @@ struct Compared {
 /// The row and the position that each hidden state of the student belongs to; absent for padding.
 type Cells = Vec<Option<(usize, usize)>>;
 
-impl DistillObjective for DistillLoss {
+impl TaughtLoss<DistillBatch> for DistillLoss {
     fn step(&self, student: &TrainModel, batch: &DistillBatch) -> (Tensor<1>, GradientsParams) {
         let model = student.for_step();
-        let compared = self.compare(&model.network, batch);
-        let n = compared.student.dims()[0];
-        let chunk = self.teacher.chunk;
-        if n <= chunk {
-            let loss = self.loss(&model.network, compared);
-            return (loss.clone().inner(), GradientsParams::from_grads(loss.backward(), student));
-        }
-        let Compared { student: hidden, teacher, weights } = compared;
-        let mut gradients = GradientsAccumulator::new();
-        let mut loss_sum: Option<Tensor<1>> = None;
-        let mut hidden_gradients = Vec::new();
-        for range in chunks(n, chunk) {
-            let leaf = hidden.clone().slice(range.clone()).detach().require_grad();
-            let part = Compared {
-                student: leaf.clone(),
-                teacher: teacher.clone().slice(range.clone()),
-                weights: weights.clone().slice(range),
-            };
-            // A backward pass consumes the graph that casts the parameters, so each chunk calls `for_step` anew.
-            let loss = self.loss(&student.for_step().network, part);
-            let value = loss.clone().inner();
-            loss_sum = Some(match loss_sum {
-                Some(sum) => sum + value,
-                None => value,
-            });
-            let mut chunk_gradients = loss.backward();
-            hidden_gradients.push(leaf.grad_remove(&mut chunk_gradients).expect("the loss depends on hidden states"));
-            gradients.accumulate(student, GradientsParams::from_grads(chunk_gradients, student));
-        }
-        // A surrogate: its gradient at `hidden` equals the loss's, so its backward pass carries that through the network.
-        let rest = (hidden * Tensor::cat(hidden_gradients, 0)).sum();
-        gradients.accumulate(student, GradientsParams::from_grads(rest.backward(), student));
-        (loss_sum.expect("at least one chunk"), gradients.grads())
+        let Compared { student: hidden, teacher, weights } = self.compare(&model.network, batch);
+        step_by_chunks(student, (&model.network, hidden), self.teacher.chunk, |network, student, range| {
+            let (teacher, weights) = (teacher.clone().slice(range.clone()), weights.clone().slice(range));
+            self.loss(network, Compared { student, teacher, weights })
+        })
     }
 }
 

@@ -5,8 +5,6 @@
 //! trains on the learner and the loop of [`fit`](crate::fit()), with other batches and another loss. Rows, times, groups
 //! and the teacher's decoding are functions of (seed, round, step), so a resumed distillation equals the unbroken one.
 
-mod chunks;
-mod divergence;
 mod loader;
 mod loss;
 mod rounds;

@@ -10,7 +10,6 @@ use pgm_data::{DataFolder, ImageInfo, Split, TokenRows};
 use pgm_model::{ImageConfig, ModelConfig, Network, model_folder};
 use serde_json::{Value, json};
 
-use super::chunks::CHUNK;
 use super::loader::DistillLoader;
 use super::loss::DistillLoss;
 use super::teacher::Teacher;
@@ -22,7 +21,7 @@ use crate::files::fingerprint;
 use crate::run::checkpoint::{Checkpoint, CheckpointRecords, StoredAverage, started};
 use crate::run::history::ValidationLine;
 use crate::run::{
-    Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelFiles, RunIdentity, RunLock,
+    CHUNK, Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelFiles, RunIdentity, RunLock,
     ScheduleCheck, TrainEvent, TrainModel, Training, newest_checkpoint, write_results,
 };
 use crate::special_tokens::TokenizerFiles;

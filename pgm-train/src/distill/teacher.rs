@@ -15,8 +15,8 @@ use pgm_infer::{DrawSettings, Logits};
 use pgm_model::Network;
 use rand::{Rng, RngExt};
 
-use super::chunks::chunks;
 use crate::batches::MaskedRow;
+use crate::run::chunks;
 
 /// The smallest time that a teacher steps to.
 pub(crate) const TIME_FLOOR: f64 = 1e-5;

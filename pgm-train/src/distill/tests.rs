@@ -8,12 +8,11 @@ use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionCon
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::chunks::CHUNK;
 use super::loss::DistillLoss;
 use super::teacher::Teacher;
 use crate::batches::{DistillBatch, MaskedRow};
 use crate::config::{Divergence, Precision, StepOptions, TargetGroups};
-use crate::run::{DistillObjective, TrainModel};
+use crate::run::{CHUNK, TaughtLoss, TrainModel};
 
 pub(super) const VOCAB: usize = 13;
 const LENGTH: usize = 11;

@@ -21,11 +21,12 @@ use super::launch::Training;
 use super::lock::RunLock;
 use super::model_files::ModelFiles;
 use super::resume::{LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint};
+use super::teacher::TeacherModel;
 use super::train_loop::{LoopEnd, LoopSettings};
-use super::train_model::TrainModel;
+use super::train_model::{TaughtLoss, TrainModel};
 use super::{checkpoint, plot};
 use crate::TrainError;
-use crate::batches::{TrainLoader, ValidationLoader};
+use crate::batches::{ObjectiveBatch, TrainLoader, ValidationLoader};
 use crate::config::TrainConfig;
 use crate::special_tokens::TokenizerFiles;
 
@@ -87,9 +88,13 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         Some(init) => init.files(model_config, tokenizer)?,
         None => ModelFiles::new(model_config, tokenizer),
     };
+    let teacher = config.teacher.as_ref().map(|section| TeacherModel::open(section, &data)).transpose()?;
     let mut settings = serde_json::to_value(&*config).expect("a configuration always serialises");
     if let Some(init) = args.init {
         settings["init"] = init.provenance();
+    }
+    if let Some(teacher) = &teacher {
+        settings["teacher"]["weights_crc32"] = teacher.checksum();
     }
     let mut identity = RunIdentity { settings, data: DataIdentity::new(&data)? };
     let options = config.run.step_options();
@@ -112,7 +117,9 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         None => drawn(&files.config, config.run.seed, &plain),
     };
     let mask = files.config.backbone().mask_index;
-    let model = TrainModel::new(network, mask).with_options(options).train();
+    let teacher = teacher.map(|teacher| teacher.loss(&plain)).transpose()?;
+    let teacher = teacher.map(|teacher| teacher as Arc<dyn TaughtLoss<ObjectiveBatch>>);
+    let model = TrainModel::new(network, mask).with_options(options).with_teacher(teacher).train();
     (args.observe)(&TrainEvent::Started {
         step: first_step,
         parameters: model.network.n_parameters(),
@@ -157,7 +164,9 @@ fn resumed(
     let (state, now) = (&found.state, args.config);
     keep_init(args, identity, &state.config)?;
     let keys = ["steps", "optim.schedule", "optim.floor", "optim.decay_share"].map(str::to_string);
-    let free: Vec<String> = now.free_keys().into_iter().map(str::to_string).chain(keys.clone()).collect();
+    // The teacher is compared by its weights.
+    let free = now.free_keys().into_iter().chain(["teacher.model"]).map(str::to_string);
+    let free: Vec<String> = free.chain(keys.clone()).collect();
     identity.check(args.out, state, &free)?;
     if state.step > now.steps {
         let (before, now) = (format!("{} done", state.step), now.steps.to_string());

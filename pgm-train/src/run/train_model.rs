@@ -16,10 +16,10 @@ use crate::batches::{Batch, DistillBatch, NetworkInputs, ObjectiveBatch, Validat
 use crate::config::{Precision, StepOptions};
 use crate::token_nll::{read, token_nll};
 
-/// A loss whose targets are not in the batch: a distillation's, which asks its teacher for them.
-pub(crate) trait DistillObjective: Debug + Send + Sync {
+/// A loss with targets that are not in the batch, but a teacher's predictions.
+pub(crate) trait TaughtLoss<B>: Debug + Send + Sync {
     /// The loss of the student, `[1]` without gradients, and the gradients of its weights.
-    fn step(&self, student: &TrainModel, batch: &DistillBatch) -> (Tensor<1>, GradientsParams);
+    fn step(&self, student: &TrainModel, batch: &B) -> (Tensor<1>, GradientsParams);
 }
 
 /// A network, the class that its loss leaves out, and how a step is computed.
@@ -31,13 +31,15 @@ pub struct TrainModel {
     #[module(skip)]
     options: StepOptions,
     #[module(skip)]
-    distillation: Option<Arc<dyn DistillObjective>>,
+    distillation: Option<Arc<dyn TaughtLoss<DistillBatch>>>,
+    #[module(skip)]
+    teacher: Option<Arc<dyn TaughtLoss<ObjectiveBatch>>>,
 }
 
 impl TrainModel {
     /// A model that trains on true tokens.
     pub fn new(network: Network, mask_index: usize) -> Self {
-        Self { network, mask_index, options: StepOptions::default(), distillation: None }
+        Self { network, mask_index, options: StepOptions::default(), distillation: None, teacher: None }
     }
 
     /// The same model with other step options.
@@ -46,8 +48,13 @@ impl TrainModel {
     }
 
     /// The same model, as the student of a distillation.
-    pub(crate) fn with_distillation(self, objective: Arc<dyn DistillObjective>) -> Self {
-        Self { distillation: Some(objective), ..self }
+    pub(crate) fn with_distillation(self, loss: Arc<dyn TaughtLoss<DistillBatch>>) -> Self {
+        Self { distillation: Some(loss), ..self }
+    }
+
+    /// The same model, which trains on true tokens and on what a teacher predicts, if there is one.
+    pub(crate) fn with_teacher(self, loss: Option<Arc<dyn TaughtLoss<ObjectiveBatch>>>) -> Self {
+        Self { teacher: loss, ..self }
     }
 
     /// The model for one backward pass, with its options applied to the weights. Gradients of what it computes are
@@ -175,6 +182,10 @@ impl TrainStep for TrainModel {
         match batch {
             Batch::Objective(batch) => {
                 batch.tokens.device().seed(batch.seed);
+                if let Some(teacher) = &self.teacher {
+                    let (loss, grads) = teacher.step(self, &batch);
+                    return TrainOutput { grads, item: StepOutput::of_loss(loss) };
+                }
                 let loss = self.for_step().loss(*batch);
                 let output = StepOutput { loss: loss.clone().inner(), figures: None };
                 TrainOutput::new(self, loss.backward(), output)

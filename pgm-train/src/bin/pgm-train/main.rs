@@ -3,6 +3,8 @@
 mod bench;
 mod codec;
 mod config;
+mod convert;
+mod curves;
 mod distill;
 mod eval;
 mod eval_cache;
@@ -36,6 +38,8 @@ enum Command {
     Fit(fit::FitArgs),
     /// Trains a codec on a folder of pixels: pictures to codes and back
     Codec(codec::CodecArgs),
+    /// Makes a partition model of a masked one, for fit to train on
+    Convert(convert::ConvertArgs),
     /// Distils a model in rounds: the student samples as well in fewer steps
     Distill(distill::DistillArgs),
     /// Measures a model and prints one JSON object
@@ -43,6 +47,8 @@ enum Command {
     Eval(Box<eval::EvalCommand>),
     /// Times one step and prints one JSON object
     Bench(bench::BenchArgs),
+    /// Draws the validations of several runs in one picture; the last run is the goal of the others
+    Curves(curves::CurvesArgs),
     /// Prints a configuration file with every key, its default and its meaning
     Config(config::ConfigArgs),
 }
@@ -56,9 +62,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Fit(args) => fit::run(&args),
         Command::Codec(args) => codec::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Distill(args) => distill::run(&args),
         Command::Eval(command) => eval::run(&command),
         Command::Bench(args) => bench::run(&args),
+        Command::Curves(args) => curves::run(&args),
         Command::Config(args) => config::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -55,6 +55,16 @@ impl CleanRow {
         Self { sets, ..self }
     }
 
+    /// Removes the token at an index.
+    pub(super) fn remove(&mut self, index: usize) {
+        self.positions.remove(index);
+        self.tokens.remove(index);
+        // Tokens of the last step have no set yet.
+        if let Some(sets) = self.sets.as_mut().filter(|sets| index < sets.len()) {
+            sets.remove(index);
+        }
+    }
+
     /// The row with a class.
     #[must_use]
     pub fn with_class(self, class: Option<usize>) -> Self {

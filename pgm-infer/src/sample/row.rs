@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
-use crate::sample::border::{BorderChange, BorderPhase, BorderQuery, BorderToken};
+use crate::sample::border::{BorderChange, BorderPhase, BorderToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
@@ -20,24 +20,9 @@ use crate::sample::order::{Candidate, Order, OrderContext, OrderStart, Progress}
 use crate::sample::published::AsPublished;
 use crate::sample::refresh::Refresh;
 use crate::sample::request::{SampleRequest, SampleSettings};
+use crate::sample::row_step::RowStep;
 use crate::sample::sampled::{RowChange, SampledRow};
 use crate::sample::schedule::Schedule;
-
-/// The beginning of a row's step: where its network evaluation needs logits.
-#[derive(Clone, Debug)]
-pub struct RowStep {
-    /// Candidate positions, then those that are drawn again; empty when nothing is drawn, which needs no evaluation.
-    pub positions: Vec<usize>,
-    /// For each candidate, the uniform number in `[0, 1)` that decides its token.
-    pub uniforms: Vec<f64>,
-    /// Positions that were opened again.
-    pub forgotten: Vec<usize>,
-    n_to_decode: usize,
-    progress: Progress,
-    // A step of the borders reads these instead.
-    border_queries: Vec<BorderQuery>,
-    guidance_weight: f64,
-}
 
 /// A row while it is sampled.
 pub struct SampleRow {
@@ -333,11 +318,7 @@ impl SampleRow {
                 let message = format!("an order reopened position {position}, which it had not decoded");
                 return Err(InferError::Request(message));
             };
-            self.clean.positions.remove(self.n_fixed + index);
-            self.clean.tokens.remove(self.n_fixed + index);
-            if let Some(sets) = self.clean.sets.as_mut().filter(|sets| self.n_fixed + index < sets.len()) {
-                sets.remove(self.n_fixed + index);
-            }
+            self.clean.remove(self.n_fixed + index);
             let index = self.n_fixed - self.n_given + index;
             self.log_probabilities.remove(index);
             self.margins.remove(index);

@@ -4,7 +4,8 @@ use crate::InferError;
 use crate::sample::denoiser::Denoiser;
 use crate::sample::evaluation::{EvaluatedRow, evaluate};
 use crate::sample::logits::{PositionQuery, PositionReading, Wait, finish};
-use crate::sample::row::{RowStep, SampleRow};
+use crate::sample::row::SampleRow;
+use crate::sample::row_step::RowStep;
 use crate::sample::sampled::RowChange;
 
 /// The result of a step.

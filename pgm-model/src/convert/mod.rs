@@ -27,7 +27,7 @@ mod tensors;
 
 use burn::tensor::Device;
 
-use crate::config::{MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries};
+use crate::config::{MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries, Sets};
 use crate::error::ModelError;
 use crate::model_folder::{collect, from_source};
 use crate::networks::{MaskedTransformer, Network, PartitionTransformer};
@@ -46,7 +46,7 @@ pub fn partition_config(
     projection: Projection,
 ) -> Result<PartitionConfig, ModelError> {
     let backbone = masked.backbone.clone();
-    let config = PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection };
+    let config = PartitionConfig { backbone, encoder_blocks, decoder_blocks, queries, projection, sets: Sets::One };
     ModelConfig::Partition(config.clone()).validate()?;
     check_blocks(&config, masked.n_blocks)?;
     Ok(config)

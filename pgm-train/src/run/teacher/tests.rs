@@ -30,7 +30,14 @@ fn student(options: StepOptions) -> TrainModel {
     }
     let backbone = BackboneConfig::new(VOCAB, 16, 2, LENGTH);
     let (queries, projection) = (Queries::default(), Projection::default());
-    let config = PartitionConfig { backbone, encoder_blocks: 1, decoder_blocks: 1, queries, projection };
+    let config = PartitionConfig {
+        backbone,
+        encoder_blocks: 1,
+        decoder_blocks: 1,
+        queries,
+        projection,
+        sets: Default::default(),
+    };
     let network = Network::new(&ModelConfig::Partition(config), &Device::flex()).with_noise(0.4, 1);
     let device = options.training_device(&Device::flex()).unwrap();
     TrainModel::new(network, MASK).with_options(options).train().fork(&device).map(&mut RequireGrad)

@@ -43,6 +43,8 @@ impl Sets {
             Self::Fixed(n_sets) => n_sets.min(n_tokens),
             Self::One | Self::Mix => 1,
         };
+        // Half of what labels can tell apart: the sets of a sampling run may follow.
+        let n_sets = n_sets.min(MAX_SETS / 2);
         if n_sets <= 1 {
             return vec![0; n_tokens];
         }

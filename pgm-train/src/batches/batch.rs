@@ -60,6 +60,8 @@ pub struct MaskedRow {
     pub valid: usize,
     /// The class that a class-conditional network is given.
     pub class: Class,
+    /// The set of each position in its group's order; `None` where a group is one set.
+    pub sets: Option<Vec<usize>>,
 }
 
 impl MaskedRow {
@@ -68,11 +70,15 @@ impl MaskedRow {
         (0..self.tokens.len()).filter(|&position| self.is_masked[position]).collect()
     }
 
-    /// The other positions with their tokens.
+    /// The other positions with their tokens, set by set.
     pub fn clean(&self) -> CleanRow {
-        let positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
+        let mut positions: Vec<usize> = (0..self.tokens.len()).filter(|&position| !self.is_masked[position]).collect();
+        if let Some(sets) = &self.sets {
+            positions.sort_by_key(|&position| sets[position]);
+        }
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
-        CleanRow::new(self.tokens.len(), positions, tokens).with_class(self.class)
+        let sets = self.sets.as_ref().map(|sets| positions.iter().map(|&position| sets[position]).collect());
+        CleanRow::new(self.tokens.len(), positions, tokens).with_class(self.class).with_sets(sets)
     }
 
     /// Masked positions that count.

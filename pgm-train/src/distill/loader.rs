@@ -7,12 +7,12 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::{RowOrder, TokenRows};
-use pgm_model::ModelConfig;
 use pgm_model::loss::{GroupDistribution, NoiseSchedule};
+use pgm_model::{ModelConfig, Sets};
 use rand::RngExt;
 
 use super::teacher::TIME_FLOOR;
-use crate::batches::random::{CLASSES, DISTILLATION, DROPOUT, stream};
+use crate::batches::random::{CLASSES, DISTILLATION, DROPOUT, SETS, stream};
 use crate::batches::{Batch, BatchIterator, DistillBatch, MaskedRow, draw_groups, read_rows};
 use crate::config::{DistillConfig, TargetGroups};
 
@@ -39,6 +39,7 @@ pub(crate) struct DistillLoader {
     // Steps of the rounds before: a round continues the order of the rows.
     steps_before: usize,
     first_token: FirstToken,
+    sets: Sets,
     device: Device,
     micro_batches: Range<usize>,
 }
@@ -55,7 +56,8 @@ impl DistillLoader {
         let order = RowOrder::new(config.run.seed, rows.len());
         let micro_batches = first_step * config.run.accumulate..config.round_steps * config.run.accumulate;
         let steps_before = round * config.round_steps;
-        Self { rows, order, steps_before, config, first_token: FirstToken::Ordinary, device, micro_batches }
+        let (first_token, sets) = (FirstToken::Ordinary, Sets::One);
+        Self { rows, order, steps_before, config, first_token, sets, device, micro_batches }
     }
 
     /// The loader for networks of that kind.
@@ -66,7 +68,7 @@ impl DistillLoader {
             _ if model.image().is_some() => FirstToken::Visible,
             _ => FirstToken::Ordinary,
         };
-        Self { first_token, ..self }
+        Self { first_token, sets: model.sets(), ..self }
     }
 
     fn step(&self, step: usize) -> Result<Vec<Batch>, DatasetError> {
@@ -80,11 +82,12 @@ impl DistillLoader {
         let groups = draw_groups(&rows, GroupDistribution::Noise(schedule), &times, &mut rng);
         let n_copies = if targets == TargetGroups::Both { 2 } else { 1 };
         let mut masked_rows = Vec::with_capacity(run.batch * n_copies);
-        let mut dropped = stream(run.seed, CLASSES, step);
+        let (mut dropped, mut of_sets) = (stream(run.seed, CLASSES, step), stream(run.seed, SETS, step));
         for ((row, is_masked), time) in rows.into_iter().zip(groups).zip(times) {
             let label = row.label.filter(|_| self.first_token != FirstToken::Ordinary);
             let class = label.filter(|_| dropped.random::<f64>() >= CLASS_DROPOUT).map(|label| label as usize);
-            let row = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid, class };
+            let sets = (!self.sets.is_one()).then(|| self.sets.draw_groups(&is_masked, || of_sets.random::<f64>()));
+            let row = MaskedRow { tokens: row.tokens, is_masked, time, valid: row.valid, class, sets };
             let other = (targets == TargetGroups::Both).then(|| MaskedRow {
                 is_masked: row.is_masked.iter().map(|is_masked| !is_masked).collect(),
                 time: (1.0 - time).max(TIME_FLOOR),

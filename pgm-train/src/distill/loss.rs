@@ -96,6 +96,12 @@ impl DistillLoss {
                     Tensor::from_data(TensorData::new(ids, [rows.len(), length]), &batch.device);
                 let groups: Vec<Vec<bool>> = rows.iter().map(|row| row.is_masked.clone()).collect();
                 let partition = Partition::from_rows(&groups, &batch.device);
+                // Either all rows have sets or none, as in the loader.
+                let sets: Option<Vec<Vec<usize>>> = rows.iter().map(|row| row.sets.clone()).collect();
+                let partition = match sets {
+                    Some(sets) => partition.with_sets(&sets),
+                    None => partition,
+                };
                 let classes: Vec<Class> = rows.iter().map(|row| row.class).collect();
                 // Without a class in the batch no row has one, as in a text model.
                 let has_classes = classes.iter().any(Option::is_some);

@@ -67,6 +67,9 @@ impl Teacher {
         let mut n_states = 0;
         for step in 0..self.n_steps {
             let is_last = step + 1 == self.n_steps;
+            // What a step decodes is a set of its own, behind those of the row.
+            let last_set = |row: &CleanRow| row.sets.as_ref().and_then(|sets| sets.last().copied());
+            let next_sets: Vec<usize> = clean.iter().map(|row| last_set(row).map_or(0, |last| last + 1)).collect();
             let mut decoded = vec![Vec::new(); rows.len()];
             for (row, left) in masked.iter_mut().enumerate() {
                 let probability = decode_probability(times[row][step], times[row][step + 1]);
@@ -93,6 +96,7 @@ impl Teacher {
                 self.draw_tokens(&hidden, width, &decoded, rng).into_iter().for_each(|(row, position, token)| {
                     clean[row].positions.push(position);
                     clean[row].tokens.push(token);
+                    clean[row].sets.iter_mut().for_each(|sets| sets.push(next_sets[row]));
                 });
             }
             parts.push(hidden);
@@ -173,8 +177,14 @@ mod tests {
         let (network, _) = networks(false);
         let never_drawn = vec![VOCAB - 1];
         let teacher = Teacher { network, mask_index: VOCAB - 1, never_drawn, dt: 0.125, n_steps: 2, chunk: 256 };
-        let rows =
-            vec![MaskedRow { tokens: vec![1; 400], is_masked: vec![true; 400], time: 0.5, valid: 400, class: None }];
+        let rows = vec![MaskedRow {
+            tokens: vec![1; 400],
+            is_masked: vec![true; 400],
+            time: 0.5,
+            valid: 400,
+            class: None,
+            sets: None,
+        }];
         let targets = teacher.targets(&rows, &Device::flex(), &mut ChaCha8Rng::seed_from_u64(3));
         let mut indices: Vec<usize> = targets.index[0].iter().copied().map(Option::unwrap).collect();
         indices.sort_unstable();

@@ -44,7 +44,7 @@ fn batch(targets: TargetGroups) -> DistillBatch {
     for (index, time) in [(0, 0.3), (1, 0.8), (2, 0.5)] {
         let tokens = (0..LENGTH).map(|_| rng.random_range(0..VOCAB as u32 - 1)).collect();
         let is_masked: Vec<bool> = (0..LENGTH).map(|i| (i * 7 + index * 3) % 10 < (time * 10.0) as usize).collect();
-        let row = MaskedRow { tokens, is_masked, time, valid: LENGTH - index, class: None };
+        let row = MaskedRow { tokens, is_masked, time, valid: LENGTH - index, class: None, sets: None };
         let is_masked = row.is_masked.iter().map(|is_masked| !is_masked).collect();
         let other = MaskedRow { is_masked, time: 1.0 - time, ..row.clone() };
         rows.push(row);
@@ -52,6 +52,14 @@ fn batch(targets: TargetGroups) -> DistillBatch {
     }
     let scale = 1.0 / rows.iter().map(MaskedRow::n_counted).sum::<usize>() as f64;
     DistillBatch { rows, scale, device: Device::flex().autodiff(), seed: 7 }
+}
+
+// The same batch with the tokens of each group in three ordered sets.
+fn with_sets(mut batch: DistillBatch) -> DistillBatch {
+    for row in &mut batch.rows {
+        row.sets = Some((0..LENGTH).map(|position| position * 5 % 3).collect());
+    }
+    batch
 }
 
 fn loss(teacher: &Network, n_steps: usize, divergence: Divergence, targets: TargetGroups) -> DistillLoss {
@@ -142,7 +150,7 @@ fn one_step_targets_are_the_teachers_own_log_probabilities() {
     let device = Device::flex();
     for masked in [false, true] {
         let (teacher, student) = networks(masked);
-        let batch = batch(TargetGroups::One);
+        let batch = with_sets(batch(TargetGroups::One));
         // By hand: KL(student, teacher) at each masked position, from one evaluation of each network per row.
         let (mut sum, mut n) = (0.0, 0);
         for row in &batch.rows {
@@ -175,10 +183,10 @@ fn one_step_targets_are_the_teachers_own_log_probabilities() {
 fn a_student_equal_to_its_teacher_has_nothing_to_learn_in_one_step() {
     for masked in [false, true] {
         let (teacher, other) = networks(masked);
-        for targets in TARGETS {
-            let batch = batch(targets);
+        // The two copies of a row share the sets of its groups, so the sets are those of both ways through the network.
+        for (targets, batch) in TARGETS.into_iter().flat_map(|t| [(t, batch(t)), (t, with_sets(batch(t)))]) {
             for divergence in [Divergence::BackwardKl, Divergence::ForwardKl, Divergence::Tvd, Divergence::Mse] {
-                let case = format!("{divergence:?} {targets:?}");
+                let case = format!("{divergence:?} {targets:?} sets: {}", batch.rows[0].sets.is_some());
                 let one = loss(&teacher, 1, divergence, targets);
                 // The two ways through a partition model agree to rounding.
                 let equal = value(&one, &batch, &teacher).abs();

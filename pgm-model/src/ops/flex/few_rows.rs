@@ -429,7 +429,7 @@ mod tests {
                         let term = |i: usize| f64::from(x[row * inputs + i]) * f64::from(wide[i * outputs + column]);
                         let error = (f64::from(*out) - (0..inputs).map(term).sum::<f64>()).abs();
                         let what = format!("{instructions:?}, weight {case}, {sizes:?}, {row} {column}");
-                        assert!(error < 1e-6 * largest * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
+                        assert!(error < 3e-6 * largest * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
                     }
                 }
             }

@@ -5,6 +5,7 @@ mod codec;
 mod config;
 mod distill;
 mod eval;
+mod eval_frontier;
 mod eval_images;
 mod events;
 mod fit;

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use pgm_data::DataFolder;
-use pgm_train::TrainError;
 use pgm_train::eval::frontier::{FrontierInputs, FrontierJudge, FrontierModel, FrontierProgress};
 use pgm_train::eval::{EvalModel, Frontier, FrontierSettings, frontier};
 use pgm_train::judge::Pooling;
@@ -23,10 +22,10 @@ impl Study {
             let folder = self.student(kind, "both", self.plan.rounds);
             folders.push((format!("{} distilled", title(kind)), folder));
         }
-        let load = |(name, folder)| Ok(FrontierModel { name, model: EvalModel::load(folder, &self.device)? });
-        let models =
-            folders.iter().map(|(name, folder)| load((name.clone(), folder))).collect::<Result<_, TrainError>>();
-        let models: Vec<FrontierModel> = models?;
+        let mut models = Vec::new();
+        for (name, folder) in folders {
+            models.push(FrontierModel { name, model: EvalModel::load(&folder, &self.device)? });
+        }
         let judge = FrontierJudge::open(&self.judge(), data, &self.device)?;
         let settings = FrontierSettings {
             temperatures: self.plan.temperatures.clone(),
@@ -67,9 +66,9 @@ impl Study {
         writeln!(out, "\n{}", frontier.matched_table())?;
         writeln!(
             out,
-            "{}Distilled models are the last students with targets over both groups. All points are in \
+            "{} Distilled models are the last students with targets over both groups. All points are in \
              `frontier/frontier.csv` of the study's folder.\n",
-            frontier.notes().trim_end().to_string() + " "
+            frontier.notes().trim_end()
         )
     }
 }

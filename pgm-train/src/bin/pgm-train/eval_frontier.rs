@@ -127,7 +127,7 @@ pub fn run(args: &FrontierArgs) -> anyhow::Result<String> {
     let load = |text: &String| {
         let (name, folder) = named(text);
         let model = EvalModel::load(&folder, &device)?.with_weight_dtype(args.weights.weights())?;
-        Ok(FrontierModel { name, model })
+        anyhow::Ok(FrontierModel { name, model })
     };
     let models = args.models.iter().map(load).collect::<anyhow::Result<Vec<_>>>()?;
     let inputs = FrontierInputs { models: &models, judge: &judge, data: &data, device_name: &device_name };

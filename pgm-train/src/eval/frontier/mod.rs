@@ -88,8 +88,10 @@ pub fn frontier(
         std::fs::create_dir_all(&path).map_err(|error| TrainError::file("write", path, error))?;
     }
     let work = Work { inputs, settings: &settings, out, curves: planned(inputs.models, &settings) };
+    // Before anything takes time: kept samples may be another model's.
+    let before = work.kept_samples()?;
     let times = work.times(observe)?;
-    work.draw(&times, observe)?;
+    work.draw(&before, &times, observe)?;
     let (real, judged) = work.judge(&held_out, observe)?;
     let found = work.report(&times, &real, &judged)?;
     for (name, text) in found.files()? {
@@ -170,17 +172,22 @@ impl Work<'_> {
         curves.flat_map(|(index, curve)| curve.draws.iter().map(move |&draw| (index, curve, draw)))
     }
 
-    fn draw(&self, times: &[WallTime], observe: &mut ObserveFrontier) -> Result<(), TrainError> {
+    // Samples of each point that are there already.
+    fn kept_samples(&self) -> Result<Vec<usize>, TrainError> {
+        let of_point = |(_, curve, draw): (usize, &Planned, Draw)| {
+            let log = self.log(curve, draw)?;
+            Ok(log.done().iter().map(|batch| batch.samples.len()).sum::<usize>().min(self.settings.samples))
+        };
+        self.points().map(of_point).collect()
+    }
+
+    fn draw(&self, before: &[usize], times: &[WallTime], observe: &mut ObserveFrontier) -> Result<(), TrainError> {
         let n = self.settings.samples;
-        let mut before = Vec::new();
-        for (_, curve, draw) in self.points() {
-            before.push(self.log(curve, draw)?.done().iter().map(|batch| batch.samples.len()).sum::<usize>().min(n));
-        }
         let cost = |curve: usize, samples: usize| times[curve].median * samples as f64;
-        let all_cost: f64 = self.points().zip(&before).map(|((curve, ..), &done)| cost(curve, n - done)).sum();
+        let all_cost: f64 = self.points().zip(before).map(|((curve, ..), &done)| cost(curve, n - done)).sum();
         let (all, start) = (n * before.len(), Instant::now());
         let (mut done_before, mut cost_done): (usize, f64) = (before.iter().sum(), 0.0);
-        for ((index, curve, draw), &done) in self.points().zip(&before) {
+        for ((index, curve, draw), &done) in self.points().zip(before) {
             if done == n {
                 continue;
             }

@@ -25,6 +25,7 @@ impl Study {
     /// Writes the comparison with the paper.
     pub fn conclusions(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
         writeln!(out, "## Beside the paper\n")?;
+        self.at_equal_time(out, found)?;
         let of = |kind: &str, other: &str| -> Vec<&Difference> {
             found.differences.iter().filter(|row| row.kind == kind && row.other == other).collect()
         };
@@ -118,6 +119,26 @@ impl Study {
              shows that the measurement runs, not who is better.\n",
             guesses.count(),
             found.trained.len()
+        )
+    }
+
+    // Who is better at one wall time, read off the frontier: the speed that a perplexity at equal steps leaves out.
+    fn at_equal_time(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
+        let choices = &found.frontier.equal_time.choices;
+        let Some(first) = choices.first().map(|choice| &choice.model) else { return Ok(()) };
+        let who = |verdict: fn([f64; 2]) -> bool| {
+            let ends = choices.iter().filter_map(|choice| Some((choice, choice.ratio?.interval?)));
+            let names: Vec<&str> =
+                ends.filter(|(_, ends)| verdict(*ends)).map(|(choice, _)| choice.model.as_str()).collect();
+            if names.is_empty() { "none".to_string() } else { names.join(", ") }
+        };
+        writeln!(
+            out,
+            "* **At equal wall time and the entropy of held-out text** {first} is better than: {}; worse than: {}; cannot be \
+             told from: {}. The paper compares at equal steps, with the speed beside it.",
+            who(|[_, high]| high < 1.0),
+            who(|[low, _]| low > 1.0),
+            who(|[low, high]| low <= 1.0 && high >= 1.0)
         )
     }
 

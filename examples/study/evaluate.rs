@@ -8,8 +8,8 @@ use pgm_data::{DataFolder, RowOrder, Split};
 use pgm_infer::bench::median;
 use pgm_train::StepOptions;
 use pgm_train::eval::{
-    self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question, ResultLog,
-    RowNats,
+    self, ChoiceSettings, EvalModel, Frontier, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question,
+    ResultLog, RowNats,
 };
 use pgm_train::history::{self, Line};
 use pgm_train::judge::metrics::{Estimate, interval};
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{KINDS, Study};
 
 /// The seed of every measurement.
-const SEED: u64 = 20;
+pub const SEED: u64 = 20;
 
 /// All results.
 pub struct Findings {
@@ -34,6 +34,8 @@ pub struct Findings {
     pub real: JudgeReport,
     /// The judge's own perplexity on held-out rows.
     pub judge_perplexity: Option<Estimate>,
+    /// Curves of perplexity against entropy.
+    pub frontier: Frontier,
 }
 
 /// A trained model with its results.
@@ -171,7 +173,8 @@ impl Study {
             .map(|(&row, text)| Ok(Sample { text: text.clone(), tokens: Some(rows.row(row)?.tokens) }))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let real = self.judged(&judge, &real)?;
-        Ok(Findings { trained, differences, generated: self.generated(&judge)?, real, judge_perplexity })
+        let (generated, frontier) = (self.generated(&judge)?, self.frontier(&data)?);
+        Ok(Findings { trained, differences, generated, real, judge_perplexity, frontier })
     }
 
     fn generated(&self, judge: &OwnJudge) -> anyhow::Result<Vec<GeneratedSamples>> {
@@ -330,12 +333,14 @@ impl Study {
         }
     }
 
+    /// Prints what is measured.
     #[allow(clippy::print_stdout)]
-    fn say(&self, what: &str) {
+    pub fn say(&self, what: &str) {
         println!("measuring {what}");
     }
 
-    fn resumable<T>(&self, result: Result<T, TrainError>) -> anyhow::Result<T> {
+    /// The error of a stop says how to continue.
+    pub fn resumable<T>(&self, result: Result<T, TrainError>) -> anyhow::Result<T> {
         match result {
             Err(TrainError::Stopped) => bail!("stopped while measuring; the same command continues"),
             result => Ok(result?),

@@ -11,6 +11,7 @@
 
 mod conclusions;
 mod evaluate;
+mod frontier;
 mod plan;
 mod plots;
 mod report;

@@ -51,6 +51,13 @@ pub struct Plan {
     pub samples: usize,
     /// Numbers of sampling steps to compare.
     pub sampling_steps: Vec<usize>,
+    /// Numbers of sampling steps of the frontier's curves. The frontier's folder continues with others, so they are not part of
+    /// what a working folder was made with.
+    #[serde(skip)]
+    pub frontier_steps: Vec<usize>,
+    /// Temperatures of the frontier's points; not part of it, too.
+    #[serde(skip)]
+    pub temperatures: Vec<f64>,
     /// Questions of `eval choice` and texts of `eval greedy`.
     pub questions: usize,
     /// Draws per choice of `eval choice`.
@@ -77,6 +84,8 @@ impl Plan {
             times: 8,
             samples: 128,
             sampling_steps: vec![8, 16, 32, 64, 128],
+            frontier_steps: vec![8, 32, 128],
+            temperatures: vec![0.8, 0.9, 1.0, 1.1],
             questions: 48,
             draws: 32,
         };
@@ -96,6 +105,8 @@ impl Plan {
                 times: 2,
                 samples: 2,
                 sampling_steps: vec![8, 16],
+                frontier_steps: vec![2, 4],
+                temperatures: vec![1.0, 0.2],
                 questions: 2,
                 draws: 2,
                 ..usual
@@ -113,6 +124,7 @@ impl Plan {
                 times: 4,
                 samples: 32,
                 sampling_steps: vec![8, 16, 32, 64],
+                frontier_steps: vec![8, 32],
                 questions: 12,
                 draws: 8,
                 ..usual

@@ -56,6 +56,7 @@ impl Study {
             plan.batch,
             plan.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
         )?;
+        self.frontier_section(out, found)?;
         self.likelihood(out, found)?;
         self.tasks(out, found)?;
         self.generation(out, found)?;

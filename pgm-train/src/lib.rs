@@ -24,6 +24,7 @@ pub mod eval;
 mod files;
 mod json_lines;
 pub mod judge;
+pub mod plot;
 mod run;
 mod special_tokens;
 mod token_nll;

@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use pgm_train::judge::{Gpt2Judge, Judge, JudgeSettings, Sample, judge_samples, mauve};
+use pgm_train::judge::{
+    Gpt2Judge, Judge, JudgeSettings, Pooling, Sample, feature_name, features, judge_samples, mauve,
+};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
@@ -96,13 +98,31 @@ fn features_do_not_depend_on_the_batch_size_and_mauve_accepts_them() {
         .map(|i| Sample { text: text(&tokens[i % 3][i / 3..i / 3 + 2 + i]), tokens: None })
         .chain([Sample::default()])
         .collect();
-    let one = judge.features(&samples, 1024, 1, &mut go_on).unwrap();
-    let many = judge.features(&samples, 1024, 7, &mut go_on).unwrap();
-    assert_eq!((one.len(), many.len()), (24, 24));
-    for (one, many) in one.iter().flatten().zip(many.iter().flatten()) {
-        assert!((one - many).abs() < 1e-4, "{one} against {many}");
+    let found = |batch: usize, pooling| {
+        let settings = JudgeSettings { batch, ..JudgeSettings::default() };
+        features(&judge, &samples, &settings, pooling, &mut go_on).unwrap()
+    };
+    for pooling in [Pooling::Last, Pooling::Mean] {
+        let (one, many) = (found(1, pooling), found(7, pooling));
+        assert_eq!((one.len(), many.len()), (24, 24));
+        for (one, many) in one.iter().flatten().zip(many.iter().flatten()) {
+            assert!((one - many).abs() < 1e-4, "{one} against {many}");
+        }
+        assert!((mauve(&one, &one, 1, 1).unwrap().score - 1.0).abs() < 1e-9);
     }
-    assert!((mauve(&one, &one, 1).unwrap().score - 1.0).abs() < 1e-9);
+    // The last token's state is that of the network; the mean is over the states of all prefixes.
+    let row = judge.encode(&samples[5].text).unwrap();
+    let last = &found(7, Pooling::Last)[5];
+    let prefixes: Vec<&[u32]> = (1..=row.len()).map(|end| &row[..end]).collect();
+    let states = judge.features(&prefixes, Pooling::Last).unwrap();
+    let mean = &found(7, Pooling::Mean)[5];
+    for at in 0..last.len() {
+        let sum: f32 = states.iter().map(|state| state[at]).sum();
+        assert!((last[at] - states[row.len() - 1][at]).abs() < 1e-4);
+        assert!((mean[at] - sum / row.len() as f32).abs() < 1e-4);
+    }
+    let name = feature_name(&judge, Pooling::Last);
+    assert!(name.starts_with("last hidden state of the last token (GPT-2, ") && name.contains("width"), "{name}");
 }
 
 #[test]

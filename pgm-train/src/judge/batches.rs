@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::language_model::Judge;
+use super::language_model::{Judge, Pooling};
 use super::progress::{Observe, report_progress};
 use crate::TrainError;
 use crate::token_nll::read;
@@ -63,6 +63,32 @@ pub fn ragged_nll(
     let values = read(network(tokens))?;
     let cut = |(row, nll): (&&[u32], &[f32])| nll[..row.len() - 1].iter().map(|&value| f64::from(value)).collect();
     Ok(rows.iter().zip(values.chunks(n_predicted)).map(cut).collect())
+}
+
+/// [`Judge::features`] by a network `[B, L] -> [B, L, H]` of last hidden states. Shorter rows are padded at their end, where
+/// a causal network does not look; the padding's hidden states do not count.
+///
+/// # Errors
+/// [`TrainError::Device`] when the network's output cannot be read.
+pub fn ragged_features(
+    rows: &[&[u32]],
+    device: &Device,
+    pooling: Pooling,
+    network: impl FnOnce(Tensor<2, Int>) -> Tensor<3>,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let hidden = network(padded(rows, device)); // [B, L, H]
+    let [n_rows, length, width] = hidden.dims();
+    // The weight of each hidden state in its row's feature.
+    let weights = rows.iter().flat_map(|row| {
+        let (first, share) = match pooling {
+            Pooling::Last => (row.len() - 1, 1.0),
+            Pooling::Mean => (0, 1.0 / row.len() as f32),
+        };
+        (0..length).map(move |at| if (first..row.len()).contains(&at) { share } else { 0.0 })
+    });
+    let weights = TensorData::new(weights.collect::<Vec<f32>>(), [n_rows, 1, length]);
+    let pooled = Tensor::<3>::from_data(weights, device).matmul(hidden); // [B, 1, H]
+    Ok(read(pooled)?.chunks(width).map(<[f32]>::to_vec).collect())
 }
 
 /// The rows as one tensor, the shorter ones padded at their end with token 0. [B, L]

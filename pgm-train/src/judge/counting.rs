@@ -13,8 +13,10 @@
 //!
 //! **The paper's eq. 14** counts every token of the sample: no cut, no exception for EOS.
 
+use serde::{Deserialize, Serialize};
+
 /// The counted NLLs of a row, or of many rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NllSum {
     /// Sum of the counted NLLs, in nats.
     pub nats: f64,

@@ -49,13 +49,18 @@ pub fn interval<T: Copy>(values: &[T], statistic: impl Fn(&[T]) -> f64, seed: u6
         drawn.extend((0..values.len()).map(|_| values[rng.random_range(0..values.len())]));
         statistic(&drawn)
     };
-    let mut found: Vec<f64> = (0..RESAMPLES).map(resample).filter(|value| value.is_finite()).collect();
-    found.sort_by(f64::total_cmp);
-    let last = found.len().checked_sub(1)?;
+    central((0..RESAMPLES).map(resample).filter(|value| value.is_finite()).collect())
+}
+
+/// The 2.5 % and 97.5 % quantiles, linear between two values; absent when there are none. An infinite value next to a quantile
+/// makes it infinite.
+pub(crate) fn central(mut values: Vec<f64>) -> Option<[f64; 2]> {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
     let quantile = |q: f64| {
         let place = q * last as f64;
-        let (below, above) = (found[place.floor() as usize], found[place.ceil() as usize]);
-        below + (above - below) * place.fract()
+        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        if below == above { below } else { below + (above - below) * place.fract() }
     };
     Some([quantile(0.025), quantile(0.975)])
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use pgm_model::model_folder::{self, TOKENIZER_FILE};
-use pgm_model::{AutoregressiveTransformer, Network};
+use pgm_model::{AutoregressiveTransformer, ModelConfig, Network};
 use tokenizers::Tokenizer;
 
-use super::batches::ragged_nll;
-use super::language_model::Judge;
+use super::batches::{ragged_features, ragged_nll};
+use super::language_model::{Judge, Pooling};
 use crate::TrainError;
 use crate::token_nll::token_nll;
 
@@ -21,6 +21,7 @@ pub struct OwnJudge {
     vocab_size: usize,
     length: usize,
     mask_index: usize,
+    network: String,
     device: Device,
 }
 
@@ -45,6 +46,10 @@ impl OwnJudge {
         tokenizer.with_padding(None);
         pgm_infer::text::check_tokenizer(&tokenizer, &config, &path.display().to_string())?;
         let backbone = config.backbone();
+        let n_blocks = match &config {
+            ModelConfig::Autoregressive(config) => config.n_blocks,
+            _ => 0,
+        };
         Ok(Self {
             model,
             tokenizer,
@@ -52,6 +57,7 @@ impl OwnJudge {
             vocab_size: backbone.vocab_size,
             length: backbone.length,
             mask_index: backbone.mask_index,
+            network: format!("autoregressive, {n_blocks} blocks, width {}", backbone.hidden_size),
             device: device.clone(),
         })
     }
@@ -82,5 +88,13 @@ impl Judge for OwnJudge {
             let targets = tokens.narrow(1, 1, n_predicted);
             token_nll(|hidden| self.model.logits(hidden), hidden, targets, self.mask_index)
         })
+    }
+
+    fn features(&self, rows: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>, TrainError> {
+        ragged_features(rows, &self.device, pooling, |tokens| self.model.hidden(tokens))
+    }
+
+    fn network(&self) -> String {
+        self.network.clone()
     }
 }

@@ -64,6 +64,17 @@ pub struct JudgeReport {
     pub settings: JudgeSettings,
 }
 
+/// What a judge says about one sample.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgedSample {
+    /// NLLs as the public code counts.
+    pub public_code: NllSum,
+    /// NLLs by the paper's eq. 14.
+    pub paper: NllSum,
+    /// Unigram entropy in nats of its own tokens, or of the judge's where it has none. An empty sample has none.
+    pub entropy: Option<f64>,
+}
+
 /// Judges samples.
 ///
 /// # Errors
@@ -75,6 +86,19 @@ pub fn judge_samples(
     settings: &JudgeSettings,
     observe: &mut Observe,
 ) -> Result<JudgeReport, TrainError> {
+    Ok(judge_each(judge, samples, settings, observe)?.0)
+}
+
+/// As [`judge_samples`], with what the judge says about each sample.
+///
+/// # Errors
+/// As [`judge_samples`].
+pub fn judge_each(
+    judge: &dyn Judge,
+    samples: &[Sample],
+    settings: &JudgeSettings,
+    observe: &mut Observe,
+) -> Result<(JudgeReport, Vec<JudgedSample>), TrainError> {
     if settings.length < 2 || settings.batch == 0 {
         return Err(TrainError::judge("judge", "the length must be at least 2 and the batch at least 1"));
     }
@@ -98,27 +122,34 @@ pub fn judge_samples(
     let nll = batched_nll(judge, &judged, settings.batch, &mut |n_done, _| observe(n_done, n_rows))?;
 
     let sums = cut.iter().zip(&nll).map(|(row, nll)| counting::public_code(row, nll, eos, padded_length));
+    let public_sums: Vec<NllSum> = sums.collect();
     let n_longer = |limit: usize, lengths: &[usize]| lengths.iter().filter(|&&length| length > limit).count();
-    let public_code = perplexity(sums.collect(), n_longer(length, &n_tokens), settings.seed);
-    let paper = match own_tokens {
+    let public_code = perplexity(&public_sums, n_longer(length, &n_tokens), settings.seed);
+    let (paper_sums, truncated): (Vec<NllSum>, usize) = match own_tokens {
         Some(rows) => {
             let mut observe = |n_done, _| observe(judged.len() + n_done, n_rows);
             let nll = batched_nll(judge, &rows, settings.batch, &mut observe)?;
             let sums = rows.iter().zip(&nll).map(|(row, nll)| counting::paper(row, nll)).collect();
             let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.as_ref().map_or(0, Vec::len)).collect();
-            perplexity(sums, n_longer(max_length, &lengths), settings.seed)
+            (sums, n_longer(max_length, &lengths))
         }
         None => {
             let rows = texts.iter().map(|text| &text[..text.len().min(max_length)]);
-            let sums = rows.zip(&nll).map(|(row, nll)| counting::paper(row, nll)).collect();
-            perplexity(sums, n_longer(max_length, &n_tokens), settings.seed)
+            (rows.zip(&nll).map(|(row, nll)| counting::paper(row, nll)).collect(), n_longer(max_length, &n_tokens))
         }
     };
+    let paper = perplexity(&paper_sums, truncated, settings.seed);
+    let sample = |index: usize| {
+        let tokens = samples[index].tokens.as_deref().unwrap_or(cut[index]);
+        let entropy = (!tokens.is_empty()).then(|| unigram_entropy(tokens));
+        JudgedSample { public_code: public_sums[index], paper: paper_sums[index], entropy }
+    };
+    let each = (0..samples.len()).map(sample).collect();
     let entropy = |rows: &mut dyn Iterator<Item = &[u32]>| {
         let entropies: Vec<f64> = rows.filter(|row| !row.is_empty()).map(unigram_entropy).collect();
         Estimate::of_mean(&entropies, settings.seed)
     };
-    Ok(JudgeReport {
+    let report = JudgeReport {
         samples: samples.len(),
         without_prediction: n_tokens.iter().filter(|&&length| length < 2).count(),
         public_code,
@@ -127,12 +158,13 @@ pub fn judge_samples(
         entropy_model_tokens: entropy(&mut samples.iter().filter_map(|sample| sample.tokens.as_deref())),
         distinct: (1..=4).map(|n| distinct(&cut, n)).collect(),
         settings: settings.clone(),
-    })
+    };
+    Ok((report, each))
 }
 
-fn perplexity(sums: Vec<NllSum>, truncated: usize, seed: u64) -> Perplexity {
+fn perplexity(sums: &[NllSum], truncated: usize, seed: u64) -> Perplexity {
     let of_rows = |rows: &[NllSum]| NllSum::total(rows).perplexity();
-    Perplexity { perplexity: Estimate::of(&sums, of_rows, seed), tokens: NllSum::total(&sums).tokens, truncated }
+    Perplexity { perplexity: Estimate::of(sums, of_rows, seed), tokens: NllSum::total(sums).tokens, truncated }
 }
 
 // The samples' own tokens, cut to the judge's length; absent unless the settings say that they are the judge's tokens.

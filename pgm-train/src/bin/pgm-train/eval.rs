@@ -1,4 +1,4 @@
-//! `pgm-train eval`: prints one JSON object per evaluation.
+//! `pgm-train eval`: prints one JSON object per evaluation, of a frontier its tables.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,12 @@ use pgm_model::model_folder::{TOKENIZER_FILE, resolve};
 use pgm_model::{ModelConfig, Sets, WeightDtype};
 use pgm_train::eval::choice::Reduction;
 use pgm_train::eval::{self, ChoiceSettings, EvalModel, GenerativeSettings, GreedySettings, PplSettings, ResultLog};
-use pgm_train::judge::{self, Gpt2Judge, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
+use pgm_train::judge::{self, JudgeSettings, Sample, judge_samples, read_samples, write_samples};
 use pgm_train::{NelboEstimator, TrainError};
 use serde_json::{Value, json};
 
 use super::eval_cache::{self, CacheArgs};
+use super::eval_frontier::{self, FrontierArgs, PoolingArg};
 use super::eval_images::{self, ImagesArgs};
 use super::progress::{Progress, stop_on_ctrl_c};
 
@@ -29,6 +30,8 @@ pub enum EvalCommand {
     Ppl(PplArgs),
     /// Perplexity, entropy and diversity of samples under a judge
     Generative(GenerativeArgs),
+    /// Curves of perplexity under a judge against entropy, of several models at equal wall time
+    Frontier(FrontierArgs),
     /// Multiple choice by likelihood
     Choice(ChoiceArgs),
     /// The last word of a text, all its tokens predicted at once
@@ -134,9 +137,12 @@ pub struct GenerativeArgs {
     /// Write the samples to this file
     #[arg(long, value_name = "FILE")]
     save_samples: Option<PathBuf>,
-    /// Reference texts for MAUVE, JSON lines with text; the judge must be a GPT-2
+    /// Reference texts for MAUVE, JSON lines with text
     #[arg(long, value_name = "FILE")]
     mauve: Option<PathBuf>,
+    /// MAUVE's features: the judge's hidden state of the last token, or the mean over the text
+    #[arg(long, value_enum, default_value = "last", requires = "mauve")]
+    mauve_features: PoolingArg,
     #[command(flatten)]
     common: Common,
 }
@@ -210,19 +216,20 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     stop_on_ctrl_c();
     let cache_log;
     let (log, result) = match command {
-        EvalCommand::Ppl(args) => (args.common.progress.as_ref(), run_ppl(args)),
-        EvalCommand::Generative(args) => (args.common.progress.as_ref(), run_generative(args)),
-        EvalCommand::Choice(args) => (args.common.progress.as_ref(), run_choice(args)),
-        EvalCommand::Greedy(args) => (args.common.progress.as_ref(), run_greedy(args)),
+        EvalCommand::Ppl(args) => (args.common.progress.as_ref(), printed(run_ppl(args))),
+        EvalCommand::Generative(args) => (args.common.progress.as_ref(), printed(run_generative(args))),
+        EvalCommand::Frontier(args) => (Some(args.out()), eval_frontier::run(args)),
+        EvalCommand::Choice(args) => (args.common.progress.as_ref(), printed(run_choice(args))),
+        EvalCommand::Greedy(args) => (args.common.progress.as_ref(), printed(run_greedy(args))),
         EvalCommand::Cache(args) => {
             cache_log = args.log();
-            (Some(&cache_log), eval_cache::run(args))
+            (Some(&cache_log), printed(eval_cache::run(args)))
         }
-        EvalCommand::Images(args) => (args.progress.as_ref(), eval_images::run(args)),
+        EvalCommand::Images(args) => (args.progress.as_ref(), printed(eval_images::run(args))),
     };
     match result {
-        Ok(object) => {
-            writeln!(std::io::stdout(), "{object}")?;
+        Ok(text) => {
+            writeln!(std::io::stdout(), "{text}")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
@@ -235,6 +242,10 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error),
     }
+}
+
+fn printed(object: anyhow::Result<Value>) -> anyhow::Result<String> {
+    Ok(object?.to_string())
 }
 
 impl Common {
@@ -294,14 +305,9 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
 
 fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
-    if args.mauve.is_some() && judge::is_own(&args.judge) {
-        bail!(
-            "--mauve needs the features of a GPT-2, but {} is an autoregressive model of pgm-train",
-            args.judge.display()
-        );
-    }
     // Opened first, so that a wrong folder fails before hours of sampling.
     let judge = judge::open(&args.judge, &device)?;
+    let references = args.mauve.as_deref().map(read_samples).transpose()?;
     let mut object = json!({
         "eval": "generative", "device": device_name, "judge": args.judge.display().to_string(), "batch": args.batch,
     });
@@ -320,14 +326,18 @@ fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     let mut progress = Progress::new("judged");
     let report = judge_samples(judge.as_ref(), &samples, &settings, &mut |done, all| progress.update(done, all))?;
     object["report"] = serde_json::to_value(report)?;
-    if let Some(path) = &args.mauve {
-        let judge = Gpt2Judge::load(&args.judge, &device)?;
+    if let (Some(path), Some(texts)) = (&args.mauve, references) {
+        let pooling = args.mauve_features.pooling();
+        // Both sets by their texts, as the references have no tokens.
+        let by_text = JudgeSettings { same_tokens: false, ..settings };
         let mut features = |samples: &[Sample]| {
-            judge.features(samples, args.judge_length, args.batch, &mut |done, all| progress.update(done, all))
+            let observe = &mut |done, all| progress.update(done, all);
+            judge::features(judge.as_ref(), samples, &by_text, pooling, observe)
         };
-        let (of_samples, of_texts) = (features(&samples)?, features(&read_samples(path)?)?);
-        let mauve = judge::mauve(&of_samples, &of_texts, args.common.seed)?;
+        let (of_samples, of_texts) = (features(&samples)?, features(&texts)?);
+        let mauve = judge::mauve(&of_samples, &of_texts, args.common.seed, judge::CLUSTERINGS)?;
         object["mauve"] = serde_json::to_value(mauve)?;
+        object["mauve_features"] = judge::feature_name(judge.as_ref(), pooling).into();
         object["mauve_texts"] = path.display().to_string().into();
     }
     Ok(object)

@@ -8,6 +8,7 @@ mod curves;
 mod distill;
 mod eval;
 mod eval_cache;
+mod eval_frontier;
 mod eval_images;
 mod events;
 mod fit;

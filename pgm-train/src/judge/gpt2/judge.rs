@@ -2,18 +2,15 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use pgm_model::model_folder::TOKENIZER_FILE;
 use tokenizers::Tokenizer;
 
 use super::config::Gpt2Config;
 use super::network::Gpt2;
 use crate::TrainError;
-use crate::judge::batches::{batches, padded, ragged_nll};
-use crate::judge::language_model::Judge;
-use crate::judge::progress::{Observe, report_progress};
-use crate::judge::samples::Sample;
-use crate::token_nll::read;
+use crate::judge::batches::{ragged_features, ragged_nll};
+use crate::judge::language_model::{Judge, Pooling};
 
 /// A [`Gpt2`] with its tokenizer.
 #[derive(Debug)]
@@ -58,43 +55,6 @@ impl Gpt2Judge {
     pub fn config(&self) -> &Gpt2Config {
         &self.config
     }
-
-    /// Features for [`mauve`](crate::judge::mauve()): the last hidden state at the last token of each text. Texts are cut to
-    /// `length` tokens, empty texts are skipped.
-    ///
-    /// # Errors
-    /// [`TrainError::Stopped`] when `observe` breaks, [`TrainError::Device`] when the device fails, and the
-    /// tokenizer's errors.
-    ///
-    /// # Panics
-    /// When `length` or `batch` is 0.
-    pub fn features(
-        &self,
-        samples: &[Sample],
-        length: usize,
-        batch: usize,
-        observe: &mut Observe,
-    ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let length = length.min(self.max_length());
-        let cut = |sample: &Sample| Ok(self.encode(&sample.text)?.into_iter().take(length).collect());
-        let rows = samples.iter().map(cut).collect::<Result<Vec<Vec<u32>>, TrainError>>()?;
-        let mut all = vec![Vec::new(); rows.len()];
-        let n_rows = rows.iter().filter(|row| !row.is_empty()).count();
-        let mut n_done = 0;
-        for members in batches(&rows, batch) {
-            let rows_now: Vec<&[u32]> = members.iter().map(|&row| rows[row].as_slice()).collect();
-            let last: Vec<i32> = rows_now.iter().map(|row| row.len() as i32 - 1).collect();
-            let last = Tensor::from_data(TensorData::new(last, [rows_now.len()]), &self.device);
-            let features = self.model.features(padded(&rows_now, &self.device), last);
-            for (&row, feature) in members.iter().zip(read(features)?.chunks(self.config.n_embd)) {
-                all[row] = feature.to_vec();
-            }
-            n_done += members.len();
-            report_progress(observe, n_done, n_rows)?;
-        }
-        all.retain(|feature| !feature.is_empty());
-        Ok(all)
-    }
 }
 
 impl Judge for Gpt2Judge {
@@ -120,5 +80,13 @@ impl Judge for Gpt2Judge {
 
     fn token_nll(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f64>>, TrainError> {
         ragged_nll(rows, &self.device, |tokens| self.model.negative_log_likelihood(tokens))
+    }
+
+    fn features(&self, rows: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>, TrainError> {
+        ragged_features(rows, &self.device, pooling, |tokens| self.model.hidden(tokens))
+    }
+
+    fn network(&self) -> String {
+        format!("GPT-2, {} blocks, width {}", self.config.n_layer, self.config.n_embd)
     }
 }

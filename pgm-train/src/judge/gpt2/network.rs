@@ -125,7 +125,7 @@ impl Gpt2 {
         hidden.reshape([n_rows * length, width]).select(0, positions + row_start)
     }
 
-    fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+    pub(super) fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let length = tokens.dims()[1];
         let n_positions = self.positions.weight.dims()[0];
         assert!((1..=n_positions).contains(&length), "{length} tokens, but the model has {n_positions} positions");

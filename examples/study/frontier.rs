@@ -1,0 +1,74 @@
+//! The frontier of the study's models, and its place in `results.md`.
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+
+use pgm_data::DataFolder;
+use pgm_train::eval::frontier::{FrontierInputs, FrontierJudge, FrontierModel, FrontierProgress};
+use pgm_train::eval::{EvalModel, Frontier, FrontierSettings, frontier};
+use pgm_train::judge::Pooling;
+
+use crate::evaluate::{Findings, SEED};
+use crate::report::title;
+use crate::{KINDS, Study};
+
+impl Study {
+    /// Measures the frontier of one model of each kind and of the last students; what is kept in `frontier/` is taken from it.
+    pub fn frontier(&self, data: &DataFolder) -> anyhow::Result<Frontier> {
+        let seed = self.plan.seeds[0];
+        let mut folders: Vec<_> =
+            KINDS.iter().map(|(_, kind)| (title(kind).to_string(), self.model(kind, seed))).collect();
+        for kind in ["pgm", "masked"] {
+            let folder = self.student(kind, "both", self.plan.rounds);
+            folders.push((format!("{} distilled", title(kind)), folder));
+        }
+        let mut models = Vec::new();
+        for (name, folder) in folders {
+            models.push(FrontierModel { name, model: EvalModel::load(&folder, &self.device)?, refresh: None });
+        }
+        let judge = FrontierJudge::open(&self.judge(), data, &self.device)?;
+        let settings = FrontierSettings {
+            temperatures: self.plan.temperatures.clone(),
+            steps: self.plan.frontier_steps.clone(),
+            samples: self.plan.samples,
+            batch: 16,
+            seed: SEED,
+            // The last byte of a row says little about the row.
+            pooling: Pooling::Mean,
+            ..FrontierSettings::default()
+        };
+        let inputs = FrontierInputs { models: &models, judge: &judge, data, device_name: &self.device_name };
+        let mut said = String::new();
+        let mut observe = |progress: &FrontierProgress| {
+            let now = format!("{}: {}", progress.phase.unit(), progress.name);
+            if progress.done < progress.all && said != now {
+                self.say(&now);
+                said = now;
+            }
+            if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        self.resumable(frontier(&inputs, &settings, &self.out.join("frontier"), &mut observe))
+    }
+
+    /// Writes the frontier: the first section of the results, since a single perplexity says little without it.
+    pub fn frontier_section(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
+        let frontier = &found.frontier;
+        writeln!(out, "## The frontier\n\n![perplexity against entropy](results-frontier.svg)\n")?;
+        writeln!(out, "![perplexity at the entropy of held-out text against wall time](results-wall-time.svg)\n")?;
+        writeln!(
+            out,
+            "A lower temperature lowers the perplexity of samples, and their entropy. So each model is sampled at several \
+             temperatures, and models are compared at the entropy of held-out text, at equal wall time (`eval frontier`).\n"
+        )?;
+        for sentence in frontier.sentences() {
+            writeln!(out, "* {sentence}")?;
+        }
+        writeln!(out, "\n{}", frontier.matched_table())?;
+        writeln!(
+            out,
+            "{} Distilled models are the last students with targets over both groups. All points are in \
+             `frontier/frontier.csv` of the study's folder.\n",
+            frontier.notes().trim_end()
+        )
+    }
+}

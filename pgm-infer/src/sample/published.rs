@@ -56,7 +56,7 @@ impl AsPublished {
         let is_partition =
             matches!(self.sampler, PublishedSampler::PartitionHalton | PublishedSampler::PartitionConfidence);
         // Neighbouring seeds and steps get seeds of their own.
-        let seed = (seed ^ 0x5851_f42d_4c95_7f2d).wrapping_add(step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step as u64) ^ 0x5851_f42d_4c95_7f2d;
         let dropout = (self.sampler == PublishedSampler::PartitionConfidence).then_some(seed);
         NetworkQuirks { hides_newest: is_partition && self.has_registers, dropout }
     }

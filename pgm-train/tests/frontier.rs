@@ -49,9 +49,14 @@ fn save_model(folder: &Path, kind: &str) -> PathBuf {
 }
 
 fn prepared(folder: &Path, mode: Mode) -> DataFolder {
-    let text: String = (0..60).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
-    std::fs::write(folder.join("text.txt"), text).unwrap();
-    let inputs = TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
+    let lines: Vec<String> = (0..60).map(|i| format!("line {i} says {}", "abcdefgh".repeat(i % 3 + 1))).collect();
+    // A padded row holds one document.
+    let (name, text): (&str, String) = match mode {
+        Mode::Pack => ("text.txt", lines.iter().map(|line| format!("{line}\n")).collect()),
+        Mode::Pad => ("text.jsonl", lines.iter().map(|line| format!("{{\"text\":\"{line}\"}}\n")).collect()),
+    };
+    std::fs::write(folder.join(name), text).unwrap();
+    let inputs = TextInputs::resolve(&[folder.join(name).display().to_string()], "text", "--input").unwrap();
     let out = folder.join(format!("{mode:?}"));
     let what = Prepare {
         inputs: &inputs,

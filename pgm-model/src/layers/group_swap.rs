@@ -100,9 +100,8 @@ impl GroupSwap {
         let n_queries = plan.query_positions.indices().dims()[1];
         let query = self.raw_queries(Some(encoded), plan, sinusoids);
         let q = self.projection.forward(plain_norm(&self.norm, query)); // [1 or B, K, H]
-        // Copied once here: attention would copy an expanded tensor in its forward and in its backward pass.
-        let q = if q.dims()[0] < n_rows { q.repeat_dim(0, n_rows) } else { q };
-        assert_shape!(q, [n_rows, n_queries, width]);
+        // Not copied for each row: a training step would keep the copies.
+        let q = q.expand([n_rows, n_queries, width]);
         let angles = [&plan.queries, &plan.keys];
         let dtype = self.kv.weight.val().dtype();
         linear(&self.out, cross_attention(q, kv, angles, plan.across.as_ref(), self.n_heads, dtype)) // [B, K, H]

@@ -408,7 +408,7 @@ mod tests {
             let [n_rows, inputs, outputs] = sizes;
             let mut draw = |n: usize| (0..n).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
             let (x, w, block) = (draw(n_rows * inputs), draw(inputs * outputs), 32);
-            let scales = draw(inputs.div_ceil(block) * outputs);
+            let scales: Vec<f32> = draw(inputs.div_ceil(block) * outputs).iter().map(|scale| scale / 127.0).collect();
             let f16s: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
             let bf16s: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
             let i8s: Vec<i8> = w.iter().map(|&w| (w * 127.0) as i8).collect();

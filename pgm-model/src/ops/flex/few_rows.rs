@@ -428,7 +428,8 @@ mod tests {
                         let term = |i: usize| f64::from(x[row * inputs + i]) * f64::from(wide[i * outputs + column]);
                         let error = (f64::from(*out) - (0..inputs).map(term).sum::<f64>()).abs();
                         let what = format!("{instructions:?}, weight {case}, {sizes:?}, {row} {column}");
-                        assert!(error < 1e-6 * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
+                        // One long sum without FMA rounds twice for each input; a wrong term is off by more than 1e-2.
+                        assert!(error < 4e-6 * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
                     }
                 }
             }

@@ -43,7 +43,7 @@ fn exp_of<const FMA: bool>(x: f64) -> f64 {
     // Adding this leaves the nearest integer in the low bits of the sum.
     const ROUNDER: f64 = 6_755_399_441_055_744.0;
     // ln 2 in two parts; the product of the first with n is exact.
-    const LN2: [f64; 2] = [6.931_471_803_691_238_2e-1, 1.908_214_929_270_587_7e-10];
+    const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     // 1 / 13! to 1 / 2!.
     const COEFFICIENTS: [f64; 12] = [
         1.0 / 6_227_020_800.0,

@@ -9,6 +9,7 @@ use pgm_infer::denoise::CleanRow;
 use pgm_model::{Class, Partition};
 
 /// The inputs of the network.
+#[allow(clippy::large_enum_variant)] // one exists at a time, and all are handles of tensors
 #[derive(Clone, Debug)]
 pub enum NetworkInputs {
     /// All tokens, and the split into groups.

@@ -420,7 +420,6 @@ mod tests {
                 (Weight::I8 { numbers: &i8s, scales: &scales, block }, (0..w.len()).map(scaled).collect()),
             ];
             for (case, (weight, wide)) in cases.into_iter().enumerate() {
-                let largest = wide.iter().fold(1.0, |largest: f64, w| largest.max(f64::from(w.abs())));
                 for instructions in supported() {
                     let out = matmul_by(instructions, &x, weight, sizes);
                     assert_eq!(out.len(), n_rows * outputs);
@@ -429,7 +428,8 @@ mod tests {
                         let term = |i: usize| f64::from(x[row * inputs + i]) * f64::from(wide[i * outputs + column]);
                         let error = (f64::from(*out) - (0..inputs).map(term).sum::<f64>()).abs();
                         let what = format!("{instructions:?}, weight {case}, {sizes:?}, {row} {column}");
-                        assert!(error < 3e-6 * largest * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
+                        // One long sum without FMA rounds twice for each input; a wrong term is off by more than 1e-2.
+                        assert!(error < 4e-6 * (inputs as f64).sqrt().max(4.0), "{what}: {error:e}");
                     }
                 }
             }

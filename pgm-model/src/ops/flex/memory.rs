@@ -5,7 +5,6 @@
 #![allow(unsafe_code)] // written memory becomes numbers
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use super::math;
 use crate::parallel::prelude::*;
@@ -79,26 +78,13 @@ pub(crate) fn write_rows<S: Send>(
     state: impl Fn() -> S + Sync,
     write: impl for<'a> Fn(&mut S, usize, &'a mut Uninit) -> &'a mut [f32] + Sync,
 ) -> (Vec<f32>, Vec<S>) {
-    write_row_groups(n_rows, width, 1, state, |state, rows, out| write(state, rows.start, out))
-}
-
-/// As [`write_rows`], at most `group` rows at a time. `group` divides [`ROWS`].
-pub(crate) fn write_row_groups<S: Send>(
-    n_rows: usize,
-    width: usize,
-    group: usize,
-    state: impl Fn() -> S + Sync,
-    write: impl for<'a> Fn(&mut S, Range<usize>, &'a mut Uninit) -> &'a mut [f32] + Sync,
-) -> (Vec<f32>, Vec<S>) {
     let n = n_rows * width;
     let mut values: Vec<f32> = Vec::with_capacity(n);
     let out = &mut values.spare_capacity_mut()[..n];
     let write_chunk = |chunk: usize, out: &mut Uninit| {
         let mut state = state();
-        for (index, out) in out.chunks_mut(group * width).enumerate() {
-            let first = chunk * ROWS + index * group;
-            let rows = first..first + out.len() / width;
-            write_whole(out, |out| write(&mut state, rows, out));
+        for (row, out) in (chunk * ROWS..).zip(out.chunks_exact_mut(width)) {
+            write_whole(out, |out| write(&mut state, row, out));
         }
         state
     };
@@ -108,7 +94,7 @@ pub(crate) fn write_row_groups<S: Send>(
     } else {
         out.par_chunks_mut(ROWS * width).enumerate().map(|(chunk, out)| write_chunk(chunk, out)).collect()
     };
-    // SAFETY: groups are whole rows, and each was written.
+    // SAFETY: chunks are whole rows, and each row was written.
     unsafe { values.set_len(n) };
     (values, states)
 }
@@ -175,17 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_rows_come_in_order_with_any_number_of_rows() {
-        for n_rows in [1, 3, 32, 33, 70, 1000] {
-            for width in [1, 100] {
-                let (values, rows) = write_row_groups(n_rows, width, 4, Vec::new, |all, rows, out| {
-                    all.extend(rows.clone());
-                    assert!(rows.len() <= 4 && rows.len() * width == out.len());
-                    write_each!(out, |i| (rows.start * width + i) as f32)
-                });
-                assert_eq!(values, (0..n_rows * width).map(|i| i as f32).collect::<Vec<_>>());
-                assert_eq!(rows.concat(), (0..n_rows).collect::<Vec<_>>());
-            }
+    fn rows_come_in_order_on_one_thread_and_on_several() {
+        for (n_rows, width) in [(1, 1), (33, 1), (31, 1000), (70, 1000), (1000, 3), (1000, 100)] {
+            let (values, rows) = write_rows(n_rows, width, Vec::new, |rows, row, out| {
+                rows.push(row);
+                write_each!(out, |i| (row * width + i) as f32)
+            });
+            assert_eq!(values, (0..n_rows * width).map(|i| i as f32).collect::<Vec<_>>());
+            assert_eq!(rows.concat(), (0..n_rows).collect::<Vec<_>>());
         }
     }
 

@@ -44,6 +44,7 @@ fn draw(svg: &mut String, figures: &[CacheFigures], speeds: &[CacheSpeed]) -> Re
         .configure_mesh()
         .x_desc("tokens per second")
         .y_desc("nats per token")
+        .x_label_formatter(&|rate| format!("{rate:.0}"))
         .y_label_formatter(&|nats| format!("{nats:.2}"))
         .light_line_style(WHITE)
         .draw()?;

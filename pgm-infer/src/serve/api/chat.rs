@@ -9,7 +9,7 @@ use serde_json::Map;
 use utoipa::ToSchema;
 
 use super::read::read;
-use super::responses::GenerateErrors;
+use super::responses::{GenerateErrors, StreamEvent};
 use super::usage::Usage;
 use crate::TextModel;
 use crate::engine::{Task, TaskInput, TaskOutput};
@@ -113,7 +113,7 @@ struct Delta<'a> {
     responses(
         (status = 200, description = "The answer, or its stream.", content(
             (Chat = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         GenerateErrors,
     ),

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::completion_tasks::{CompletionRequest, GivenPrompt, prompt_estimator, resolve_completion};
 use super::read::read;
-use super::responses::GenerateErrors;
+use super::responses::{GenerateErrors, StreamEvent};
 use super::usage::Usage;
 use crate::TextModel;
 use crate::engine::TaskOutput;
@@ -84,7 +84,7 @@ struct Chunk<'a> {
     responses(
         (status = 200, description = "The answer, or its stream.", content(
             (Completion = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         GenerateErrors,
     ),

@@ -9,7 +9,7 @@ use super::image_answer::{ImageFormat, Images};
 use super::image_samples::{check_pixels, check_size, classes, overrides};
 use super::image_upload::edit_of;
 use super::read::{read, read_edit};
-use super::responses::GenerateErrors;
+use super::responses::{GenerateErrors, StreamEvent};
 use crate::InferError;
 use crate::picture::EditRun;
 use crate::sample::SampleSettings;
@@ -35,7 +35,7 @@ use crate::settings::ImageOverrides;
     responses(
         (status = 200, description = "The pictures, or their stream.", content(
             (Images = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         GenerateErrors,
     ),
@@ -93,7 +93,7 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
     responses(
         (status = 200, description = "The edited pictures, or their stream.", content(
             (Images = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         (status = 403, description = "A page of another site posted a form.", body = ErrorBody),
         GenerateErrors,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::infill_fit::fit_sides;
 use super::read::read;
-use super::responses::GenerateErrors;
+use super::responses::{GenerateErrors, StreamEvent};
 use crate::TextModel;
 use crate::engine::{Finish, Task, TaskInput, TaskOutput};
 use crate::serve::body::{InfillBody, RequestBody};
@@ -139,7 +139,7 @@ struct Chunk<'a> {
     responses(
         (status = 200, description = "The answer, or its stream.", content(
             (Infill = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         GenerateErrors,
     ),

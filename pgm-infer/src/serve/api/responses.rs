@@ -1,8 +1,19 @@
-//! The error responses of the routes, for `/openapi.json`.
+//! The error responses and the events of the routes, for `/openapi.json`.
 
-use utoipa::IntoResponses;
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::serve::error::ErrorBody;
+
+/// One event of a stream.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code)] // it is read by the derive
+pub struct StreamEvent {
+    /// The name of the event; message, if it has none.
+    event: Option<String>,
+    /// A JSON object, or [DONE].
+    data: String,
+}
 
 /// The errors of a route that generates text.
 #[derive(IntoResponses)]

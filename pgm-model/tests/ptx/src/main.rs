@@ -166,6 +166,7 @@ fn main() {
         causal: false,
         shared_angles: [shared; 2],
         labelled: true,
+        ordered: false,
     };
     let causal = |d: usize| Layout { causal: true, labelled: false, ..own(d, false) };
     let cross = |d: usize| Layout {

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use crate::visibility::MAX_SETS;
+/// Sets of a group that labels can tell apart, as in `visibility`. This file also compiles by itself.
+pub(crate) const N_SETS: i32 = 1 << 16;
 
 /// Lower than any score.
 pub(crate) const LOWEST: f32 = -1e30;
@@ -40,7 +41,7 @@ pub(crate) fn label_at(sorted: &[i32], row: usize, n_tokens: usize, place: usize
 /// The lowest label of the keys that a query sees; the highest is its own.
 #[cube]
 pub(crate) fn lowest_seen(query_label: i32, #[comptime] ordered: bool) -> i32 {
-    if comptime!(ordered) { query_label & comptime!(-(MAX_SETS as i32)) } else { query_label }
+    if comptime!(ordered) { query_label & comptime!(-N_SETS) } else { query_label }
 }
 
 /// Whether a query sees a key of this label.

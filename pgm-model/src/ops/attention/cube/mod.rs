@@ -21,8 +21,10 @@ use cubecl::tf32;
 
 use super::settings::AttentionSettings;
 use crate::ops::cube::tensors::{empty, empty_like, unit_per_element, zeros};
-use layout::Layout;
+use layout::{Layout, N_SETS};
 pub(crate) use sort::sorted_by_label;
+
+const _: () = assert!(N_SETS as usize == crate::visibility::MAX_SETS);
 
 pub(crate) fn self_attention(
     qkv: CubeTensor,

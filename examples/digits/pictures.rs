@@ -24,7 +24,7 @@ const OPEN: u8 = 128;
 /// Settings of so many steps, with guidance of a weight.
 pub fn settings(model: &ImageModel, steps: usize, weight: f64) -> SampleSettings {
     let guidance = Guidance { weight, schedule: GuidanceSchedule::Constant };
-    SampleSettings { steps, guidance, ..SampleSettings::for_images(model.generation()) }
+    SampleSettings { steps, guidance, ..SampleSettings::for_image_model(model) }
 }
 
 /// A sheet with a line of pictures for each class.

@@ -60,6 +60,11 @@ impl SampleSettings {
         }
     }
 
+    /// The settings of a model of image codes, which encodes clean tokens anew as often as it was trained for.
+    pub fn for_image_model(model: &ImageModel) -> Self {
+        Self { refresh: Refresh::of_model(model.config()), ..Self::for_images(model.generation()) }
+    }
+
     /// The settings of a model: its folder's, completed by the defaults.
     pub fn for_model(model: &TextModel) -> Self {
         let (generation, plain) = (model.generation(), Self::default());
@@ -163,9 +168,14 @@ impl ImageOverrides {
     /// The model's settings with what is set here, checked.
     ///
     /// # Errors
-    /// [`InferError::Setting`] for a value out of its range, and for guidance without a class or without a weight.
+    /// [`InferError::Setting`] for a value out of its range, for guidance without a class or without a weight, and for a refresh
+    /// of a model that keeps nothing.
     pub fn settings(&self, model: &ImageModel) -> Result<SampleSettings, InferError> {
-        let defaults = SampleSettings::for_images(model.generation());
+        let defaults = SampleSettings::for_image_model(model);
+        if let Some(refresh) = self.refresh.filter(|_| !matches!(model.config(), ModelConfig::Partition(_))) {
+            let problem = "does not apply: only a partition model keeps what it has encoded";
+            return Err(InferError::Setting { name: "--refresh", value: refresh.to_string(), problem });
+        }
         let order = self.order.unwrap_or(defaults.order);
         let weight = self.cfg.unwrap_or(0.0);
         if !self.has_class && weight != 0.0 {
@@ -195,7 +205,7 @@ impl ImageOverrides {
             top_p: self.top_p,
             guidance: Some(guidance),
             alternatives: None,
-            refresh: Some(self.refresh.unwrap_or(Refresh::of_model(model.config()))),
+            refresh: self.refresh,
         };
         let mut settings = SampleSettings { as_published, ..overrides.apply(defaults) };
         if self.as_published && settings.draw.temperature > 0.0 {

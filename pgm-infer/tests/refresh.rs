@@ -87,7 +87,7 @@ fn kept_rows_write_what_the_training_path_writes_from_the_same_sets() {
         let requests = requests(&config);
         for refresh in [Refresh::Never, Refresh::Every(3), Refresh::Always] {
             for (order, guidance) in
-                [(OrderKind::Uniform, 0.0), (OrderKind::Sequential, 0.0), (OrderKind::Dilated, 1.5)]
+                [(OrderKind::Uniform, 0.0), (OrderKind::Remask { rate: 0.3 }, 0.0), (OrderKind::Dilated, 1.5)]
             {
                 let guidance = Guidance { weight: guidance, ..Guidance::default() };
                 let settings = SampleSettings { guidance, ..settings(refresh, order) };
@@ -133,7 +133,7 @@ fn old_tokens_do_not_see_new_ones_until_they_are_encoded_anew() {
 }
 
 #[test]
-fn rows_with_different_settings_share_a_batch_and_forgotten_tokens_are_dropped() {
+fn rows_with_different_settings_share_a_batch() {
     let config = config(None);
     let (model, device) = (network(&config), Device::flex());
     let all = [

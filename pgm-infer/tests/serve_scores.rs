@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use pgm_infer::score::{
-    MaskedDraw, OrderedRow, causal_nll, draws, left_to_right, one_pass_nll, random_order, weighted_nll,
+    MaskedDraw, OrderedRow, SetDraw, causal_nll, draws, left_to_right, one_pass_nll, random_order, weighted_nll,
 };
-use pgm_model::{AutoregressiveConfig, ModelConfig, Sets};
+use pgm_model::{AutoregressiveConfig, ModelConfig};
 use serde_json::{Value, json};
 
 mod common;
@@ -197,7 +197,7 @@ fn left_to_right_scores_come_in_batches_that_agree_with_one_evaluation_each() {
         let hidden = draws::HiddenTokens { is_hidden, weight: 1.0 };
         let nll = weighted_nll(
             model.handle(),
-            &[MaskedDraw { tokens: alone, valid: alone.len(), hidden, sets: (Sets::One, 0) }],
+            &[MaskedDraw { tokens: alone, valid: alone.len(), hidden, sets: SetDraw::default() }],
         )
         .unwrap()[0];
         assert!((scores[position - 1].log_probability + nll).abs() < 1e-4, "{position}");
@@ -223,7 +223,7 @@ async fn scores_are_those_of_multiple_choice() {
     for (index, candidate) in candidates.iter().enumerate() {
         let row = row(candidate);
         let draws: Vec<MaskedDraw<'_>> = draws::any_order(seed, 0, row.len(), n_draws)
-            .map(|hidden| MaskedDraw { tokens: &row, valid: row.len(), hidden, sets: (Sets::One, 0) })
+            .map(|hidden| MaskedDraw { tokens: &row, valid: row.len(), hidden, sets: SetDraw::default() })
             .collect();
         let nats = weighted_nll(plain.handle(), &draws).unwrap().iter().sum::<f64>() / n_draws as f64;
         let score = &answer["scores"][index];

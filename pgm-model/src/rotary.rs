@@ -90,6 +90,11 @@ impl RotaryAngles {
         Self(tables.get(positions.span(), &positions.indices().device()).at(positions))
     }
 
+    /// Angles that were looked up before, `[1, S, d]`.
+    pub(crate) fn of(table: Tensor<3>) -> Self {
+        Self(table)
+    }
+
     /// Angles of positions `0..length` in each of `n_rows` rows, for heads of width `head_dim`.
     pub fn at_all(n_rows: usize, length: usize, head_dim: usize, device: &Device) -> Self {
         Self::new(&AngleTables::new(head_dim, length), &Positions::all(n_rows, length, device))
@@ -102,7 +107,6 @@ impl RotaryAngles {
     }
 
     /// Cosines, then sines, `[1 or B, S, d]`.
-    #[cfg_attr(not(feature = "fused"), allow(dead_code))]
     pub(crate) fn table(&self) -> Tensor<3> {
         self.0.clone()
     }

@@ -63,6 +63,8 @@ pub struct Converted {
     pub n_masks: usize,
     /// Rows that they are in.
     pub n_rows: usize,
+    /// Whether these rows are the data's. Otherwise it is a row of masks: no data was given, or none of its rows had a mask.
+    pub from_data: bool,
     /// Whether the folder has a tokenizer.
     pub has_tokenizer: bool,
 }
@@ -135,6 +137,7 @@ pub fn convert(args: &Convert) -> Result<Converted, TrainError> {
         n_parameters: network.n_parameters(),
         folder: from.folder().to_path_buf(),
         n_rows: rows.tokens.len(),
+        from_data: rows.data.is_some(),
         config,
         n_masks,
         has_tokenizer,

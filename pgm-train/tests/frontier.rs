@@ -244,7 +244,7 @@ fn samples_of_other_weights_are_refused_and_names_must_differ() {
     assert!(message(&setup, &settings).contains("two models have the names masked and masked"));
     setup.models.remove(1);
     let error = message(&setup, &settings);
-    assert!(error.contains("masked-2-t1-p1.jsonl") && error.contains("subject was"), "{error}");
+    assert!(error.contains("masked-s2-t1-p1.jsonl") && error.contains("subject was"), "{error}");
     setup.models[0].name = "pgm".into();
     let other_seed = FrontierSettings { seed: 6, ..settings.clone() };
     assert!(message(&setup, &other_seed).contains("seed was 5 and is now 6"));
@@ -291,7 +291,7 @@ fn the_command_prints_tables_or_json_and_names_what_is_wrong() {
     let named = format!("left=right={ar}");
     let with = |more: &[&str]| command(&arguments.iter().chain(more).copied().collect::<Vec<_>>());
     let output = with(&["--model", &pgm, "--model", &named]);
-    assert!(!output.status.success());
+    assert!(!output.status.success() && text(&output.stderr).contains("right="), "{}", text(&output.stderr));
     let output = with(&["--model", &pgm, "--model", &format!("causal={ar}")]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let printed = text(&output.stdout);

@@ -11,7 +11,11 @@ use crate::sample::{CleanRow, RowId};
 /// Bytes that are kept unless a caller says otherwise.
 pub(crate) const DEFAULT_CACHE_BYTES: usize = 2 << 30;
 
-/// Encoded rows, bounded in bytes. A row that was dropped is encoded again when it comes back, set by set, so that nothing
+/// Evaluations after which a row that has no part in them is dropped.
+const IDLE_EVALUATIONS: u64 = 64;
+
+/// Encoded rows, bounded in bytes. What is kept of a row is a function of its tokens and their sets: where a set has lost a
+/// token, it and all later ones are encoded again. So a row that was dropped is encoded again when it comes back, and nothing
 /// changes but the time.
 #[derive(Debug)]
 pub(super) struct KeptRows {
@@ -69,7 +73,7 @@ impl KeptRows {
     }
 
     /// The rows, encoded. What they have encoded before is used again; rows that begin with the same tokens are encoded
-    /// together. A row without sets is encoded anew.
+    /// together.
     ///
     /// # Errors
     /// [`InferError::Request`] for a row whose sets are not in order.
@@ -88,8 +92,8 @@ impl KeptRows {
         let mut leaders: Vec<usize> = Vec::with_capacity(rows.len());
         // Taken out, so that nothing is kept if the device fails.
         for (index, (row, tokens)) in rows.iter().zip(&all).enumerate() {
-            let kept = row.sets.as_ref().and_then(|_| self.rows.remove(&row.id));
-            let (kept, n_known) = kept.map_or((EncodedRow::new(row.class), 0), |kept| kept.keep(tokens, row, device));
+            let kept = self.rows.remove(&row.id);
+            let (kept, n_known) = kept.map_or((EncodedRow::new(row.class), 0), |kept| kept.keep(tokens, row));
             let is_same = |&other: &usize| begins[other] && rows[other].class == row.class && all[other] == *tokens;
             let leader = (n_known == 0).then(|| (0..index).find(is_same)).flatten();
             begins.push(n_known == 0);
@@ -113,14 +117,16 @@ impl KeptRows {
         Ok(encoded)
     }
 
-    /// Keeps what was encoded of the rows that have sets, as much as there is room for; rows that were not used for longest
+    /// Keeps what was encoded of the rows, as much as there is room for; rows that were not used for longest
     /// are dropped first.
     pub(super) fn keep(&mut self, rows: &[&CleanRow], encoded: Vec<EncodedRow>) {
         self.n_evaluations += 1;
-        for (row, encoded) in rows.iter().zip(encoded).filter(|(row, _)| row.sets.is_some()) {
+        for (row, encoded) in rows.iter().zip(encoded) {
             let tokens = tokens_of(row).expect("the tokens that were encoded");
             self.rows.insert(row.id, KeptRow { tokens, encoded, last_used: self.n_evaluations });
         }
+        // Rows that are finished, most of all.
+        self.rows.retain(|_, row| row.last_used + IDLE_EVALUATIONS > self.n_evaluations);
         let mut n_bytes = self.n_bytes();
         while n_bytes > self.max_bytes {
             let Some((&oldest, _)) = self.rows.iter().min_by_key(|(_, row)| row.last_used) else { break };
@@ -130,24 +136,22 @@ impl KeptRows {
 }
 
 impl KeptRow {
-    // Drops the tokens that the row has no longer. Also returns how many of its tokens are left.
-    fn keep(mut self, tokens: &[Token], row: &CleanRow, device: &Device) -> (EncodedRow, usize) {
-        let mut n_known = 0;
-        let is_kept: Vec<bool> = self
-            .tokens
-            .iter()
-            .map(|token| {
-                let is_kept = tokens.get(n_known) == Some(token);
-                n_known += usize::from(is_kept);
-                is_kept
-            })
-            .collect();
-        let last_set = n_known.checked_sub(1).map(|last| tokens[last].2);
-        let is_in_order = tokens.get(n_known).is_none_or(|next| last_set.is_none_or(|last| next.2 > last));
-        if n_known == 0 || !is_in_order {
+    // Keeps the sets that the row still has, up to the first that is another. Also returns how many of its tokens these are.
+    fn keep(mut self, tokens: &[Token], row: &CleanRow) -> (EncodedRow, usize) {
+        let mut n_known = self.tokens.iter().zip(tokens).take_while(|(kept, token)| kept == token).count();
+        // A set is kept whole: it must end in both.
+        let set_at = |tokens: &[Token], index: usize| tokens.get(index).map(|token| token.2);
+        while n_known > 0 {
+            let last = Some(tokens[n_known - 1].2);
+            if set_at(&self.tokens, n_known) != last && set_at(tokens, n_known) != last {
+                break;
+            }
+            n_known -= 1;
+        }
+        if n_known == 0 {
             return (EncodedRow::new(row.class), 0);
         }
-        self.encoded.retain(|index| is_kept[index], device);
+        self.encoded.truncate(n_known);
         (self.encoded, n_known)
     }
 }

@@ -41,6 +41,17 @@ impl<'a> PartitionDenoiser<'a> {
     }
 }
 
+impl PartitionDenoiser<'_> {
+    // Hidden states `[1, K, H]` at all positions, row after row, of rows whose encodings are kept.
+    fn kept_hidden(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Tensor<3>, InferError> {
+        let mut kept = self.kept.borrow_mut();
+        let encoded = kept.encode(self.model, self.device, rows)?;
+        let hidden = self.model.decode_rows(&encoded.iter().collect::<Vec<_>>(), positions, self.device);
+        kept.keep(rows, encoded);
+        Ok(hidden)
+    }
+}
+
 impl Denoiser for PartitionDenoiser<'_> {
     fn logits(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Logits<'_>, InferError> {
         let head = Box::new(|hidden| self.model.logits(hidden));
@@ -48,12 +59,24 @@ impl Denoiser for PartitionDenoiser<'_> {
             return Ok(Logits::from_parts(self.with_dropout.parts(self.model, rows, positions, self.device)?, head));
         }
         let counts = || positions.iter().map(|row| row.len());
-        if rows.iter().any(|row| row.sets.is_some()) && counts().any(|n| n > 0) {
-            let mut kept = self.kept.borrow_mut();
-            let encoded = kept.encode(self.model, self.device, rows)?;
-            let hidden = self.model.decode_rows(&encoded.iter().collect::<Vec<_>>(), positions, self.device);
-            kept.keep(rows, encoded);
-            return Ok(Logits::from_packed(hidden, counts(), head));
+        let (kept, anew): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&row| rows[row].sets.is_some());
+        if !kept.is_empty() && counts().any(|n| n > 0) {
+            let of = |members: &[usize]| -> (Vec<&CleanRow>, Vec<&[usize]>) {
+                members.iter().map(|&row| (rows[row], positions[row])).unzip()
+            };
+            let (kept_rows, kept_positions) = of(&kept);
+            let hidden = self.kept_hidden(&kept_rows, &kept_positions)?;
+            if anew.is_empty() {
+                return Ok(Logits::from_packed(hidden, counts(), head));
+            }
+            let starts = kept_positions.iter().scan(0, |next, row| Some(std::mem::replace(next, *next + row.len())));
+            let parts = kept.iter().zip(&kept_positions).zip(starts);
+            let mut parts: Vec<(Tensor<3>, Vec<usize>)> = parts
+                .map(|((&row, positions), start)| (hidden.clone().narrow(1, start, positions.len()), vec![row]))
+                .collect();
+            let (anew_rows, anew_positions) = of(&anew);
+            parts.push((hidden_from_clean(self.model, &anew_rows, &anew_positions, self.device), anew));
+            return Ok(Logits::from_parts(parts, head));
         }
         let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
         // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.

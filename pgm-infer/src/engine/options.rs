@@ -40,6 +40,14 @@ pub struct StepMetrics {
     pub failed: bool,
 }
 
+impl StepMetrics {
+    // A step without rows, and what is left when there is no work.
+    pub(super) fn idle() -> Self {
+        let duration = Duration::ZERO;
+        Self { n_rows: 0, n_waiting: 0, n_decoded: 0, cache_bytes: 0, duration, failed: false }
+    }
+}
+
 impl Default for EngineOptions {
     fn default() -> Self {
         Self { weights: WeightDtype::F32, max_batch: 16, cache_bytes: DEFAULT_CACHE_BYTES, watch: None }

@@ -1,7 +1,7 @@
 //! The engine's thread: it fills the batch from the queue and runs its steps.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::options::{EngineOptions, StepMetrics};
 use super::queue::SampleQueue;
@@ -64,6 +64,7 @@ impl<'a> Worker<'a> {
                 self.fill_batch();
                 self.step(denoiser.as_ref());
             }
+            self.report(&StepMetrics::idle());
         }
     }
 
@@ -89,10 +90,8 @@ impl<'a> Worker<'a> {
     fn step(&mut self, denoiser: &dyn Denoiser) {
         let (mask, began, n_rows) = (self.model.mask_index(), Instant::now(), self.batch.len());
         if n_rows == 0 {
-            let duration = Duration::ZERO;
-            let (n_waiting, n_decoded, cache_bytes) = (0, 0, denoiser.cache_bytes());
-            let idle = StepMetrics { n_rows, n_waiting, n_decoded, cache_bytes, duration, failed: false };
-            return self.report(&idle);
+            let cache_bytes = denoiser.cache_bytes();
+            return self.report(&StepMetrics { cache_bytes, ..StepMetrics::idle() });
         }
         let mut rows: Vec<&mut SampleRow> = self.batch.iter_mut().map(|sample| &mut sample.row).collect();
         // A backend panics if its device is lost.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// what is kept of the old ones.
 ///
 /// For a model that was trained with one set of clean tokens, everything but [`Always`](Self::Always) is an approximation:
-/// old tokens have not seen the new ones. A model that was trained with ordered sets is exact with [`Never`](Self::Never),
-/// but for orders that forget tokens: what later tokens saw of a forgotten one stays.
+/// old tokens have not seen the new ones. A model that was trained with ordered sets is exact with [`Never`](Self::Never).
+/// Where an order forgets a token, its set and all later ones are encoded again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Refresh {

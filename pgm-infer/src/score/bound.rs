@@ -12,6 +12,17 @@ use super::nll::{read, token_nll};
 use crate::InferError;
 use crate::denoise::{CleanRow, NetworkHandle, hidden_at};
 
+/// How a draw divides the tokens that are not hidden into ordered sets, a function of these.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetDraw {
+    /// The division; one set takes no random number.
+    pub sets: Sets,
+    /// Seed of the evaluation.
+    pub seed: u64,
+    /// Index of the draw in it.
+    pub index: u64,
+}
+
 /// One draw of the bound: a row and its hidden tokens.
 #[derive(Clone, Debug)]
 pub struct MaskedDraw<'a> {
@@ -21,8 +32,8 @@ pub struct MaskedDraw<'a> {
     pub valid: usize,
     /// Its hidden tokens.
     pub hidden: HiddenTokens,
-    /// How the other tokens are divided into ordered sets, and the index of the draw among all with that division.
-    pub sets: (Sets, u64),
+    /// How the other tokens are divided into ordered sets.
+    pub sets: SetDraw,
 }
 
 impl MaskedDraw<'_> {
@@ -36,11 +47,11 @@ impl MaskedDraw<'_> {
         let positions: Vec<usize> = (0..self.tokens.len()).filter(is_clean).collect();
         let tokens = positions.iter().map(|&position| self.tokens[position]).collect();
         let row = CleanRow::new(self.tokens.len(), positions, tokens);
-        let (sets, index) = self.sets;
+        let SetDraw { sets, seed, index } = self.sets;
         if sets.is_one() {
             return row;
         }
-        let mut rng = stream(0, EVALUATION_SETS, index);
+        let mut rng = stream(seed, EVALUATION_SETS, index);
         let drawn = sets.draw(row.tokens.len(), || rng.random());
         row.with_sets(Some(drawn))
     }

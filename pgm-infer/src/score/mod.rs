@@ -13,6 +13,6 @@ pub mod draws;
 pub mod nll;
 mod one_pass;
 
-pub use bound::{MaskedDraw, causal_nll, weighted_nll};
+pub use bound::{MaskedDraw, SetDraw, causal_nll, weighted_nll};
 pub use chain::{TokenScore, left_to_right};
 pub use one_pass::{OrderedRow, one_pass_nll, one_pass_problem, random_order};

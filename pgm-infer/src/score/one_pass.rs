@@ -3,6 +3,7 @@
 //! Shapes: B rows, L length.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use pgm_model::visibility::MAX_SETS;
 use pgm_model::{ModelConfig, Network, Queries};
 use rand::seq::SliceRandom;
 
@@ -44,7 +45,8 @@ pub fn one_pass_problem(config: &ModelConfig) -> Option<&'static str> {
 /// model that encodes each token once, one token in a step. The rows have equal length and are one batch.
 ///
 /// # Errors
-/// [`InferError::Request`] for a model without such a likelihood, [`InferError::Device`] when the device fails.
+/// [`InferError::Request`] for a model without such a likelihood, for rows of different lengths, and for a row that is empty or
+/// longer than the places of an order; [`InferError::Device`] when the device fails.
 pub fn one_pass_nll(handle: NetworkHandle<'_>, rows: &[OrderedRow<'_>]) -> Result<Vec<f64>, InferError> {
     let NetworkHandle { network, config, device } = handle;
     let (Network::Partition(model), None) = (network, one_pass_problem(config)) else {
@@ -52,6 +54,11 @@ pub fn one_pass_nll(handle: NetworkHandle<'_>, rows: &[OrderedRow<'_>]) -> Resul
         return Err(InferError::Request(format!("this model has no likelihood in one pass: {problem}")));
     };
     let Some(length) = rows.first().map(|row| row.tokens.len()) else { return Ok(Vec::new()) };
+    let most = MAX_SETS - 2;
+    if !(1..=most).contains(&length) || rows.iter().any(|row| row.tokens.len() != length) {
+        let problem = format!("rows that are scored in one pass have one length from 1 to {most} tokens");
+        return Err(InferError::Request(problem));
+    }
     let mut places = vec![0_i32; rows.len() * length];
     for (places, row) in places.chunks_mut(length).zip(rows) {
         // Padding is the first set.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::visibility::MAX_SETS;
 
+// The most sets that are drawn, half of what labels can tell apart: the sets of a sampling run may follow.
+const MAX_DRAWN: usize = MAX_SETS / 2;
+
 /// How the tokens of a group are divided into ordered sets in training. A token is encoded from its own set and from
 /// earlier ones, so what is encoded stays valid when later sets come.
 ///
@@ -43,8 +46,7 @@ impl Sets {
             Self::Fixed(n_sets) => n_sets.min(n_tokens),
             Self::One | Self::Mix => 1,
         };
-        // Half of what labels can tell apart: the sets of a sampling run may follow.
-        let n_sets = n_sets.min(MAX_SETS / 2);
+        let n_sets = n_sets.min(MAX_DRAWN);
         if n_sets <= 1 {
             return vec![0; n_tokens];
         }
@@ -87,10 +89,8 @@ impl FromStr for Sets {
             "mix" => Ok(Self::Mix),
             number => match number.parse() {
                 Ok(1) => Ok(Self::One),
-                Ok(n) if (2..MAX_SETS).contains(&n) => Ok(Self::Fixed(n)),
-                _ => {
-                    Err(format!("\"{text}\" is neither one, nor mix, nor a number of sets from 1 to {}", MAX_SETS - 1))
-                }
+                Ok(n) if (2..=MAX_DRAWN).contains(&n) => Ok(Self::Fixed(n)),
+                _ => Err(format!("\"{text}\" is neither one, nor mix, nor a number of sets from 1 to {MAX_DRAWN}")),
             },
         }
     }

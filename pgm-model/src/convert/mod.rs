@@ -67,7 +67,8 @@ fn check_blocks(config: &PartitionConfig, n_blocks: usize) -> Result<(), ModelEr
 /// The partition model of a masked one. What is new in the GroupSwap is drawn from the device's generator.
 ///
 /// # Errors
-/// [`ModelError::Config`] when the blocks are not as many as the masked model's, [`ModelError::Shape`] when another size
+/// [`ModelError::Config`] for sizes that no model can have and when the blocks are not as many as the masked model's,
+/// [`ModelError::Shape`] when another size
 /// differs, [`ModelError::Device`] when a weight cannot be read from its device.
 pub fn partition_from_masked(
     masked: MaskedTransformer,
@@ -75,13 +76,15 @@ pub fn partition_from_masked(
     start: &SwapStart,
     device: &Device,
 ) -> Result<PartitionTransformer, ModelError> {
+    let checked = ModelConfig::Partition(config.clone());
+    checked.validate()?;
     check_blocks(config, masked.n_blocks())?;
     let last = config.encoder_blocks - 1;
     let of_last = format!("blocks.{last}.");
     let is_wanted = |name: &str| name.ends_with(".norm1.weight") || name.starts_with(&of_last);
     let folded = collect(&Network::Masked(masked.clone().folded()), is_wanted)?;
     let masked = collect(&Network::Masked(masked), |_| true)?;
-    let config = ModelConfig::Partition(config.clone());
+    let config = checked;
     let mut swap = collect(&Network::new(&config, device), |name| name.starts_with(GROUP_SWAP))?;
     match start.visible.as_ref().zip(Attention::of_block(&folded, last)) {
         Some((visible, block)) => start_as_attention(&mut swap, &block, &start.masks, visible),

@@ -24,6 +24,8 @@ pub struct EncodedRow {
     pub(super) positions: Vec<usize>,
     pub(super) places: Vec<usize>,
     pub(super) n_registers: usize,
+    /// Rotary angles, `[1, C, d]`.
+    pub(super) angles: Grown,
     /// Keys, then values, of each encoder block.
     pub(super) encoder: Vec<Grown>,
     /// Encoder output; only where the GroupSwap reads an aggregate of it.
@@ -41,7 +43,8 @@ pub struct NewTokens<'a> {
     pub tokens: &'a [u32],
     /// Their positions in the sequence.
     pub positions: &'a [usize],
-    /// The set that each belongs to, ascending, later than all sets that the row has, below [`MAX_SETS`].
+    /// The set that each belongs to, ascending, later than all sets that the row has, below [`MAX_SETS`]. Registers belong to
+    /// the row's first set; if they were encoded before any token, that is set 0.
     pub sets: &'a [usize],
 }
 
@@ -56,43 +59,38 @@ impl EncodedRow {
         self.positions.len() - self.n_registers
     }
 
-    /// Drops the tokens whose index `keep` refuses. What the others have seen of them stays in their encodings.
-    pub fn retain(&mut self, keep: impl Fn(usize) -> bool, device: &Device) {
-        let n_registers = self.n_registers;
-        let kept = (0..self.positions.len()).filter(|&index| index < n_registers || keep(index - n_registers));
-        let kept: Vec<usize> = kept.collect();
-        if kept.len() == self.positions.len() {
-            return;
-        }
-        let at_kept = |values: &[usize]| kept.iter().map(|&index| values[index]).collect::<Vec<_>>();
-        (self.positions, self.places) = (at_kept(&self.positions), at_kept(&self.places));
-        let indices: Vec<i32> = kept.iter().map(|&index| index as i32).collect();
-        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [kept.len()]), device);
-        for grown in self.all_mut() {
-            grown.select(&indices);
-        }
+    /// Keeps the first `n_tokens` tokens, in the order in which they were encoded. Whoever cuts a set in two leaves tokens that
+    /// have seen those that are gone.
+    pub fn truncate(&mut self, n_tokens: usize) {
+        let len = self.n_registers + n_tokens;
+        self.positions.truncate(len);
+        self.places.truncate(len);
+        let fixed = [&mut self.angles, &mut self.output, &mut self.swap];
+        self.encoder.iter_mut().chain(&mut self.decoder).chain(fixed).for_each(|grown| grown.truncate(len));
     }
 
     /// Bytes that a token takes: keys and values of every encoder block, the GroupSwap and every decoder block, and the encoder
-    /// output where an aggregate of it is read. Room for more tokens takes up to half as much again.
+    /// output where an aggregate of it is read. Memory is taken for half as many tokens again, rounded up to 32.
     pub fn bytes_per_token(config: &PartitionConfig) -> usize {
         let output = matches!(config.queries, Queries::LearnFreqsMean | Queries::LearnFreqsLogSumExp);
         let vectors = 2 * (config.encoder_blocks + 1 + config.decoder_blocks) + usize::from(output);
         vectors * config.backbone.hidden_size * size_of::<f32>()
     }
 
-    /// Bytes of memory on the device.
+    /// Bytes of memory on the device, rotary angles left out.
     pub fn n_bytes(&self) -> usize {
         let fixed = [&self.output, &self.swap];
         self.encoder.iter().chain(&self.decoder).chain(fixed).map(Grown::n_bytes).sum()
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Grown> {
-        self.encoder.iter_mut().chain(&mut self.decoder).chain([&mut self.output, &mut self.swap])
-    }
-
     /// Notes new tokens, behind the registers if these are new, and returns how many vectors are new and what they see.
-    pub(super) fn begin(&mut self, new: &NewTokens<'_>, registers: Registers, tables: &AngleTables) -> Extension {
+    pub(super) fn begin(
+        &mut self,
+        new: &NewTokens<'_>,
+        registers: Registers,
+        tables: &AngleTables,
+        device: &Device,
+    ) -> Extension {
         let n_known = self.positions.len();
         if self.n_registers == 0 {
             let front = registers.of_clean();
@@ -106,14 +104,25 @@ impl EncodedRow {
         let added = &self.places[n_known..];
         assert!(self.places.is_sorted() && self.places.last().is_none_or(|&last| last < MAX_SETS), "sets in order");
         assert!(n_known == 0 || added.first().is_none_or(|&first| first > self.places[n_known - 1]), "a later set");
-        Extension {
-            n_front,
-            n_new: added.len(),
-            is_one_set: added.first() == added.last(),
-            positions: self.positions.clone(),
-            places: self.places.clone(),
-            tables: tables.clone(),
-        }
+        let (n_new, is_one_set) = (added.len(), added.first() == added.last());
+        let sees = (n_new > 0).then(|| {
+            let queries = angles(&self.positions[n_known..], tables, device);
+            self.angles.append(queries.table());
+            let labels = |places: &[usize]| {
+                let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
+                let n = places.len();
+                let places = Tensor::<2, Int>::from_data(TensorData::new(places, [1, n]), device);
+                set_labels(Tensor::zeros([1, n], device), places)
+            };
+            let of_sets = || Visibility::across_sets(labels(&self.places[n_known..]), labels(&self.places));
+            Sees { queries, keys: self.key_angles(tables, device), visibility: (!is_one_set).then(of_sets) }
+        });
+        Extension { n_front, n_new, sees }
+    }
+
+    // Angles of all tokens; without tokens they are not read.
+    fn key_angles(&self, tables: &AngleTables, device: &Device) -> RotaryAngles {
+        self.angles.get().map_or_else(|| angles(&[0], tables, device), RotaryAngles::of)
     }
 
     /// The plan of queries at `positions`, which see every token of the row.
@@ -127,7 +136,7 @@ impl EncodedRow {
         let queries: Vec<usize> = positions.iter().map(|position| position + registers.0).collect();
         let query_positions = Positions::new(&[queries], device);
         AttentionPlan {
-            keys: angles(&self.positions, tables, device),
+            keys: self.key_angles(tables, device),
             queries: RotaryAngles::new(tables, &query_positions),
             query_positions,
             across: None,
@@ -136,40 +145,26 @@ impl EncodedRow {
     }
 }
 
-/// What the new tokens of a row see.
+/// The new vectors of a row.
 pub(super) struct Extension {
     /// New registers, which stand before the new tokens.
     pub(super) n_front: usize,
     /// New registers and tokens.
     pub(super) n_new: usize,
-    is_one_set: bool,
-    positions: Vec<usize>,
-    places: Vec<usize>,
-    tables: AngleTables,
+    /// What they see; `None` where nothing is new.
+    pub(super) sees: Option<Sees>,
 }
 
-impl Extension {
-    /// Angles of the new vectors and of all.
-    pub(super) fn angles(&self, device: &Device) -> [RotaryAngles; 2] {
-        let first = self.positions.len() - self.n_new;
-        [&self.positions[first..], &self.positions[..]].map(|positions| angles(positions, &self.tables, device))
-    }
-
-    /// Which vectors the new ones see; `None` when they see all.
-    pub(super) fn visibility(&self, device: &Device) -> Option<Visibility> {
-        let labels = |places: &[usize]| {
-            let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
-            let n = places.len();
-            let places = Tensor::<2, Int>::from_data(TensorData::new(places, [1, n]), device);
-            set_labels(Tensor::zeros([1, n], device), places)
-        };
-        let first = self.places.len() - self.n_new;
-        (!self.is_one_set).then(|| Visibility::across_sets(labels(&self.places[first..]), labels(&self.places)))
-    }
+/// What the new vectors of a row see.
+pub(super) struct Sees {
+    /// Their angles.
+    pub(super) queries: RotaryAngles,
+    /// The angles of all vectors of the row.
+    pub(super) keys: RotaryAngles,
+    /// Which of these they see; `None` when they see all.
+    pub(super) visibility: Option<Visibility>,
 }
 
 fn angles(positions: &[usize], tables: &AngleTables, device: &Device) -> RotaryAngles {
-    // An empty tensor is not a valid input; without keys the angles are not read.
-    let positions = if positions.is_empty() { vec![0] } else { positions.to_vec() };
-    RotaryAngles::new(tables, &Positions::new(&[positions], device))
+    RotaryAngles::new(tables, &Positions::new(&[positions.to_vec()], device))
 }

@@ -1,7 +1,7 @@
 //! A tensor that grows by rows without being copied each time.
 // C tokens, N new tokens, W width
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 /// Vectors of the tokens of one row, `[1, C, W]`. There is room for more, so most appends copy only what is new; a clone
 /// shares the memory until one of the two grows.
@@ -38,10 +38,9 @@ impl Grown {
         self.memory.clone().filter(|_| self.len > 0).map(|memory| memory.narrow(1, 0, self.len))
     }
 
-    /// Keeps the vectors at these indices, `[1, C', W]`.
-    pub(super) fn select(&mut self, indices: &Tensor<1, Int>) {
-        self.memory = self.get().map(|vectors| vectors.select(1, indices.clone()));
-        self.len = indices.dims()[0];
+    /// Keeps the first `len` vectors, at most.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     /// Bytes of memory, room for more included.

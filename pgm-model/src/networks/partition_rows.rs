@@ -12,18 +12,19 @@ use super::partition::PartitionTransformer;
 use crate::attention_plan::AttentionPlan;
 use crate::condition::Condition;
 use crate::layers::RowKeys;
-use crate::rotary::RotaryAngles;
 use crate::sequence::Class;
-use crate::visibility::Visibility;
 
 impl PartitionTransformer {
     /// Encodes new tokens of some rows against what each has encoded before, and keeps them with it.
     ///
     /// # Panics
-    /// When the sets of a row are not in order.
+    /// When the sets of a row are not in order, or a row has more or fewer new tokens than positions and sets.
     pub fn extend(&self, rows: &mut [&mut EncodedRow], new: &[NewTokens<'_>], device: &Device) {
         assert_eq!(rows.len(), new.len(), "new tokens for each row");
-        let begun = rows.iter_mut().zip(new).map(|(row, new)| row.begin(new, self.n_registers(), &self.rotary));
+        let begin = |(row, new): (&mut &mut EncodedRow, &NewTokens<'_>)| {
+            row.begin(new, self.n_registers(), &self.rotary, device)
+        };
+        let begun = rows.iter_mut().zip(new).map(begin);
         let begun: Vec<Extension> = begun.collect();
         let n_new: Vec<usize> = begun.iter().map(|extension| extension.n_new).collect();
         if n_new.iter().all(|&n| n == 0) {
@@ -35,13 +36,11 @@ impl PartitionTransformer {
         }
         let x = self.new_vectors(new, &begun, device); // [1, S, H]
         let condition = self.condition_of(rows.iter().map(|row| row.class), &n_new, device);
-        let plans: Vec<_> =
-            begun.iter().map(|extension| (extension.angles(device), extension.visibility(device))).collect();
         let rows = RefCell::new(rows);
         let output = self.encoder.iter().enumerate().fold(x, |x, (block, layer)| {
             layer.forward_rows(x, condition.as_ref(), |kv| {
                 append(&mut rows.borrow_mut(), &n_new, kv, |row| &mut row.encoder[block]);
-                row_keys(&rows.borrow(), &n_new, &plans, block).into_iter()
+                row_keys(&rows.borrow(), &begun, block).into_iter()
             })
         }); // [1, S, H]
         let rows = rows.into_inner();
@@ -58,6 +57,9 @@ impl PartitionTransformer {
     ///
     /// # Shapes
     /// `-> [1, K, H]`
+    ///
+    /// # Panics
+    /// When no row has a position.
     pub fn decode_rows(&self, rows: &[&EncodedRow], positions: &[&[usize]], device: &Device) -> Tensor<3> {
         assert_eq!(rows.len(), positions.len(), "positions of each row");
         let n_queries: Vec<usize> = positions.iter().map(|row| row.len()).collect();
@@ -140,19 +142,15 @@ fn append(
 }
 
 // What the new vectors of each row see in an encoder block.
-fn row_keys<'a>(
-    rows: &[&mut EncodedRow],
-    n_new: &[usize],
-    plans: &'a [([RotaryAngles; 2], Option<Visibility>)],
-    block: usize,
-) -> Vec<RowKeys<'a>> {
-    let of_rows = rows.iter().zip(n_new).zip(plans);
-    of_rows
-        .map(|((row, &n_queries), ([queries, keys], visibility))| RowKeys {
-            n_queries,
+fn row_keys<'a>(rows: &[&mut EncodedRow], begun: &'a [Extension], block: usize) -> Vec<RowKeys<'a>> {
+    let of_row = |(row, extension): (&&mut EncodedRow, &'a Extension)| {
+        let sees = extension.sees.as_ref()?;
+        Some(RowKeys {
+            n_queries: extension.n_new,
             kv: row.encoder[block].get(),
-            angles: [queries, keys],
-            visibility: visibility.as_ref(),
+            angles: [&sees.queries, &sees.keys],
+            visibility: sees.visibility.as_ref(),
         })
-        .collect()
+    };
+    rows.iter().zip(begun).filter_map(of_row).collect()
 }

@@ -1,7 +1,7 @@
 //! The likelihood bound (NELBO) of rows and the exact likelihood of an autoregressive model, see [`pgm_infer::score`].
 
 use pgm_infer::score;
-pub(super) use pgm_infer::score::MaskedDraw;
+pub(super) use pgm_infer::score::{MaskedDraw, SetDraw};
 
 use super::model::EvalModel;
 use crate::TrainError;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{MaskedDraw, causal_nll, weighted_nll};
+use super::bound::{MaskedDraw, SetDraw, causal_nll, weighted_nll};
 use super::model::EvalModel;
 use super::result_log::ResultLog;
 use crate::TrainError;
@@ -231,7 +231,12 @@ fn nelbo(model: &EvalModel, row: &[u32], question: usize, settings: &ChoiceSetti
     let mut drawn = draws(question, row.len(), settings)
         .into_iter()
         .zip(0..)
-        .map(|(hidden, draw)| MaskedDraw { tokens: row, valid: row.len(), hidden, sets: (sets, draw) })
+        .map(|(hidden, draw)| MaskedDraw {
+            tokens: row,
+            valid: row.len(),
+            hidden,
+            sets: SetDraw { sets, seed: settings.seed, index: draw },
+        })
         .peekable();
     let mut sum = 0.0;
     while drawn.peek().is_some() {

@@ -54,12 +54,17 @@ impl EvalModel {
         &self.text_model
     }
 
-    /// Identifies the model in results: its kind, the checksum of its weights and their dtype.
+    /// Identifies the model in results: its kind, the checksum of its weights and their dtype, the sets it was trained with.
     pub fn identity(&self) -> Value {
         let mut identity =
             json!({ "model": kind(self.text_model.config()), "weights_crc32": format!("{:08x}", self.crc32) });
         if self.weights != WeightDtype::F32 {
             identity["weights"] = self.weights.name().into();
+        }
+        // Bounds and samples depend on them, weights do not.
+        let sets = self.text_model.config().sets();
+        if !sets.is_one() {
+            identity["sets"] = sets.to_string().into();
         }
         identity
     }

@@ -6,7 +6,7 @@ use pgm_model::{ModelConfig, Sets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bound::{MaskedDraw, causal_nll, weighted_nll};
+use super::bound::{MaskedDraw, SetDraw, causal_nll, weighted_nll};
 use super::model::EvalModel;
 use super::result_log::ResultLog;
 use crate::TrainError;
@@ -82,7 +82,8 @@ pub struct PplReport {
     pub perplexity_all_tokens: Option<Estimate>,
     /// The perplexity with the nats divided by the tokens without BOS.
     pub perplexity_without_bos: Option<Estimate>,
-    /// Standard deviation of one draw of a row in nats per token, the root mean square over the rows.
+    /// Standard deviation of one draw of a row in nats per token, the root mean square over the rows. The draws of the bound are
+    /// stratified, so there it is rather too large; orders in one pass are independent.
     pub draw_deviation: Option<f64>,
     /// Number of tokens without padding, BOS included.
     pub tokens: usize,
@@ -179,7 +180,7 @@ pub fn ppl(
         } else if settings.one_pass {
             one_pass(model, &batch, &items, settings)?
         } else {
-            bounds(model, &batch, &items, &draws, (settings.times, sets))?
+            bounds(model, &batch, &items, &draws, (settings.times, sets, settings.seed))?
         };
         for ((&index, row), nats) in indices.iter().zip(&batch).zip(nats) {
             let (n, mean) = (nats.len() as f64, nats.iter().sum::<f64>() / nats.len() as f64);
@@ -237,7 +238,7 @@ fn bounds(
     batch: &[Row],
     items: &[DrawnItem],
     draws: &NelboDraws,
-    (n_draws, sets): (usize, Sets),
+    (n_draws, sets, seed): (usize, Sets, u64),
 ) -> Result<Vec<Vec<f64>>, TrainError> {
     let mut drawn_nats = vec![Vec::with_capacity(n_draws); batch.len()];
     for draw in 0..n_draws {
@@ -245,7 +246,7 @@ fn bounds(
             tokens: &row.tokens,
             valid: row.valid,
             hidden: draws.draw(item, draw),
-            sets: (sets, (item.index * n_draws + draw) as u64),
+            sets: SetDraw { sets, seed, index: (item.index * n_draws + draw) as u64 },
         });
         for (all, nats) in drawn_nats.iter_mut().zip(weighted_nll(model, &drawn.collect::<Vec<_>>())?) {
             all.push(nats);

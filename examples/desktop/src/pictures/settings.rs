@@ -59,7 +59,7 @@ impl Default for PictureSettings {
 impl PictureSettings {
     /// The defaults of a model with its name; of the settings before, only the seed and the number of pictures stay.
     pub fn for_model(&self, model: &ImageModel, name: &str) -> Self {
-        let defaults = SampleSettings::for_images(model.generation());
+        let defaults = SampleSettings::for_image_model(model);
         let n_classes = model.image().n_classes;
         let first = if n_classes <= FEW_CLASSES { n_classes } else { 1 };
         Self {
@@ -99,7 +99,7 @@ impl PictureSettings {
     /// One sentence for a setting that is out of range.
     pub fn sampler(&self, model: &ImageModel, has_class: bool) -> Result<SampleSettings, String> {
         let order = self.order.parse::<OrderKind>().map_err(|error| sentence(&error))?;
-        let defaults = SampleSettings::for_images(model.generation());
+        let defaults = SampleSettings::for_image_model(model);
         let schedule = if self.rises { GuidanceSchedule::Linear } else { GuidanceSchedule::Constant };
         let weight = if has_class { self.guidance } else { 0.0 };
         let settings = SampleSettings {

@@ -95,7 +95,7 @@ impl PictureFlags {
         draw: &DrawFlags<'_>,
         schedule: Option<Schedule>,
     ) -> anyhow::Result<SampleSettings> {
-        let defaults = SampleSettings::for_images(model.generation());
+        let defaults = SampleSettings::for_image_model(model);
         let order: OrderKind = draw.order.kind_or(defaults.order).map_err(|message| anyhow!(message))?;
         let overrides = ImageOverrides {
             steps: draw.steps,

@@ -165,7 +165,7 @@ async fn run(
             EngineOptions {
                 weights: args.weights.weights(),
                 max_batch: args.max_batch,
-                cache_bytes: args.cache_mib << 20,
+                cache_bytes: args.cache_mib.saturating_mul(1 << 20),
                 watch: None,
             },
         );

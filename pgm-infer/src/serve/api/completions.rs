@@ -146,11 +146,19 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
         }
         Err(admission) => {
             let request = RunningRequest::new(&server, &model.name, admission);
-            let choices = format.prompts_alone(model.engine.model());
             if stream {
+                let (format, choices) = in_background(move || {
+                    let choices = format.prompts_alone(model.engine.model());
+                    Ok((format, choices))
+                })
+                .await?;
                 return Ok(format.stream_choices(request, choices));
             }
-            answer(request, move || Ok(format.whole(choices))).await
+            let whole = move || {
+                let choices = format.prompts_alone(model.engine.model());
+                Ok(format.whole(choices))
+            };
+            answer(request, whole).await
         }
     }
 }

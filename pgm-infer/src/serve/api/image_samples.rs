@@ -17,7 +17,7 @@ const MOST_LARGE: usize = 4;
 /// # Errors
 /// Names the field that cannot be met.
 pub fn overrides(fields: &PictureFields, model: &ImageModel, limits: &Limits) -> Result<ImageOverrides, ApiError> {
-    let defaults = SampleSettings::for_images(model.generation());
+    let defaults = SampleSettings::for_image_model(model);
     let flags = OrderFlags {
         order: named("order", fields.order.as_deref())?,
         candidates: fields.candidates,

@@ -160,7 +160,7 @@ impl TextEntry {
 impl ImageEntry {
     fn new(server: &Server, loaded: &LoadedImages) -> Self {
         let model = loaded.engine.model();
-        let settings = SampleSettings::for_images(model.generation());
+        let settings = SampleSettings::for_image_model(model);
         let (image, (width, height, channels)) = (model.image(), model.codec().shape());
         Self {
             id: loaded.name.clone(),

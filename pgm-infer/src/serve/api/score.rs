@@ -12,7 +12,7 @@ use super::read::read;
 use super::responses::GenerateErrors;
 use crate::TextModel;
 use crate::score::{
-    MaskedDraw, OrderedRow, causal_nll, draws, one_pass_nll, one_pass_problem, random_order, weighted_nll,
+    MaskedDraw, OrderedRow, SetDraw, causal_nll, draws, one_pass_nll, one_pass_problem, random_order, weighted_nll,
 };
 use crate::serve::body::{Reduction, RequestBody, ScoreBody};
 use crate::serve::error::ApiError;
@@ -179,12 +179,18 @@ fn scores(
     })
 }
 
-// The bound of a row in nats, and half of its 95 % interval. The draws are stratified, so the interval is rather too wide.
+// The bound of a row in nats, and half of its 95 % interval. The draws of hidden tokens are stratified, so
+// there the interval is rather too wide; orders are independent.
 fn bound(row: &[u32], body: &ScoreBody, model: &TextModel, watch: &ScoreWatch) -> Result<(f64, Option<f64>), ApiError> {
-    let (n_draws, sets) = (body.draws(), model.config().sets());
-    let draw = |(hidden, draw)| MaskedDraw { tokens: row, valid: row.len(), hidden, sets: (sets, draw) };
-    let mut drawn = draws::any_order(body.seed(), 0, row.len(), n_draws).zip(0..).map(draw);
-    let order = |draw| OrderedRow { tokens: row, order: random_order(body.seed(), draw, row.len()) };
+    let (n_draws, sets, seed) = (body.draws(), model.config().sets(), body.seed());
+    let draw = |(hidden, draw)| MaskedDraw {
+        tokens: row,
+        valid: row.len(),
+        hidden,
+        sets: SetDraw { sets, seed, index: draw },
+    };
+    let mut drawn = draws::any_order(seed, 0, row.len(), n_draws).zip(0..).map(draw);
+    let order = |draw| OrderedRow { tokens: row, order: random_order(seed, draw, row.len()) };
     let mut ordered = (0..n_draws as u64).map(order);
     let (mut values, mut sum) = (Vec::with_capacity(n_draws), 0.0);
     while values.len() < n_draws {

@@ -9,7 +9,8 @@
 //!
 //! The sums have the order of `gemm.rs` ([`depth`]), so the results are the same numbers as those of its matmul on most
 //! processors with AVX-512 and on those with AVX2 alone, and elsewhere differ by rounding. They depend on no number of
-//! threads, and a row's on no other row.
+//! threads. With AVX2 alone a row's do not depend on the rows beside it; elsewhere one row is summed in one go and several in
+//! pieces of some hundred inputs, which rounds otherwise.
 #![allow(unsafe_code)] // vector instructions and pointers
 
 // N rows, I inputs, O outputs

@@ -80,9 +80,11 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
         "{from}: the first {encoder} of {} blocks become the encoder, {decoder} the decoder",
         encoder + decoder
     )?;
-    let rows = match args.data {
-        Some(_) => format!("{} rows of the data", converted.n_rows),
-        None => "a row of masks; --data starts it better".to_string(),
+    let rows = match (&args.data, converted.from_data, converted.n_rows) {
+        (Some(_), true, 1) => "a row of the data".to_string(),
+        (Some(_), true, n_rows) => format!("{n_rows} rows of the data"),
+        (Some(_), false, _) => "a row of masks, since no row of the data was given a mask".to_string(),
+        (None, ..) => "a row of masks; --data starts it better".to_string(),
     };
     writeln!(out, "the GroupSwap is new; it starts from {} mask tokens in {rows}", converted.n_masks)?;
     if !converted.has_tokenizer {

@@ -43,7 +43,7 @@ pub fn run(args: &CurvesArgs) -> anyhow::Result<ExitCode> {
         for curve in others {
             let Some((step, nats)) = curve.lowest() else { continue };
             match (curve.first_at_most(lowest), goal.first_at_most(nats)) {
-                (Some(step), _) => writeln!(out, "{}: {lowest:.4} from step {step} on", curve.name)?,
+                (Some(step), _) => writeln!(out, "{}: first at most {lowest:.4} at step {step}", curve.name)?,
                 (None, Some(later)) => {
                     writeln!(out, "{}: {nats:.4} at step {step}, {} at step {later}", curve.name, goal.name)?;
                 }

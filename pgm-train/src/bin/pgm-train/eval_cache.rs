@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use burn::tensor::Device;
 use clap::Args;
 use pgm_data::DataFolder;
@@ -11,7 +11,7 @@ use pgm_infer::bench::{Workload, alternate, median};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::Refresh;
-use pgm_model::model_folder::write_file;
+use pgm_model::model_folder::{resolve, write_file};
 use pgm_train::eval::cache::{self, CacheFigures, CacheSettings, CacheSpeed};
 use pgm_train::eval::{self, EvalModel, GenerativeSettings, ResultLog};
 use pgm_train::judge::{self, JudgeReport, JudgeSettings, Sample, judge_samples};
@@ -73,16 +73,27 @@ pub fn run(args: &CacheArgs) -> anyhow::Result<Value> {
     let data = DataFolder::open(&args.data)?;
     let model = EvalModel::load(&args.model, &device)?.with_weight_dtype(args.weights.weights())?;
     let judge = args.judge.as_deref().map(|folder| judge::open(folder, &device)).transpose()?;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    if args.judge.is_some() && args.n == 0 {
+        bail!("-n is 0; a judge needs at least one sample");
+    }
     let (refresh, seed) = (args.refresh.clone(), args.seed);
     let settings = CacheSettings { refresh, rows: args.rows, steps: args.steps, seed };
+    cache::check(&model, &data, &settings)?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let log = ResultLog::open(Some(&args.log()), &cache::identity(&model, &data, &settings)?)?;
     let mut progress = Progress::new("rows");
     let figures = cache::cache(&model, &data, &settings, log, &mut |done, all| progress.update(done, all))?;
     drop(progress);
-    let speeds = speeds(args, &model, &device)?;
+    let length = data.manifest().length;
+    let speeds = speeds(args, &model, length, &device)?;
     let judged = match &judge {
-        Some(judge) => args.refresh.iter().map(|&refresh| judged(args, &model, judge.as_ref(), refresh)).collect(),
+        Some(judge) => {
+            let folder = args.judge.as_deref().map(resolve).transpose()?;
+            let json = data.tokenizer()?.json();
+            let same_tokens = folder.map(|folder| eval::same_tokenizer(&folder, json)).transpose()?.unwrap_or_default();
+            let judged = |&refresh| judged(args, &model, judge.as_ref(), (refresh, length, same_tokens));
+            args.refresh.iter().map(judged).collect()
+        }
         None => Ok(Vec::new()),
     };
     let judged: Vec<JudgeReport> = judged?;
@@ -104,14 +115,14 @@ pub fn run(args: &CacheArgs) -> anyhow::Result<Value> {
 }
 
 // The intervals take turns, so that what else the machine does meets them all.
-fn speeds(args: &CacheArgs, model: &EvalModel, device: &Device) -> anyhow::Result<Vec<CacheSpeed>> {
+fn speeds(args: &CacheArgs, model: &EvalModel, length: usize, device: &Device) -> anyhow::Result<Vec<CacheSpeed>> {
     let model = model.text_model();
     let mut seconds = vec![Vec::new(); args.refresh.len()];
     let mut progress = Progress::new("timed runs");
     for round in 0..args.runs.max(1) {
         for (index, (&refresh, seconds)) in args.refresh.iter().zip(&mut seconds).enumerate() {
             let workload = Workload {
-                length: model.config().backbone().length,
+                length,
                 batch: args.batch.max(1),
                 steps: args.steps,
                 warmup: usize::from(round == 0),
@@ -129,7 +140,7 @@ fn speeds(args: &CacheArgs, model: &EvalModel, device: &Device) -> anyhow::Resul
             }
         }
     }
-    let n_tokens = args.batch.max(1) * model.config().backbone().length;
+    let n_tokens = args.batch.max(1) * length;
     Ok(seconds.iter().map(|seconds| CacheSpeed::new(n_tokens, median(seconds))).collect())
 }
 
@@ -137,10 +148,11 @@ fn judged(
     args: &CacheArgs,
     model: &EvalModel,
     judge: &dyn judge::Judge,
-    refresh: Refresh,
+    (refresh, length, same_tokens): (Refresh, usize, bool),
 ) -> anyhow::Result<JudgeReport> {
     let settings = GenerativeSettings {
         samples: args.n,
+        length,
         steps: args.steps,
         refresh: Some(refresh),
         seed: args.seed,
@@ -151,7 +163,7 @@ fn judged(
     let mut progress = Progress::new("samples");
     let batches = eval::sample_texts(model, &settings, log, &mut |done, all| progress.update(done, all))?;
     let samples: Vec<Sample> = batches.into_iter().flat_map(|batch| batch.samples).collect();
-    let settings = JudgeSettings { length: 1024, batch: 8, seed: args.seed, same_tokens: false };
+    let settings = JudgeSettings { length: 1024, batch: 8, seed: args.seed, same_tokens };
     Ok(judge_samples(judge, &samples, &settings, &mut |done, all| progress.update(done, all))?)
 }
 
@@ -176,7 +188,7 @@ fn table(figures: &[CacheFigures], speeds: &[CacheSpeed], judged: &[JudgeReport]
             estimate(figures.nats_over_anew, 4),
             estimate(figures.kl_per_token, 4),
             format!("{:.0}", speed.tokens_per_second),
-            estimate(report.and_then(|report| report.public_code.perplexity), 1),
+            estimate(report.and_then(|report| report.paper.perplexity), 1),
             estimate(report.and_then(|report| report.entropy_model_tokens), 3),
         ];
         lines.push(format!("| {} |", cells.join(" | ")));

@@ -118,7 +118,7 @@ struct SamplingArgs {
 impl SamplingArgs {
     // The settings of a model, overridden by the flags.
     fn settings(&self, model: &ImageModel) -> anyhow::Result<SampleSettings> {
-        let default = SampleSettings::for_images(model.generation()).order;
+        let default = SampleSettings::for_image_model(model).order;
         let overrides = ImageOverrides {
             steps: self.steps,
             curve: self.schedule,

@@ -53,7 +53,8 @@ pub struct CacheRow {
 pub struct CacheFigures {
     /// The interval.
     pub refresh: Refresh,
-    /// Nats per token of the bound: the mean over orders of the likelihood of a row that is written in so many steps.
+    /// Nats per token of the bound: the mean over orders of the likelihood of a row that is written in so many steps. BOS is given
+    /// and not counted, unlike in [`ppl`](super::ppl()).
     pub nats_per_token: Option<Estimate>,
     /// How much that is above the bound with everything encoded anew in each step, row by row.
     pub nats_over_anew: Option<Estimate>,
@@ -87,11 +88,31 @@ pub fn identity(model: &EvalModel, data: &DataFolder, settings: &CacheSettings) 
     }))
 }
 
+/// Whether intervals can be compared with these settings.
+///
+/// # Errors
+/// [`TrainError::Config`] for a model that encodes nothing, for data of another model or without held-out rows, and for a
+/// setting that is out of range.
+pub fn check(model: &EvalModel, data: &DataFolder, settings: &CacheSettings) -> Result<(), TrainError> {
+    model.check_data(data)?;
+    let invalid =
+        |problem: &str| Err(TrainError::Config { origin: "eval cache".to_string(), problem: problem.to_string() });
+    if !matches!(model.text_model().config(), ModelConfig::Partition(_)) {
+        return invalid("only a partition model keeps what it has encoded of clean tokens");
+    }
+    if settings.steps == 0 || settings.refresh.is_empty() {
+        return invalid("--steps must be at least 1 and --refresh name at least one interval");
+    }
+    if data.rows(Split::Validation)?.len() == 0 {
+        return invalid("the validation split of the data holds no rows");
+    }
+    Ok(())
+}
+
 /// Compares refresh intervals on held-out rows.
 ///
 /// # Errors
-/// [`TrainError::Config`] for a model that encodes nothing, for data of another model, and for a setting that is out of range;
-/// also when the device or the disk fails. [`TrainError::Stopped`] when `observe` breaks; the results so far are then in the
+/// As [`check`]; also when the device or the disk fails. [`TrainError::Stopped`] when `observe` breaks; the results so far are then in the
 /// log.
 pub fn cache(
     model: &EvalModel,
@@ -100,18 +121,8 @@ pub fn cache(
     mut log: ResultLog<CacheRow>,
     observe: &mut Observe,
 ) -> Result<Vec<CacheFigures>, TrainError> {
-    model.check_data(data)?;
-    let invalid = |problem: &str| TrainError::Config { origin: "eval cache".to_string(), problem: problem.to_string() };
-    if !matches!(model.text_model().config(), ModelConfig::Partition(_)) {
-        return Err(invalid("only a partition model keeps what it has encoded of clean tokens"));
-    }
-    if settings.steps == 0 || settings.refresh.is_empty() {
-        return Err(invalid("--steps must be at least 1 and --refresh name at least one interval"));
-    }
+    check(model, data, settings)?;
     let rows = data.rows(Split::Validation)?;
-    if rows.len() == 0 {
-        return Err(invalid("the validation split of the data holds no rows"));
-    }
     let mut chosen = match settings.rows {
         0 => (0..rows.len()).collect::<Vec<_>>(),
         n => RowOrder::new(settings.seed, rows.len()).step(0, n.min(rows.len())),

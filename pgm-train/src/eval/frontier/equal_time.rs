@@ -41,8 +41,11 @@ pub struct Choice {
 pub enum Reached {
     /// Not with any of its curves.
     Never,
-    /// With its fastest curve already.
-    AtOnce,
+    /// With the fastest of its curves that reach the entropy, an index of the frontier's curves.
+    AtOnce {
+        /// The curve.
+        curve: usize,
+    },
     /// Between two curves: the wall time divided by the first model's. An end that is not reached is absent.
     Times {
         /// The ratio, read along the logarithms of wall time and perplexity.
@@ -86,26 +89,26 @@ pub(super) fn compare(curves: &[FrontierCurve], matched: &[Resampled], seconds: 
             // The curves of one top-p.
             let top_p = curves[curve.unwrap_or(fastest)].top_p;
             let family = own.iter().copied().filter(|&index| curves[index].top_p == top_p);
-            let mut family: Vec<(f64, &Resampled)> = family
-                .filter(|&index| matched[index].value.is_finite())
-                .map(|index| (time(&index).ln(), &matched[index]))
-                .collect();
-            family.sort_by(|a, b| a.0.total_cmp(&b.0));
-            (!family.is_empty()).then(|| reached(&family, &matched[reference], time(&reference).ln()))
+            let mut family: Vec<usize> = family.filter(|&index| matched[index].value.is_finite()).collect();
+            family.sort_by(|a, b| time(a).total_cmp(&time(b)));
+            let first = *family.first()?;
+            let family: Vec<(f64, &Resampled)> =
+                family.iter().map(|&index| (time(&index).ln(), &matched[index])).collect();
+            Some(reached(first, &family, &matched[reference], time(&reference).ln()))
         });
         Choice { model: name.to_string(), curve, fastest, ratio, reached }
     };
     EqualTime { seconds: limit, given: seconds.is_some(), choices: models.iter().enumerate().map(choice).collect() }
 }
 
-// family: logarithms of the wall time and of the perplexity, from the fastest
-fn reached(family: &[(f64, &Resampled)], target: &Resampled, time: f64) -> Reached {
+// family: logarithms of the wall time and of the perplexity, from the fastest, which is the curve `first`
+fn reached(first: usize, family: &[(f64, &Resampled)], target: &Resampled, time: f64) -> Reached {
     let found = time_to_reach(family, target);
     if found.value == f64::INFINITY {
         return Reached::Never;
     }
     if found.value <= family[0].0 {
-        return Reached::AtOnce;
+        return Reached::AtOnce { curve: first };
     }
     let interval = central(found.resamples.iter().map(|log| log - time).collect());
     let end = |log: f64| log.is_finite().then(|| log.exp());
@@ -156,8 +159,13 @@ mod tests {
         let Some(Reached::Times { value, interval }) = found.choices[1].reached else { panic!("{found:?}") };
         let expected = 1.5 * 2_f64.powf((75_f64 / 70.0).ln() / (75_f64 / 50.0).ln());
         assert!((value - expected).abs() < 1e-9 && interval.is_some(), "{value} {expected}");
-        assert_eq!(found.choices[2].reached, Some(Reached::AtOnce));
+        assert_eq!(found.choices[2].reached, Some(Reached::AtOnce { curve: 5 }));
         assert_eq!((found.choices[2].ratio, found.choices[2].fastest), (None, 5));
+        // A curve that does not reach the entropy says nothing, however fast it is.
+        let nothing = Resampled { value: f64::NAN, resamples: vec![f64::NAN; 3] };
+        let matched = [log(80.0), log(70.0), log(60.0), nothing, log(50.0), log(10.0)];
+        let found = compare(&curves, &matched, Some(3.5));
+        assert_eq!((found.choices[1].reached, found.choices[1].fastest), (Some(Reached::AtOnce { curve: 4 }), 3));
     }
 
     #[test]

@@ -84,12 +84,12 @@ impl Frontier {
     /// How it was measured, in one paragraph.
     pub fn notes(&self) -> String {
         let settings = &self.settings;
-        let points = if self.settings.temperatures.len() > 1 { "temperatures" } else { "shares of top-p" };
+        let points = if self.settings.sweeps_top_p() { "shares of top-p" } else { "temperatures" };
         format!(
             "{} samples of {} tokens a point, seed {}, against {} held-out rows; the points of a curve are {points}. Judge: {}. \
              Perplexity: the paper's eq. 14. Wall time: a batch of {} on {} ({} threads) divided by its samples, median of {} \
              batches, all curves in turn. MAUVE's features: {}; another featurizer gives another MAUVE. Intervals are 95 %, by \
-             bootstrap over samples.\n",
+             bootstrap over samples; MAUVE's over clusterings.\n",
             settings.samples,
             self.length,
             settings.seed,
@@ -211,8 +211,9 @@ impl Frontier {
         let curve = &self.curves[index];
         let perplexity = match curve.matched {
             Some(matched) => format!("has a perplexity of {}", shown(Some(matched), 2)),
-            None => "does not reach that entropy with these temperatures, so that it is not compared; sweep others"
-                .to_string(),
+            None => {
+                "does not reach that entropy with these points, so that it is not compared; sweep others".to_string()
+            }
         };
         format!("{} ({} s) {perplexity}", curve.name, short(curve.wall_time.median))
     }
@@ -221,16 +222,16 @@ impl Frontier {
         let model = &choice.model;
         match reached {
             Reached::Never => format!("{model} does not reach {first}'s perplexity with any of its curves"),
-            Reached::AtOnce => {
-                let curve = &self.curves[choice.fastest];
+            Reached::AtOnce { curve } => {
+                let curve = &self.curves[curve];
                 let time = short(curve.wall_time.median);
-                format!("{model} has reached {first}'s perplexity with its fastest curve, {time} s")
+                format!("{model} reaches {first}'s perplexity with {} already, {time} s", curve.name)
             }
             Reached::Times { value, interval } => {
                 let end = |end: Option<f64>| end.map_or("never".to_string(), short);
                 let interval =
                     interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", end(low), end(high)));
-                format!("For {first}'s perplexity {model} takes {} times its wall time{interval}", short(value))
+                format!("For {first}'s perplexity {model} takes {} times {first}'s wall time{interval}", short(value))
             }
         }
     }
@@ -363,7 +364,7 @@ mod tests {
                     choice("a|b", Some(0), None, None),
                     choice("c, d", Some(0), ratio(0.8), Some(times)),
                     choice("e", Some(0), ratio(1.05), Some(Reached::Never)),
-                    choice("f", None, None, Some(Reached::AtOnce)),
+                    choice("f", None, None, Some(Reached::AtOnce { curve: 1 })),
                     choice("g", Some(1), ratio(1.2), None),
                 ],
             },
@@ -380,9 +381,9 @@ mod tests {
         assert_eq!(sentences[1], "a|b (0.5 s) has a perplexity of 44.00 (39.60 to 48.40).");
         let has = |at: usize, what: &str| assert!(sentences[at].contains(what), "{}", sentences[at]);
         has(2, "a|b's perplexity is 0.800 times that (0.700 to 0.900): a|b is better");
-        has(2, ". For a|b's perplexity c, d takes 2.5 times its wall time (1.5 to never).");
+        has(2, ". For a|b's perplexity c, d takes 2.5 times a|b's wall time (1.5 to never).");
         has(3, "they cannot be told apart. e does not reach a|b's perplexity with any of its curves.");
-        has(4, "f: none of its curves fits, the fastest (c, d) takes 0.25 s. f has reached");
+        has(4, "f: none of its curves fits, the fastest (c, d) takes 0.25 s. f reaches");
         has(5, "c, d (0.25 s) does not reach that entropy");
         has(5, "a|b is worse.");
     }

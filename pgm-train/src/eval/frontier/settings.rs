@@ -216,7 +216,7 @@ impl Variant {
 
     // The name of a point's files.
     pub(super) fn file_name(&self, draw: Draw) -> String {
-        let steps = self.steps.map_or(String::new(), |steps| format!("-{steps}"));
+        let steps = self.steps.map_or(String::new(), |steps| format!("-s{steps}"));
         format!("{}{steps}-t{}-p{}", file_part(&self.model), draw.temperature, draw.top_p)
     }
 }
@@ -320,7 +320,7 @@ mod tests {
     fn names_of_files_tell_models_and_points_apart() {
         let variant = |steps| Variant { model: "My model/2".into(), kind: "masked".into(), steps, refresh: None };
         let draw = Draw { temperature: 0.75, top_p: 1.0 };
-        assert_eq!(variant(Some(8)).file_name(draw), "my_model_2-8-t0.75-p1");
+        assert_eq!(variant(Some(8)).file_name(draw), "my_model_2-s8-t0.75-p1");
         assert_eq!(variant(None).file_name(draw), "my_model_2-t0.75-p1");
         assert_eq!(
             (variant(Some(1)).label().as_str(), variant(None).label().as_str()),

@@ -41,7 +41,7 @@ pub(super) struct Timed<'a> {
     pub(super) settings: GenerativeSettings,
 }
 
-/// Times a batch of each curve in each of `runs` rounds, after a round that does not count. Rounds of an earlier run with the
+/// Times a batch of each curve in each of `runs` rounds, after a round of this process that does not count. Rounds of an earlier run with the
 /// same `identity` are taken from the file.
 ///
 /// # Errors
@@ -55,10 +55,10 @@ pub(super) fn wall_times(
     let mut rounds: Vec<Vec<f64>> = kept(path, identity).unwrap_or_default();
     rounds.retain(|round| round.len() == curves.len());
     let all = curves.len() * (runs + 1);
-    while rounds.len() < runs + 1 {
+    let mut run_round = |n_done: usize| -> Result<Vec<f64>, TrainError> {
         let mut round = Vec::with_capacity(curves.len());
         for curve in curves {
-            let done = rounds.len() * curves.len() + round.len();
+            let done = n_done * curves.len() + round.len();
             // A stop is checked at every step, as a batch may take minutes.
             let progress = FrontierProgress { phase: Phase::Timing, name: &curve.name, done, all, seconds_left: None };
             let log = ResultLog::open(None, &Value::Null)?;
@@ -67,7 +67,14 @@ pub(super) fn wall_times(
                 batches.iter().fold((0.0, 0), |(seconds, n), batch| (seconds + batch.seconds, n + batch.samples.len()));
             round.push(seconds / n as f64);
         }
-        rounds.push(round);
+        Ok(round)
+    };
+    // A process that continues has a first round, too.
+    if (1..runs + 1).contains(&rounds.len()) {
+        run_round(rounds.len())?;
+    }
+    while rounds.len() < runs + 1 {
+        rounds.push(run_round(rounds.len())?);
         keep(path, identity, &rounds)?;
     }
     let name = curves.first().map_or("", |curve| &curve.name);

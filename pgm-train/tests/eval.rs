@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Split, TextTokenizer, Validation};
 use pgm_model::loss::token_cross_entropy;
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,
@@ -19,6 +19,9 @@ use pgm_train::eval::{
 use pgm_train::judge::{JudgeSettings, OwnJudge, judge_samples};
 use pgm_train::{HiddenTokens, NelboEstimator, TrainError};
 use serde_json::json;
+
+mod common;
+use common::byte_data;
 
 const LENGTH: usize = 24;
 
@@ -65,19 +68,7 @@ fn data(folder: &Path, mode: Mode) -> DataFolder {
 fn data_with(folder: &Path, mode: Mode, word: &str) -> DataFolder {
     let text: String = (0..40).map(|i| format!("line {i} says {}\n", word.repeat(i % 3 + 1))).collect();
     std::fs::write(folder.join("text.txt"), text).unwrap();
-    let inputs = TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap();
-    let out = folder.join(format!("{mode:?}-{word}"));
-    let what = Prepare {
-        inputs: &inputs,
-        validation: &Validation::Fraction(0.4),
-        tokenizer: &TextTokenizer::bytes(),
-        length: LENGTH,
-        mode,
-        row_eos: false,
-        out: &out,
-    };
-    prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
-    DataFolder::open(&out).unwrap()
+    byte_data(&folder.join("text.txt"), &folder.join(format!("{mode:?}-{word}")), (LENGTH, mode), 0.4)
 }
 
 fn go_on(_: usize, _: usize) -> ControlFlow<()> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Split, TextTokenizer};
 use pgm_infer::sample::Refresh;
 use pgm_infer::score::{OrderedRow, one_pass_nll, random_order};
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, Sets, model_folder};
@@ -14,6 +14,9 @@ use pgm_train::eval::cache::{CacheSettings, cache};
 use pgm_train::eval::{EvalModel, PplReport, PplSettings, ResultLog, ppl};
 use pgm_train::{TrainConfig, TrainError};
 use serde_json::json;
+
+mod common;
+use common::byte_data;
 
 const LENGTH: usize = 20;
 
@@ -45,18 +48,7 @@ fn save_model(folder: &Path, sets: Sets) -> PathBuf {
 fn data(folder: &Path) -> DataFolder {
     let text: String = (0..40).map(|i| format!("line {i} says {}\n", "abcdefgh".repeat(i % 3 + 1))).collect();
     std::fs::write(folder.join("text.txt"), text).unwrap();
-    let out = folder.join("data");
-    let what = Prepare {
-        inputs: &TextInputs::resolve(&[folder.join("text.txt").display().to_string()], "text", "--input").unwrap(),
-        validation: &Validation::Fraction(0.3),
-        tokenizer: &TextTokenizer::bytes(),
-        length: LENGTH,
-        mode: Mode::Pack,
-        row_eos: false,
-        out: &out,
-    };
-    prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
-    DataFolder::open(&out).unwrap()
+    byte_data(&folder.join("text.txt"), &folder.join("data"), (LENGTH, Mode::Pack), 0.3)
 }
 
 fn go_on(_: usize, _: usize) -> ControlFlow<()> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use burn::tensor::Device;
-use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
+use pgm_data::{DataFolder, Mode, TextTokenizer};
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, model_folder,
 };
@@ -14,6 +14,9 @@ use pgm_train::eval::frontier::{FrontierInputs, FrontierJudge, FrontierModel, Fr
 use pgm_train::eval::{self, EvalModel, Frontier, FrontierSettings, GenerativeSettings, ResultLog, frontier};
 use pgm_train::judge::{JudgeSettings, OwnJudge, Sample, judge_samples, write_samples};
 use serde_json::{Value, json};
+
+mod common;
+use common::byte_data;
 
 const LENGTH: usize = 24;
 const TEMPERATURES: [f64; 4] = [1.5, 0.6, 0.2, 0.05];
@@ -56,19 +59,7 @@ fn prepared(folder: &Path, mode: Mode) -> DataFolder {
         Mode::Pad => ("text.jsonl", lines.iter().map(|line| format!("{{\"text\":\"{line}\"}}\n")).collect()),
     };
     std::fs::write(folder.join(name), text).unwrap();
-    let inputs = TextInputs::resolve(&[folder.join(name).display().to_string()], "text", "--input").unwrap();
-    let out = folder.join(format!("{mode:?}"));
-    let what = Prepare {
-        inputs: &inputs,
-        validation: &Validation::Fraction(0.4),
-        tokenizer: &TextTokenizer::bytes(),
-        length: LENGTH,
-        mode,
-        row_eos: false,
-        out: &out,
-    };
-    prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
-    DataFolder::open(&out).unwrap()
+    byte_data(&folder.join(name), &folder.join(format!("{mode:?}")), (LENGTH, mode), 0.4)
 }
 
 // Models, a judge and data in a temporary folder.

@@ -1,15 +1,17 @@
 //! The batches of training and validation, and the losses of the objectives.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, Mode, Prepare, Split, TextInputs, TextTokenizer, TokenRows, Validation, prepare};
+use pgm_data::{DataFolder, Mode, Split, TokenRows};
 use pgm_model::Network;
 use pgm_train::batches::{Batch, NetworkInputs, ObjectiveBatch, TrainLoader, ValidationBatch, ValidationLoader};
 use pgm_train::{TrainConfig, TrainModel};
+
+mod common;
+use common::byte_data;
 
 const MASK: u32 = 257;
 
@@ -17,18 +19,8 @@ fn rows(folder: &Path, mode: Mode) -> Arc<TokenRows> {
     let text = folder.join("text.jsonl");
     let line = |n: usize| format!("{{\"text\":\"{}\"}}\n", "abcdefghijklmnop"[..n].repeat(2));
     std::fs::write(&text, (0..60).map(|i| line(1 + i % 6)).collect::<String>()).unwrap();
-    let out = folder.join(format!("data-{mode:?}"));
-    let what = Prepare {
-        inputs: &TextInputs::resolve(&[text.display().to_string()], "text", "text").unwrap(),
-        validation: &Validation::Fraction(0.2),
-        tokenizer: &TextTokenizer::bytes(),
-        length: 10,
-        mode,
-        row_eos: false,
-        out: &out,
-    };
-    prepare(&what, &mut |_| ControlFlow::Continue(())).unwrap();
-    Arc::new(DataFolder::open(&out).unwrap().rows(Split::Train).unwrap())
+    let data = byte_data(&text, &folder.join(format!("data-{mode:?}")), (10, mode), 0.2);
+    Arc::new(data.rows(Split::Train).unwrap())
 }
 
 fn config(settings: &[&str]) -> Arc<TrainConfig> {

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::InferError;
-use crate::sample::border::{BorderChange, BorderPhase, BorderToken};
+use crate::sample::border::{BorderChange, BorderPhase, PlacedToken};
 use crate::sample::clean_row::{CleanRow, RowId};
 use crate::sample::draw::DrawSettings;
 use crate::sample::grid::TokenGrid;
@@ -408,6 +408,14 @@ impl SampleRow {
             return Err(InferError::Request(format!("an order selected position {position} twice")));
         };
         self.open.remove(place);
+        let alternatives = reading.alternatives.clone();
+        self.take(PlacedToken { position, token, log_probability, margin, alternatives }, change);
+        Ok(())
+    }
+
+    // Takes a token that was drawn at a position that is open no longer.
+    fn take(&mut self, drawn: PlacedToken, change: &mut RowChange) {
+        let PlacedToken { position, token, log_probability, margin, alternatives } = drawn;
         self.clean.positions.push(position);
         self.clean.tokens.push(token);
         self.log_probabilities.push(log_probability);
@@ -415,10 +423,9 @@ impl SampleRow {
         change.decoded.push((position, token));
         change.log_probabilities.push(log_probability);
         if self.n_alternatives > 0 {
-            self.alternatives.push(reading.alternatives.clone());
-            change.alternatives.push(reading.alternatives.clone());
+            self.alternatives.push(alternatives.clone());
+            change.alternatives.push(alternatives);
         }
-        Ok(())
     }
 
     // Takes the token that was drawn again at a decoded position; `index` counts those that are not fixed.
@@ -463,25 +470,16 @@ impl SampleRow {
                 let is_chosen = |assumed: (usize, u32)| chosen.iter().any(|of| (of.position, of.token) == assumed);
                 if !assumed.into_iter().all(is_chosen) {
                     // What a network keeps of this row belongs to tokens that it does not have.
-                    self.clean.id = RowId::default();
+                    (self.clean.id, self.without_class) = (RowId::default(), RowId::default());
                 }
                 chosen
             }
             BorderChange::Next(tokens) => tokens,
         };
         let mut change = RowChange::default();
-        for BorderToken { position, token, log_probability, margin, alternatives } in decoded {
-            self.open.retain(|open| *open != position);
-            self.clean.positions.push(position);
-            self.clean.tokens.push(token);
-            self.log_probabilities.push(log_probability);
-            self.margins.push(margin);
-            change.decoded.push((position, token));
-            change.log_probabilities.push(log_probability);
-            if self.n_alternatives > 0 {
-                self.alternatives.push(alternatives.clone());
-                change.alternatives.push(alternatives);
-            }
+        for drawn in decoded {
+            self.open.retain(|open| *open != drawn.position);
+            self.take(drawn, &mut change);
         }
         self.n_fixed = self.clean.positions.len();
         Ok(change)

@@ -55,9 +55,9 @@ pub(super) struct BorderQuery {
     pub(super) allowed: Arc<[u32]>,
 }
 
-/// A drawn token of a border.
+/// A token that was drawn at a position.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct BorderToken {
+pub(super) struct PlacedToken {
     pub(super) position: usize,
     pub(super) token: u32,
     pub(super) log_probability: f64,
@@ -78,9 +78,9 @@ pub(super) enum BorderChange {
     /// Plain tokens that the next step takes as clean.
     Assumed(Vec<(usize, u32)>),
     /// The tokens of all parts.
-    Chosen(Vec<BorderToken>),
+    Chosen(Vec<PlacedToken>),
     /// The tokens next to them.
-    Next(Vec<BorderToken>),
+    Next(Vec<PlacedToken>),
 }
 
 /// The borders of a row while they are drawn: one part of each in a step, then the positions next to them.
@@ -176,7 +176,7 @@ impl BorderPhase {
                 let DrawnToken { class, log_probability, margin } =
                     reading.token.ok_or(InferError::NotFinite { position })?;
                 let (token, alternatives) = (class as u32, reading.alternatives);
-                Ok(BorderToken { position, token, log_probability, margin, alternatives })
+                Ok(PlacedToken { position, token, log_probability, margin, alternatives })
             };
             let tokens = self.next.iter().zip(readings).map(token).collect::<Result<_, InferError>>()?;
             return Ok(BorderChange::Next(tokens));
@@ -213,7 +213,7 @@ impl BorderPhase {
     }
 
     // Chooses an alternative of each border, after the last part.
-    fn choose(&mut self, draw: &DrawSettings, rng: &mut impl Rng) -> Result<Vec<BorderToken>, InferError> {
+    fn choose(&mut self, draw: &DrawSettings, rng: &mut impl Rng) -> Result<Vec<PlacedToken>, InferError> {
         let (mut chosen, mut next) = (Vec::new(), Vec::new());
         for (border, readings) in self.borders.iter().zip(&self.readings) {
             if border.parts.is_empty() {
@@ -230,13 +230,13 @@ impl BorderPhase {
             for (part, reading) in border.parts[..last].iter().zip(readings) {
                 let (position, token) = (part.position, part.plain.unwrap_or_default());
                 let (log_probability, alternatives) = (reading.plain, vec![(token, reading.plain)]);
-                chosen.push(BorderToken { position, token, log_probability, margin, alternatives });
+                chosen.push(PlacedToken { position, token, log_probability, margin, alternatives });
             }
             let completing = readings[last].completing.as_ref();
             let Some((reading, token)) = completing.and_then(|reading| Some((reading, reading.token?))) else {
                 unreachable!("an alternative without a token is not chosen")
             };
-            chosen.push(BorderToken {
+            chosen.push(PlacedToken {
                 position: border.parts[last].position,
                 token: token.class as u32,
                 log_probability: token.log_probability,

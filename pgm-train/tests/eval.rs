@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use pgm_data::{DataFolder, Mode, Split, TextTokenizer, Validation};
+use pgm_data::{DataFolder, Mode, Split, TextTokenizer};
 use pgm_model::loss::token_cross_entropy;
 use pgm_model::{
     AutoregressiveConfig, BackboneConfig, ModelConfig, Network, Partition, PartitionConfig, Projection, Queries,

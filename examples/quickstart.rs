@@ -25,7 +25,7 @@ use pgm_infer::text::template::{self, Part};
 use pgm_infer::{DrawSettings, SampleSettings, SamplingPath, Schedule, TextModel};
 use pgm_model::Network;
 use pgm_train::history::{self, Line};
-use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
+use pgm_train::{Fit, TrainConfig, TrainEvent, World, fit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -131,6 +131,7 @@ fn main() -> anyhow::Result<()> {
         interrupter,
         renderer: None,
         observe: Arc::new(show),
+        world: World::alone(),
     })?;
     if !finished.complete {
         bail!("stopped after step {}", finished.step);

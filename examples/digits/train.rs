@@ -9,7 +9,7 @@ use burn::train::Interrupter;
 use pgm_infer::ImageModel;
 use pgm_infer::picture::CodecFolder;
 use pgm_model::model_folder;
-use pgm_train::{Fit, TrainConfig, TrainEvent, fit};
+use pgm_train::{Fit, TrainConfig, TrainEvent, World, fit};
 
 use crate::plan::Plan;
 use crate::report::{Report, with_interval};
@@ -42,6 +42,7 @@ pub fn train(
         interrupter: interrupter.clone(),
         renderer: None,
         observe: Arc::new(show),
+        world: World::alone(),
     })?;
     let (true, Some(line)) = (result.complete, result.validation) else {
         bail!("stopped after step {} of {name}", result.step);

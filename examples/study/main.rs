@@ -28,7 +28,7 @@ use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_examples::dependency_sources;
 use pgm_infer::device::{self, DeviceName};
 use pgm_model::model_folder::{CONFIG_FILE, write_file};
-use pgm_train::{Distill, DistillConfig, Fit, Objective, TrainConfig, TrainEvent, distill, fit};
+use pgm_train::{Distill, DistillConfig, Fit, Objective, TrainConfig, TrainEvent, World, distill, fit};
 use plan::{Plan, Size};
 use serde_json::json;
 
@@ -232,6 +232,7 @@ impl Study {
             interrupter: self.interrupter.clone(),
             renderer: None,
             observe: Arc::new(show),
+            world: World::alone(),
         })?;
         if !finished.complete {
             bail!("stopped in {name} after step {}; the same command continues", finished.step);
@@ -257,6 +258,7 @@ impl Study {
                     device: &self.device,
                     interrupter: self.interrupter.clone(),
                     observe: Arc::new(show),
+                    world: World::alone(),
                 })?;
                 if distilled.stopped_at.is_some() {
                     bail!("stopped while distilling; the same command continues");
@@ -273,7 +275,7 @@ fn show(event: &TrainEvent) {
         TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
             println!("round {round} of {n_rounds}: {teacher_steps} steps in {student_steps}");
         }
-        TrainEvent::Started { parameters, rows, step } => {
+        TrainEvent::Started { parameters, rows, step, .. } => {
             println!("{parameters} parameters, {rows} rows, from step {step}")
         }
         TrainEvent::Trained { line, steps } => {

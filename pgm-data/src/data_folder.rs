@@ -130,11 +130,23 @@ impl DataFolder {
     /// [`DataError::PixelsOnly`] for a folder of pixels; [`DataError::Damaged`] naming the first shard that is not as it was
     /// written.
     pub fn rows(&self, split: Split) -> Result<TokenRows, DataError> {
+        self.token_rows(split, false)
+    }
+
+    /// As [`rows`](Self::rows), where another process of this machine has just checked the checksums.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows), checksums aside.
+    pub fn rows_checked_before(&self, split: Split) -> Result<TokenRows, DataError> {
+        self.token_rows(split, true)
+    }
+
+    fn token_rows(&self, split: Split, is_checked: bool) -> Result<TokenRows, DataError> {
         if self.image().is_some_and(|image| image.kind == ImageKind::Pixels) {
             return Err(DataError::PixelsOnly { path: self.path.clone() });
         }
         let (vocab_size, n_classes) = (self.manifest.vocab_size, self.class_names().len());
-        Ok(TokenRows::new(self.shards(split)?, vocab_size, n_classes, self.path.clone()))
+        Ok(TokenRows::new(self.shards(split, is_checked)?, vocab_size, n_classes, self.path.clone()))
     }
 
     /// Maps the rows of a split as pictures: of a folder of pixels, or of pixels as tokens.
@@ -144,7 +156,7 @@ impl DataFolder {
     pub fn pixels(&self, split: Split) -> Result<PixelRows, DataError> {
         let found = match self.image() {
             Some(image) if image.kind != ImageKind::Codes => {
-                return Ok(PixelRows::new(self.shards(split)?, image.clone(), self.path.clone()));
+                return Ok(PixelRows::new(self.shards(split, false)?, image.clone(), self.path.clone()));
             }
             Some(_) => "codes",
             None => "text",
@@ -152,9 +164,9 @@ impl DataFolder {
         Err(DataError::NoPixels { path: self.path.clone(), found })
     }
 
-    fn shards(&self, split: Split) -> Result<Vec<Shard>, DataError> {
+    fn shards(&self, split: Split, is_checked: bool) -> Result<Vec<Shard>, DataError> {
         let counts = self.manifest.split(split);
-        let open = |name: &String| Shard::open(&self.path.join(name), self.layout());
+        let open = |name: &String| Shard::open(&self.path.join(name), self.layout(), is_checked);
         let shards: Vec<Shard> = counts.shards.iter().map(open).collect::<Result<_, _>>()?;
         let n_rows: usize = shards.iter().map(Shard::n_rows).sum();
         if n_rows as u64 != counts.rows {

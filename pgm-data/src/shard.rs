@@ -255,15 +255,15 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Maps a shard and checks its header, its size and its checksum.
-    pub(crate) fn open(path: &Path, layout: Layout) -> Result<Self, DataError> {
+    /// Maps a shard and checks its header and its size, and its checksum unless `is_checked`.
+    pub(crate) fn open(path: &Path, layout: Layout, is_checked: bool) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("read", path))?;
         // SAFETY: the map is only read. If another process truncates the file meanwhile, this process can end with a
         // bus error, as with every mapped file. `prepare` never changes a complete folder.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io("map", path))?;
         let header = ShardHeader::parse(&map, map.len() as u64, layout).map_err(|problem| damaged(path, problem))?;
-        if crc32fast::hash(&map[HEADER..]) != header.checksum {
+        if !is_checked && crc32fast::hash(&map[HEADER..]) != header.checksum {
             return Err(damaged(path, "its checksum does not match its content"));
         }
         Ok(Self { map, layout, n_rows: header.n_rows })
@@ -320,7 +320,7 @@ mod tests {
                 writer.push(&[0, 1, largest], 3).unwrap();
                 writer.push(&[5, largest, 2], 1).unwrap();
                 assert_eq!(writer.finish().unwrap(), 2);
-                let shard = Shard::open(&path, layout).unwrap();
+                let shard = Shard::open(&path, layout, false).unwrap();
                 assert_eq!((shard.n_rows(), shard.row(0)), (2, (vec![0, 1, largest], 3)));
                 assert_eq!(shard.row(1), (vec![5, largest, 2], if padded { 1 } else { 3 }));
             }
@@ -342,12 +342,12 @@ mod tests {
                 }
             }
             writer.finish().unwrap();
-            let shard = Shard::open(&path, layout).unwrap();
+            let shard = Shard::open(&path, layout, false).unwrap();
             assert_eq!((shard.row(0), shard.row(1)), ((vec![1, 2, 255], 3), (vec![0, 9, 4], 3)));
             let labels = [shard.label(0), shard.label(1)];
             assert_eq!(labels, if labelled { [Some(70_000), Some(0)] } else { [None, None] });
             let text = Layout { content: Content::Text, ..layout };
-            let message = Shard::open(&path, text).unwrap_err().to_string();
+            let message = Shard::open(&path, text, false).unwrap_err().to_string();
             assert!(message.contains("rows of pictures"), "{message}");
         }
 

@@ -176,6 +176,37 @@ impl FromStr for DeviceName {
 }
 
 impl DeviceName {
+    /// The device of one of `n_processes` on this machine, which are numbered from 0: without a number in the name each takes
+    /// the GPU of its own number. Flex and NdArray have one device, which all share.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there are more processes than GPUs.
+    pub fn open_for(&self, process: usize, n_processes: usize) -> Result<(Device, String), String> {
+        if self.index.is_some() || n_processes <= 1 {
+            return self.open();
+        }
+        let of_backend =
+            |backend: Backend| Some((backend, backend.devices())).filter(|(_, devices)| !devices.is_empty());
+        let found = match self.backend {
+            Some(backend) => of_backend(backend),
+            None => ALL.iter().find_map(|(backend, _)| of_backend(*backend)),
+        };
+        let Some((backend, devices)) = found else { return self.open() };
+        if matches!(backend, Backend::Flex | Backend::NdArray) {
+            return Self { backend: Some(backend), index: None }.open();
+        }
+        if devices.len() < n_processes {
+            return Err(format!(
+                "{n_processes} processes run on this machine, which has {} {} devices; start one for each, or name the device \
+                 that they share, as {}:0",
+                devices.len(),
+                backend.name(),
+                backend.name()
+            ));
+        }
+        Self { backend: Some(backend), index: Some(process) }.open()
+    }
+
     /// The device and its name.
     ///
     /// # Errors

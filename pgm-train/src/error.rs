@@ -103,6 +103,9 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The ranks of a training do not agree.
+    #[error("{0}")]
+    Ranks(String),
     /// The caller stopped the work.
     #[error("stopped before it was done")]
     Stopped,

@@ -28,6 +28,7 @@ pub mod plot;
 mod run;
 mod special_tokens;
 mod token_nll;
+mod world;
 
 pub use config::{CodecTrainConfig, DistillConfig, NelboEstimator, Objective, Precision, StepOptions, TrainConfig};
 pub use convert::{Convert, Converted, convert};
@@ -37,3 +38,4 @@ pub use error::{Diverged, TrainError};
 pub use run::{
     BestValidation, Curve, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, draw_curves, fit, history,
 };
+pub use world::{Share, World, processes_started};

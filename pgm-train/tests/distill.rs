@@ -12,7 +12,7 @@ use burn::train::Interrupter;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_infer::{SampleSettings, SamplingPath, TextModel};
 use pgm_model::{Network, model_folder};
-use pgm_train::{Distill, DistillConfig, DistillResult, TrainConfig, TrainError, TrainEvent, distill};
+use pgm_train::{Distill, DistillConfig, DistillResult, TrainConfig, TrainError, TrainEvent, World, distill};
 
 const TOML: &str = "
 rounds = 3
@@ -97,6 +97,7 @@ fn run(
                 stop.stop(None);
             }
         }),
+        world: World::alone(),
     })
 }
 

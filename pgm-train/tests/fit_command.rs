@@ -429,3 +429,20 @@ fn two_runs_do_not_share_a_folder() {
     let (succeeds, text) = distill("run", "x", &["--set", "patience=3"]);
     assert!(!succeeds && text.contains("unknown key patience"), "{text}");
 }
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn a_program_without_mpi_does_not_run_as_one_of_several_processes() {
+    let case = Case::new();
+    for (variable, launcher) in
+        [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpiexec"), ("SLURM_STEP_NUM_TASKS", "srun")]
+    {
+        let output = case.command("run", "").env(variable, "2").output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        let says =
+            format!("{launcher} started 2 processes, but this program trains in one; build it with --features mpi");
+        assert!(!output.status.success() && message.contains(&says), "{message}");
+        assert!(!case.path("run").exists());
+    }
+    assert!(case.command("run", "").env("OMPI_COMM_WORLD_SIZE", "1").status().unwrap().success());
+}

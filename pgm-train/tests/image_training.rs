@@ -8,7 +8,9 @@ use burn::train::Interrupter;
 use pgm_data::{CodecIdentity, DataFolder, ImageFolderWriter, ImageInfo, PixelShape, Split};
 use pgm_model::{ModelConfig, model_folder};
 use pgm_train::batches::{NetworkInputs, ObjectiveBatch, TrainLoader};
-use pgm_train::{Distill, DistillConfig, Fit, FitResult, TrainConfig, TrainError, TrainEvent, distill, fit, history};
+use pgm_train::{
+    Distill, DistillConfig, Fit, FitResult, TrainConfig, TrainError, TrainEvent, World, distill, fit, history,
+};
 
 const TOML: &str = "
 objective = \"partition\"
@@ -84,6 +86,7 @@ fn try_run(
                 stop.stop(None);
             }
         }),
+        world: World::alone(),
     })
 }
 
@@ -281,6 +284,7 @@ fn models_of_images_are_distilled_as_models_of_text_are() {
             device: &Device::flex(),
             interrupter: Interrupter::new(),
             observe: Arc::new(|_| ()),
+            world: World::alone(),
         })
     };
     for (index, objective) in OBJECTIVES.into_iter().enumerate() {

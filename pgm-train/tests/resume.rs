@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_train::history::{self, Line};
-use pgm_train::{Fit, FitResult, TrainConfig, TrainError, TrainEvent, fit};
+use pgm_train::{Fit, FitResult, TrainConfig, TrainError, TrainEvent, World, fit};
 
 const TOML: &str = "
 objective = \"partition\"
@@ -80,6 +80,7 @@ fn run(
             TrainEvent::Notice(text) => noted.lock().unwrap().push(text.clone()),
             _ => (),
         }),
+        world: World::alone(),
     });
     let notices = notices.lock().unwrap().clone();
     (finished, notices)

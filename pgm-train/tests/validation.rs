@@ -9,7 +9,7 @@ use burn::train::Interrupter;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_train::eval::{self, EvalModel, PplSettings, ResultLog};
 use pgm_train::history::{self, Line, ValidationLine};
-use pgm_train::{Fit, NelboEstimator, TrainConfig, fit};
+use pgm_train::{Fit, NelboEstimator, TrainConfig, World, fit};
 use serde_json::json;
 
 fn data(out: &Path, length: usize, n_rows: usize) -> DataFolder {
@@ -43,6 +43,7 @@ fn run(folder: &Path, data: &Path, out: &str, settings: &[String]) -> Validation
         interrupter: Interrupter::new(),
         renderer: None,
         observe: Arc::new(|_| ()),
+        world: World::alone(),
     });
     result.unwrap().validation.unwrap()
 }

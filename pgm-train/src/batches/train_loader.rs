@@ -15,6 +15,7 @@ use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_groups, draw_
 use super::iterator::BatchIterator;
 use super::random::{CLASSES, DROPOUT, SETS, TRAINING, stream};
 use crate::config::{Objective, TrainConfig};
+use crate::world::Share;
 
 /// The micro-batches of training, from a step on.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct TrainLoader {
     mask: u32,
     of_images: bool,
     device: Device,
+    share: Share,
+    // Of this process.
     micro_batches: Range<usize>,
 }
 
@@ -33,7 +36,14 @@ impl TrainLoader {
     pub fn new(rows: Arc<TokenRows>, config: Arc<TrainConfig>, mask: u32, device: Device, first_step: usize) -> Self {
         let order = RowOrder::new(config.run.seed, rows.len());
         let micro_batches = first_step * config.run.accumulate..config.steps * config.run.accumulate;
-        Self { rows, order, config, mask, of_images: false, device, micro_batches }
+        Self { rows, order, config, mask, of_images: false, device, share: Share::default(), micro_batches }
+    }
+
+    /// The loader of a process that computes a part of each step's micro-batches.
+    #[must_use]
+    pub fn of_share(self, share: Share) -> Self {
+        let Range { start, end } = self.micro_batches;
+        Self { share, micro_batches: start / share.size..end / share.size, ..self }
     }
 
     /// The loader for a model of image codes: groups follow the arccos of a uniform number, BOS is visible and no target,
@@ -43,7 +53,8 @@ impl TrainLoader {
         Self { of_images, ..self }
     }
 
-    /// All micro-batches of a step. Times are antithetic over the whole step, the loss is a mean over its tokens.
+    /// The micro-batches of a step, or this process's share of them. Times are antithetic over the whole step, the loss is a mean
+    /// over its tokens.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -79,8 +90,9 @@ impl TrainLoader {
         let scale = 1.0 / host.n_valid().max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);
         let n_rows = run.micro_batch();
-        let batches = (0..run.accumulate).map(|part| ObjectiveBatch {
-            seed: dropout.random(),
+        let seeds: Vec<u64> = (0..run.accumulate).map(|_| dropout.random()).collect();
+        let batches = self.share.micro_batches(run.accumulate).map(|part| ObjectiveBatch {
+            seed: seeds[part],
             ..host.upload(part * n_rows..(part + 1) * n_rows, &self.device, scale)
         });
         Ok(batches.collect())
@@ -89,7 +101,7 @@ impl TrainLoader {
 
 impl DataLoader<Batch> for TrainLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let accumulate = self.config.run.accumulate;
+        let accumulate = self.config.run.accumulate / self.share.size;
         Box::new(BatchIterator::new(self.micro_batches.clone(), move |index| {
             let batches = self.step(index / accumulate)?.split_off(index % accumulate);
             Ok(batches.into_iter().map(|batch| Batch::Objective(Box::new(batch))).collect())

@@ -19,6 +19,7 @@ use crate::run::{
     Checkpoint, DataIdentity, LoopSettings, LoopStart, RunIdentity, RunLock, TrainEvent, Training, checkpoint,
     draw_curve, draw_parameters, newest_checkpoint,
 };
+use crate::world::World;
 
 /// Name of the picture of originals above their reconstructions in a run's folder.
 pub const RECONSTRUCTIONS_FILE: &str = "reconstructions.png";
@@ -93,6 +94,7 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
         step: first_step,
         parameters: network.n_parameters(),
         rows: train_rows.len(),
+        world_size: 1,
     });
     let [rows, columns] = sizes.grid();
     let model = CodecModel::new(network, config.loss, [rows * columns, sizes.quantizer.n_codes()]).train();
@@ -125,6 +127,7 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
         interrupter: args.interrupter,
         renderer: None,
         observe: args.observe,
+        world: World::alone(),
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
     draw_curve::<CodecLine>(args.out)?;

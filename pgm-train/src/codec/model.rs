@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use pgm_model::codec::Autoencoder;
+use serde::{Deserialize, Serialize};
 
 use super::loader::PictureBatch;
 use super::validation::{CodecLine, CodecSums};
@@ -74,7 +75,21 @@ impl InferenceStep for CodecModel {
     }
 }
 
+/// A batch of pictures with what their codes give.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MeasuredPictures {
+    original: Vec<f32>,
+    reconstruction: Vec<f32>,
+    codes: Vec<u32>,
+    /// Channels, height and width.
+    shape: [usize; 3],
+    n_places: usize,
+    n_codes: usize,
+    loss: ReconstructionLoss,
+}
+
 impl LoopModel for CodecModel {
+    type Measured = MeasuredPictures;
     type Sums = CodecSums;
     type Line = CodecLine;
 
@@ -82,17 +97,22 @@ impl LoopModel for CodecModel {
         batch.pixels.dims()[0]
     }
 
-    fn measure(&self, batch: PictureBatch, sums: &mut CodecSums) -> Result<(), TrainError> {
+    fn measure(&self, batch: PictureBatch) -> Result<MeasuredPictures, TrainError> {
         let [_, channels, height, width] = batch.pixels.dims();
         let codes = self.network.encode(batch.pixels.clone());
         let reconstruction = read_pixels(self.network.decode(codes.clone()))?;
         let (original, codes) = (read_pixels(batch.pixels)?, read_codes(codes)?);
-        let n = channels * height * width;
-        let pictures = original.chunks(n).zip(reconstruction.chunks(n)).zip(codes.chunks(self.n_places));
+        let (shape, n_places, n_codes) = ([channels, height, width], self.n_places, self.n_codes);
+        Ok(MeasuredPictures { original, reconstruction, codes, shape, n_places, n_codes, loss: self.loss })
+    }
+
+    fn add(sums: &mut CodecSums, measured: MeasuredPictures) {
+        let MeasuredPictures { original, reconstruction, codes, shape, n_places, n_codes, loss } = measured;
+        let n: usize = shape.iter().product();
+        let pictures = original.chunks(n).zip(reconstruction.chunks(n)).zip(codes.chunks(n_places));
         for ((original, reconstruction), codes) in pictures {
-            sums.add([original, reconstruction], [channels, height, width], (codes, self.n_codes), self.loss);
+            sums.add([original, reconstruction], shape, (codes, n_codes), loss);
         }
-        Ok(())
     }
 
     fn line(sums: &CodecSums, step: usize) -> Option<CodecLine> {

@@ -15,6 +15,7 @@ use super::teacher::TIME_FLOOR;
 use crate::batches::random::{CLASSES, DISTILLATION, DROPOUT, SETS, stream};
 use crate::batches::{Batch, BatchIterator, DistillBatch, MaskedRow, draw_groups, read_rows};
 use crate::config::{DistillConfig, TargetGroups};
+use crate::world::Share;
 
 /// How often a student of images learns without the class, as in training.
 const CLASS_DROPOUT: f64 = 0.1;
@@ -41,6 +42,8 @@ pub(crate) struct DistillLoader {
     first_token: FirstToken,
     sets: Sets,
     device: Device,
+    share: Share,
+    // Of this process.
     micro_batches: Range<usize>,
 }
 
@@ -56,8 +59,15 @@ impl DistillLoader {
         let order = RowOrder::new(config.run.seed, rows.len());
         let micro_batches = first_step * config.run.accumulate..config.round_steps * config.run.accumulate;
         let steps_before = round * config.round_steps;
-        let (first_token, sets) = (FirstToken::Ordinary, Sets::One);
-        Self { rows, order, steps_before, config, first_token, sets, device, micro_batches }
+        let (first_token, sets, share) = (FirstToken::Ordinary, Sets::One, Share::default());
+        Self { rows, order, steps_before, config, first_token, sets, device, share, micro_batches }
+    }
+
+    /// The loader of a process that computes a part of each step's micro-batches.
+    #[must_use]
+    pub(crate) fn of_share(self, share: Share) -> Self {
+        let Range { start, end } = self.micro_batches;
+        Self { share, micro_batches: start / share.size..end / share.size, ..self }
     }
 
     /// The loader for networks of that kind.
@@ -98,9 +108,11 @@ impl DistillLoader {
         let n_counted: usize = masked_rows.iter().map(MaskedRow::n_counted).sum();
         let scale = 1.0 / n_counted.max(1) as f64;
         let mut seeds = stream(run.seed, DROPOUT, step);
-        let batches = masked_rows.chunks(run.micro_batch() * n_copies).map(|rows| {
-            let (rows, device) = (rows.to_vec(), self.device.clone());
-            Batch::Distill(DistillBatch { rows, scale, device, seed: seeds.random() })
+        let seeds: Vec<u64> = (0..run.accumulate).map(|_| seeds.random()).collect();
+        let n_rows = run.micro_batch() * n_copies;
+        let batches = self.share.micro_batches(run.accumulate).map(|part| {
+            let (rows, device) = (masked_rows[part * n_rows..(part + 1) * n_rows].to_vec(), self.device.clone());
+            Batch::Distill(DistillBatch { rows, scale, device, seed: seeds[part] })
         });
         Ok(batches.collect())
     }
@@ -124,7 +136,7 @@ impl DistillLoader {
 
 impl DataLoader<Batch> for DistillLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let accumulate = self.config.run.accumulate;
+        let accumulate = self.config.run.accumulate / self.share.size;
         Box::new(BatchIterator::new(self.micro_batches.clone(), move |index| {
             Ok(self.step(index / accumulate)?.split_off(index % accumulate))
         }))

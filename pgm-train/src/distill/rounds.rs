@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use pgm_data::{DataFolder, ImageInfo, Split, TokenRows};
+use pgm_data::{DataFolder, ImageInfo, TokenRows};
 use pgm_model::{ImageConfig, ModelConfig, Network, model_folder};
 use serde_json::{Value, json};
 
@@ -22,9 +22,11 @@ use crate::run::checkpoint::{Checkpoint, CheckpointRecords, StoredAverage, start
 use crate::run::history::ValidationLine;
 use crate::run::{
     CHUNK, Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelFiles, RunIdentity, RunLock,
-    ScheduleCheck, TrainEvent, TrainModel, Training, newest_checkpoint, write_results,
+    ScheduleCheck, TrainEvent, TrainModel, Training, check_same, newest_checkpoint, rows_of, weights_of_first,
+    write_results,
 };
 use crate::special_tokens::TokenizerFiles;
+use crate::world::World;
 
 /// The arguments of [`distill()`].
 pub struct Distill<'a> {
@@ -42,8 +44,10 @@ pub struct Distill<'a> {
     pub device: &'a Device,
     /// Stops the distillation after the current step, which is then saved.
     pub interrupter: Interrupter,
-    /// Is called with each event.
+    /// Is called with each event; of several processes only in rank 0.
     pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+    /// The processes that train together.
+    pub world: World,
 }
 
 /// How a distillation ended.
@@ -61,13 +65,18 @@ pub struct DistillResult {
 ///
 /// # Errors
 /// When the configuration, the teacher, the data, a checkpoint or the disk cannot be used. Earlier checkpoints stay.
-pub fn distill(args: Distill) -> Result<DistillResult, TrainError> {
+pub fn distill(mut args: Distill) -> Result<DistillResult, TrainError> {
+    let world = args.world.clone();
+    if !world.is_first() {
+        args.observe = Arc::new(|_: &TrainEvent| ());
+    }
     args.config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let distillation = Distillation::new(&args)?;
     let (mut models, mut validation) = (Vec::new(), None);
     for round in 0..distillation.schedule.len() {
         let model = distillation.folder(round).join("model");
-        if model.join(model_folder::CONFIG_FILE).exists() {
+        let is_complete = model.join(model_folder::CONFIG_FILE).exists();
+        if world.broadcast("the next round", is_complete).map_err(TrainError::Ranks)? {
             distillation.check_complete(round)?;
         } else {
             let result = distillation.run_round(round)?;
@@ -97,7 +106,7 @@ struct Distillation<'a> {
     validation_rows: Arc<TokenRows>,
     plain: Device,
     device: Device,
-    _lock: RunLock,
+    _lock: Option<RunLock>,
 }
 
 impl<'a> Distillation<'a> {
@@ -113,10 +122,15 @@ impl<'a> Distillation<'a> {
         // Pictures have none.
         let is_text = data.image().is_none();
         let tokenizer = is_text.then(|| TokenizerFiles::of(&data, args.data, Some(&teacher))).transpose()?;
-        let (identity, train_rows, validation_rows) =
-            (DataIdentity::new(&data)?, data.rows(Split::Train)?, data.rows(Split::Validation)?);
-        let lock = RunLock::acquire(args.out, &*args.observe)?;
-        if !args.resume && started(args.out) {
+        let (world, run) = (&args.world, &args.config.run);
+        let ranks = world.share().check(run.accumulate, run.batch);
+        ranks.map_err(|problem| TrainError::Config { origin: format!("accumulate = {}", run.accumulate), problem })?;
+        let identity = DataIdentity::new(&data)?;
+        let settings = json!({ "distill": args.config, "teacher_crc32": teacher_crc });
+        check_same(world, &RunIdentity { settings, data: identity.clone() }, args.resume)?;
+        let [train_rows, validation_rows] = rows_of(world, &data)?;
+        let lock = world.is_first().then(|| RunLock::acquire(args.out, &*args.observe)).transpose()?;
+        if world.is_first() && !args.resume && started(args.out) {
             return Err(TrainError::Exists { path: args.out.to_path_buf() });
         }
         Ok(Self {
@@ -178,7 +192,7 @@ impl<'a> Distillation<'a> {
 
     // A round with a model folder is not trained again, but must be one of this distillation.
     fn check_complete(&self, round: usize) -> Result<(), TrainError> {
-        self.checkpoint(round).map(drop)
+        if self.args.world.is_first() { self.checkpoint(round).map(drop) } else { Ok(()) }
     }
 
     // The last records of a complete round.
@@ -193,10 +207,9 @@ impl<'a> Distillation<'a> {
         Ok(records)
     }
 
-    fn run_round(&self, round: usize) -> Result<FitResult, TrainError> {
-        let (args, config) = (self.args, &self.config);
-        let out = self.folder(round);
-        std::fs::create_dir_all(&out).map_err(|error| TrainError::file("write", &out, error))?;
+    // The teacher of a round, and where the round starts.
+    fn teacher_and_start(&self, round: usize, out: &Path) -> Result<(Network, Option<LoopStart>), TrainError> {
+        std::fs::create_dir_all(out).map_err(|error| TrainError::file("write", out, error))?;
         let before = if round == 0 { None } else { Some(self.records_of(round - 1)?) };
         let teacher = match &before {
             None => self.first_teacher.clone(),
@@ -206,7 +219,19 @@ impl<'a> Distillation<'a> {
             Some(Checkpoint { state, records, .. }) => Some(LoopStart::from_checkpoint(&state, records)),
             None => before.map(|records| self.start_of_round(records)),
         };
+        Ok((teacher, start))
+    }
+
+    fn run_round(&self, round: usize) -> Result<FitResult, TrainError> {
+        let (args, config) = (self.args, &self.config);
+        let (out, world) = (self.folder(round), &args.world);
+        let (teacher, start) = match world.is_first() {
+            true => self.teacher_and_start(round, &out)?,
+            false => (self.first_teacher.clone(), None),
+        };
+        let teacher = if round == 0 { teacher } else { weights_of_first(world, teacher)? };
         let first_step = start.as_ref().map_or(0, |start| start.counters.step);
+        let first_step = world.broadcast("the start of the round", first_step).map_err(TrainError::Ranks)?;
         let (teacher_steps, student_steps) = self.schedule[round];
         let n_rounds = self.schedule.len();
         (args.observe)(&TrainEvent::Round { round: round + 1, n_rounds, teacher_steps, student_steps });
@@ -214,6 +239,7 @@ impl<'a> Distillation<'a> {
             step: first_step,
             parameters: self.first_teacher.n_parameters(),
             rows: self.train_rows.len(),
+            world_size: world.size(),
         });
         let teacher = Teacher {
             network: teacher,
@@ -228,7 +254,8 @@ impl<'a> Distillation<'a> {
             .with_options(config.run.step_options())
             .with_distillation(Arc::new(loss));
         let train = DistillLoader::new(self.train_rows.clone(), config.clone(), round, first_step, self.device.clone())
-            .of_model(&self.model_config);
+            .of_model(&self.model_config)
+            .of_share(world.share());
         let average_continues = config.teacher_weights == TeacherWeights::Raw;
         let training = Training {
             model: student.train(),
@@ -246,9 +273,10 @@ impl<'a> Distillation<'a> {
             interrupter: args.interrupter.clone(),
             renderer: None,
             observe: args.observe.clone(),
+            world: world.clone(),
         };
         let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
-        write_results(&out, &self.files, end, config.round_steps)
+        write_results(world, &out, &self.files, end, config.round_steps)
     }
 
     fn validation_loader(&self) -> ValidationLoader {

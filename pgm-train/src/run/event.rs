@@ -13,6 +13,8 @@ pub enum TrainEvent<V = ValidationLine> {
         parameters: usize,
         /// Training rows.
         rows: usize,
+        /// Processes that train together.
+        world_size: usize,
     },
     /// A round of a distillation begins.
     Round {

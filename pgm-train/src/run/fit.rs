@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
 use burn::train::renderer::MetricsRenderer;
-use pgm_data::{DataFolder, Split};
+use pgm_data::DataFolder;
 use pgm_model::model_folder::{self, CONFIG_FILE, MODEL_FOLDER};
 use pgm_model::{ModelConfig, Network};
 use serde_json::Value;
@@ -19,16 +19,19 @@ use super::identity::DataIdentity;
 use super::init::InitModel;
 use super::launch::Training;
 use super::lock::RunLock;
+use super::loop_settings::LoopSettings;
 use super::model_files::ModelFiles;
 use super::resume::{LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint};
+use super::start_together::{check_same, rows_of};
 use super::teacher::TeacherModel;
-use super::train_loop::{LoopEnd, LoopSettings};
+use super::train_loop::LoopEnd;
 use super::train_model::{TaughtLoss, TrainModel};
 use super::{checkpoint, plot};
 use crate::TrainError;
 use crate::batches::{ObjectiveBatch, TrainLoader, ValidationLoader};
 use crate::config::TrainConfig;
 use crate::special_tokens::TokenizerFiles;
+use crate::world::World;
 
 /// The arguments of [`fit()`].
 pub struct Fit<'a> {
@@ -48,8 +51,10 @@ pub struct Fit<'a> {
     pub interrupter: Interrupter,
     /// The dashboard; nothing is shown without one.
     pub renderer: Option<Box<dyn MetricsRenderer>>,
-    /// Is called with each event.
+    /// Is called with each event; of several processes only in rank 0.
     pub observe: Arc<dyn Fn(&TrainEvent) + Send + Sync>,
+    /// The processes that train together.
+    pub world: World,
 }
 
 /// How a run ended.
@@ -72,7 +77,12 @@ pub struct FitResult {
 /// # Errors
 /// What is wrong with the configuration, the data, the checkpoints or the disk; [`TrainError::Busy`] when another run is at
 /// work in `out`; [`TrainError::Diverged`] when the loss is no longer a number. Earlier checkpoints stay.
-pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
+pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
+    let world = args.world.clone();
+    if !world.is_first() {
+        args.observe = Arc::new(|_: &TrainEvent| ());
+        args.renderer = None;
+    }
     let config = Arc::new(args.config.clone());
     config.warnings().into_iter().for_each(|warning| (args.observe)(&TrainEvent::Notice(warning)));
     let data = DataFolder::open(args.data)?;
@@ -100,16 +110,23 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
     let options = config.run.step_options();
     let plain = args.device.clone().without_autodiff();
     let device = options.training_device(&plain)?;
-    let train_rows = Arc::new(data.rows(Split::Train)?);
-    let validation_rows = Arc::new(data.rows(Split::Validation)?);
+    let ranks = world.share().check(config.run.accumulate, config.run.batch);
+    ranks
+        .map_err(|problem| TrainError::Config { origin: format!("accumulate = {}", config.run.accumulate), problem })?;
+    check_same(&world, &identity, args.resume)?;
+    let [train_rows, validation_rows] = rows_of(&world, &data)?.map(Arc::new);
 
-    let _lock = RunLock::acquire(args.out, &*args.observe)?;
-    if !args.resume && checkpoint::started(args.out) {
+    let _lock = world.is_first().then(|| RunLock::acquire(args.out, &*args.observe)).transpose()?;
+    if world.is_first() && !args.resume && checkpoint::started(args.out) {
         return Err(TrainError::Exists { path: args.out.to_path_buf() });
     }
-    let start = if args.resume { resumed(&args, &plain, &mut identity, &mut files)? } else { None };
+    let resumes = args.resume && world.is_first();
+    let start = if resumes { resumed(&args, &plain, &mut identity, &mut files)? } else { None };
     let first_step = start.as_ref().map_or(0, |start| start.counters.step);
-    let network = match args.init.filter(|_| start.is_none()) {
+    let first = world.broadcast("the start of training", (first_step, files.config.clone()));
+    let first_step;
+    (first_step, files.config) = first.map_err(TrainError::Ranks)?;
+    let network = match args.init.filter(|_| first_step == 0) {
         Some(init) => {
             init.notices(&files.config).into_iter().for_each(|notice| (args.observe)(&TrainEvent::Notice(notice)));
             init.network(&files.config, &plain)?
@@ -124,10 +141,13 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         step: first_step,
         parameters: model.network.n_parameters(),
         rows: train_rows.len(),
+        world_size: world.size(),
     });
     let mask = files.config.backbone().mask_index as u32;
     let of_images = files.config.image().is_some();
-    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step).of_images(of_images);
+    let train = TrainLoader::new(train_rows, config.clone(), mask, device.clone(), first_step)
+        .of_images(of_images)
+        .of_share(world.share());
     let validation = ValidationLoader::new(validation_rows, config.objective, &config.run, mask, plain)
         .of_images(of_images)
         .with_sets(config.model.sets);
@@ -146,9 +166,10 @@ pub fn fit(args: Fit) -> Result<FitResult, TrainError> {
         interrupter: args.interrupter,
         renderer: args.renderer,
         observe: args.observe,
+        world: world.clone(),
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
-    write_results(args.out, &files, end, config.steps)
+    write_results(&world, args.out, &files, end, config.steps)
 }
 
 // The newest checkpoint, when it is one of this run. The run keeps the architecture and the model that it started from.
@@ -242,19 +263,23 @@ fn keep_init(args: &Fit, identity: &mut RunIdentity, before: &Value) -> Result<(
     Ok(())
 }
 
-/// Draws the learning curve and, when the run is at its end, writes the model folder.
+/// Draws the learning curve and, when the run is at its end, writes the model folder: in rank 0, for which all others wait.
 pub(crate) fn write_results(
+    world: &World,
     out: &Path,
     files: &ModelFiles,
     end: LoopEnd,
     steps: usize,
 ) -> Result<FitResult, TrainError> {
     let LoopEnd { step, average, validation, best, stopped_early, training } = end;
-    plot::draw::<ValidationLine>(out)?;
     let complete = step == steps || stopped_early;
-    if complete {
-        files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
+    if world.is_first() {
+        plot::draw::<ValidationLine>(out)?;
+        if complete {
+            files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
+        }
     }
+    world.meet("the end of training");
     Ok(FitResult { step, complete, stopped_early, validation, best })
 }
 

@@ -49,6 +49,20 @@ pub struct TrainLine {
     pub tokens_per_second: f64,
     /// Seconds of training so far, over all resumed parts.
     pub seconds: f64,
+    /// What several processes have of it; absent for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub world: Option<WorldLine>,
+}
+
+/// Several processes in the steps since the last line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorldLine {
+    /// The number of processes.
+    pub size: usize,
+    /// Milliseconds of a step that rank 0 spent exchanging gradients, waiting for slower ranks included.
+    pub exchange_ms: f64,
+    /// Bytes that rank 0 sent in a step.
+    pub exchange_bytes: u64,
 }
 
 /// A validation.

@@ -13,13 +13,16 @@ use super::capture::{Always, captures};
 use super::dashboard::{Gauge, NoLog, Quiet};
 use super::event::TrainEvent;
 use super::loop_model::LoopModel;
+use super::loop_settings::LoopSettings;
 use super::model_files::ModelFiles;
 use super::optim::{AdamW, LrSchedule};
 use super::resume::{LoopStart, RunIdentity};
-use super::train_loop::{LoopEnd, LoopSettings, TrainLoop};
+use super::start_together::start_of_first;
+use super::train_loop::{LoopEnd, TrainLoop};
 use super::train_model::TrainModel;
 use crate::TrainError;
 use crate::config::OptimSection;
+use crate::world::World;
 
 /// A training: a whole run of [`fit`](super::fit::fit()), a round of a distillation, or a codec's.
 pub(crate) struct Training<'a, M: LoopModel = TrainModel> {
@@ -39,6 +42,7 @@ pub(crate) struct Training<'a, M: LoopModel = TrainModel> {
     pub(crate) interrupter: Interrupter,
     pub(crate) renderer: Option<Box<dyn MetricsRenderer>>,
     pub(crate) observe: Arc<dyn Fn(&TrainEvent<M::Line>) + Send + Sync>,
+    pub(crate) world: World,
 }
 
 impl<M: LoopModel> Training<'_, M> {
@@ -51,11 +55,12 @@ impl<M: LoopModel> Training<'_, M> {
         train: Arc<dyn DataLoader<<M as TrainStep>::Input>>,
         validation: Arc<dyn DataLoader<<M as InferenceStep>::Input>>,
     ) -> Result<LoopEnd<M>, TrainError> {
+        let start = start_of_first(&self.world, self.start, &self.model)?;
         let schedule = ModuleLrScheduler::new(LrSchedule::new(self.optim, self.schedule_steps));
         let mut learner = Learner::new(self.model, AdamW::from_config(self.optim), schedule);
         let mut counters = Default::default();
         let mut average = None;
-        if let Some(start) = self.start {
+        if let Some(start) = start {
             counters = start.counters;
             learner.load_model(start.model);
             if let Some((optim, scheduler)) = start.optimiser {
@@ -78,6 +83,7 @@ impl<M: LoopModel> Training<'_, M> {
             average,
             captured,
             observe: self.observe,
+            world: self.world,
             end: Default::default(),
         });
         let training = SupervisedTraining::new(self.out, train, validation)

@@ -5,12 +5,14 @@ use std::path::Path;
 use burn::module::Module;
 use burn::train::{InferenceStep, LearnerModel, TrainStep};
 use pgm_model::{Network, model_folder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::dashboard::{Gauge, StepFigures};
 use super::history::{ValidationFigures, ValidationLine};
 use super::parameters::with_values;
 use super::train_model::{StepOutput, TrainModel};
-use super::validation::ValidationSums;
+use super::validation::{MeasuredRows, ValidationSums};
 use crate::TrainError;
 use crate::batches::{Batch, ValidationBatch};
 
@@ -18,6 +20,8 @@ use crate::batches::{Batch, ValidationBatch};
 pub(crate) trait LoopModel:
     LearnerModel + TrainStep<Output = StepOutput> + InferenceStep<Output = StepOutput>
 {
+    /// What a batch of a validation gives.
+    type Measured: Serialize + DeserializeOwned;
     /// What is collected over the batches of a validation.
     type Sums: Default;
     /// The figures of a validation.
@@ -26,11 +30,14 @@ pub(crate) trait LoopModel:
     /// Tokens of a batch that count.
     fn n_counted(batch: &<Self as TrainStep>::Input) -> usize;
 
-    /// Adds a batch of a validation.
+    /// Measures a batch of a validation.
     ///
     /// # Errors
     /// [`TrainError::Device`] when the device fails.
-    fn measure(&self, batch: <Self as InferenceStep>::Input, sums: &mut Self::Sums) -> Result<(), TrainError>;
+    fn measure(&self, batch: <Self as InferenceStep>::Input) -> Result<Self::Measured, TrainError>;
+
+    /// Adds a batch, in the order of the batches.
+    fn add(sums: &mut Self::Sums, measured: Self::Measured);
 
     /// The figures of a whole validation; absent when they are not finite.
     fn line(sums: &Self::Sums, step: usize) -> Option<Self::Line>;
@@ -58,6 +65,7 @@ pub(crate) trait LoopModel:
 }
 
 impl LoopModel for TrainModel {
+    type Measured = MeasuredRows;
     type Sums = ValidationSums;
     type Line = ValidationLine;
 
@@ -65,9 +73,12 @@ impl LoopModel for TrainModel {
         batch.n_valid()
     }
 
-    fn measure(&self, batch: ValidationBatch, sums: &mut ValidationSums) -> Result<(), TrainError> {
-        sums.add(&batch.rows, &batch.tokens, &self.row_sums(batch.batch)?);
-        Ok(())
+    fn measure(&self, batch: ValidationBatch) -> Result<MeasuredRows, TrainError> {
+        Ok(MeasuredRows { rows: batch.rows, tokens: batch.tokens, nats: self.row_sums(batch.batch)? })
+    }
+
+    fn add(sums: &mut ValidationSums, measured: MeasuredRows) {
+        sums.add(&measured);
     }
 
     fn line(sums: &ValidationSums, step: usize) -> Option<ValidationLine> {

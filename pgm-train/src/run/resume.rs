@@ -6,6 +6,7 @@ use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::best::BestValidation;
@@ -27,7 +28,7 @@ pub(crate) struct LoopStart {
 }
 
 /// What a run has behind it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// Steps done.
     pub(crate) step: usize,
@@ -211,7 +212,8 @@ fn remove(value: &mut Value, key: &str) {
     }
 }
 
-fn first_changed_setting(prefix: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
+/// The first setting whose values differ: its dotted key and both values.
+pub(crate) fn first_changed_setting(prefix: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
     match (before.as_object(), now.as_object()) {
         (Some(a), Some(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
+use burn::data::dataset::DatasetError;
 use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor};
 use burn::train::{
@@ -21,8 +22,10 @@ use super::capture::Captured;
 use super::checkpoint::{self, CheckpointParts, CheckpointState, CheckpointWriter, FolderParts, PendingLoss};
 use super::dashboard::StepFigures;
 use super::event::TrainEvent;
-use super::history::{History, Line, TrainLine, ValidationFigures, read_lines};
+use super::exchange::{OwnPart, WholeStep, checksum, exchange_step};
+use super::history::{History, Line, TrainLine, ValidationFigures, WorldLine, read_lines};
 use super::loop_model::LoopModel;
+use super::loop_settings::LoopSettings;
 use super::model_files::ModelFiles;
 use super::optim::{clip_global_norm, ema_decay, update_average, weight_norm};
 use super::resume::{Counters, RunIdentity};
@@ -30,46 +33,8 @@ use super::train_model::{StepOutput, TrainModel};
 use super::watch::{Divergence, StepWatch};
 use serde_json::{Value, json};
 
-use crate::config::RunConfig;
 use crate::error::{Diverged, TrainError};
-
-/// How long a run is, and what happens at which step.
-#[derive(Clone, Debug)]
-pub(crate) struct LoopSettings {
-    pub(crate) steps: usize,
-    pub(crate) accumulate: usize,
-    pub(crate) log_every: usize,
-    pub(crate) validate_every: usize,
-    pub(crate) checkpoint_every: usize,
-    pub(crate) checkpoint_keep: usize,
-    pub(crate) clip: f64,
-    pub(crate) ema: f64,
-    /// Updates of the average before the first step.
-    pub(crate) ema_updates: usize,
-    /// Whether the model of the lowest validation is kept.
-    pub(crate) keeps_best: bool,
-    /// Validations without a new lowest one after which the loop ends; 0 never ends it early.
-    pub(crate) patience: usize,
-}
-
-impl LoopSettings {
-    /// The loop of `steps` steps of a configuration.
-    pub(crate) fn new(steps: usize, run: &RunConfig) -> Self {
-        Self {
-            steps,
-            accumulate: run.accumulate,
-            log_every: run.log_every,
-            validate_every: run.validate_every,
-            checkpoint_every: run.checkpoint_every,
-            checkpoint_keep: run.checkpoint_keep,
-            clip: run.optim.clip,
-            ema: run.optim.ema,
-            ema_updates: 0,
-            keeps_best: false,
-            patience: 0,
-        }
-    }
-}
+use crate::world::World;
 
 /// The training loop and what it needs beside the learner.
 pub(crate) struct TrainLoop<M: LoopModel = TrainModel> {
@@ -84,6 +49,7 @@ pub(crate) struct TrainLoop<M: LoopModel = TrainModel> {
     pub(crate) average: M,
     pub(crate) captured: Captured,
     pub(crate) observe: Arc<dyn Fn(&TrainEvent<M::Line>) + Send + Sync>,
+    pub(crate) world: World,
     /// How the loop ended; burn-train has no way to return it.
     pub(crate) end: Cell<Option<Result<LoopEnd<M>, TrainError>>>,
 }
@@ -136,7 +102,8 @@ struct LoopState<M: LoopModel> {
     // Tokens since the last line of figures, and its time.
     tokens: usize,
     since: Instant,
-    history: History,
+    // Only rank 0 has one.
+    history: Option<History>,
     checkpoints: CheckpointWriter,
 }
 
@@ -163,15 +130,17 @@ impl<M: LoopModel> TrainLoop<M> {
         if state.step == 0 {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
-        let mut stops = components.interrupter.should_stop();
+        // Of several processes none stops alone.
+        let mut stops = self.world.is_alone() && components.interrupter.should_stop();
         let mut stopped_early = self.is_out_of_patience(&state);
         while state.step < settings.steps && !stops && !stopped_early {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;
-            for _ in 0..settings.accumulate {
+            let mut tokens = 0;
+            for _ in self.world.share().micro_batches(settings.accumulate) {
                 let batch = batches.next().ok_or_else(|| TrainError::Learner("the batches ran out".to_string()))?;
                 let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-                state.tokens += M::n_counted(&batch);
+                tokens += M::n_counted(&batch);
                 let output = learner.train_step(batch);
                 accumulator.accumulate(&learner.model(), output.grads);
                 loss = Some(match loss {
@@ -180,12 +149,18 @@ impl<M: LoopModel> TrainLoop<M> {
                 });
             }
             let mut gradients = accumulator.grads();
+            let loss = loss.expect("at least one micro-batch");
+            let own = OwnPart { step: state.step + 1, loss, tokens, stops: components.interrupter.should_stop() };
+            let WholeStep { loss, tokens, stops: any_stops, not_finite } = match self.world.is_alone() {
+                true => WholeStep { loss: own.loss, tokens, stops: false, not_finite: None },
+                false => exchange_step(&self.world, &learner.model(), &mut gradients, own)?,
+            };
+            state.tokens += tokens;
             let grad_norm = clip_global_norm(&mut gradients, &learner.model(), settings.clip);
             learner.lr_step();
             learner.optimizer_step(gradients);
             state.step += 1;
             state.pending.steps += 1;
-            let loss = loss.expect("at least one micro-batch");
             state.loss_sum = state.loss_sum.clone() + loss.clone();
             state.watch.push(state.step, learner.lr_current().base(), loss, grad_norm);
             let current = learner.model().valid();
@@ -198,7 +173,10 @@ impl<M: LoopModel> TrainLoop<M> {
             let step = state.step;
             let due = |every: usize| step.is_multiple_of(every) || step == settings.steps;
             let (logs, validates) = (due(settings.log_every), due(settings.validate_every));
-            if logs || validates || state.watch.is_full() {
+            if let Some(rank) = not_finite {
+                (self.observe)(&TrainEvent::Notice(format!("at step {step} the loss of rank {rank} is not finite")));
+            }
+            if logs || validates || state.watch.is_full() || not_finite.is_some() {
                 self.read_loss(&mut state)?;
             }
             if logs {
@@ -212,7 +190,7 @@ impl<M: LoopModel> TrainLoop<M> {
                 }
             }
             // Read once, after everything that takes time: a stop is always followed by a checkpoint.
-            stops = components.interrupter.should_stop();
+            stops = any_stops || self.world.is_alone() && components.interrupter.should_stop();
             if due(settings.checkpoint_every) || stops || stopped_early {
                 self.read_loss(&mut state)?;
                 self.save(components, learner, &mut state)?;
@@ -261,7 +239,7 @@ impl<M: LoopModel> TrainLoop<M> {
         let plain = self.device.clone().without_autodiff();
         let Counters { step, pending, seconds, best } = self.counters;
         let now = Instant::now();
-        let history = History::open::<M::Line>(&self.out, step)?;
+        let history = self.world.is_first().then(|| History::open::<M::Line>(&self.out, step)).transpose()?;
         let validation = read_lines::<M::Line>(&self.out)?.into_iter().rev().find_map(|line| match line {
             Line::Validation(line) => Some(line),
             Line::Train(_) => None,
@@ -332,6 +310,7 @@ impl<M: LoopModel> TrainLoop<M> {
             grad_norm: f64::from(grad_norm),
             tokens_per_second: state.tokens as f64 / state.since.elapsed().as_secs_f64(),
             seconds: state.seconds(),
+            world: self.world_line(state.pending.steps),
         };
         let figures = StepFigures {
             loss: line.train_loss,
@@ -345,7 +324,9 @@ impl<M: LoopModel> TrainLoop<M> {
         let item = TrainingItem::new(output, progress, Some(state.step), Some(learner.lr_current()));
         sent(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
         (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.settings.steps });
-        state.history.push(&Line::<M::Line>::Train(line))?;
+        if let Some(history) = &mut state.history {
+            history.push(&Line::<M::Line>::Train(line))?;
+        }
         state.pending = PendingLoss::default();
         state.loss_sum = state.loss_sum.zeros_like();
         (state.tokens, state.since) = (0, Instant::now());
@@ -362,11 +343,7 @@ impl<M: LoopModel> TrainLoop<M> {
         let n_batches = loader.num_items();
         let start = LearnerEvent::StartSplit { epoch_number: 1, total_items: n_batches };
         sent(components.event_processor.process_valid(start))?;
-        let mut sums = M::Sums::default();
-        for batch in loader.iter() {
-            let batch = batch.map_err(|error| TrainError::Learner(error.to_string()))?;
-            state.average.measure(batch, &mut sums)?;
-        }
+        let sums = self.measure(loader, state)?;
         let mut line =
             M::line(&sums, state.step).ok_or_else(|| self.diverged_after("the validation loss is", state))?;
         state.validation = Some(line.clone());
@@ -374,7 +351,7 @@ impl<M: LoopModel> TrainLoop<M> {
             line.set_best();
             state.validation = Some(line.clone());
             let training = self.training(state);
-            if let (Some(network), Some(files)) = (state.average.network(), &self.files) {
+            if let (true, Some(network), Some(files)) = (self.world.is_first(), state.average.network(), &self.files) {
                 checkpoint::write_best(&self.out, line.step(), FolderParts { network, files, training: &training })?;
             }
         }
@@ -385,11 +362,67 @@ impl<M: LoopModel> TrainLoop<M> {
         sent(components.event_processor.process_valid(LearnerEvent::ProcessedItem(item)))?;
         sent(components.event_processor.process_valid(LearnerEvent::EndSplit(1)))?;
         (self.observe)(&TrainEvent::Validated(line.clone()));
-        state.history.push(&Line::Validation(line.clone()))?;
+        if let Some(history) = &mut state.history {
+            history.push(&Line::Validation(line.clone()))?;
+        }
         self.show_training(components)?;
         // The tokens per second of training leave out the time of validations.
         state.since += pause.elapsed();
         Ok(line)
+    }
+
+    // The sums of all batches. With several processes the batches go round.
+    fn measure(&self, loader: &ValidLoader<M>, state: &LoopState<M>) -> Result<M::Sums, TrainError> {
+        let mut sums = M::Sums::default();
+        let measure = |batch: Result<_, DatasetError>| {
+            state.average.measure(batch.map_err(|error| TrainError::Learner(error.to_string()))?)
+        };
+        if self.world.is_alone() {
+            for batch in loader.iter() {
+                M::add(&mut sums, measure(batch)?);
+            }
+            return Ok(sums);
+        }
+        let (share, n_batches) = (self.world.share(), loader.num_items());
+        let mut own = Vec::new();
+        for index in (0..n_batches).filter(|&index| share.has_batch(index)) {
+            for batch in loader.slice(index, index + 1).iter() {
+                own.push(measure(batch)?);
+            }
+        }
+        let what = format!("the validation of step {}", state.step);
+        let all = self.world.gather(&what, &own).map_err(TrainError::Ranks)?;
+        let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
+        for index in 0..n_batches {
+            if let Some(measured) = all[index % share.size].next() {
+                M::add(&mut sums, measured);
+            }
+        }
+        Ok(sums)
+    }
+
+    // What the exchanges of some steps have cost.
+    fn world_line(&self, n_steps: usize) -> Option<WorldLine> {
+        let (waited, sent) = self.world.take_cost()?;
+        let n_steps = n_steps.max(1);
+        let exchange_ms = 1e3 * waited.as_secs_f64() / n_steps as f64;
+        Some(WorldLine { size: self.world.size(), exchange_ms, exchange_bytes: sent / n_steps as u64 })
+    }
+
+    // Refuses to go on where the ranks' weights have become different.
+    fn check_weights(&self, learner: &Learner<M>, state: &LoopState<M>) -> Result<(), TrainError> {
+        if self.world.is_alone() {
+            return Ok(());
+        }
+        let own = checksum(&learner.model().valid())?;
+        let all = self.world.gather_fixed(&format!("the checkpoint of step {}", state.step), &own.to_le_bytes());
+        match all.iter().position(|other| *other != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(TrainError::Ranks(format!(
+                "the weights of rank {rank} differ from those of rank 0 at step {}; the checkpoint before is kept: continue                  with --resume, without that machine if it happens again",
+                state.step
+            ))),
+        }
     }
 
     fn save(
@@ -398,6 +431,10 @@ impl<M: LoopModel> TrainLoop<M> {
         learner: &Learner<M>,
         state: &mut LoopState<M>,
     ) -> Result<(), TrainError> {
+        self.check_weights(learner, state)?;
+        if !self.world.is_first() {
+            return Ok(());
+        }
         let lost = || TrainError::Learner("the learner gave no record to save".to_string());
         let checkpointer = components.checkpointer.as_mut().ok_or_else(lost)?;
         checkpointer.checkpoint(learner, state.step, &components.event_store);

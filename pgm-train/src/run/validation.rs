@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 use super::history::ValidationLine;
 use crate::judge::metrics::Estimate;
 
@@ -14,6 +16,22 @@ pub(crate) struct ValidationSums {
     rows: Vec<RowSum>,
 }
 
+/// One draw of each of some rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MeasuredRows {
+    pub(crate) rows: Range<usize>,
+    /// The tokens of each row that count.
+    pub(crate) tokens: Vec<usize>,
+    /// The sum of each row. JSON knows no infinity, so what is not finite is read back as NaN.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub(crate) nats: Vec<f64>,
+}
+
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let numbers: Vec<Option<f64>> = Deserialize::deserialize(deserializer)?;
+    Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect())
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct RowSum {
     nats: f64,
@@ -22,8 +40,8 @@ struct RowSum {
 }
 
 impl ValidationSums {
-    /// Adds one draw of each of `rows`, which have `tokens` tokens that count.
-    pub(crate) fn add(&mut self, rows: &Range<usize>, tokens: &[usize], nats: &[f64]) {
+    /// Adds one draw of each of some rows.
+    pub(crate) fn add(&mut self, MeasuredRows { rows, tokens, nats }: &MeasuredRows) {
         if self.rows.len() < rows.end {
             self.rows.resize(rows.end, RowSum::default());
         }
@@ -49,13 +67,19 @@ impl ValidationSums {
 mod tests {
     use super::*;
 
+    // As another rank receives them.
+    fn measured(rows: Range<usize>, tokens: &[usize], nats: &[f64]) -> MeasuredRows {
+        let measured = MeasuredRows { rows, tokens: tokens.to_vec(), nats: nats.to_vec() };
+        serde_json::from_slice(&serde_json::to_vec(&measured).unwrap()).unwrap()
+    }
+
     #[test]
     fn draws_are_averaged_and_rows_weigh_by_their_tokens() {
         let mut sums = ValidationSums::default();
-        sums.add(&(0..2), &[4, 2], &[8.0, 3.0]);
-        sums.add(&(0..2), &[4, 2], &[4.0, 5.0]);
-        sums.add(&(2..3), &[6], &[5.0]);
-        sums.add(&(2..3), &[6], &[7.0]);
+        sums.add(&measured(0..2, &[4, 2], &[8.0, 3.0]));
+        sums.add(&measured(0..2, &[4, 2], &[4.0, 5.0]));
+        sums.add(&measured(2..3, &[6], &[5.0]));
+        sums.add(&measured(2..3, &[6], &[7.0]));
         let line = sums.line(7).unwrap();
         assert_eq!((line.step, line.val_nelbo), (7, (6.0 + 4.0 + 6.0) / 12.0));
         let [low, high] = line.val_nelbo_interval.unwrap();
@@ -66,7 +90,7 @@ mod tests {
     fn a_sum_that_is_not_finite_gives_no_line() {
         let mut sums = ValidationSums::default();
         assert!(sums.line(0).is_none());
-        sums.add(&(0..2), &[4, 4], &[1.0, f64::NAN]);
+        sums.add(&measured(0..2, &[4, 4], &[1.0, f64::NAN]));
         assert!(sums.line(0).is_none());
     }
 }

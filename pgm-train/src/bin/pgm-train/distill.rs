@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use clap::Args;
 use pgm_infer::device::DeviceName;
-use pgm_train::{Distill, DistillConfig, distill};
+use pgm_train::{Distill, DistillConfig, World, distill};
 
-use crate::events::{print_event, stopped_by_ctrl_c};
+use crate::events::{print_event, stopped_by_signals};
+use crate::ranks::{RankArgs, open_device};
 
 #[derive(Args)]
 pub struct DistillArgs {
@@ -35,11 +35,17 @@ pub struct DistillArgs {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 pub fn run(args: &DistillArgs) -> anyhow::Result<ExitCode> {
+    args.ranks.run(|world| distill_in(args, world))
+}
+
+fn distill_in(args: &DistillArgs, world: &World) -> anyhow::Result<ExitCode> {
     let config = DistillConfig::load(&args.config, &args.set)?;
-    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
+    let device = open_device(&args.device, world)?;
     let result = distill(Distill {
         config: &config,
         teacher: &args.teacher,
@@ -47,9 +53,13 @@ pub fn run(args: &DistillArgs) -> anyhow::Result<ExitCode> {
         out: &args.out,
         resume: args.resume,
         device: &device,
-        interrupter: stopped_by_ctrl_c()?,
+        interrupter: stopped_by_signals()?,
         observe: Arc::new(print_event),
+        world: world.clone(),
     })?;
+    if !world.is_first() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut out = std::io::stdout().lock();
     for model in &result.models {
         writeln!(out, "model: {}", model.display())?;

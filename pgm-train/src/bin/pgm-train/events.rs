@@ -14,6 +14,18 @@ pub fn stopped_by_ctrl_c() -> anyhow::Result<Interrupter> {
     Ok(interrupter)
 }
 
+/// An interrupter that Ctrl-C stops, and SIGUSR1, which MPI's and Slurm's launchers pass on.
+pub fn stopped_by_signals() -> anyhow::Result<Interrupter> {
+    let interrupter = stopped_by_ctrl_c()?;
+    #[cfg(unix)]
+    {
+        let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR1])?;
+        let on_signal = interrupter.clone();
+        std::thread::spawn(move || signals.forever().for_each(|_| on_signal.stop(Some("interrupted"))));
+    }
+    Ok(interrupter)
+}
+
 /// The figures of a validation with their interval.
 pub fn validation_text(line: &ValidationLine) -> String {
     let text = format!("{:.4} nats per token, perplexity {:.3}", line.val_nelbo, line.val_ppl);
@@ -36,19 +48,22 @@ pub fn print_event_with<V: ValidationFigures>(event: &TrainEvent<V>, counted: &s
         TrainEvent::Round { round, n_rounds, teacher_steps, student_steps } => {
             format!("round {round} of {n_rounds}: the student learns to do {teacher_steps} steps in {student_steps}")
         }
-        TrainEvent::Started { step, parameters, rows } => {
-            format!("{parameters} parameters, {rows} training rows, from step {step}")
+        TrainEvent::Started { step, parameters, rows, world_size } => {
+            let ranks = if *world_size > 1 { format!(", {world_size} ranks") } else { String::new() };
+            format!("{parameters} parameters, {rows} training rows, from step {step}{ranks}")
         }
         TrainEvent::Trained { line, steps } => {
             let rate = line.step as f64 / line.seconds;
             let left = (steps - line.step) as f64 / rate;
+            let exchange = line.world.as_ref().map(|world| format!("  exchange {:.1} ms", world.exchange_ms));
             format!(
-                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} {counted}/s  {} left",
+                "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} {counted}/s{}  {} left",
                 line.step,
                 line.train_loss,
                 line.lr,
                 line.grad_norm,
                 line.tokens_per_second,
+                exchange.unwrap_or_default(),
                 clock(left)
             )
         }

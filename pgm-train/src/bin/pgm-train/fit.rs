@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use anyhow::anyhow;
 use burn::train::renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper};
 use clap::Args;
 use pgm_data::DataFolder;
 use pgm_infer::device::DeviceName;
 use pgm_model::model_folder;
-use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, fit};
+use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, World, fit};
 
-use crate::events::{print_event, stopped_by_ctrl_c, validation_text};
+use crate::events::{print_event, stopped_by_signals, validation_text};
+use crate::ranks::{RankArgs, open_device};
 
 #[derive(Args)]
 pub struct FitArgs {
@@ -40,14 +40,20 @@ pub struct FitArgs {
     /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
+    args.ranks.run(|world| fit_in(args, world))
+}
+
+fn fit_in(args: &FitArgs, world: &World) -> anyhow::Result<ExitCode> {
     let init = args.init.as_deref().map(InitModel::open).transpose()?;
     let config = load_config(args, init.as_ref())?;
-    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
-    let interrupter = stopped_by_ctrl_c()?;
-    let terminal = std::io::stdout().is_terminal();
+    let device = open_device(&args.device, world)?;
+    let interrupter = stopped_by_signals()?;
+    let terminal = std::io::stdout().is_terminal() && world.is_alone();
     if terminal {
         // The dashboard covers what is printed later.
         for warning in config.warnings() {
@@ -78,11 +84,15 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
         interrupter,
         renderer,
         observe,
+        world: world.clone(),
     });
     for notice in notices.try_iter() {
         let _ = writeln!(std::io::stderr(), "note: {notice}");
     }
     let result = result?;
+    if !world.is_first() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut out = std::io::stdout().lock();
     let out_folder = args.out.display();
     if let Some(validation) = &result.validation {

@@ -13,6 +13,7 @@ mod eval_images;
 mod events;
 mod fit;
 mod progress;
+mod ranks;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -60,18 +61,25 @@ fn main() -> ExitCode {
     unsafe {
         device::restore_through_the_cpu();
     }
-    let result = match Cli::parse().command {
-        Command::Fit(args) => fit::run(&args),
-        Command::Codec(args) => codec::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Distill(args) => distill::run(&args),
-        Command::Eval(command) => eval::run(&command),
-        Command::Bench(args) => bench::run(&args),
-        Command::Curves(args) => curves::run(&args),
-        Command::Config(args) => config::run(&args),
-    };
+    let command = Cli::parse().command;
+    let in_ranks = matches!(command, Command::Fit(_) | Command::Distill(_));
+    let allowed = if in_ranks { Ok(()) } else { pgm_train::processes_started("this command") };
+    let result = allowed.map_err(|message| anyhow::anyhow!(message)).and_then(|()| run(command));
     result.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "pgm-train: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Fit(args) => fit::run(&args),
+        Command::Distill(args) => distill::run(&args),
+        Command::Codec(args) => codec::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Eval(command) => eval::run(&command),
+        Command::Bench(args) => bench::run(&args),
+        Command::Curves(args) => curves::run(&args),
+        Command::Config(args) => config::run(&args),
+    }
 }

@@ -1,0 +1,67 @@
+//! Commands that may run as several processes: their start, their devices, and how one error ends all.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use burn::tensor::Device;
+use clap::Args;
+use pgm_infer::device::DeviceName;
+use pgm_train::World;
+
+/// An error that all ranks have is printed by the first one, which ends the others before they print it too.
+const FIRST_SPEAKS_FIRST: Duration = Duration::from_secs(3);
+
+/// Flags of commands that may run as several processes.
+#[derive(Args)]
+pub struct RankArgs {
+    /// Under mpirun or srun: seconds after which a rank that does not come to an exchange is named and all end
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    exchange_timeout: u64,
+}
+
+impl RankArgs {
+    /// Runs `work` in the processes that a launcher has started, or alone. An error or a panic in one ends all.
+    pub fn run(&self, work: impl FnOnce(&World) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+        let world = World::from_launcher(Duration::from_secs(self.exchange_timeout), print)
+            .map_err(|message| anyhow!(message))?;
+        if world.is_alone() {
+            return work(&world);
+        }
+        let rank = world.rank();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&world)));
+        let error = match result {
+            Ok(Ok(code)) => return Ok(code),
+            Ok(Err(error)) => format!("{error:#}"),
+            // The panic's own message stands above.
+            Err(_) => "a bug: please report the message above".to_string(),
+        };
+        if !world.is_first() {
+            std::thread::sleep(FIRST_SPEAKS_FIRST);
+        }
+        print(&format!("rank {rank}: {error}"));
+        world.abort()
+    }
+}
+
+/// The device of a rank: `auto`, `cuda` and others without a number mean a device of its own for each rank of a machine.
+pub fn open_device(name: &DeviceName, world: &World) -> anyhow::Result<Device> {
+    let (local_rank, n_local) = world.local();
+    share_processors(n_local);
+    let (device, _) = name.open_for(local_rank, n_local).map_err(|message| anyhow!(message))?;
+    Ok(device)
+}
+
+// The ranks of a machine share its processors, unless RAYON_NUM_THREADS says how many threads each has.
+fn share_processors(n_local: usize) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if n_local > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // It fails where the pool is already there; then the ranks only get in each other's way.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads((processors / n_local).max(1)).build_global();
+    }
+}
+
+fn print(message: &str) {
+    let _ = writeln!(std::io::stderr(), "pgm-train: {message}");
+}

@@ -1,0 +1,255 @@
+//! What the ranks of a training exchange in a step: losses, tokens, the wish to stop, and gradients.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, TensorData, Transaction};
+
+use crate::TrainError;
+use crate::world::World;
+
+/// A rank's part of a step.
+pub(crate) struct OwnPart {
+    /// Steps done with this one.
+    pub(crate) step: usize,
+    /// The loss of its micro-batches, `[1]`.
+    pub(crate) loss: Tensor<1>,
+    /// Tokens that count.
+    pub(crate) tokens: usize,
+    /// Whether it was asked to stop.
+    pub(crate) stops: bool,
+}
+
+/// What all ranks know of a step.
+pub(crate) struct WholeStep {
+    /// The loss of all micro-batches, `[1]`.
+    pub(crate) loss: Tensor<1>,
+    /// Tokens that count.
+    pub(crate) tokens: usize,
+    /// Whether any rank was asked to stop: then all do.
+    pub(crate) stops: bool,
+    /// The first rank whose own loss is not finite.
+    pub(crate) not_finite: Option<usize>,
+}
+
+/// Replaces a rank's gradients by the sums over all ranks, added in their order. A parameter without a gradient on any rank
+/// keeps none.
+///
+/// # Errors
+/// [`TrainError::Device`] when the device fails; [`TrainError::Ranks`] when the ranks are at different steps.
+pub(crate) fn exchange_step(
+    world: &World,
+    module: &impl Module,
+    gradients: &mut GradientsParams,
+    own: OwnPart,
+) -> Result<WholeStep, TrainError> {
+    let device = own.loss.device();
+    let loss = own.loss.try_into_scalar::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
+    let mut present = Present { gradients, found: Vec::new() };
+    module.visit(&mut present);
+    let own =
+        Header { step: own.step as u64, tokens: own.tokens as u64, loss, stops: own.stops, present: present.found };
+    let what = format!("step {}", own.step);
+    let all: Vec<Header> = world.gather_fixed(&what, &own.to_bytes()).iter().map(|bytes| Header::of(bytes)).collect();
+    if let Some(rank) = all.iter().position(|other| other.step != all[0].step) {
+        let (theirs, first) = (all[rank].step, all[0].step);
+        return Err(TrainError::Ranks(format!(
+            "rank {rank} is at step {theirs} and rank 0 at step {first}; resume the run"
+        )));
+    }
+    let any = |index: usize| all.iter().any(|header| header.present[index]);
+    let present: Vec<bool> = (0..own.present.len()).map(any).collect();
+    let mut taken = Taken { gradients, present: &present, index: 0, flat: Vec::new() };
+    module.visit(&mut taken);
+    let mut values = read(taken.flat)?;
+    world.sum(&what, &mut values);
+    module.visit(&mut Put { gradients, present: &present, index: 0, rest: &values });
+    // From the first to the last, as one process adds its micro-batches.
+    let loss = all[1..].iter().fold(all[0].loss, |sum, header| sum + header.loss);
+    Ok(WholeStep {
+        loss: Tensor::from_data([loss], &device),
+        tokens: all.iter().map(|header| header.tokens as usize).sum(),
+        stops: all.iter().any(|header| header.stops),
+        not_finite: all.iter().position(|header| !header.loss.is_finite()),
+    })
+}
+
+/// The CRC-32 of a module's weights, in their order.
+///
+/// # Errors
+/// [`TrainError::Device`] when the device fails.
+pub(crate) fn checksum(module: &impl Module) -> Result<u32, TrainError> {
+    struct Flat(Vec<Tensor<1>>);
+    impl ModuleVisitor for Flat {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(flat(param.val()));
+        }
+    }
+    let mut weights = Flat(Vec::new());
+    module.visit(&mut weights);
+    Ok(crc32fast::hash(bytemuck::cast_slice(&read(weights.0)?)))
+}
+
+/// What a rank says before its gradients. Every rank has as many parameters, so every header is as long.
+struct Header {
+    step: u64,
+    tokens: u64,
+    loss: f32,
+    stops: bool,
+    /// Which parameters have a gradient.
+    present: Vec<bool>,
+}
+
+impl Header {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(21 + self.present.len());
+        bytes.extend(self.step.to_le_bytes());
+        bytes.extend(self.tokens.to_le_bytes());
+        bytes.extend(self.loss.to_le_bytes());
+        bytes.push(self.stops.into());
+        bytes.extend(self.present.iter().map(|&present| u8::from(present)));
+        bytes
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let eight = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Self {
+            step: eight(0),
+            tokens: eight(8),
+            loss: f32::from_le_bytes(bytes[16..20].try_into().expect("four bytes")),
+            stops: bytes[20] != 0,
+            present: bytes[21..].iter().map(|&byte| byte != 0).collect(),
+        }
+    }
+}
+
+struct Present<'a> {
+    gradients: &'a GradientsParams,
+    found: Vec<bool>,
+}
+
+impl ModuleVisitor for Present<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push(self.gradients.get::<D>(param.id).is_some());
+    }
+}
+
+struct Taken<'a> {
+    gradients: &'a mut GradientsParams,
+    present: &'a [bool],
+    index: usize,
+    flat: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Taken<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.present[self.index] {
+            let gradient = self.gradients.remove::<D>(param.id);
+            self.flat.push(flat(
+                gradient
+                    .unwrap_or_else(|| Tensor::zeros(param.val().shape(), &param.val().device().without_autodiff())),
+            ));
+        }
+        self.index += 1;
+    }
+}
+
+struct Put<'a> {
+    gradients: &'a mut GradientsParams,
+    present: &'a [bool],
+    index: usize,
+    rest: &'a [f32],
+}
+
+impl ModuleVisitor for Put<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.present[self.index] {
+            let weight = param.val();
+            let (values, rest) = self.rest.split_at(weight.shape().num_elements());
+            self.rest = rest;
+            let data = TensorData::new(values.to_vec(), weight.shape());
+            let device = weight.device().without_autodiff();
+            self.gradients.register::<D>(param.id, Tensor::from_data(data, &device));
+        }
+        self.index += 1;
+    }
+}
+
+fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let n = tensor.shape().num_elements();
+    tensor.reshape([n])
+}
+
+// The values of some tensors, one after the other, read at once.
+fn read(tensors: Vec<Tensor<1>>) -> Result<Vec<f32>, TrainError> {
+    let transaction = tensors.into_iter().fold(Transaction::default(), Transaction::register);
+    let data = transaction.try_execute().map_err(|error| TrainError::Device(error.to_string()))?;
+    let mut values = Vec::with_capacity(data.iter().map(TensorData::num_elements).sum());
+    for data in data {
+        let data = data.try_into_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        values.extend(data);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::world::threads::in_ranks;
+
+    #[derive(Module, Debug)]
+    struct Two {
+        first: Linear,
+        second: Linear,
+    }
+
+    fn two(device: &Device) -> Two {
+        Two { first: LinearConfig::new(3, 2).init(device), second: LinearConfig::new(3, 2).init(device) }
+    }
+
+    #[test]
+    fn gradients_are_summed_and_one_that_only_some_ranks_have_counts() {
+        let found = in_ranks(3, |world| {
+            let device = Device::flex().autodiff();
+            let module = two(&device);
+            let x = Tensor::<2>::full([1, 3], 1.0 + world.rank() as f32, &device);
+            // Only rank 2 uses the second layer's weight; nobody its bias.
+            let mut loss = module.first.forward(x.clone()).sum();
+            if world.rank() == 2 {
+                loss = loss + x.matmul(module.second.weight.val()).sum();
+            }
+            let own = loss.clone().inner() * 0.0 + (world.rank() as f32 + 0.5);
+            let mut gradients = GradientsParams::from_grads(loss.backward(), &module);
+            let own = OwnPart { step: 7, loss: own, tokens: 10 + world.rank(), stops: world.rank() == 1 };
+            let whole = exchange_step(&world, &module, &mut gradients, own).unwrap();
+            let weights = [&module.first.weight, &module.second.weight];
+            let weights =
+                weights.map(|weight| gradients.get::<2>(weight.id).unwrap().into_data().try_into_vec::<f32>().unwrap());
+            let bias = module.second.bias.as_ref().unwrap().id;
+            assert!(gradients.get::<1>(bias).is_none());
+            (weights, whole.loss.into_scalar::<f32>(), whole.tokens, whole.stops, whole.not_finite)
+        });
+        let expected = ([vec![6.0; 6], vec![3.0; 6]], 4.5, 33, true, None);
+        assert!(found.iter().all(|found| *found == expected), "{found:?}");
+    }
+
+    #[test]
+    fn the_rank_whose_loss_is_not_finite_and_one_at_another_step_are_named() {
+        let run = |broken: usize, late: usize| {
+            in_ranks(3, move |world| {
+                let device = Device::flex().autodiff();
+                let module = two(&device);
+                let loss = if world.rank() == broken { f32::NAN } else { 1.0 };
+                let loss = Tensor::from_data([loss], &Device::flex());
+                let own = OwnPart { step: if world.rank() == late { 4 } else { 5 }, loss, tokens: 1, stops: false };
+                exchange_step(&world, &module, &mut GradientsParams::new(), own)
+                    .map(|whole| whole.not_finite)
+                    .map_err(|error| error.to_string())
+            })
+        };
+        assert!(run(1, 9).iter().all(|found| *found == Ok(Some(1))));
+        assert!(run(9, 2).iter().all(|found| found.as_ref().is_err_and(|error| error.contains("rank 2 is at step 4"))));
+    }
+}

@@ -1,0 +1,255 @@
+//! The processes (ranks) of a data-parallel training, and what they say to each other.
+//!
+//! A training alone is a world of one. More are started by an MPI launcher; the feature `mpi` connects them. All ranks
+//! call the same functions in the same order.
+
+mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod share;
+#[cfg(test)]
+pub(crate) mod threads;
+mod transport;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use launcher::{launcher_size, processes_started};
+pub use share::Share;
+pub use transport::{Message, Transport};
+
+/// Bytes that rank 0 sends at a time when it sends to all.
+const PIECE: usize = 64 << 20;
+/// Gradients that are summed at a time: 32 MiB.
+const BUCKET: usize = 8 << 20;
+
+/// The processes of a training.
+#[derive(Clone, Default)]
+pub struct World {
+    link: Option<Rc<Link>>,
+}
+
+struct Link {
+    transport: Box<dyn Transport>,
+    waited: Cell<Duration>,
+    sent: Cell<u64>,
+}
+
+impl World {
+    /// A training in one process.
+    pub fn alone() -> Self {
+        Self::default()
+    }
+
+    /// The processes that `transport` connects.
+    pub fn new(transport: Box<dyn Transport>) -> Self {
+        let link = Link { transport, waited: Cell::default(), sent: Cell::default() };
+        Self { link: Some(Rc::new(link)) }.only_if_many()
+    }
+
+    /// The processes that an MPI launcher has started; one that started no other is alone. After a wait of `timeout` for
+    /// another rank `report` is called with a sentence that names it, and all processes end.
+    ///
+    /// # Errors
+    /// A sentence, when the launcher started several processes and they cannot find each other.
+    pub fn from_launcher(timeout: Duration, report: impl Fn(&str) + 'static) -> Result<Self, String> {
+        let Some((size, launcher)) = launcher_size() else { return Ok(Self::alone()) };
+        connect(size, launcher, timeout, Box::new(report))
+    }
+
+    fn only_if_many(self) -> Self {
+        if self.size() > 1 { self } else { Self::alone() }
+    }
+
+    /// Whether there is one process only.
+    pub fn is_alone(&self) -> bool {
+        self.link.is_none()
+    }
+
+    /// This process, from 0.
+    pub fn rank(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.transport.rank())
+    }
+
+    /// The number of processes.
+    pub fn size(&self) -> usize {
+        self.link.as_ref().map_or(1, |link| link.transport.size())
+    }
+
+    /// This process among those of its machine, and their number.
+    pub fn local(&self) -> (usize, usize) {
+        self.link.as_ref().map_or((0, 1), |link| link.transport.local())
+    }
+
+    /// Whether this is rank 0, the only one that writes.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// The part of the work that is this process's.
+    pub fn share(&self) -> Share {
+        Share { rank: self.rank(), size: self.size() }
+    }
+
+    /// Time spent in exchanges since the last call, and bytes sent meanwhile.
+    pub(crate) fn take_cost(&self) -> Option<(Duration, u64)> {
+        self.link.as_ref().map(|link| (link.waited.take(), link.sent.take()))
+    }
+
+    /// Ends all processes with a failure.
+    pub fn abort(&self) -> ! {
+        match &self.link {
+            Some(link) => link.transport.abort(),
+            None => std::process::exit(1),
+        }
+    }
+
+    /// Waits until all ranks are there. `what` is the end of the sentence "rank 1 did not come to".
+    pub fn meet(&self, what: &str) {
+        self.gather_fixed(what, &[0]);
+    }
+
+    /// The bytes of every rank, which all have as many.
+    pub(crate) fn gather_fixed(&self, what: &str, own: &[u8]) -> Vec<Vec<u8>> {
+        let mut all = vec![vec![0; own.len()]; self.size()];
+        if let Some(link) = &self.link {
+            link.exchange(what, all.iter_mut().map(|receive| Message { send: own, receive }));
+        }
+        all[self.rank()] = own.to_vec();
+        all
+    }
+
+    /// The value of every rank.
+    pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, what: &str, own: &T) -> Result<Vec<T>, String> {
+        let own = serde_json::to_vec(own).map_err(|error| error.to_string())?;
+        let lengths = self.gather_fixed(what, &(own.len() as u64).to_le_bytes());
+        let mut all: Vec<Vec<u8>> = lengths.iter().map(|length| vec![0; number(length)]).collect();
+        if let Some(link) = &self.link {
+            link.exchange(what, all.iter_mut().map(|receive| Message { send: &own, receive }));
+        }
+        all[self.rank()] = own;
+        all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string())).collect()
+    }
+
+    /// The value of rank 0.
+    pub(crate) fn broadcast<T: Serialize + DeserializeOwned>(&self, what: &str, value: T) -> Result<T, String> {
+        if self.is_alone() {
+            return Ok(value);
+        }
+        let own =
+            if self.is_first() { serde_json::to_vec(&value).map_err(|error| error.to_string())? } else { Vec::new() };
+        serde_json::from_slice(&self.broadcast_bytes(what, own)).map_err(|error| error.to_string())
+    }
+
+    /// The bytes of rank 0. It sends each rank a part, and the ranks exchange their parts: nobody sends all bytes to all.
+    pub(crate) fn broadcast_bytes(&self, what: &str, own: Vec<u8>) -> Vec<u8> {
+        let Some(link) = &self.link else { return own };
+        let length = number(&self.gather_fixed(what, &(own.len() as u64).to_le_bytes())[0]);
+        let mut bytes = if self.is_first() { own } else { vec![0; length] };
+        for piece in bytes.chunks_mut(PIECE) {
+            link.send_parts(what, piece);
+            link.gather_parts(what, piece);
+        }
+        bytes
+    }
+
+    /// Adds the values of all ranks, in the order of the ranks: the sum of n ranks is that of one process which adds n
+    /// micro-batches, to the last bit.
+    pub(crate) fn sum(&self, what: &str, values: &mut [f32]) {
+        let Some(link) = &self.link else { return };
+        for bucket in values.chunks_mut(BUCKET) {
+            link.sum_own_part(what, bucket);
+            link.gather_parts(what, bytemuck::cast_slice_mut(bucket));
+        }
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn connect(size: usize, launcher: &str, timeout: Duration, report: Box<dyn Fn(&str)>) -> Result<World, String> {
+    let transport = mpi::Mpi::new(timeout, report)?;
+    if size > 1 && transport.size() != size {
+        return Err(format!(
+            "{launcher} started {size} processes, but MPI sees {}; start them with mpirun, or with srun --mpi=pmix where Slurm \
+             has PMIx",
+            transport.size()
+        ));
+    }
+    Ok(World::new(Box::new(transport)))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn connect(size: usize, launcher: &str, _: Duration, _: Box<dyn Fn(&str)>) -> Result<World, String> {
+    match size {
+        0 | 1 => Ok(World::alone()),
+        _ => Err(format!(
+            "{launcher} started {size} processes, but this program trains in one; build it with --features mpi"
+        )),
+    }
+}
+
+impl Link {
+    // Sends and receives one message from and to each other rank, given in the order of the ranks; that to itself is left out.
+    fn exchange<'a>(&self, what: &str, messages: impl Iterator<Item = Message<'a>>) {
+        let (start, rank) = (Instant::now(), self.transport.rank());
+        let messages: Vec<(usize, Message)> = messages.enumerate().filter(|(to, _)| *to != rank).collect();
+        let sent: usize = messages.iter().map(|(_, message)| message.send.len()).sum();
+        self.transport.exchange(what, messages);
+        self.waited.set(self.waited.get() + start.elapsed());
+        self.sent.set(self.sent.get() + sent as u64);
+    }
+
+    // Bytes of each rank's part; the last parts may be shorter or empty. They are whole float32, as gradients are.
+    fn part_length(&self, n_bytes: usize) -> usize {
+        n_bytes.div_ceil(4).div_ceil(self.transport.size()).max(1) * 4
+    }
+
+    // Sends each rank its part of rank 0's bytes.
+    fn send_parts(&self, what: &str, bytes: &mut [u8]) {
+        let (part, size) = (self.part_length(bytes.len()), self.transport.size());
+        if self.transport.rank() == 0 {
+            let parts = bytes.chunks(part).chain(std::iter::repeat(&[][..])).take(size);
+            self.exchange(what, parts.map(|send| Message { send, receive: &mut [] }));
+        } else {
+            let own = bytes.chunks_mut(part).nth(self.transport.rank()).unwrap_or_default();
+            let mut own = Some(own);
+            let receive = (0..size).map(|from| if from == 0 { own.take().unwrap_or_default() } else { &mut [] });
+            self.exchange(what, receive.map(|receive| Message { send: &[], receive }));
+        }
+    }
+
+    // Sends this rank's part to all and receives theirs.
+    fn gather_parts(&self, what: &str, bytes: &mut [u8]) {
+        let (part, size) = (self.part_length(bytes.len()), self.transport.size());
+        let own = bytes.chunks(part).nth(self.transport.rank()).unwrap_or_default().to_vec();
+        let parts = bytes.chunks_mut(part).chain(std::iter::repeat_with(Default::default)).take(size);
+        self.exchange(what, parts.map(|receive| Message { send: &own, receive }));
+    }
+
+    // Adds all ranks' values of this rank's part, in the order of the ranks.
+    fn sum_own_part(&self, what: &str, values: &mut [f32]) {
+        let (part, size, rank) =
+            (self.part_length(size_of_val(values)) / 4, self.transport.size(), self.transport.rank());
+        let n_own = values.chunks(part).nth(rank).map_or(0, <[f32]>::len);
+        let mut received = vec![vec![0.0_f32; n_own]; size];
+        let parts = values.chunks(part).chain(std::iter::repeat(&[][..])).take(size);
+        let messages = parts.zip(&mut received).map(|(send, receive)| Message {
+            send: bytemuck::cast_slice(send),
+            receive: bytemuck::cast_slice_mut(receive),
+        });
+        self.exchange(what, messages);
+        let Some(own) = values.chunks_mut(part).nth(rank) else { return };
+        received[rank].copy_from_slice(own);
+        own.copy_from_slice(&received[0]);
+        for other in &received[1..] {
+            own.iter_mut().zip(other).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.try_into().map_or(0, u64::from_le_bytes) as usize
+}

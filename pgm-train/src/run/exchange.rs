@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData, Transaction};
+use burn::tensor::Tensor;
 
 use crate::TrainError;
 use crate::world::World;
@@ -60,9 +60,10 @@ pub(crate) fn exchange_step(
     let present: Vec<bool> = (0..own.present.len()).map(any).collect();
     let mut taken = Taken { gradients, present: &present, index: 0, flat: Vec::new() };
     module.visit(&mut taken);
-    let mut values = read(taken.flat)?;
-    world.sum(&what, &mut values);
-    module.visit(&mut Put { gradients, present: &present, index: 0, rest: &values });
+    if !taken.flat.is_empty() {
+        let sums = world.sum_tensor(&what, Tensor::cat(taken.flat, 0))?;
+        module.visit(&mut Put { gradients, present: &present, index: 0, sums, at: 0 });
+    }
     // From the first to the last, as one process adds its micro-batches.
     let loss = all[1..].iter().fold(all[0].loss, |sum, header| sum + header.loss);
     Ok(WholeStep {
@@ -86,7 +87,8 @@ pub(crate) fn checksum(module: &impl Module) -> Result<u32, TrainError> {
     }
     let mut weights = Flat(Vec::new());
     module.visit(&mut weights);
-    Ok(crc32fast::hash(bytemuck::cast_slice(&read(weights.0)?)))
+    let data = Tensor::cat(weights.0, 0).try_into_data().map_err(|error| TrainError::Device(error.to_string()))?;
+    Ok(crc32fast::hash(data.as_bytes()))
 }
 
 /// What a rank says before its gradients. Every rank has as many parameters, so every header is as long.
@@ -157,18 +159,18 @@ struct Put<'a> {
     gradients: &'a mut GradientsParams,
     present: &'a [bool],
     index: usize,
-    rest: &'a [f32],
+    // Of all parameters, one after the other.
+    sums: Tensor<1>,
+    at: usize,
 }
 
 impl ModuleVisitor for Put<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.present[self.index] {
-            let weight = param.val();
-            let (values, rest) = self.rest.split_at(weight.shape().num_elements());
-            self.rest = rest;
-            let data = TensorData::new(values.to_vec(), weight.shape());
-            let device = weight.device().without_autodiff();
-            self.gradients.register::<D>(param.id, Tensor::from_data(data, &device));
+            let shape = param.val().shape();
+            let n = shape.num_elements();
+            self.gradients.register::<D>(param.id, self.sums.clone().narrow(0, self.at, n).reshape(shape));
+            self.at += n;
         }
         self.index += 1;
     }
@@ -177,18 +179,6 @@ impl ModuleVisitor for Put<'_> {
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let n = tensor.shape().num_elements();
     tensor.reshape([n])
-}
-
-// The values of some tensors, one after the other, read at once.
-fn read(tensors: Vec<Tensor<1>>) -> Result<Vec<f32>, TrainError> {
-    let transaction = tensors.into_iter().fold(Transaction::default(), Transaction::register);
-    let data = transaction.try_execute().map_err(|error| TrainError::Device(error.to_string()))?;
-    let mut values = Vec::with_capacity(data.iter().map(TensorData::num_elements).sum());
-    for data in data {
-        let data = data.try_into_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
-        values.extend(data);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod share;
 #[cfg(test)]
 pub(crate) mod threads;
@@ -15,8 +17,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::TrainError;
 
 pub use launcher::{launcher_size, processes_started};
 pub use share::Share;
@@ -35,6 +40,8 @@ pub struct World {
 
 struct Link {
     transport: Box<dyn Transport>,
+    #[cfg(feature = "nccl")]
+    nccl: std::cell::OnceCell<nccl::Nccl>,
     waited: Cell<Duration>,
     sent: Cell<u64>,
 }
@@ -47,7 +54,13 @@ impl World {
 
     /// The processes that `transport` connects.
     pub fn new(transport: Box<dyn Transport>) -> Self {
-        let link = Link { transport, waited: Cell::default(), sent: Cell::default() };
+        let link = Link {
+            transport,
+            #[cfg(feature = "nccl")]
+            nccl: Default::default(),
+            waited: Cell::default(),
+            sent: Cell::default(),
+        };
         Self { link: Some(Rc::new(link)) }.only_if_many()
     }
 
@@ -155,6 +168,49 @@ impl World {
             link.gather_parts(what, piece);
         }
         bytes
+    }
+
+    /// From now on gradients are summed by NCCL, on this rank's CUDA device of that number.
+    ///
+    /// # Errors
+    /// A sentence where a rank has no NCCL; then gradients go through the host as before. [`TrainError::Ranks`] where NCCL is
+    /// there and fails.
+    #[cfg(feature = "nccl")]
+    pub fn use_nccl(&self, device: usize, timeout: Duration) -> Result<Result<(), String>, TrainError> {
+        let Some(link) = &self.link else { return Ok(Ok(())) };
+        let what = "the start of NCCL";
+        let present = self.gather(what, &nccl::is_present()).map_err(TrainError::Ranks)?;
+        if let Some(rank) = present.iter().position(|present| !present) {
+            return Ok(Err(format!(
+                "rank {rank} has no NCCL (libnccl.so.2); gradients are summed through the host's memory"
+            )));
+        }
+        let id = if self.is_first() { nccl::new_id().map_err(TrainError::Ranks)? } else { Vec::new() };
+        let id = self.broadcast_bytes(what, id);
+        let joined = nccl::Nccl::join(device, [self.rank(), self.size()], &id, timeout);
+        let _ = link.nccl.set(joined.map_err(TrainError::Ranks)?);
+        Ok(Ok(()))
+    }
+
+    /// The sums of all ranks' values, `[n]`, through the host's memory or, where NCCL is in use, without it.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] when the device fails, [`TrainError::Ranks`] when NCCL does.
+    pub(crate) fn sum_tensor(&self, what: &str, values: Tensor<1>) -> Result<Tensor<1>, TrainError> {
+        #[cfg(feature = "nccl")]
+        if let Some((link, nccl)) = self.link.as_ref().and_then(|link| Some((link, link.nccl.get()?))) {
+            let (start, n_bytes) = (Instant::now(), 4 * values.shape().num_elements() as u64);
+            let sum = nccl.sum(values).map_err(|problem| TrainError::Ranks(format!("{problem} ({what})")))?;
+            link.waited.set(link.waited.get() + start.elapsed());
+            link.sent.set(link.sent.get() + n_bytes);
+            return Ok(sum);
+        }
+        let device = values.device();
+        let data = values.try_into_data().map_err(|error| TrainError::Device(error.to_string()))?;
+        let mut values = data.try_into_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        self.sum(what, &mut values);
+        let n_values = values.len();
+        Ok(Tensor::from_data(TensorData::new(values, [n_values]), &device))
     }
 
     /// Adds the values of all ranks, in the order of the ranks: the sum of n ranks is that of one process which adds n

@@ -10,7 +10,7 @@ use pgm_infer::device::DeviceName;
 use pgm_train::{Distill, DistillConfig, World, distill};
 
 use crate::events::{print_event, stopped_by_signals};
-use crate::ranks::{RankArgs, open_device};
+use crate::ranks::RankArgs;
 
 #[derive(Args)]
 pub struct DistillArgs {
@@ -45,7 +45,7 @@ pub fn run(args: &DistillArgs) -> anyhow::Result<ExitCode> {
 
 fn distill_in(args: &DistillArgs, world: &World) -> anyhow::Result<ExitCode> {
     let config = DistillConfig::load(&args.config, &args.set)?;
-    let device = open_device(&args.device, world)?;
+    let device = args.ranks.open_device(&args.device, world)?;
     let result = distill(Distill {
         config: &config,
         teacher: &args.teacher,

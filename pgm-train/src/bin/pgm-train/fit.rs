@@ -14,7 +14,7 @@ use pgm_model::model_folder;
 use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, World, fit};
 
 use crate::events::{print_event, stopped_by_signals, validation_text};
-use crate::ranks::{RankArgs, open_device};
+use crate::ranks::RankArgs;
 
 #[derive(Args)]
 pub struct FitArgs {
@@ -51,7 +51,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
 fn fit_in(args: &FitArgs, world: &World) -> anyhow::Result<ExitCode> {
     let init = args.init.as_deref().map(InitModel::open).transpose()?;
     let config = load_config(args, init.as_ref())?;
-    let device = open_device(&args.device, world)?;
+    let device = args.ranks.open_device(&args.device, world)?;
     let interrupter = stopped_by_signals()?;
     let terminal = std::io::stdout().is_terminal() && world.is_alone();
     if terminal {

@@ -43,14 +43,33 @@ impl RankArgs {
         print(&format!("rank {rank}: {error}"));
         world.abort()
     }
-}
 
-/// The device of a rank: `auto`, `cuda` and others without a number mean a device of its own for each rank of a machine.
-pub fn open_device(name: &DeviceName, world: &World) -> anyhow::Result<Device> {
-    let (local_rank, n_local) = world.local();
-    share_processors(n_local);
-    let (device, _) = name.open_for(local_rank, n_local).map_err(|message| anyhow!(message))?;
-    Ok(device)
+    /// The device of a rank: `auto`, `cuda` and others without a number mean a device of its own for each rank of a machine.
+    pub fn open_device(&self, name: &DeviceName, world: &World) -> anyhow::Result<Device> {
+        let (local_rank, n_local) = world.local();
+        share_processors(n_local);
+        let (device, name) = name.open_for(local_rank, n_local).map_err(|message| anyhow!(message))?;
+        self.use_nccl(&name, world)?;
+        Ok(device)
+    }
+
+    #[cfg(feature = "nccl")]
+    fn use_nccl(&self, device: &str, world: &World) -> anyhow::Result<()> {
+        // CUDA's devices are called cuda, the first one, or cuda:N.
+        let number = device.strip_prefix("cuda").map(|number| number.trim_start_matches(':').parse().unwrap_or(0));
+        if let Some(number) = number
+            && let Err(problem) = world.use_nccl(number, Duration::from_secs(self.exchange_timeout))?
+            && world.is_first()
+        {
+            print(&format!("note: {problem}"));
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "nccl"))]
+    fn use_nccl(&self, _: &str, _: &World) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 // The ranks of a machine share its processors, unless RAYON_NUM_THREADS says how many threads each has.

@@ -3,6 +3,7 @@
 //! Messages go from process to process (`MPI_Isend`, `MPI_Irecv`) and are waited for by polling, because a collective that
 //! hangs does not say which rank is missing.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use mpi::environment::Universe;
@@ -14,11 +15,18 @@ use super::{Message, Transport};
 
 /// Waiting for so long is busy, which is faster; then the processor is given to others.
 const BUSY: Duration = Duration::from_millis(2);
-/// The first rank complains first, so that one sentence is printed and not one from each rank.
-const STAGGER: Duration = Duration::from_secs(1);
+/// The first rank complains first, so that one sentence is printed and not one from each rank: ending all takes seconds.
+const STAGGER: Duration = Duration::from_secs(5);
+
+/// Tag of messages.
+const DATA: i32 = 0;
+/// Tag of "this rank is waiting, too", with the number of its exchange.
+const WAITING: i32 = 1;
 
 pub(super) struct Mpi {
     world: SimpleCommunicator,
+    // Exchanges begun.
+    n_exchanges: Cell<u64>,
     local: (usize, usize),
     timeout: Duration,
     report: Box<dyn Fn(&str)>,
@@ -33,10 +41,29 @@ impl Mpi {
         let world = universe.world();
         let local = world.split_shared(world.rank());
         let local = (local.rank() as usize, local.size() as usize);
-        Ok(Self { world, local, timeout, report, _universe: universe })
+        Ok(Self { world, n_exchanges: Cell::new(0), local, timeout, report, _universe: universe })
     }
 
-    fn give_up(&self, what: &str, missing: &[usize]) -> ! {
+    // Tells the other ranks that this one is not the one that is missing.
+    fn say_waiting(&self) {
+        for rank in (0..self.size()).filter(|&rank| rank != self.rank()) {
+            self.world.process_at_rank(rank as i32).send_with_tag(&self.n_exchanges.get(), WAITING);
+        }
+    }
+
+    // Whether a rank has said that it waits in about this exchange.
+    fn is_waiting(&self, rank: usize) -> bool {
+        let other = self.world.process_at_rank(rank as i32);
+        let mut newest = 0;
+        while other.immediate_probe_with_tag(WAITING).is_some() {
+            newest = other.receive_with_tag::<u64>(WAITING).0;
+        }
+        newest > 0 && newest + 1 >= self.n_exchanges.get()
+    }
+
+    fn give_up(&self, what: &str, open: &[usize]) -> ! {
+        let away: Vec<usize> = open.iter().copied().filter(|&rank| !self.is_waiting(rank)).collect();
+        let missing = if away.is_empty() { open } else { &away };
         let names: Vec<String> = missing.iter().map(usize::to_string).collect();
         let (rank, ranks) = (self.rank(), if names.len() == 1 { "rank" } else { "ranks" });
         (self.report)(&format!(
@@ -63,15 +90,16 @@ impl Transport for Mpi {
     }
 
     fn exchange(&self, what: &str, messages: Vec<(usize, Message)>) {
+        self.n_exchanges.set(self.n_exchanges.get() + 1);
         request::scope(|scope| {
             let mut open = Vec::with_capacity(2 * messages.len());
             for (rank, Message { send, receive }) in messages {
                 let other = self.world.process_at_rank(rank as i32);
                 if !receive.is_empty() {
-                    open.push((rank, other.immediate_receive_into(scope, receive)));
+                    open.push((rank, other.immediate_receive_into_with_tag(scope, receive, DATA)));
                 }
                 if !send.is_empty() {
-                    open.push((rank, other.immediate_send(scope, send)));
+                    open.push((rank, other.immediate_send_with_tag(scope, send, DATA)));
                 }
             }
             self.wait(what, open);
@@ -87,17 +115,22 @@ impl Mpi {
     fn wait<'a, S: Scope<'a>>(&self, what: &str, mut open: Vec<(usize, Request<'a, [u8], S>)>) {
         let start = Instant::now();
         let last = self.timeout + STAGGER * self.rank().min(20) as u32;
+        let mut said = false;
         while !open.is_empty() {
             open = open
                 .into_iter()
                 .filter_map(|(rank, request)| request.test().err().map(|request| (rank, request)))
                 .collect();
             let waited = start.elapsed();
+            if !said && waited > self.timeout / 2 {
+                said = true;
+                self.say_waiting();
+            }
             if !open.is_empty() && waited > last {
-                let mut missing: Vec<usize> = open.iter().map(|(rank, _)| *rank).collect();
-                missing.sort_unstable();
-                missing.dedup();
-                self.give_up(what, &missing);
+                let mut ranks: Vec<usize> = open.iter().map(|(rank, _)| *rank).collect();
+                ranks.sort_unstable();
+                ranks.dedup();
+                self.give_up(what, &ranks);
             }
             if waited > BUSY {
                 std::thread::sleep(Duration::from_micros(50));

@@ -11,7 +11,7 @@ use pgm_infer::device::DeviceName;
 use pgm_train::World;
 
 /// An error that all ranks have is printed by the first one, which ends the others before they print it too.
-const FIRST_SPEAKS_FIRST: Duration = Duration::from_secs(3);
+const FIRST_SPEAKS_FIRST: Duration = Duration::from_secs(5);
 
 /// Flags of commands that may run as several processes.
 #[derive(Args)]

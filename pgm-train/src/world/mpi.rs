@@ -18,6 +18,9 @@ const BUSY: Duration = Duration::from_millis(2);
 /// The first rank complains first, so that one sentence is printed and not one from each rank: ending all takes seconds.
 const STAGGER: Duration = Duration::from_secs(5);
 
+/// A poll that takes longer was interrupted.
+const LONGEST_POLL: Duration = Duration::from_millis(200);
+
 /// Tag of messages.
 const DATA: i32 = 0;
 /// Tag of "this rank is waiting, too", with the number of its exchange.
@@ -113,7 +116,7 @@ impl Transport for Mpi {
 
 impl Mpi {
     fn wait<'a, S: Scope<'a>>(&self, what: &str, mut open: Vec<(usize, Request<'a, [u8], S>)>) {
-        let start = Instant::now();
+        let (mut waited, mut polled) = (Duration::ZERO, Instant::now());
         let last = self.timeout + STAGGER * self.rank().min(20) as u32;
         let mut said = false;
         while !open.is_empty() {
@@ -121,7 +124,9 @@ impl Mpi {
                 .into_iter()
                 .filter_map(|(rank, request)| request.test().err().map(|request| (rank, request)))
                 .collect();
-            let waited = start.elapsed();
+            // Time in which this process was stopped is not time that it waited.
+            waited += polled.elapsed().min(LONGEST_POLL);
+            polled = Instant::now();
             if !said && waited > self.timeout / 2 {
                 said = true;
                 self.say_waiting();

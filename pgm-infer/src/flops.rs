@@ -63,6 +63,19 @@ pub fn evaluation(config: &ModelConfig, length: usize, [n_clean, n_new]: [usize;
     }
 }
 
+/// One row of a training step: forward and, at twice its cost, backward. A partition model has two groups of half the tokens,
+/// each of which is encoded, and decoded from the other.
+pub fn training_step(config: &ModelConfig, length: usize) -> f64 {
+    let half = length / 2;
+    let forward = match config {
+        ModelConfig::Partition(_) => 2.0 * evaluation(config, length, [half; 2], half),
+        // On average half of the row stands before a token.
+        ModelConfig::Autoregressive(_) => evaluation(config, length, [half; 2], length),
+        ModelConfig::Masked(_) | ModelConfig::MaskGit(_) => evaluation(config, length, [0; 2], length),
+    };
+    3.0 * forward
+}
+
 /// One row sampled in `steps` equal shares, BOS given. `head_at` concerns the masked baseline alone; the autoregressive
 /// baseline ignores `steps`.
 pub fn uniform_sampling(config: &ModelConfig, length: usize, steps: usize, head_at: HeadPositions) -> f64 {
@@ -92,6 +105,21 @@ pub fn uniform_steps(config: &ModelConfig, length: usize, steps: usize, head_at:
 mod tests {
     use super::*;
     use pgm_model::presets;
+
+    #[test]
+    fn a_training_step_of_either_kind_takes_six_operations_per_weight_and_token() {
+        let model = presets::owt_6_6();
+        for config in [model.masked_baseline(), model] {
+            let backbone = config.backbone();
+            let (width, blocks) = (backbone.hidden_size as f64, 12.0);
+            // Without attention; a GroupSwap has the four projections of one more block.
+            let swap = if matches!(config, ModelConfig::Partition(_)) { 4.0 * width * width } else { 0.0 };
+            let weights = blocks * 12.0 * width * width + swap + width * backbone.vocab_size as f64;
+            let flops = training_step(&config, 1024) / 1024.0;
+            let ratio = flops / (6.0 * weights);
+            assert!((1.0..1.2).contains(&ratio), "{ratio}");
+        }
+    }
 
     #[test]
     fn sampling_owt_6_6_in_32_steps_takes_two_teraflop_and_a_quarter_of_the_baselines() {

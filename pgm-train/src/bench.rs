@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use pgm_model::{ModelConfig, Network, Partition};
 use rand::RngExt;
 
 use crate::TrainError;
 use crate::batches::random::stream;
 use crate::batches::{NetworkInputs, ObjectiveBatch};
-use crate::config::{OptimSection, StepOptions};
+use crate::config::{OptimSection, Precision, StepOptions};
 use crate::run::{AdamW, TrainModel, clip_global_norm};
 
 /// What is timed.
@@ -22,6 +22,31 @@ pub enum BenchPhase {
     Forward,
     /// Forward, backward, clipping, AdamW.
     Train,
+}
+
+/// Seconds of each of `runs` products of two square matrices with `side` rows, after one that is not timed: what the device
+/// reaches in a matmul.
+///
+/// # Errors
+/// [`TrainError::Device`] when the device fails.
+pub fn measure_matmul(side: usize, precision: Precision, runs: usize, device: &Device) -> Result<Vec<f64>, TrainError> {
+    let options = StepOptions { precision, checkpointing: false };
+    let device = options.training_device(device)?.without_autodiff();
+    let dtype = if precision == Precision::Bf16 { FloatDType::BF16 } else { FloatDType::F32 };
+    let matrix = || Tensor::<2>::random([side, side], Distribution::Default, &device).cast(dtype);
+    let (left, right) = (matrix(), matrix());
+    let wait = || device.sync().map_err(|error| TrainError::Device(error.to_string()));
+    let mut seconds = Vec::with_capacity(runs);
+    for run in 0..=runs {
+        wait()?;
+        let start = Instant::now();
+        let _product = left.clone().matmul(right.clone());
+        wait()?;
+        if run > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
 }
 
 /// Seconds of each of `runs` steps, after one that is not timed.

@@ -7,8 +7,9 @@ use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 use pgm_infer::bench::median;
 use pgm_infer::device::DeviceName;
+use pgm_infer::flops::training_step;
 use pgm_model::{BackboneConfig, ModelConfig, Network, PartitionConfig, Projection, Queries, presets};
-use pgm_train::bench::{BenchPhase, measure};
+use pgm_train::bench::{BenchPhase, measure, measure_matmul};
 use pgm_train::{Precision, StepOptions};
 use serde_json::json;
 
@@ -73,6 +74,8 @@ enum PhaseArg {
     Forward,
     /// Forward, backward, clipping, AdamW
     Train,
+    /// A product of two square matrices with --hidden rows: what the device reaches
+    Matmul,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -87,6 +90,15 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     if args.runs == 0 || args.batch == 0 {
         bail!("--runs and --batch must be at least 1");
     }
+    let precision = match args.precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Bf16 => Precision::Bf16,
+    };
+    let phase = match args.what {
+        PhaseArg::Forward => BenchPhase::Forward,
+        PhaseArg::Train => BenchPhase::Train,
+        PhaseArg::Matmul => return matmul(args, precision),
+    };
     let mut config = match &args.preset {
         Some(name) => presets::by_name(name).ok_or_else(|| {
             let known: Vec<&str> = presets::ALL.iter().map(|(name, _)| *name).collect();
@@ -110,18 +122,12 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     }
     config.validate()?;
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
-    let phase = match args.what {
-        PhaseArg::Forward => BenchPhase::Forward,
-        PhaseArg::Train => BenchPhase::Train,
-    };
-    let precision = match args.precision {
-        PrecisionArg::F32 => Precision::F32,
-        PrecisionArg::Bf16 => Precision::Bf16,
-    };
     let options = StepOptions { precision, checkpointing: args.checkpointing };
     let seconds = measure(&config, args.batch, phase, options, args.runs, &device)?;
     let middle = median(&seconds);
     let length = config.backbone().length;
+    let passes = if phase == BenchPhase::Train { 1.0 } else { 1.0 / 3.0 };
+    let flops = passes * args.batch as f64 * training_step(&config, length);
     let object = json!({
         "model": match config {
             ModelConfig::Masked(_) => "mdlm",
@@ -132,6 +138,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         "seconds_median": middle,
         "seconds": seconds,
         "tokens_per_second": (args.batch * length) as f64 / middle,
+        "flops": flops,
+        "flops_per_second": flops / middle,
         "parameters": Network::new(&config, &device).n_parameters(),
         "threads": std::thread::available_parallelism().map_or(1, usize::from),
         "length": length,
@@ -139,6 +147,25 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         "precision": precision,
         "checkpointing": args.checkpointing,
         "peak_memory_bytes": peak_memory(),
+        "device": device_name,
+    });
+    writeln!(std::io::stdout(), "{object}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn matmul(args: &BenchArgs, precision: Precision) -> anyhow::Result<ExitCode> {
+    let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
+    let seconds = measure_matmul(args.hidden, precision, args.runs, &device)?;
+    let middle = median(&seconds);
+    let flops = 2.0 * (args.hidden as f64).powi(3);
+    let object = json!({
+        "what": "matmul",
+        "side": args.hidden,
+        "precision": precision,
+        "seconds_median": middle,
+        "seconds": seconds,
+        "flops": flops,
+        "flops_per_second": flops / middle,
         "device": device_name,
     });
     writeln!(std::io::stdout(), "{object}")?;

@@ -20,10 +20,10 @@ while [ $# -gt 0 ]; do
         --build-tests)
             # The test programs of a backend, under names without hashes.
             [ $# -ge 3 ] || usage
-            features="pgm-model/$2,pgm-infer/$2"
-            [ "$2" = cuda ] || features="pgm-model/$2,pgm-infer/software-gpu"
+            features="pgm-model/$2,pgm-infer/$2,pgm-train/$2"
+            [ "$2" = cuda ] || features+=",pgm-infer/software-gpu"
             mkdir -p "$3"
-            (cd "$here/.." && cargo test --no-run --locked ${PLAIN:+--config "$PLAIN"} -p pgm-model -p pgm-infer --features "$features" \
+            (cd "$here/.." && cargo test --no-run --locked ${PLAIN:+--config "$PLAIN"} -p pgm-model -p pgm-infer -p pgm-train --features "$features" \
                 --lib --test gpu --message-format=json) |
                 python3 -c '
 import json, shutil, sys
@@ -31,6 +31,8 @@ for line in sys.stdin:
     item = json.loads(line)
     if item.get("executable") and item.get("profile", {}).get("test"):
         crate = item["manifest_path"].split("/")[-2]
+        if crate == "pgm-train":
+            continue
         shutil.copy(item["executable"], "%s/%s-%s" % (sys.argv[1], crate, item["target"]["name"].replace("pgm_", "lib-")))
 ' "$3"
             exit ;;

@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 use pgm_data::{DataFolder, RowOrder, Split};
 use pgm_infer::bench::median;
 use pgm_train::StepOptions;
+use pgm_train::eval::cache::CacheReport;
 use pgm_train::eval::{
     self, ChoiceSettings, EvalModel, Frontier, GenerativeSettings, GreedySettings, LastWord, PplSettings, Question,
     ResultLog, RowNats,
@@ -36,6 +37,8 @@ pub struct Findings {
     pub judge_perplexity: Option<Estimate>,
     /// Curves of perplexity against entropy.
     pub frontier: Frontier,
+    /// What kept encodings cost.
+    pub kept: CacheReport,
 }
 
 /// A trained model with its results.
@@ -173,8 +176,8 @@ impl Study {
             .map(|(&row, text)| Ok(Sample { text: text.clone(), tokens: Some(rows.row(row)?.tokens) }))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let real = self.judged(&judge, &real)?;
-        let (generated, frontier) = (self.generated(&judge)?, self.frontier(&data)?);
-        Ok(Findings { trained, differences, generated, real, judge_perplexity, frontier })
+        let (generated, frontier, kept) = (self.generated(&judge)?, self.frontier(&data)?, self.kept(&data)?);
+        Ok(Findings { trained, differences, generated, real, judge_perplexity, frontier, kept })
     }
 
     fn generated(&self, judge: &OwnJudge) -> anyhow::Result<Vec<GeneratedSamples>> {

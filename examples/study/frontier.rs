@@ -1,9 +1,11 @@
-//! The frontier of the study's models, and its place in `results.md`.
+//! The frontier of the study's models, what kept encodings cost them, and the place of both in `results.md`.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use pgm_data::DataFolder;
+use pgm_infer::sample::Refresh;
+use pgm_train::eval::cache::{CacheInputs, CacheReport, CacheSettings, measure};
 use pgm_train::eval::frontier::{FrontierInputs, FrontierJudge, FrontierModel, FrontierProgress};
 use pgm_train::eval::{EvalModel, Frontier, FrontierSettings, frontier};
 use pgm_train::judge::Pooling;
@@ -48,6 +50,49 @@ impl Study {
             if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         self.resumable(frontier(&inputs, &settings, &self.out.join("frontier"), &mut observe))
+    }
+
+    /// Measures what kept encodings cost the first partition model, and what they save.
+    pub fn kept(&self, data: &DataFolder) -> anyhow::Result<CacheReport> {
+        let model = EvalModel::load(&self.model("pgm", self.plan.seeds[0]), &self.device)?;
+        let judge = pgm_train::judge::open(&self.judge(), &self.device)?;
+        let intervals = ["1", "2", "4", "8", "16", "inf"];
+        let refresh: Result<Vec<Refresh>, _> = intervals.iter().map(|interval| interval.parse()).collect();
+        let steps = self.plan.sampling_steps.iter().copied().max().unwrap_or(1).div_ceil(2);
+        let settings = CacheSettings {
+            refresh: refresh.map_err(|problem| anyhow::anyhow!("{problem}"))?,
+            rows: self.plan.rows.min(128),
+            steps,
+            seed: SEED,
+        };
+        let inputs = CacheInputs {
+            model: &model,
+            data,
+            judge: Some((judge.as_ref(), true)),
+            samples: self.plan.samples,
+            batch: 1,
+            runs: 3,
+            device: &self.device,
+            out: &self.out.join("kept"),
+        };
+        self.say("what kept encodings cost");
+        self.resumable(measure(&inputs, &settings, &mut |_, _, _| {
+            if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }))
+    }
+
+    /// Writes what kept encodings cost.
+    pub fn kept_section(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
+        writeln!(out, "## Kept encodings\n\n![nats per byte against speed](results-kept.svg)\n")?;
+        writeln!(
+            out,
+            "PGM, seed {}, as it was trained. Clean tokens are encoded anew every `refresh` steps, those between against what \
+             is kept (`--refresh`, `eval cache`). {} steps; speed with one row. The bound is that of writing held-out rows in \
+             random orders.\n",
+            self.plan.seeds[0],
+            self.plan.sampling_steps.iter().copied().max().unwrap_or(1).div_ceil(2)
+        )?;
+        writeln!(out, "{}", found.kept.table())
     }
 
     /// Writes the frontier: the first section of the results, since a single perplexity says little without it.

@@ -17,7 +17,7 @@ fn points(points: impl Iterator<Item = (f64, f64)>) -> Vec<PlotPoint> {
 
 impl Study {
     /// The plots by their file names, as SVG. Those of the frontier come first.
-    pub fn plots(&self, found: &Findings) -> anyhow::Result<[(&'static str, String); 5]> {
+    pub fn plots(&self, found: &Findings) -> anyhow::Result<[(&'static str, String); 6]> {
         let curves = KINDS.iter().map(|(_, kind)| {
             let models: Vec<&TrainedModel> = found.trained.iter().filter(|model| model.kind == *kind).collect();
             let means = models[0].curve.iter().enumerate().skip(1).map(|(index, &(step, _))| {
@@ -42,6 +42,7 @@ impl Study {
         Ok([
             ("results-frontier.svg", found.frontier.plot()?),
             ("results-wall-time.svg", found.frontier.time_plot()?),
+            ("results-kept.svg", found.kept.plot()?),
             ("results-perplexity.svg", perplexity),
             ("results-generative.svg", generative),
             ("results-entropy.svg", entropy),

@@ -61,6 +61,7 @@ impl Study {
         self.tasks(out, found)?;
         self.generation(out, found)?;
         self.distillation(out, found)?;
+        self.kept_section(out, found)?;
         self.conclusions(out, found)?;
         self.cost(out, found)?;
         Ok(text)

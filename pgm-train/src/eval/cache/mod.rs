@@ -5,6 +5,7 @@
 //! likelihood of the true tokens under the kept ones, are what keeping costs. (A model that was trained with ordered sets is
 //! exact where nothing is encoded anew.)
 
+mod measure;
 mod plot;
 
 use pgm_data::{DataFolder, Row, RowOrder, Split};
@@ -20,6 +21,7 @@ use super::result_log::ResultLog;
 use crate::TrainError;
 use crate::judge::metrics::Estimate;
 use crate::judge::{Observe, report_progress};
+pub use measure::{CacheInputs, CacheReport, ObserveCache, measure};
 pub use plot::plot;
 
 /// Settings of [`cache`].

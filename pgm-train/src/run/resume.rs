@@ -185,6 +185,7 @@ fn add_new_keys(before: &mut Value, now: &Value) {
         (None, "class_dropout", json!(0.1)),
         (Some("model"), "classes", json!(0)),
         (Some("model"), "registers", json!(2)),
+        (Some("model"), "sets", json!("one")),
     ];
     for (section, key, value) in new {
         let (before, now) = match section {
@@ -284,11 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn checkpoints_from_before_image_models_can_be_resumed() {
+    fn checkpoints_from_before_image_models_and_sets_can_be_resumed() {
         let same = [Some("abc"); 2];
         let now = |registers: usize| json!({ "class_dropout": 0.1, "model": { "hidden": 8, "classes": 0, "registers": registers } });
         assert_eq!(check(json!({ "model": { "hidden": 8 } }), now(2), same), Ok(()));
         assert!(check(now(0), now(2), same).unwrap_err().contains("model.registers was 0"));
+        let before_sets = json!({ "model": { "hidden": 8 } });
+        let with = |sets: &str| json!({ "model": { "hidden": 8, "sets": sets } });
+        assert_eq!(check(before_sets.clone(), with("one"), same), Ok(()));
+        assert!(check(before_sets, with("mix"), same).unwrap_err().contains("model.sets was \"one\""));
     }
 
     #[test]

@@ -21,7 +21,8 @@ while [ $# -gt 0 ]; do
             # The test programs of a backend, under names without hashes.
             [ $# -ge 3 ] || usage
             features="pgm-model/$2,pgm-infer/$2,pgm-train/$2"
-            [ "$2" = cuda ] || features+=",pgm-infer/software-gpu"
+            # Not tuned: a software driver gets some candidates wrong.
+            [ "$2" = cuda ] || features="pgm-model/$2,pgm-infer/software-gpu,pgm-train/software-gpu"
             mkdir -p "$3"
             (cd "$here/.." && cargo test --no-run --locked ${PLAIN:+--config "$PLAIN"} -p pgm-model -p pgm-infer -p pgm-train --features "$features" \
                 --lib --test gpu --message-format=json) |

@@ -101,7 +101,7 @@ impl Backend {
             Self::Cuda => cfg!(feature = "cuda"),
             Self::Metal => cfg!(feature = "metal"),
             Self::Vulkan => cfg!(feature = "vulkan"),
-            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Wgpu => cfg!(any(feature = "wgpu", feature = "software-gpu")),
             Self::Flex => cfg!(feature = "flex"),
             Self::NdArray => cfg!(feature = "ndarray"),
         }
@@ -119,7 +119,7 @@ impl Backend {
                 Self::Metal => Device::enumerate(DeviceType::Metal).into_vec(),
                 #[cfg(feature = "vulkan")]
                 Self::Vulkan => Device::enumerate(DeviceType::Vulkan).into_vec(),
-                #[cfg(feature = "wgpu")]
+                #[cfg(any(feature = "wgpu", feature = "software-gpu"))]
                 Self::Wgpu => Device::enumerate(DeviceType::Wgpu).into_vec(),
                 #[cfg(feature = "flex")]
                 Self::Flex => vec![Device::flex()],

@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use super::responses::{KeyError, ModelErrors};
 use crate::SampleSettings;
 use crate::serve::error::ApiError;
+use crate::serve::health::{BrokenReplica, Health};
 use crate::serve::resolve::max_length;
-use crate::serve::state::{Health, LoadedImages, LoadedModel, Served, Server};
+use crate::serve::state::{LoadedImages, LoadedModel, Served, Server};
 
 /// The models that are loaded.
 #[derive(Serialize, ToSchema)]
@@ -215,6 +216,10 @@ pub async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) ->
 pub struct HealthAnswer {
     #[schema(inline)]
     status: Health,
+    /// The replicas that do not work while others of the same model do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    broken: Vec<BrokenReplica>,
 }
 
 /// Whether the server takes requests
@@ -225,13 +230,17 @@ pub struct HealthAnswer {
     security(()),
     responses(
         (status = 200, description = "It does.", body = HealthAnswer),
-        (status = 503, description = "It is loading or stopping, or a model's last step failed.", body = HealthAnswer),
+        (
+            status = 503,
+            description = "It is loading or stopping, or a model's last step failed on each of its devices.",
+            body = HealthAnswer
+        ),
     ),
 )]
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = server.health();
     let code = if status == Health::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(HealthAnswer { status })).into_response()
+    (code, Json(HealthAnswer { status, broken: server.broken_replicas() })).into_response()
 }
 
 /// The version of the server.
@@ -264,5 +273,5 @@ pub async fn version() -> Json<Version> {
 )]
 pub async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], server.metrics().text()).into_response()
+    ([(header::CONTENT_TYPE, kind)], server.metrics_text()).into_response()
 }

@@ -65,6 +65,10 @@ pub struct ServeArgs {
     /// Seconds that running requests have left when the server is stopped
     #[arg(long, value_name = "S", default_value_t = 30)]
     grace: u64,
+    /// Seconds for which requests are still taken when the server is stopped, while /health says 503, so that a load balancer
+    /// sends new ones elsewhere first
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    drain: u64,
     /// Connections that are open at a time; less where the limit of open files is lower. Further ones wait
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_connections: usize,
@@ -193,6 +197,19 @@ async fn run(
     tokio::select! {
         () = signals.next() => {}
         ended = &mut serving => return ended.context("the server ended"),
+    }
+    if args.drain > 0 {
+        let seconds = args.drain;
+        tracing::info!("leaving: requests are taken for {seconds} s more; a second signal ends them at once");
+        server.set_phase(ServerPhase::Leaving);
+        tokio::select! {
+            ended = &mut serving => return ended.context("the server ended"),
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+            () = signals.next() => {
+                cut(server, &stop, serving).await;
+                return Ok(());
+            }
+        }
     }
     tracing::info!("stopping: running requests have {} s; a second signal ends them at once", args.grace);
     server.set_phase(ServerPhase::Draining);

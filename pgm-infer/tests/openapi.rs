@@ -262,6 +262,7 @@ async fn bodies_of_pictures_have_their_fields_and_limits() {
         "partial_images",
         "prompt",
         "quality",
+        "refresh",
         "remask_rate",
         "response_format",
         "roll",

@@ -189,6 +189,7 @@ fn a_replica_that_failed_tries_a_step_of_its_own_before_it_gets_samples_again() 
     let options = EngineOptions { probe_after: Duration::from_millis(30), watch: Some(watch), ..options() };
     // The first fails on one text, the second on all.
     let engine = engine_of(vec![failing_model(), broken_model()], &options);
+    // The rows are those of the first model.
     let state = |replica: usize| engine.replicas()[replica].state;
     assert!(engine.generate(task("w30", 3, 2, 0), &mut quiet).is_err());
     until("the first works again without a request", || state(0) == ReplicaState::Working);
@@ -305,7 +306,10 @@ mod server {
         }
         // Without a replica that works the server is ill.
         let app = router(&server_of_replicas(named(vec![broken_model(), broken_model()]), Limits::default()));
-        send(&app, post("/v1/completions", &both)).await;
+        for _ in 0..2 {
+            let (status, _) = send(&app, post("/v1/completions", &json!({"prompt": "w1", "max_tokens": 3}))).await;
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        }
         let (status, health) = send(&app, get("/health")).await;
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && health["status"] == "failing", "{health}");
         assert_eq!(health["broken"].as_array().unwrap().len(), 2);

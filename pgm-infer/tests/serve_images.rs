@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 mod common;
 use common::http::{ENDLESS, done, events, get, image_server, post, send, text};
-use common::image_models::{COLUMNS, ROWS, config_of, model, model_of};
+use common::image_models::{COLUMNS, ROWS, config, config_of, model, model_of};
 
 const DRAW: &str = "/v1/images/generations";
 

@@ -212,13 +212,26 @@ pub async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) ->
 
 /// The health of the server.
 #[derive(Serialize, ToSchema)]
+#[serde(untagged)]
 #[schema(as = Health)]
-pub struct HealthAnswer {
+pub enum HealthAnswer {
+    Whole(WholeHealth),
+    Partial(PartialHealth),
+}
+
+/// The health of a server.
+#[derive(Serialize, ToSchema)]
+pub struct WholeHealth {
     #[schema(inline)]
     status: Health,
-    /// The replicas that do not work while others of the same model do.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+}
+
+/// The health of a server with models on several devices, of which some do not work.
+#[derive(Serialize, ToSchema)]
+pub struct PartialHealth {
     #[schema(inline)]
+    status: Health,
+    /// The copies of models that do not work.
     broken: Vec<BrokenReplica>,
 }
 
@@ -240,7 +253,11 @@ pub struct HealthAnswer {
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = server.health();
     let code = if status == Health::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(HealthAnswer { status, broken: server.broken_replicas() })).into_response()
+    let answer = match server.broken_replicas() {
+        broken if broken.is_empty() => HealthAnswer::Whole(WholeHealth { status }),
+        broken => HealthAnswer::Partial(PartialHealth { status, broken }),
+    };
+    (code, Json(answer)).into_response()
 }
 
 /// The version of the server.

@@ -156,7 +156,7 @@ impl FromStr for DeviceName {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((first, _)) = text.split_once(',') {
             return Err(format!(
-                "{text:?} are several devices; one is used here, for example {first}; pgm-infer serve takes several"
+                "{text:?} names several devices, which only pgm-infer serve uses; choose one, for example {first}"
             ));
         }
         let (name, index) = match text.split_once(':') {
@@ -302,7 +302,7 @@ mod tests {
             assert!(message.contains(says), "{message}");
         }
         let message = "flex,flex".parse::<DeviceName>().unwrap_err();
-        assert!(message.contains("one is used here, for example flex"), "{message}");
+        assert!(message.contains("choose one, for example flex"), "{message}");
         let message = "flex:3".parse::<DeviceName>().unwrap().open().unwrap_err();
         assert!(message.contains("present: flex"), "{message}");
         if !cfg!(feature = "cuda") {

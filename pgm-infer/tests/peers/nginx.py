@@ -143,7 +143,8 @@ def main():
     within = Path(tempfile.mkdtemp())
     processes = []
     try:
-        servers = [start(port, "--drain", "2") for port in SERVERS]
+        # One of them has two copies of the model.
+        servers = [start(port, "--drain", "2", "--device", device) for port, device in zip(SERVERS, ["flex,flex", "flex"])]
         processes += servers
         nginx = start_nginx(within)
         processes.append(nginx)

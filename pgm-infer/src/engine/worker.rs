@@ -151,7 +151,10 @@ impl<'a> Worker<'a> {
         if !failed && n_decoded > 0 {
             self.cost.record(n_rows, duration);
         }
-        self.status.set_failing(failed);
+        // A step without an evaluation says nothing of the device.
+        if result.as_ref().map_or(true, |result| result.evaluated) {
+            self.status.set_failing(failed);
+        }
         let (replica, cache_bytes) = (self.status.number, denoiser.cache_bytes());
         self.report(&StepMetrics { replica, n_rows, n_waiting, n_decoded, cache_bytes, duration, failed });
         let samples = self.batch.drain(..);

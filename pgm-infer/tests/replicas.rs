@@ -191,7 +191,14 @@ fn a_replica_that_failed_tries_a_step_of_its_own_before_it_gets_samples_again() 
     let engine = engine_of(vec![failing_model(), broken_model()], &options);
     // The rows are those of the first model.
     let state = |replica: usize| engine.replicas()[replica].state;
-    assert!(engine.generate(task("w30", 3, 2, 0), &mut quiet).is_err());
+    // A listener that goes on, so that both samples fail.
+    let (tell, told) = channel();
+    let listener = move |event| {
+        let _ = tell.send(matches!(event, TaskEvent::Failed { error: InferError::Device(_), .. }));
+        ControlFlow::Continue(())
+    };
+    engine.submit(task("w30", 3, 2, 0), Box::new(listener)).unwrap();
+    assert_eq!(told.iter().collect::<Vec<_>>(), [true, true]);
     until("the first works again without a request", || state(0) == ReplicaState::Working);
     until("the second is tried again", || failed.lock().unwrap()[1] >= 3);
     assert_eq!((failed.lock().unwrap()[0], state(1)), (1, ReplicaState::Failing));

@@ -135,6 +135,25 @@ int main(int argc, char **argv) {
     }
     pgm_task_free(task);
 
+    /* Each token is encoded once, then all of them in one of four steps: as many tokens as without it. */
+    int kept = 1;
+    const int64_t refreshes[] = {-1, 4};
+    for (size_t i = 0; i < 2; i++) {
+        Counts once = {0, 0, 0};
+        request.refresh = refreshes[i];
+        task = pgm_start(engine, &request, count, &once);
+        if (task == NULL || pgm_wait(task) != 0) {
+            return fail("cannot fill the text with kept encodings");
+        }
+        kept = kept && once.decoded == counts.decoded && once.wrong == 0;
+        pgm_task_free(task);
+    }
+    request.refresh = -2;
+    kept = kept && pgm_start(engine, &request, NULL, NULL) == NULL;
+    fprintf(stderr, "an expected error: %s\n", pgm_last_error());
+    request.refresh = 0;
+    printf("kept encodings: %s\n", kept ? "yes" : "no");
+
     /* A request of another size was made for another version. */
     request.size -= 1;
     int refused = pgm_start(engine, &request, NULL, NULL) == NULL;
@@ -200,5 +219,5 @@ int main(int argc, char **argv) {
     printf("cancelled: %s\n", cancelled ? "yes" : "no");
     pgm_task_free(task);
     pgm_close(engine);
-    return refused && forgot && stopped && cancelled && share == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return refused && kept && forgot && stopped && cancelled && share == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

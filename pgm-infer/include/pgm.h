@@ -81,6 +81,9 @@ typedef struct PgmRequest {
   double entropy_bound;
   // Probability at which "remask" masks a decoded token again before a step; negative is 0.05.
   double remask_rate;
+  // In one of how many network evaluations a partition model encodes the decoded tokens anew; -1 is in the first only, 0 is
+  // the model's default.
+  int64_t refresh;
 } PgmRequest;
 
 // A stretch of a text.

@@ -154,6 +154,11 @@ impl FromStr for DeviceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((first, _)) = text.split_once(',') {
+            return Err(format!(
+                "{text:?} names several devices, which only pgm-infer serve uses; choose one, for example {first}"
+            ));
+        }
         let (name, index) = match text.split_once(':') {
             Some((name, index)) => {
                 let index = index
@@ -253,6 +258,53 @@ impl DeviceName {
     }
 }
 
+/// A value of `--device` where several devices may share the work: names with commas between them. A device that stands
+/// there twice is used twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceList(Vec<DeviceName>);
+
+impl FromStr for DeviceList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        if parts.len() > 1 && parts.contains(&"") {
+            return Err(format!("{text:?} lacks a device beside a comma; write cuda:0,cuda:1, for example"));
+        }
+        let devices = parts.iter().map(|part| part.parse()).collect::<Result<Vec<DeviceName>, _>>()?;
+        let (first, others) = devices.split_first().ok_or("no device is named")?;
+        if !others.is_empty() && devices.iter().any(|device| device.backend.is_none()) {
+            return Err(format!("{text:?}: auto chooses one device by itself; a list names each, as in cuda:0,cuda:1"));
+        }
+        if let Some(other) = others.iter().find(|other| other.backend != first.backend) {
+            let name = |device: &DeviceName| device.backend.map_or("auto", Backend::name);
+            let (first, other) = (name(first), name(other));
+            return Err(format!(
+                "{text:?}: the devices of a list are of one kind, so that a seed gives the same tokens on each; {first} \
+                 and {other} round differently"
+            ));
+        }
+        Ok(Self(devices))
+    }
+}
+
+impl DeviceList {
+    /// The devices and their names.
+    ///
+    /// # Errors
+    /// As [`DeviceName::open`].
+    pub fn open(&self) -> Result<Vec<(Device, String)>, String> {
+        self.0.iter().map(DeviceName::open).collect()
+    }
+
+    /// Threads of the CPU for each device, where several devices are the CPU: an equal share of those that the process has.
+    pub fn threads_each(&self) -> Option<usize> {
+        let n = self.0.len();
+        let is_cpu = self.0.iter().all(|device| matches!(device.backend, Some(Backend::Flex | Backend::NdArray)));
+        (n > 1 && is_cpu).then(|| (rayon::current_num_threads() / n).max(1))
+    }
+}
+
 /// Makes the CPU the default device of Burn, if Flex is compiled in: sets the environment variable `BURN_DEVICE`.
 ///
 /// Restoring an optimiser loads each tensor on the default device first. Without this call that is the best *compiled*
@@ -280,11 +332,38 @@ mod tests {
             let message = text.parse::<DeviceName>().unwrap_err();
             assert!(message.contains(says), "{message}");
         }
+        let message = "flex,flex".parse::<DeviceName>().unwrap_err();
+        assert!(message.contains("choose one, for example flex"), "{message}");
         let message = "flex:3".parse::<DeviceName>().unwrap().open().unwrap_err();
         assert!(message.contains("present: ") && message.ends_with("flex"), "{message}");
         if !cfg!(feature = "cuda") {
             let message = "cuda".parse::<DeviceName>().unwrap().open().unwrap_err();
             assert!(message.contains("--features cuda") && message.ends_with("flex"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_list_names_devices_of_one_kind() {
+        for text in ["flex", "auto", "flex,flex", "flex, flex,flex"] {
+            let list: DeviceList = text.parse().unwrap();
+            assert_eq!(list.open().unwrap().len(), text.split(',').count(), "{text}");
+        }
+        for (text, says) in [
+            ("flex,", "lacks a device"),
+            (",", "lacks a device"),
+            ("", "is not a device"),
+            ("flex,tpu", "one of auto"),
+            ("auto,flex", "auto chooses one device"),
+            ("cuda:0,flex", "cuda and flex round differently"),
+            ("cuda:0,cuda:x", "not a device number"),
+        ] {
+            let message = text.parse::<DeviceList>().unwrap_err();
+            assert!(message.contains(says), "{text}: {message}");
+        }
+        let message = "flex,flex:3".parse::<DeviceList>().unwrap().open().unwrap_err();
+        assert!(message.contains("present: flex"), "{message}");
+        assert_eq!("flex".parse::<DeviceList>().unwrap().threads_each(), None);
+        let each = "flex,flex".parse::<DeviceList>().unwrap().threads_each();
+        assert_eq!(each, Some((rayon::current_num_threads() / 2).max(1)));
     }
 }

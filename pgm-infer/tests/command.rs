@@ -57,6 +57,21 @@ fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
 }
 
 #[test]
+fn several_devices_are_for_the_server_and_of_one_kind() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    for (args, says) in [
+        (&["generate", "--model", model, "--device", "flex,flex"][..], "only pgm-infer serve uses; choose one"),
+        (&["bench", "--preset", "owt-6-6", "--device", "cuda:0,cuda:1"], "for example cuda:0"),
+        (&["serve", "--model", model, "--device", "cuda:0,flex"], "cuda and flex round differently"),
+        (&["serve", "--model", model, "--device", "flex,"], "lacks a device beside a comma"),
+        (&["serve", "--model", model, "--port", "0", "--device", "flex,flex:9"], "no such device or driver"),
+    ] {
+        let (succeeds, message) = run(args, "");
+        assert!(!succeeds && message.contains(says), "{args:?}: {message}");
+    }
+}
+
+#[test]
 fn a_training_run_is_named_in_the_place_of_its_model_folder() {
     let folder = tempfile::tempdir().unwrap();
     let run_folder = folder.path().join("run");

@@ -120,6 +120,33 @@ fn the_sampling_path_writes_what_the_training_path_writes_alone_and_together() {
 }
 
 #[test]
+fn samples_of_one_prompt_are_encoded_together_and_stay_what_they_are_alone() {
+    let device = &Device::flex();
+    let Network::Partition(model) = &network(&config()) else { unreachable!() };
+    let clean = PartitionDenoiser::new(model, device, MASK);
+    let full = FullDenoiser::new(model, device, MASK);
+    let sample_of = |length, given: &[(usize, u32)], seed| SampleRequest {
+        length,
+        given: given.to_vec(),
+        seed,
+        ..SampleRequest::default()
+    };
+    let (a, b, c) = ([(0, 27), (3, 4), (7, 1)], [(0, 27), (2, 5), (9, 6)], [(0, 27), (10, 3)]);
+    // Prompts of one length, which are padded, and of several, which are packed; in any order.
+    let equal = vec![sample_of(16, &a, 1), sample_of(16, &b, 2), sample_of(16, &a, 3), sample_of(16, &b, 4)];
+    let uneven = [&equal[..], &[sample_of(13, &c, 5), sample_of(16, &a, 6), sample_of(13, &c, 7)]].concat();
+    let one = (0..5).map(|seed| sample_of(16, &a, seed)).collect::<Vec<_>>();
+    for requests in [equal, uneven, one] {
+        for settings in every_settings() {
+            let together = run(&clean, &requests, &settings);
+            let alone: Vec<SampledRow> = requests.chunks(1).flat_map(|one| run(&clean, one, &settings)).collect();
+            assert_same("alone", &together, &alone);
+            assert_same("training path", &together, &run(&full, &requests, &settings));
+        }
+    }
+}
+
+#[test]
 fn the_masked_baseline_writes_the_same_wherever_its_head_runs() {
     let device = &Device::flex();
     let config = config().masked_baseline();

@@ -9,7 +9,7 @@ use pgm_infer::serve::{Limits, router};
 use serde_json::{Value, json};
 
 mod common;
-use common::http::{app, done, get, image_server, send};
+use common::http::{app, done, get, image_server, post, send};
 use common::image_models::model;
 
 const GENERATE: &[&str] = &["200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504"];
@@ -262,6 +262,7 @@ async fn bodies_of_pictures_have_their_fields_and_limits() {
         "partial_images",
         "prompt",
         "quality",
+        "refresh",
         "remask_rate",
         "response_format",
         "roll",
@@ -321,6 +322,12 @@ async fn answers_have_exactly_the_required_fields() {
     let images = done(&pictures, "/v1/images/generations", &json!({"class": ["cat", "dog"], "steps": 2})).await;
     let no_class = done(&pictures, "/v1/images/generations", &json!({"steps": 2})).await;
     let score = json!({"context": "w1", "candidates": ["w2", "w3"], "draws": 2});
+    let copies = [common::model(&common::partition()), common::broken_model()];
+    let copies = copies.into_iter().map(|model| (model, "flex".to_string())).collect();
+    let copies = router(&common::http::server_of_replicas(copies, Limits::default()));
+    send(&copies, post("/v1/completions", &json!({"prompt": "w1", "n": 2}))).await;
+    let broken = send(&copies, get("/health")).await.1;
+    assert_eq!(broken["broken"][0]["replica"], 1);
     for (name, answer) in [
         ("Scores", done(&app, "/score", &score).await),
         ("Tokens", done(&app, "/tokenize", &json!({"content": "w1 w2"})).await),
@@ -334,6 +341,7 @@ async fn answers_have_exactly_the_required_fields() {
         ("Images", images),
         ("Images", no_class),
         ("Health", send(&app, get("/health")).await.1),
+        ("Health", broken),
         ("Version", send(&app, get("/version")).await.1),
         ("Error", error),
     ] {

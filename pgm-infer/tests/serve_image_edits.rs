@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use pgm_infer::picture::{Edit, EditedPicture, PixelBox, Region};
+use pgm_infer::sample::Refresh;
 use pgm_infer::serve::{Limits, router};
 use pgm_infer::settings::ImageOverrides;
 use pgm_infer::{ImageModel, Picture};
@@ -136,6 +137,27 @@ async fn every_way_to_say_the_same_area_draws_the_librarys_edit() {
             assert_eq!(expected.windows[0].tokens[cell], token);
         }
     }
+}
+
+#[tokio::test]
+async fn an_edit_may_keep_what_it_has_encoded() {
+    let (app, model, given) = (app(), coded(), striped(2 * WIDTH, HEIGHT));
+    let region = Region::of_box(&given, PixelBox { x: 2, y: 2, width: 14, height: 8 }).unwrap();
+    let edit = Edit::inpaint(given.clone(), region).unwrap();
+    let with = |seed, refresh| {
+        let overrides = ImageOverrides { steps: Some(6), refresh, ..ImageOverrides::default() };
+        edited(&model, &edit, None, seed, overrides).picture
+    };
+    let png = given.png().unwrap();
+    for (text, refresh) in [("1", Refresh::Always), ("2", Refresh::Every(2)), ("inf", Refresh::Never)] {
+        let fields: [(&str, &[u8]); 5] =
+            [("image", &png), ("box", b"2,2,14,8"), ("seed", b"5"), ("steps", b"6"), ("refresh", text.as_bytes())];
+        let (status, answer) = send(&app, form(&fields)).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert!(picture(&answer["data"][0]) == with(5, Some(refresh)), "{text}");
+    }
+    assert!(with(5, None) == with(5, Some(Refresh::Always)));
+    assert!((0..50).any(|seed| with(seed, None) != with(seed, Some(Refresh::Never))), "it is an approximation");
 }
 
 #[tokio::test]

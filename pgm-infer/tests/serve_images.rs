@@ -9,8 +9,8 @@ use axum::http::{StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgm_infer::engine::{EngineOptions, ImageEngine, ImageTask};
-use pgm_infer::sample::Curve;
 use pgm_infer::sample::order::{CandidateLimit, Confidence};
+use pgm_infer::sample::{Curve, Refresh};
 use pgm_infer::serve::{Limits, Server, router};
 use pgm_infer::settings::ImageOverrides;
 use pgm_infer::{GenerationConfig, ImageModel, OrderKind, Picture, SampleSettings, SamplingPath, Schedule};
@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 mod common;
 use common::http::{ENDLESS, done, events, get, image_server, post, send, text};
-use common::image_models::{COLUMNS, ROWS, config_of, model, model_of};
+use common::image_models::{COLUMNS, ROWS, config, config_of, model, model_of};
 
 const DRAW: &str = "/v1/images/generations";
 
@@ -113,6 +113,11 @@ async fn the_same_seed_draws_the_librarys_picture() {
         (
             json!({"as_published": true, "order": "confidence", "noise": 2, "candidates": 9}),
             ImageOverrides { as_published: true, order: Some(OrderKind::Confidence(noisy)), ..plain },
+        ),
+        (json!({"refresh": 3.0}), ImageOverrides { refresh: Some(Refresh::Every(3)), ..plain }),
+        (
+            json!({"refresh": "inf", "order": "remask", "remask_rate": 0.3}),
+            ImageOverrides { refresh: Some(Refresh::Never), order: Some(OrderKind::Remask { rate: 0.3 }), ..plain },
         ),
         (
             json!({"order": "uniform", "top_p": 0.9, "schedule": "uniform"}),
@@ -257,6 +262,7 @@ async fn what_cannot_be_drawn_is_one_sentence() {
         (json!({"steps": ENDLESS + 1}), "steps", "between 1 and"),
         (json!({"seed": -2}), "seed", "between 0"),
         (json!({"temperature": 9}), "temperature", "between 0 and 2"),
+        (json!({"refresh": 0}), "refresh", "from 1 to 65536, or \"inf\""),
         (json!({"partial_images": 2}), "partial_images", "stream"),
         (json!({"template": "w1"}), "template", "unknown"),
         (json!({"model": "tiny"}), "model", "the model tiny writes text"),
@@ -331,6 +337,19 @@ async fn routes_of_text_refuse_a_model_of_pictures_and_take_the_first_of_their_o
             status == StatusCode::BAD_REQUEST && message.contains("each model of this server draws pictures"),
             "{answer}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_keeps_nothing_refuses_refresh() {
+    let mask_git = model_of(config(1).masked_baseline(), None);
+    let app = router(&image_server(mask_git, Limits::default()));
+    done(&app, DRAW, &json!({"steps": 2, "class": "cat"})).await;
+    for refresh in [json!(8), json!("inf"), json!(1)] {
+        let (status, answer) = send(&app, post(DRAW, &json!({"refresh": refresh, "class": "cat"}))).await;
+        let error = &answer["error"];
+        assert!(status == StatusCode::BAD_REQUEST && error["param"] == "refresh", "{answer}");
+        assert!(error["message"].as_str().unwrap().contains("only a partition model keeps what it has"), "{answer}");
     }
 }
 

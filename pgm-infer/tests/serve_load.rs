@@ -213,6 +213,19 @@ async fn a_server_that_stops_finishes_a_request_or_ends_it_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_server_that_leaves_takes_requests_and_says_that_it_is_stopping() {
+    let server = server(Limits::default(), &[]);
+    let app = router(&server);
+    server.set_phase(ServerPhase::Leaving);
+    assert_eq!(send(&app, get("/health")).await, (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "stopping"})));
+    done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+    let streamed = events(&app, "/v1/completions", &streamed(json!({"prompt": "w1", "max_tokens": 2}))).await;
+    assert_eq!(streamed.last().unwrap().1, "[DONE]");
+    server.set_phase(ServerPhase::Draining);
+    assert_eq!(send(&app, post("/v1/completions", &json!({"prompt": "w1"}))).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn a_failing_device_is_an_error_and_frees_its_places() {
     let server = Server::new(&["tiny".into()], Limits::default(), &[]);
     let options = EngineOptions { watch: Some(server.metrics().watch("tiny")), ..EngineOptions::default() };

@@ -3,8 +3,11 @@
 use std::ffi::c_char;
 use std::time::Duration;
 
+use pgm_model::ModelConfig;
+
 use super::error::{guard, message_of, text};
 use crate::engine::{Task, TaskInput};
+use crate::sample::Refresh;
 use crate::sample::order::OrderFlags;
 use crate::settings::Overrides;
 use crate::text::template::{self, Part};
@@ -52,10 +55,15 @@ pub struct PgmRequest {
     pub entropy_bound: f64,
     /// Probability at which "remask" masks a decoded token again before a step; negative is 0.05.
     pub remask_rate: f64,
+    /// In one of how many network evaluations a partition model encodes the decoded tokens anew; -1 is in the first only, 0 is
+    /// the model's default.
+    pub refresh: i64,
 }
 
-// The size of `PgmRequest` in the first version that has `size`. Structs of this size and of the current one are understood.
+// The size of `PgmRequest` in the first version that has `size`, and in the second, which has settings of orders. Structs of
+// these sizes and of the current one are understood.
 const FIRST_REQUEST_SIZE: usize = std::mem::offset_of!(PgmRequest, timeout_ms) + size_of::<u64>();
+const SECOND_REQUEST_SIZE: usize = std::mem::offset_of!(PgmRequest, remask_rate) + size_of::<f64>();
 
 // One sample with the model's defaults.
 fn default_request() -> PgmRequest {
@@ -77,6 +85,7 @@ fn default_request() -> PgmRequest {
         candidates: 0,
         entropy_bound: -1.0,
         remask_rate: -1.0,
+        refresh: 0,
     }
 }
 
@@ -87,9 +96,10 @@ fn check_request_size(size: usize) -> Result<(), String> {
             "a PgmRequest of {size} bytes is smaller than the first version's {FIRST_REQUEST_SIZE}; call pgm_request_init first"
         ));
     }
-    if size < known && size != FIRST_REQUEST_SIZE {
+    if size < known && size != FIRST_REQUEST_SIZE && size != SECOND_REQUEST_SIZE {
         return Err(format!(
-            "a PgmRequest of {size} bytes is of no version of pgm.h; they have {FIRST_REQUEST_SIZE} and {known} bytes"
+            "a PgmRequest of {size} bytes is of no version of pgm.h; they have {FIRST_REQUEST_SIZE}, {SECOND_REQUEST_SIZE} and \
+             {known} bytes"
         ));
     }
     if size > known {
@@ -155,7 +165,7 @@ pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(T
     let first = row.request.clone();
     let order = order(given(request.order, "order")?, request)?;
     let mut task = Task::new(TaskInput::Row(row));
-    task.settings = settings(engine.model(), request, order);
+    task.settings = settings(engine.model(), request, order)?;
     if request.n_stops > 0 && request.stops.is_null() {
         return Err("stops is null".into());
     }
@@ -187,17 +197,33 @@ fn order(name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, 
     if is_default { Ok(None) } else { flags.kind().map(Some).map_err(named) }
 }
 
+// How often the decoded tokens are encoded anew; none for the model's default.
+fn refresh(model: &TextModel, request: &PgmRequest) -> Result<Option<Refresh>, String> {
+    let refresh = match request.refresh {
+        0 => return Ok(None),
+        -1 => Refresh::Never,
+        // Through the text of a number, whose range is checked in one place.
+        n => n.to_string().parse().map_err(|message: String| format!("refresh {n}: {message}; -1 is inf here"))?,
+    };
+    if !matches!(model.config(), ModelConfig::Partition(_)) {
+        let message = "refresh must be 0: only a partition model keeps what it has encoded of decoded tokens";
+        return Err(message.into());
+    }
+    Ok(Some(refresh))
+}
+
 // The model's settings, overridden by the request.
-fn settings(model: &TextModel, request: &PgmRequest, order: Option<OrderKind>) -> SampleSettings {
+fn settings(model: &TextModel, request: &PgmRequest, order: Option<OrderKind>) -> Result<SampleSettings, String> {
     let overrides = Overrides {
         steps: (request.steps > 0).then_some(request.steps),
         order,
         temperature: (request.temperature >= 0.0).then_some(request.temperature),
         top_k: (request.top_k > 0).then_some(request.top_k),
         top_p: (request.top_p > 0.0).then_some(request.top_p),
+        refresh: refresh(model, request)?,
         ..Overrides::default()
     };
-    overrides.apply(SampleSettings::for_model(model))
+    Ok(overrides.apply(SampleSettings::for_model(model)))
 }
 
 #[cfg(test)]
@@ -234,6 +260,12 @@ mod tests {
             request.size = FIRST_REQUEST_SIZE;
             let read = read_request(&request).unwrap();
             assert_eq!((read.candidates, read.entropy_bound, read.remask_rate), (0, -1.0, -1.0));
+            // The second had no refresh.
+            (request.size, request.refresh) = (SECOND_REQUEST_SIZE, 8);
+            let read = read_request(&request).unwrap();
+            assert_eq!((read.remask_rate, read.refresh), (0.5, 0));
+            request.size = size;
+            assert_eq!(read_request(&request).unwrap().refresh, 8);
         }
     }
 

@@ -9,6 +9,7 @@ mod masked;
 mod network;
 mod partition;
 mod rows;
+mod shared_rows;
 
 pub use causal::CausalDenoiser;
 pub(crate) use causal::wrong_order;

@@ -12,6 +12,7 @@ use super::as_published::{WithDropout, has_quirks};
 use super::images::Drawable;
 use super::kept_rows::KeptRows;
 use super::rows::{by_length, dense, to_vecs};
+use super::shared_rows::SharedRows;
 use crate::InferError;
 use crate::sample::logits::{Logits, in_host_memory};
 use crate::sample::{CleanRow, Denoiser, SampleRequest, SampleRow, SampleSettings};
@@ -42,6 +43,24 @@ impl<'a> PartitionDenoiser<'a> {
 }
 
 impl PartitionDenoiser<'_> {
+    // Hidden states of rows that are encoded anew: packed `[1, K, H]`, or as `hidden_from_clean`; and whether they are packed.
+    fn hidden(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> (Tensor<3>, bool) {
+        let shapes = || rows.iter().map(|row| row.positions.len()).zip(positions.iter().map(|row| row.len()));
+        let is_any = shapes().any(|(_, n)| n > 0);
+        // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.
+        if is_flex(self.device) && is_any && shapes().any(|shape| Some(shape) != shapes().next()) {
+            let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
+            let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
+            let packed = PackedRows::new(&tokens, &clean, positions, self.device);
+            let packed = match classes(rows) {
+                Some(classes) => packed.with_classes(classes),
+                None => packed,
+            };
+            return (self.model.decode_hidden_packed(&self.model.encode_packed(&packed), &packed), true);
+        }
+        (hidden_from_clean(self.model, rows, positions, self.device), false)
+    }
+
     // Hidden states `[1, K, H]` at all positions, row after row, of rows whose encodings are kept.
     fn kept_hidden(&self, rows: &[&CleanRow], positions: &[&[usize]]) -> Result<Tensor<3>, InferError> {
         let mut kept = self.kept.borrow_mut();
@@ -78,20 +97,21 @@ impl Denoiser for PartitionDenoiser<'_> {
             parts.push((hidden_from_clean(self.model, &anew_rows, &anew_positions, self.device), anew));
             return Ok(Logits::from_parts(parts, head));
         }
-        let shapes = || rows.iter().map(|row| row.positions.len()).zip(counts());
-        // On Flex, attention over packed rows costs only the tokens of each row, so nothing is padded.
-        if is_flex(self.device) && counts().any(|n| n > 0) && shapes().any(|shape| Some(shape) != shapes().next()) {
-            let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
-            let clean: Vec<&[usize]> = rows.iter().map(|row| row.positions.as_slice()).collect();
-            let packed = PackedRows::new(&tokens, &clean, positions, self.device);
-            let packed = match classes(rows) {
-                Some(classes) => packed.with_classes(classes),
-                None => packed,
-            };
-            let hidden = self.model.decode_hidden_packed(&self.model.encode_packed(&packed), &packed);
-            return Ok(Logits::from_packed(hidden, counts(), head));
-        }
-        Ok(Logits::from_hidden(hidden_from_clean(self.model, rows, positions, self.device), head))
+        let Some(shared) = SharedRows::of(rows, positions) else {
+            let (hidden, is_packed) = self.hidden(rows, positions);
+            return Ok(match is_packed {
+                true => Logits::from_packed(hidden, counts(), head),
+                false => Logits::from_hidden(hidden, head),
+            });
+        };
+        let positions: Vec<&[usize]> = shared.positions.iter().map(Vec::as_slice).collect();
+        let (hidden, is_packed) = self.hidden(&shared.rows, &positions);
+        let width = hidden.dims()[1];
+        let start = |distinct: usize| match is_packed {
+            true => positions[..distinct].iter().map(|row| row.len()).sum(),
+            false => distinct * width,
+        };
+        Ok(Logits::from_places(hidden, shared.starts(start), head))
     }
 
     fn mask_index(&self) -> usize {

@@ -1,4 +1,4 @@
-//! A model of pictures on its own thread.
+//! A model of pictures on its own thread, or copies of it on several.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,11 +9,14 @@ use burn::tensor::Device;
 
 use super::options::EngineOptions;
 use super::reader::TaskReader;
+#[cfg(feature = "server")]
+use super::replicas::Lease;
+use super::replicas::{Replicas, Submission, check_n, copies, wait};
+use super::status::{Replica, ReplicaState};
 #[cfg(feature = "tokio")]
 use super::stream::EventStream;
 use super::stream::Events;
 use super::task::{EventListener, OrderFactory, RequestId, TaskEvent, TaskFailure, TaskHandle, TaskOutput};
-use super::thread::{EngineThread, Submission, check_n, wait};
 use super::worker::WorkerModel;
 use crate::InferError;
 use crate::denoise::SamplingPath;
@@ -53,8 +56,7 @@ impl std::fmt::Debug for ImageTask {
 /// on a thread of the caller's.
 #[derive(Debug)]
 pub struct ImageEngine {
-    thread: EngineThread,
-    model: Arc<ImageModel>,
+    replicas: Replicas<ImageModel>,
 }
 
 impl ImageEngine {
@@ -76,33 +78,64 @@ impl ImageEngine {
     /// # Errors
     /// [`InferError::Setting`] for an empty batch, [`InferError::Model`] when the weights cannot have that dtype.
     pub fn new(model: ImageModel, options: &EngineOptions) -> Result<Self, InferError> {
-        let model = Arc::new(model.with_weight_dtype(options.weights)?);
-        let thread = EngineThread::start(WorkerModel::Images(Arc::clone(&model)), options)?;
-        Ok(Self { thread, model })
+        let model = model.with_weight_dtype(options.weights)?;
+        Self::of_replicas(vec![(model, String::new())], options)
+    }
+
+    /// Copies of a model and its codec on these devices, as [`Engine::on_devices`](super::Engine::on_devices).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`InferError::Device`] when a device cannot hold the model.
+    pub fn on_devices(
+        model: ImageModel,
+        devices: &[(Device, String)],
+        options: &EngineOptions,
+    ) -> Result<Self, InferError> {
+        let model = model.with_weight_dtype(options.weights)?;
+        Self::of_replicas(copies(devices, |device| model.on_device(device))?, options)
+    }
+
+    /// Copies that are there already, as [`Engine::of_replicas`](super::Engine::of_replicas).
+    ///
+    /// # Errors
+    /// [`InferError::Setting`] for an empty batch or no copy.
+    pub fn of_replicas(models: Vec<(ImageModel, String)>, options: &EngineOptions) -> Result<Self, InferError> {
+        Ok(Self { replicas: Replicas::start(models, WorkerModel::Images, options)? })
     }
 
     /// The model, for its classes, its codec and its defaults; using it does not wait for the engine's thread.
     pub fn model(&self) -> &ImageModel {
-        &self.model
+        self.replicas.model()
     }
 
-    /// Whether the engine's thread runs. It ends only by a bug of this crate; tasks are refused then.
+    /// The model of the least loaded replica, for work beside the threads.
+    #[cfg(feature = "server")]
+    pub(crate) fn lease(&self) -> Lease<ImageModel> {
+        self.replicas.lease()
+    }
+
+    /// The replicas, in the order of their devices.
+    pub fn replicas(&self) -> Vec<Replica> {
+        self.replicas.list()
+    }
+
+    /// Whether a thread of the engine runs. It ends only by a bug of this crate; without any, tasks are refused.
     pub fn is_alive(&self) -> bool {
-        self.thread.is_alive()
+        self.replicas.list().iter().any(|replica| replica.state != ReplicaState::Ended)
     }
 
-    /// Submits a task; `listener` receives its events on the engine's thread and must not block.
+    /// Submits a task; `listener` receives its events on the threads of the replicas, one at a time, and must not block.
     ///
     /// # Errors
     /// Says what of the task cannot be done, before anything is computed.
     pub fn submit(&self, task: ImageTask, listener: EventListener) -> Result<TaskHandle, InferError> {
         task.settings.validate()?;
         check_n(task.rows.len())?;
-        let denoiser = self.model.denoiser(SamplingPath::Clean);
-        let backbone = self.model.config().backbone();
+        let denoiser = self.model().denoiser(SamplingPath::Clean);
+        let backbone = self.model().config().backbone();
         for row in &task.rows {
             // Codes stand first in the vocabulary; BOS is given where a row begins with it.
-            let start = self.model.grid().start;
+            let start = self.model().grid().start;
             let wrong =
                 row.given.iter().find(|(position, token)| *position >= start && *token as usize >= backbone.mask_index);
             if let Some((position, token)) = wrong {
@@ -114,7 +147,7 @@ impl ImageEngine {
         }
         let ImageTask { rows, settings, order, request, timeout } = task;
         let submission = Submission { rows, settings, order, reader: TaskReader::Picture, request, timeout };
-        self.thread.submit(submission, listener)
+        self.replicas.submit(submission, listener)
     }
 
     /// Submits a task; its events come as an iterator, which ends with the last picture. Dropping it cancels the task.

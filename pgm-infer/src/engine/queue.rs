@@ -3,23 +3,41 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
-use super::sample::{Sample, SharedTask, TaskState};
+use super::sample::{Sample, SharedTask};
 use super::seats::{Demand, share};
+use super::status::LoadGuard;
 use super::task::{OrderFactory, RequestId, TaskEvent};
 use crate::InferError;
 use crate::sample::{Denoiser, SampleRequest, SampleRow, SampleSettings};
 use crate::unwind::{catch, drop_caught};
 
-/// A submitted task.
+/// The samples of a submitted task that one replica draws.
 pub(super) struct Job {
-    pub(super) requests: Vec<SampleRequest>,
+    pub(super) rows: Vec<JobRow>,
     pub(super) settings: SampleSettings,
     pub(super) order: Option<OrderFactory>,
     pub(super) request: RequestId,
-    pub(super) state: TaskState,
+    pub(super) task: SharedTask,
+}
+
+/// A sample of a [`Job`].
+pub(super) struct JobRow {
+    /// Its index among the samples of the task.
+    pub(super) index: usize,
+    pub(super) row: SampleRequest,
+    pub(super) load: LoadGuard,
+}
+
+/// What comes out of the wait for a task.
+pub(super) enum NextJob {
+    Job(Job),
+    /// None came in time.
+    Late,
+    /// The engine was dropped.
+    Gone,
 }
 
 // The waiting samples of a request. It also stands here while all of its samples run.
@@ -47,31 +65,40 @@ impl SampleQueue {
         self.requests.iter().map(|waiting| waiting.samples.len()).sum()
     }
 
-    /// Blocks for the next task; none once the engine is dropped.
-    pub(super) fn next_job(&self) -> Option<Job> {
-        self.jobs.recv().ok()
+    /// Blocks for the next task, at most for `patience`.
+    pub(super) fn next_job(&self, patience: Option<Duration>) -> NextJob {
+        let Some(patience) = patience else {
+            return self.jobs.recv().map_or(NextJob::Gone, NextJob::Job);
+        };
+        match self.jobs.recv_timeout(patience) {
+            Ok(job) => NextJob::Job(job),
+            Err(RecvTimeoutError::Timeout) => NextJob::Late,
+            Err(RecvTimeoutError::Disconnected) => NextJob::Gone,
+        }
     }
 
     /// Adds the samples of a task. Samples that cannot be started fail.
     pub(super) fn add(&mut self, job: Job, denoiser: &dyn Denoiser) {
-        let Job { requests, settings, order, request, state } = job;
-        let task = SharedTask::new(state);
-        let mut samples = VecDeque::with_capacity(requests.len());
-        for (index, row) in requests.iter().enumerate() {
+        let Job { rows, settings, order, request, task } = job;
+        let mut samples = VecDeque::with_capacity(rows.len());
+        for JobRow { index, row, load } in rows {
             let start = || match &order {
                 Some(order) => {
                     let order = Arc::clone(order);
-                    SampleRow::with_order(row, &settings, move |start| order(start))
+                    SampleRow::with_order(&row, &settings, move |start| order(start))
                 }
-                None => denoiser.row(row, &settings),
+                None => denoiser.row(&row, &settings),
             };
             let task = task.clone();
             match catch(start).unwrap_or_else(|message| Err(InferError::Device(message))) {
                 Ok(started) => {
                     let (seed, row) = (row.seed, started);
-                    samples.push_back(Sample { task, request, index, seed, row, started: None });
+                    samples.push_back(Sample { task, request, index, seed, row, load, started: None });
                 }
-                Err(error) => task.tell(TaskEvent::Failed { index, error, partial: None }),
+                Err(error) => {
+                    drop(load);
+                    task.tell(TaskEvent::Failed { index, error, partial: None });
+                }
             }
         }
         drop_caught(order);

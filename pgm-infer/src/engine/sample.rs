@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reader::TaskReader;
+use super::status::LoadGuard;
 use super::task::{EventListener, Finish, RequestId, TaskEvent, TaskOutput};
 use crate::InferError;
 use crate::sample::{RowChange, SampleRow};
@@ -27,7 +28,7 @@ impl Drop for TaskState {
     }
 }
 
-/// A [`TaskState`] in several samples.
+/// A [`TaskState`] in several samples, which may run on several replicas.
 #[derive(Clone)]
 pub(super) struct SharedTask(Arc<Mutex<TaskState>>);
 
@@ -70,6 +71,7 @@ pub(super) struct Sample {
     pub(super) index: usize,
     pub(super) seed: u64,
     pub(super) row: SampleRow,
+    pub(super) load: LoadGuard,
     pub(super) started: Option<Instant>,
 }
 
@@ -110,7 +112,7 @@ impl Sample {
 
     /// Ends the sample and tells its text.
     pub(super) fn finish(self, mask: usize, finish: Finish) {
-        let Self { task, index, seed, row, started, .. } = self;
+        let Self { task, index, seed, row, started, load, .. } = self;
         let sampled = row.sampled(mask);
         let is_finished = !matches!(finish, Finish::Cancelled | Finish::Timeout);
         let (text, queued) = {
@@ -132,13 +134,17 @@ impl Sample {
             })),
             Err(error) => TaskEvent::Failed { index, error, partial: Some(sampled) },
         };
+        // Who hears the event finds the replica free.
+        drop(load);
         task.tell(event);
     }
 
     /// Ends the sample with an error.
     pub(super) fn fail(self, mask: usize, error: InferError) {
-        let partial = Some(self.row.sampled(mask));
-        self.task.tell(TaskEvent::Failed { index: self.index, error, partial });
+        let Self { task, index, row, load, .. } = self;
+        let partial = Some(row.sampled(mask));
+        drop(load);
+        task.tell(TaskEvent::Failed { index, error, partial });
     }
 }
 

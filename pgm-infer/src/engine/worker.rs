@@ -1,17 +1,18 @@
-//! The engine's thread: it fills the batch from the queue and runs its steps.
+//! The thread of a replica: it fills the batch from the queue and runs its steps.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::options::{EngineOptions, StepMetrics};
-use super::queue::SampleQueue;
+use super::queue::{Job, NextJob, SampleQueue};
 use super::sample::Sample;
 use super::seats::StepCost;
+use super::status::ReplicaStatus;
 use super::task::Finish;
 use crate::InferError;
 use crate::denoise::SamplingPath;
 use crate::picture::ImageModel;
-use crate::sample::{Denoiser, SampleRow, advance};
+use crate::sample::{Denoiser, SampleRequest, SampleRow, SampleSettings, advance};
 use crate::text::TextModel;
 use crate::unwind::catch;
 
@@ -35,37 +36,84 @@ impl WorkerModel {
             Self::Images(model) => model.config().backbone().mask_index,
         }
     }
+
+    // A row with which the device is tried.
+    fn probe(&self) -> Result<SampleRequest, InferError> {
+        match self {
+            Self::Text(model) => Ok(model.row(&[], None, 0)?.request),
+            Self::Images(model) => Ok(model.request(None, 0)),
+        }
+    }
 }
 
 pub(super) struct Worker<'a> {
     model: &'a WorkerModel,
     options: EngineOptions,
     queue: SampleQueue,
+    status: Arc<ReplicaStatus>,
     batch: Vec<Sample>,
     cost: StepCost,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(model: &'a WorkerModel, options: EngineOptions, queue: SampleQueue) -> Self {
-        Self { model, options, queue, batch: Vec::new(), cost: StepCost::default() }
+    pub(super) fn new(
+        model: &'a WorkerModel,
+        options: EngineOptions,
+        queue: SampleQueue,
+        status: Arc<ReplicaStatus>,
+    ) -> Self {
+        Self { model, options, queue, status, batch: Vec::new(), cost: StepCost::default() }
     }
 
     /// Runs until the engine is dropped.
     pub(super) fn run(mut self) {
-        while let Some(job) = self.queue.next_job() {
-            // One denoiser for as long as there is work: what it caches of the rows is freed when they are done.
-            let denoiser = self.model.denoiser();
-            denoiser.bound_cache(self.options.cache_bytes);
-            self.queue.add(job, denoiser.as_ref());
-            while self.queue.len() + self.batch.len() > 0 {
-                if !self.queue.add_submitted(denoiser.as_ref()) {
-                    return self.cancel_all();
+        loop {
+            let patience = self.status.is_failing().then_some(self.options.probe_after);
+            match self.queue.next_job(patience) {
+                NextJob::Job(job) => {
+                    if !self.work(job) {
+                        return self.cancel_all();
+                    }
                 }
-                self.fill_batch();
-                self.step(denoiser.as_ref());
+                NextJob::Late => self.probe(),
+                NextJob::Gone => return,
             }
-            self.report(&StepMetrics::idle());
         }
+    }
+
+    // Works until there is nothing left to do; false once the engine is dropped.
+    fn work(&mut self, job: Job) -> bool {
+        // One denoiser for as long as there is work: what it caches of the rows is freed when they are done.
+        let denoiser = self.model.denoiser();
+        denoiser.bound_cache(self.options.cache_bytes);
+        self.queue.add(job, denoiser.as_ref());
+        while self.queue.len() + self.batch.len() > 0 {
+            if !self.queue.add_submitted(denoiser.as_ref()) {
+                return false;
+            }
+            self.fill_batch();
+            self.step(denoiser.as_ref());
+        }
+        self.report(&StepMetrics::idle(self.status.number));
+        true
+    }
+
+    // One step of a row that nobody asked for: a replica that failed gets no others.
+    fn probe(&self) {
+        let began = Instant::now();
+        let step = || {
+            let denoiser = self.model.denoiser();
+            // With one step it decodes something.
+            let settings = SampleSettings { steps: 1, ..SampleSettings::default() };
+            let mut row = denoiser.row(&self.model.probe()?, &settings)?;
+            advance(denoiser.as_ref(), &mut [&mut row])
+        };
+        let result = catch(step).unwrap_or_else(|message| Err(InferError::Device(message)));
+        // A row that cannot be started says nothing of the device.
+        let failed = matches!(result, Err(InferError::Device(_)));
+        self.status.set_failing(failed);
+        let duration = began.elapsed();
+        self.report(&StepMetrics { n_rows: 1, duration, failed, ..StepMetrics::idle(self.status.number) });
     }
 
     fn cancel_all(mut self) {
@@ -91,7 +139,7 @@ impl<'a> Worker<'a> {
         let (mask, began, n_rows) = (self.model.mask_index(), Instant::now(), self.batch.len());
         if n_rows == 0 {
             let cache_bytes = denoiser.cache_bytes();
-            return self.report(&StepMetrics { cache_bytes, ..StepMetrics::idle() });
+            return self.report(&StepMetrics { cache_bytes, ..StepMetrics::idle(self.status.number) });
         }
         let mut rows: Vec<&mut SampleRow> = self.batch.iter_mut().map(|sample| &mut sample.row).collect();
         // A backend panics if its device is lost.
@@ -103,8 +151,12 @@ impl<'a> Worker<'a> {
         if !failed && n_decoded > 0 {
             self.cost.record(n_rows, duration);
         }
-        let cache_bytes = denoiser.cache_bytes();
-        self.report(&StepMetrics { n_rows, n_waiting, n_decoded, cache_bytes, duration, failed });
+        // A step without an evaluation says nothing of the device.
+        if result.as_ref().map_or(true, |result| result.evaluated) {
+            self.status.set_failing(failed);
+        }
+        let (replica, cache_bytes) = (self.status.number, denoiser.cache_bytes());
+        self.report(&StepMetrics { replica, n_rows, n_waiting, n_decoded, cache_bytes, duration, failed });
         let samples = self.batch.drain(..);
         match result {
             Ok(result) => {
@@ -113,8 +165,7 @@ impl<'a> Worker<'a> {
             }
             Err(error) => {
                 // It is unknown which row caused it, so all of them fail.
-                let message = error.to_string();
-                samples.for_each(|sample| sample.fail(mask, InferError::Device(message.clone())));
+                samples.for_each(|sample| sample.fail(mask, self.status.error(&error)));
             }
         }
     }

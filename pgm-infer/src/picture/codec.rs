@@ -1,5 +1,9 @@
 //! What turns a row's tokens into a picture and back.
 
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
 use super::levels::PixelLevels;
 use super::pixels::Picture;
 use crate::InferError;
@@ -24,6 +28,11 @@ pub trait PictureCodec: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`decode`](Self::decode).
     fn encode(&self, pictures: &[Picture]) -> Result<Vec<Vec<u32>>, InferError>;
+
+    /// The codec on another device of the same kind; none where one serves all devices.
+    fn on_device(&self, _device: &Device) -> Option<Arc<dyn PictureCodec>> {
+        None
+    }
 }
 
 impl PictureCodec for PixelLevels {

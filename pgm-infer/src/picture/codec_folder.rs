@@ -2,6 +2,7 @@
 // N pictures, C channels, H x W pixels, h x w codes
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ModelConfig;
@@ -15,7 +16,7 @@ use crate::InferError;
 const CHUNK_PIXELS: usize = 4 * 256 * 256;
 
 /// A codec for pictures of one size, or of several.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CodecFolder {
     codec: Codec,
     origin: String,
@@ -128,7 +129,7 @@ impl CodecFolder {
 }
 
 /// A codec for pictures of one size.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GridCodec {
     folder: CodecFolder,
     grid: [usize; 2],
@@ -186,5 +187,12 @@ impl PictureCodec for GridCodec {
             rows.extend(codes.chunks_exact(n_cells).map(|row| row.iter().map(|&code| code as u32).collect::<Vec<_>>()));
         }
         Ok(rows)
+    }
+
+    fn on_device(&self, device: &Device) -> Option<Arc<dyn PictureCodec>> {
+        let Self { folder, .. } = self;
+        let codec = folder.codec.clone().to_device(device);
+        let folder = CodecFolder { codec, origin: folder.origin.clone(), device: device.clone() };
+        Some(Arc::new(Self { folder, ..*self }))
     }
 }

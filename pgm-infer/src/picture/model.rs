@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use pgm_model::model_folder::{self, GENERATION_FILE};
 use pgm_model::{ImageConfig, ModelConfig, Network, WeightDtype};
@@ -19,8 +20,8 @@ use crate::text::GenerationConfig;
 /// Classes that an error lists by name, at most.
 const MOST_NAMES: usize = 20;
 
-/// A network of image codes with the codec that makes pictures of them.
-#[derive(Debug)]
+/// A network of image codes with the codec that makes pictures of them. Clones share both.
+#[derive(Clone, Debug)]
 pub struct ImageModel {
     config: ModelConfig,
     image: ImageConfig,
@@ -77,6 +78,12 @@ impl ImageModel {
     /// [`InferError::Model`] when the device or the model cannot do it.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, InferError> {
         Ok(Self { network: self.network.with_weight_dtype(weights)?, weights, ..self })
+    }
+
+    /// The model and its codec on another device of the same kind; on its own device a clone.
+    pub fn on_device(&self, device: &Device) -> Self {
+        let codec = self.codec.on_device(device).unwrap_or_else(|| Arc::clone(&self.codec));
+        Self { network: self.network.clone().to_device(device), codec, device: device.clone(), ..self.clone() }
     }
 
     /// The configuration.

@@ -1,7 +1,8 @@
 //! Counters for `/metrics`, in OpenMetrics' text form.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -11,11 +12,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::engine::{StepMetrics, StepObserver};
+use crate::engine::{Replica, ReplicaState, StepMetrics, StepObserver};
 
-/// How long a model counts as failing after a failed step, in seconds. Later `/health` says ok again: a server that gets no
-/// requests because it is unhealthy could not recover otherwise.
-const FAILING_SECONDS: i64 = 60;
+/// The labels of a replica: `model`, and `replica` with its number where a model has several.
+type ReplicaLabels = Vec<(&'static str, String)>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabel {
@@ -34,7 +34,7 @@ struct SampleLabel {
     finish: &'static str,
 }
 
-type Histograms = Family<ModelLabel, Histogram, fn() -> Histogram>;
+type Histograms = Family<ReplicaLabels, Histogram, fn() -> Histogram>;
 
 /// Counters of a server.
 #[derive(Debug)]
@@ -43,11 +43,13 @@ pub struct Metrics {
     requests: Family<ResponseLabel, Counter>,
     samples: Family<SampleLabel, Counter>,
     in_flight: Family<ModelLabel, Gauge>,
-    waiting: Family<ModelLabel, Gauge>,
-    tokens: Family<ModelLabel, Counter<u64, AtomicU64>>,
-    device_errors: Family<ModelLabel, Counter>,
-    device_failed_at: Family<ModelLabel, Gauge>,
-    cache_bytes: Family<ModelLabel, Gauge>,
+    replica_up: Family<ReplicaLabels, Gauge>,
+    replica_info: Family<ReplicaLabels, Gauge>,
+    waiting: Family<ReplicaLabels, Gauge>,
+    tokens: Family<ReplicaLabels, Counter<u64, AtomicU64>>,
+    device_errors: Family<ReplicaLabels, Counter>,
+    device_failed_at: Family<ReplicaLabels, Gauge>,
+    cache_bytes: Family<ReplicaLabels, Gauge>,
     batch_rows: Histograms,
     step_seconds: Histograms,
 }
@@ -65,6 +67,8 @@ impl Default for Metrics {
             requests: Family::default(),
             samples: Family::default(),
             in_flight: Family::default(),
+            replica_up: Family::default(),
+            replica_info: Family::default(),
             waiting: Family::default(),
             tokens: Family::default(),
             device_errors: Family::default(),
@@ -77,6 +81,10 @@ impl Default for Metrics {
         registry.register("pgm_http_requests", "Responses by route and status", metrics.requests.clone());
         registry.register("pgm_samples", "Finished samples by the reason for their end", metrics.samples.clone());
         registry.register("pgm_samples_in_flight", "Samples that hold a place of the queue", metrics.in_flight.clone());
+        let help = "1 if the model's copy on this device works, 0 after a step that failed until another succeeds";
+        registry.register("pgm_replica_up", help, metrics.replica_up.clone());
+        let help = "The device of each of a model's copies, where there are several; always 1";
+        registry.register("pgm_replica_info", help, metrics.replica_info.clone());
         registry.register(
             "pgm_samples_waiting",
             "Samples that wait for a free row of the batch",
@@ -116,8 +124,10 @@ impl Metrics {
 
     /// Counts the steps of a model's engine; goes into its [`EngineOptions`](crate::engine::EngineOptions).
     pub fn watch(self: &Arc<Self>, model: &str) -> StepObserver {
-        let (metrics, label) = (Arc::clone(self), label(model));
+        let (metrics, model) = (Arc::clone(self), model.to_string());
+        let failing = Mutex::new(BTreeSet::new());
         Arc::new(move |step: &StepMetrics| {
+            let label = labels(&model, step.replica);
             metrics.waiting.get_or_create(&label).set(step.n_waiting as i64);
             metrics.cache_bytes.get_or_create(&label).set(step.cache_bytes as i64);
             if step.n_rows == 0 {
@@ -131,12 +141,29 @@ impl Metrics {
             if step.failed {
                 metrics.device_errors.get_or_create(&label).inc();
             }
+            let Some(number) = step.replica else { return };
+            let mut failing = failing.lock().unwrap_or_else(PoisonError::into_inner);
+            if step.failed && failing.insert(number) {
+                tracing::error!(
+                    "model {model}, replica {number}: its device failed; it gets no requests until it works again"
+                );
+            } else if !step.failed && failing.remove(&number) {
+                tracing::info!("model {model}, replica {number}: its device works again");
+            }
         })
     }
 
-    /// Whether the last step of a model failed on the device within the last minute.
-    pub fn is_failing(&self, model: &str) -> bool {
-        unix_seconds() as i64 - self.device_failed_at.get_or_create(&label(model)).get() < FAILING_SECONDS
+    /// Notes which replicas of a model work.
+    pub fn set_replicas(&self, model: &str, replicas: &[Replica]) {
+        for (number, replica) in replicas.iter().enumerate() {
+            let mut labels = labels(model, (replicas.len() > 1).then_some(number));
+            let is_up = replica.state == ReplicaState::Working;
+            self.replica_up.get_or_create(&labels).set(i64::from(is_up));
+            if replicas.len() > 1 {
+                labels.push(("device", replica.device.clone()));
+                self.replica_info.get_or_create(&labels).set(1);
+            }
+        }
     }
 
     /// All counters as text.
@@ -150,6 +177,11 @@ impl Metrics {
 
 fn label(model: &str) -> ModelLabel {
     ModelLabel { model: model.to_string() }
+}
+
+fn labels(model: &str, replica: Option<usize>) -> ReplicaLabels {
+    let replica = replica.map(|number| ("replica", number.to_string()));
+    std::iter::once(("model", model.to_string())).chain(replica).collect()
 }
 
 /// Seconds since 1970.

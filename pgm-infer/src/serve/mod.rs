@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `state` | the models, the limits, the keys and the phase of a server |
+//! | `health` | what `/health` says of the server and of replicas |
 //! | `queue` | the places that samples hold while they wait and run |
 //! | `body/` | request bodies, read and checked without a model |
 //! | `resolve` | settings and limits: from a body to tasks |
@@ -26,6 +27,7 @@ mod cells;
 mod chat;
 mod connections;
 mod error;
+mod health;
 mod kept;
 mod logprobs;
 mod metrics;

@@ -1,5 +1,5 @@
 //! Drawing the pictures of a request: each on a task of its own, which asks the engine for one row after the other (an edit
-//! has several) and codes pixels beside the engine, one request of a model at a time.
+//! has several) and codes pixels beside the engine, one request of a replica at a time.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -259,12 +259,12 @@ impl Artist {
         mut drawing: Drawing,
         work: impl FnOnce(&mut Drawing, &ImageModel) -> Result<T, InferError> + Send + 'static,
     ) -> Result<(Drawing, T), ApiError> {
-        let turn = self.request.wait(Arc::clone(&self.model.beside).lock_owned()).await?;
-        let model = Arc::clone(&self.model);
+        let replica = self.model.engine.lease();
+        let turn = self.request.wait(Arc::clone(&self.model.beside[replica.number()]).lock_owned()).await?;
         in_background(move || {
             let _turn = turn;
             // A backend panics if its device is lost.
-            let done = catch(|| work(&mut drawing, model.engine.model()));
+            let done = catch(|| work(&mut drawing, replica.model()));
             let done = done.map_err(InferError::Device)??;
             Ok((drawing, done))
         })

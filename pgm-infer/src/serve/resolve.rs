@@ -68,7 +68,15 @@ fn refresh(body: &Common, model: &TextModel) -> Result<Option<Refresh>, ApiError
         let message = "refresh must be left out: only a partition model keeps what it has encoded of decoded tokens";
         return Err(ApiError::field("refresh", message));
     }
-    text.parse().map(Some).map_err(|message: String| ApiError::field("refresh", message))
+    parsed_refresh(&text).map(Some)
+}
+
+/// The value of `refresh`.
+///
+/// # Errors
+/// When it is none.
+pub fn parsed_refresh(text: &str) -> Result<Refresh, ApiError> {
+    text.parse().map_err(|message: String| ApiError::field("refresh", message))
 }
 
 /// The steps of a request.

@@ -1,4 +1,4 @@
-//! Scoring given texts: work beside the engine's thread, one request of a model at a time.
+//! Scoring given texts: work beside the engine's threads, one request of a replica at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,16 +66,16 @@ pub async fn scoring<T: Send + 'static>(
             None => std::future::pending().await,
         }
     };
+    let replica = model.engine.lease();
     let turn = tokio::select! {
-        turn = Arc::clone(&model.beside).lock_owned() => turn,
+        turn = Arc::clone(&model.beside[replica.number()]).lock_owned() => turn,
         () = until => return Err(ApiError::timeout(timeout.as_secs())),
         Ok(_) = phase.wait_for(|phase| *phase == ServerPhase::Cut) => return Err(ApiError::stopping()),
     };
-    let model = Arc::clone(model);
     in_background(move || {
         let _turn = turn;
         // A backend panics if its device is lost.
-        let scored = catch(|| work(model.engine.model(), &watch));
+        let scored = catch(|| work(replica.model(), &watch));
         let scored = scored.map_err(|message| ApiError::from(crate::InferError::Device(message)))??;
         Ok((admission, scored))
     })

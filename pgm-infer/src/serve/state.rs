@@ -9,9 +9,10 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
+use super::health::{BrokenReplica, Health};
 use super::metrics::{Metrics, unix_seconds};
 use super::queue::{Queue, QueuePermit};
-use crate::engine::{Engine, ImageEngine};
+use crate::engine::{Engine, ImageEngine, Replica, ReplicaState};
 
 /// Bodies with pictures that are held at a time.
 const MAX_UPLOADS: usize = 32;
@@ -19,7 +20,7 @@ const MAX_UPLOADS: usize = 32;
 /// The most that one request may ask for, and the most requests that may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Samples of a model that are computed together.
+    /// Samples of a model that are computed together, on each of its devices.
     pub max_batch: usize,
     /// Samples of a model that may wait in addition.
     pub queue: usize,
@@ -63,10 +64,19 @@ impl Default for Limits {
 pub enum ServerPhase {
     /// It takes requests.
     Open,
+    /// It takes requests, and `/health` says that it is stopping: a balancer that asks sends no more.
+    Leaving,
     /// It finishes the requests that it has and refuses new ones.
     Draining,
     /// It ends the requests that it has with an error.
     Cut,
+}
+
+impl ServerPhase {
+    /// Whether new requests are taken.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Leaving)
+    }
 }
 
 /// A model that answers requests, with its engine.
@@ -75,8 +85,8 @@ pub(super) struct Loaded<E> {
     pub name: String,
     pub engine: E,
     pub queue: Arc<Queue>,
-    /// Held by the request that uses the network or the codec beside the engine.
-    pub beside: Arc<tokio::sync::Mutex<()>>,
+    /// For each replica: held by the request that uses the network or the codec beside the engine.
+    pub beside: Vec<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// A model of text.
@@ -107,12 +117,16 @@ impl Served {
         }
     }
 
-    // Whether the engine still takes tasks.
-    fn is_alive(&self) -> bool {
+    fn replicas(&self) -> Vec<Replica> {
         match self {
-            Self::Text(model) => model.engine.is_alive(),
-            Self::Images(model) => model.engine.is_alive(),
+            Self::Text(model) => model.engine.replicas(),
+            Self::Images(model) => model.engine.replicas(),
         }
+    }
+
+    // Whether a replica works.
+    fn is_healthy(&self) -> bool {
+        self.replicas().iter().any(|replica| replica.state == ReplicaState::Working)
     }
 
     fn text(&self) -> Option<&Arc<LoadedModel>> {
@@ -179,18 +193,22 @@ impl Server {
     /// Adds a loaded model of text; requests for it are taken from now on. A name that [`new`](Self::new) was not given is
     /// ignored.
     pub fn add(&self, name: &str, engine: Engine) {
-        self.put(name, |loaded| Served::Text(Arc::new(loaded)), engine);
+        let n_replicas = engine.replicas().len();
+        self.put(name, n_replicas, |loaded| Served::Text(Arc::new(loaded)), engine);
     }
 
     /// As [`add`](Self::add), a model of pictures.
     pub fn add_images(&self, name: &str, engine: ImageEngine) {
-        self.put(name, |loaded| Served::Images(Arc::new(loaded)), engine);
+        let n_replicas = engine.replicas().len();
+        self.put(name, n_replicas, |loaded| Served::Images(Arc::new(loaded)), engine);
     }
 
-    fn put<E>(&self, name: &str, served: impl FnOnce(Loaded<E>) -> Served, engine: E) {
+    fn put<E>(&self, name: &str, n_replicas: usize, served: impl FnOnce(Loaded<E>) -> Served, engine: E) {
         if let Some((_, place)) = self.models.iter().find(|(known, _)| known == name) {
-            let queue = Queue::new(self.limits.max_batch + self.limits.queue, &self.metrics, name);
-            let loaded = Loaded { name: name.to_string(), engine, queue, beside: Arc::default() };
+            let n_places = self.limits.max_batch.saturating_mul(n_replicas).saturating_add(self.limits.queue);
+            let queue = Queue::new(n_places, &self.metrics, name);
+            let beside = (0..n_replicas).map(|_| Arc::default()).collect();
+            let loaded = Loaded { name: name.to_string(), engine, queue, beside };
             let _ = place.set(served(loaded));
         }
     }
@@ -283,7 +301,7 @@ impl Server {
     /// # Errors
     /// 503 while the server stops, 429 when no model has a free place.
     pub(super) fn check_open(&self) -> Result<(), ApiError> {
-        if *self.phase.borrow() != ServerPhase::Open {
+        if !self.phase.borrow().is_open() {
             return Err(ApiError::stopping());
         }
         let mut loaded = self.loaded().peekable();
@@ -315,24 +333,22 @@ impl Server {
     /// The server's health: loading, failing, ok or stopping.
     pub(super) fn health(&self) -> Health {
         match *self.phase.borrow() {
-            ServerPhase::Draining | ServerPhase::Cut => Health::Stopping,
+            ServerPhase::Leaving | ServerPhase::Draining | ServerPhase::Cut => Health::Stopping,
             ServerPhase::Open if self.loaded().count() < self.models.len() => Health::Loading,
-            ServerPhase::Open if self.loaded().all(|model| self.is_healthy(model)) => Health::Ok,
+            ServerPhase::Open if self.loaded().all(Served::is_healthy) => Health::Ok,
             ServerPhase::Open => Health::Failing,
         }
     }
 
-    fn is_healthy(&self, model: &Served) -> bool {
-        model.is_alive() && !self.metrics.is_failing(model.name())
+    /// The replicas that do not work, of models that have several.
+    pub(super) fn broken_replicas(&self) -> Vec<BrokenReplica> {
+        let among = |model: &Served| BrokenReplica::among(model.name(), &model.replicas()).collect::<Vec<_>>();
+        self.loaded().flat_map(among).collect()
     }
-}
 
-/// The status that `/health` returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Health {
-    Ok,
-    Loading,
-    Failing,
-    Stopping,
+    /// The counters as text, for Prometheus.
+    pub(super) fn metrics_text(&self) -> String {
+        self.loaded().for_each(|model| self.metrics.set_replicas(model.name(), &model.replicas()));
+        self.metrics.text()
+    }
 }

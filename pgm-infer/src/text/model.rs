@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
@@ -34,18 +35,18 @@ pub struct ModelBytes<'a> {
     pub generation: Option<&'a [u8]>,
 }
 
-/// A network with its tokenizer.
-#[derive(Debug)]
+/// A network with its tokenizer. Clones share both.
+#[derive(Clone, Debug)]
 pub struct TextModel {
     config: ModelConfig,
     network: Network,
     n_parameters: usize,
-    tokenizer: Tokenizer,
-    token_bytes: Option<TokenBytes>,
+    tokenizer: Arc<Tokenizer>,
+    token_bytes: Option<Arc<TokenBytes>>,
     // Made when they are first needed.
-    token_names: OnceLock<TokenNames>,
-    with_special: OnceLock<Tokenizer>,
-    special_tokens: SpecialTokens,
+    token_names: Arc<OnceLock<TokenNames>>,
+    with_special: Arc<OnceLock<Tokenizer>>,
+    special_tokens: Arc<SpecialTokens>,
     generation: GenerationConfig,
     device: Device,
 }
@@ -76,7 +77,7 @@ impl TextModel {
         let tokenizer = Tokenizer::from_bytes(json).map_err(|error| unreadable(error.to_string()))?;
         let generation = GenerationConfig::read(&folder.join(GENERATION_FILE))?;
         let model = Self::new(config, network, tokenizer, generation, device, &path.display().to_string())?;
-        Ok(Self { special_tokens: SpecialTokens::read(folder), ..model })
+        Ok(Self { special_tokens: Arc::new(SpecialTokens::read(folder)), ..model })
     }
 
     /// A model from the contents of a folder's files; `watch` as in [`load_with_progress`](Self::load_with_progress).
@@ -117,6 +118,7 @@ impl TextModel {
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         let backbone = config.backbone();
         let token_bytes = TokenBytes::new(&tokenizer, &[backbone.bos_index, backbone.eos_index, backbone.mask_index]);
+        let (tokenizer, token_bytes) = (Arc::new(tokenizer), token_bytes.map(Arc::new));
         let (n_parameters, network) = (network.n_parameters(), network.folded());
         let (token_names, with_special, special_tokens) = Default::default();
         let device = device.clone();
@@ -140,6 +142,11 @@ impl TextModel {
     /// [`InferError::Model`] when the device or the model cannot do it.
     pub fn with_weight_dtype(self, weights: WeightDtype) -> Result<Self, InferError> {
         Ok(Self { network: self.network.with_weight_dtype(weights)?, ..self })
+    }
+
+    /// The model on another device of the same kind; on its own device a clone.
+    pub fn on_device(&self, device: &Device) -> Self {
+        Self { network: self.network.clone().to_device(device), device: device.clone(), ..self.clone() }
     }
 
     /// The configuration.
@@ -176,7 +183,7 @@ impl TextModel {
     /// As [`encode`](Self::encode).
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, InferError> {
         let tokenizer = self.with_special.get_or_init(|| {
-            let mut tokenizer = self.tokenizer.clone();
+            let mut tokenizer = Tokenizer::clone(&self.tokenizer);
             tokenizer.set_encode_special_tokens(false);
             tokenizer
         });
@@ -208,7 +215,7 @@ impl TextModel {
 
     // The bytes of each token, if the tokens are stretches of text.
     pub(super) fn token_bytes(&self) -> Option<&TokenBytes> {
-        self.token_bytes.as_ref()
+        self.token_bytes.as_deref()
     }
 
     /// What `tokenizer_config.json` and `chat_template.jinja` of the folder say.

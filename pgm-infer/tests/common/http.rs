@@ -46,6 +46,16 @@ pub fn app_of(model: TextModel) -> Router {
     router(&server)
 }
 
+/// A server whose model `tiny` has these copies.
+pub fn server_of_replicas(models: Vec<(TextModel, String)>, limits: Limits) -> Arc<Server> {
+    let limits = Limits { max_steps: ENDLESS, ..limits };
+    let server = Server::new(&["tiny".into()], limits, &[]);
+    let watch = Some(server.metrics().watch("tiny"));
+    let options = EngineOptions { max_batch: limits.max_batch, watch, threads: Some(1), ..EngineOptions::default() };
+    server.add("tiny", Engine::of_replicas(models, &options).unwrap());
+    server
+}
+
 /// A server with a model of pictures, `pixels`, behind the model of text `tiny`.
 pub fn image_server(model: ImageModel, limits: Limits) -> Arc<Server> {
     let limits = Limits { max_steps: ENDLESS, ..limits };

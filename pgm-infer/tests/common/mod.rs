@@ -60,6 +60,14 @@ pub fn failing_model() -> TextModel {
     model_of(&config(VOCAB), &config(VOCAB / 2), Value::Null)
 }
 
+/// A model whose network knows half of its tokens, and not BOS: a backend panics in each step, as when its device is lost.
+pub fn broken_model() -> TextModel {
+    let backbone = BackboneConfig { bos_index: 0, eos_index: 0, mask_index: VOCAB / 2 - 1, ..backbone() };
+    let network =
+        PartitionConfig { backbone: BackboneConfig { vocab_size: VOCAB / 2, ..backbone }, ..partition_config() };
+    model_of(&partition(), &ModelConfig::Partition(network), Value::Null)
+}
+
 /// A model whose tokenizer panics when it encodes a text that is not empty.
 pub fn model_whose_tokenizer_cannot_encode() -> TextModel {
     model_with(&partition(), &partition(), json!({"type": "FixedLength", "length": 0}), Value::Null)

@@ -3,13 +3,15 @@
 #
 # IMAGES is a model of pictures and CODEC its codec, as the example digits leaves them: pgm/model and codec-run/codec.
 # VENV is a Python environment with the packages of requirements.txt. The page is tested only if there is a
-# /usr/bin/chromium.
+# /usr/bin/chromium, servers behind a balancer only if there is nginx.
 set -euo pipefail
 [ $# -eq 4 ] || [ $# -eq 6 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 binary=$1 model=$2 venv=$3 shots=$4
 here=$(dirname "$0")
 
 "$venv/bin/python" "$here/faults.py" "$binary" "$model"
+# Left out with a message where there is no nginx.
+"$venv/bin/python" "$here/nginx.py" "$binary" "$model"
 
 log=$(mktemp)
 pictures=()

@@ -5,6 +5,7 @@
 #[cfg(feature = "files")]
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::autoencoder::Autoencoder;
@@ -46,6 +47,15 @@ impl Codec {
     pub fn new(config: CodecConfig, network: CodecNetwork) -> Result<Self, ModelError> {
         let hash = identity::fingerprint(&config_bytes(&config), &tensors_of(&network)?);
         Ok(Self { config, network, hash })
+    }
+
+    /// The codec on another device of the same kind.
+    pub fn to_device(self, device: &Device) -> Self {
+        let network = match self.network {
+            CodecNetwork::Autoencoder(network) => CodecNetwork::Autoencoder(network.to_device(device)),
+            CodecNetwork::Vq(network) => CodecNetwork::Vq(network.to_device(device)),
+        };
+        Self { network, ..self }
     }
 
     /// A codec from the contents of `config.json` and `model.safetensors`; errors name the weights as `origin`.

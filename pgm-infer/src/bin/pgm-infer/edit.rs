@@ -11,8 +11,8 @@ use pgm_infer::Picture;
 use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::picture::samples::{SampleInfo, SampleSink};
 use pgm_infer::picture::{Edit, PixelBox, Region};
-use pgm_infer::sample::Curve;
 use pgm_infer::sample::order::OrderFlags;
+use pgm_infer::sample::{Curve, Refresh};
 
 use crate::devices::open_device;
 use crate::generate::{handle_interrupts, seed_from_clock, was_interrupted};
@@ -55,6 +55,9 @@ pub struct EditArgs {
     /// Keep the fewest most probable tokens whose probabilities add up to this
     #[arg(long)]
     top_p: Option<f64>,
+    /// How often the known and drawn cells are encoded anew, see `generate` [default: the model's]
+    #[arg(long, value_name = "R|inf")]
+    refresh: Option<Refresh>,
     /// Seed of the first result [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
@@ -129,7 +132,7 @@ pub fn edit(args: &EditArgs) -> anyhow::Result<()> {
         temperature: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
-        refresh: None,
+        refresh: args.refresh,
     };
     let settings = args.picture.settings(&model, &draw, None)?;
     let seed = args.seed.unwrap_or_else(seed_from_clock);

@@ -32,6 +32,8 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<()> {
     writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
     writeln!(out, "parameters: {}", n_parameters)?;
     writeln!(out, "weights: {:.1} MB", size as f64 / 1e6)?;
+    let megabytes = n_parameters as f64 * 4.0 / 1e6;
+    writeln!(out, "memory: {megabytes:.1} MB of f32 weights on each device of serve, and what --cache-mib allows")?;
     writeln!(out, "sampler defaults: {}", serde_json::to_string(&generation)?)?;
     if let ModelConfig::Partition(config) = &config {
         let n_bytes = EncodedRow::bytes_per_token(config);

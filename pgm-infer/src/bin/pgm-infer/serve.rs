@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use axum::serve::ListenerExt;
 use burn::tensor::Device;
 use clap::Args;
-use pgm_infer::device::{DeviceName, WeightArgs};
+use pgm_infer::device::{DeviceList, WeightArgs};
 use pgm_infer::engine::{EngineOptions, ImageEngine};
 use pgm_infer::picture::{CodecFolder, GridCodec, PictureCodec, PixelLevels};
 use pgm_infer::serve::{
@@ -40,19 +40,20 @@ pub struct ServeArgs {
     /// Permissions of the Unix socket
     #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = parse_mode)]
     socket_mode: u32,
-    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]
-    #[arg(long, default_value = "auto")]
-    device: DeviceName,
+    /// auto, flex, ndarray, wgpu[:n], vulkan[:n], metal or cuda[:n]; several, as in cuda:0,cuda:1, get a copy of each model,
+    /// and a sample goes to the one with the fewest. On the CPU (flex,flex) each copy has its share of the threads
+    #[arg(long, value_name = "DEVICE[,DEVICE]...", default_value = "auto")]
+    device: DeviceList,
     #[command(flatten)]
     weights: WeightArgs,
-    /// Samples of a model that are computed together
+    /// Samples of a model that are computed together, on each device
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_batch: usize,
-    /// MiB for what is kept of rows whose clean tokens are not encoded anew in every step, for each model; beyond it rows are
-    /// encoded again
+    /// MiB for what is kept of rows whose clean tokens are not encoded anew in every step, for each model on each device; beyond
+    /// it rows are encoded again
     #[arg(long, value_name = "N", default_value_t = 2048)]
     cache_mib: usize,
-    /// Samples of a model that may wait; more are refused with 429
+    /// Samples of a model that may wait, on all devices together; more are refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
     /// A file of API keys, one per line; clients must send one of them
@@ -64,6 +65,10 @@ pub struct ServeArgs {
     /// Seconds that running requests have left when the server is stopped
     #[arg(long, value_name = "S", default_value_t = 30)]
     grace: u64,
+    /// Seconds for which requests are still taken when the server is stopped, while /health says 503, so that a load balancer
+    /// sends new ones elsewhere first
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    drain: u64,
     /// Connections that are open at a time; less where the limit of open files is lower. Further ones wait
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_connections: usize,
@@ -159,18 +164,19 @@ async fn run(
         }
     };
     let loading = tokio::task::spawn_blocking({
-        let (server, device, options) = (
+        let (server, devices, options) = (
             Arc::clone(server),
             args.device.clone(),
             EngineOptions {
                 weights: args.weights.weights(),
                 max_batch: args.max_batch,
                 cache_bytes: args.cache_mib.saturating_mul(1 << 20),
-                watch: None,
+                threads: args.device.threads_each(),
+                ..EngineOptions::default()
             },
         );
         let codecs = args.codec.clone();
-        move || load(&server, &device, &options, &models, &codecs)
+        move || load(&server, &devices, &options, &models, &codecs)
     });
     let mut signals = Signals::new()?;
     tokio::select! {
@@ -191,6 +197,19 @@ async fn run(
     tokio::select! {
         () = signals.next() => {}
         ended = &mut serving => return ended.context("the server ended"),
+    }
+    if args.drain > 0 {
+        let seconds = args.drain;
+        tracing::info!("leaving: requests are taken for {seconds} s more; a second signal ends them at once");
+        server.set_phase(ServerPhase::Leaving);
+        tokio::select! {
+            ended = &mut serving => return ended.context("the server ended"),
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+            () = signals.next() => {
+                cut(server, &stop, serving).await;
+                return Ok(());
+            }
+        }
     }
     tracing::info!("stopping: running requests have {} s; a second signal ends them at once", args.grace);
     server.set_phase(ServerPhase::Draining);
@@ -213,12 +232,13 @@ async fn cut(server: &Server, stop: &tokio::sync::watch::Sender<bool>, serving: 
 
 fn load(
     server: &Server,
-    device: &DeviceName,
+    devices: &DeviceList,
     options: &EngineOptions,
     models: &[(PathBuf, String)],
     codecs: &[PathBuf],
 ) -> anyhow::Result<()> {
-    let (device, device_name) = device.open().map_err(|message| anyhow!(message))?;
+    let devices = devices.open().map_err(|message| anyhow!(message))?;
+    let (device, _) = devices.first().context("--device names no device")?;
     let mut unused: Vec<&PathBuf> = codecs.iter().collect();
     for (folder, name) in models {
         let folder = model_folder::resolve(folder)?;
@@ -227,23 +247,26 @@ fn load(
         let size = if config.image().is_some() {
             // As with generate, a codec that is meant for one model is not left out.
             let is_pixels = PixelLevels::of(&config).is_some() && (models.len() > 1 || codecs.is_empty());
-            let codec = if is_pixels { Ok(None) } else { codec_of(&config, codecs, &device) };
+            let codec = if is_pixels { Ok(None) } else { codec_of(&config, codecs, device) };
             let codec = codec.with_context(|| format!("model {name}"))?;
             let codec = codec.map(|(path, codec)| {
                 unused.retain(|unused| *unused != path);
                 Arc::new(codec) as Arc<dyn PictureCodec>
             });
-            let model = ImageModel::load(&folder, codec, &device).with_context(|| format!("model {name}"))?;
+            let model = ImageModel::load(&folder, codec, device).with_context(|| format!("model {name}"))?;
             let size = model.n_parameters();
-            server.add_images(name, ImageEngine::new(model, &options)?);
+            server.add_images(name, ImageEngine::on_devices(model, &devices, &options)?);
             size
         } else {
-            let model = TextModel::load(&folder, &device)?;
+            let model = TextModel::load(&folder, device)?;
             let size = model.n_parameters();
-            server.add(name, Engine::new(model, &options)?);
+            server.add(name, Engine::on_devices(model, &devices, &options)?);
             size
         };
-        tracing::info!("model {name}: {size} parameters of {} on {device_name}", folder.display());
+        let names: Vec<&str> = devices.iter().map(|(_, name)| name.as_str()).collect();
+        let threads = options.threads.map_or_else(String::new, |n| format!(", {n} threads each"));
+        let (names, folder) = (names.join(", "), folder.display());
+        tracing::info!("model {name}: {size} parameters of {folder} on {names}{threads}");
     }
     if let Some(path) = unused.first() {
         bail!("--codec {} belongs to no --model; leave it out", path.display());

@@ -88,15 +88,20 @@ impl<'a> Logits<'a> {
     /// Hidden states `[B, K, H]` with the head that makes logits of them. Rows with fewer than K positions are padded.
     pub fn from_hidden(hidden: Tensor<3>, head: Head<'a>) -> Self {
         let [n_rows, n_positions, _] = hidden.dims();
-        let rows = (0..n_rows).map(|row| (0, row * n_positions)).collect();
-        Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false, guided: Vec::new() }
+        Self::from_places(hidden, (0..n_rows).map(|row| row * n_positions).collect(), head)
     }
 
     /// As [`from_hidden`](Self::from_hidden) for packed rows: hidden states `[1, N, H]`, and how many of the N positions
     /// each row has.
     pub fn from_packed(hidden: Tensor<3>, counts: impl Iterator<Item = usize>, head: Head<'a>) -> Self {
         let starts = counts.scan(0, |next, count| Some(std::mem::replace(next, *next + count)));
-        let rows = starts.map(|start| (0, start)).collect();
+        Self::from_places(hidden, starts.collect(), head)
+    }
+
+    /// As [`from_hidden`](Self::from_hidden) for rows whose positions stand anywhere in the hidden states `[B, N, H]`: row
+    /// after row, each from the given one of the `B N` places.
+    pub fn from_places(hidden: Tensor<3>, starts: Vec<usize>, head: Head<'a>) -> Self {
+        let rows = starts.into_iter().map(|start| (0, start)).collect();
         Self { parts: vec![Part::Hidden(hidden)], rows, head, computes_all: false, guided: Vec::new() }
     }
 

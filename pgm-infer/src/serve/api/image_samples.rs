@@ -5,7 +5,7 @@ use crate::sample::order::OrderFlags;
 use crate::sample::{SampleSettings, Schedule};
 use crate::serve::body::{ClassName, Classes, PictureFields};
 use crate::serve::error::ApiError;
-use crate::serve::resolve::{named, order_of, steps};
+use crate::serve::resolve::{named, order_of, parsed_refresh, steps};
 use crate::serve::state::Limits;
 use crate::settings::ImageOverrides;
 
@@ -39,6 +39,7 @@ pub fn overrides(fields: &PictureFields, model: &ImageModel, limits: &Limits) ->
         temperature: fields.temperature,
         top_k: fields.top_k,
         top_p: fields.top_p,
+        refresh: fields.refresh()?.map(|text| parsed_refresh(&text)).transpose()?,
         cfg: fields.cfg,
         cfg_schedule: named("cfg_schedule", fields.cfg_schedule.as_deref())?,
         ..ImageOverrides::default()

@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use super::responses::{KeyError, ModelErrors};
 use crate::SampleSettings;
 use crate::serve::error::ApiError;
+use crate::serve::health::{BrokenReplica, Health};
 use crate::serve::resolve::max_length;
-use crate::serve::state::{Health, LoadedImages, LoadedModel, Served, Server};
+use crate::serve::state::{LoadedImages, LoadedModel, Served, Server};
 
 /// The models that are loaded.
 #[derive(Serialize, ToSchema)]
@@ -211,10 +212,27 @@ pub async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) ->
 
 /// The health of the server.
 #[derive(Serialize, ToSchema)]
+#[serde(untagged)]
 #[schema(as = Health)]
-pub struct HealthAnswer {
+pub enum HealthAnswer {
+    Whole(WholeHealth),
+    Partial(PartialHealth),
+}
+
+/// The health of a server.
+#[derive(Serialize, ToSchema)]
+pub struct WholeHealth {
     #[schema(inline)]
     status: Health,
+}
+
+/// The health of a server with models on several devices, of which some do not work.
+#[derive(Serialize, ToSchema)]
+pub struct PartialHealth {
+    #[schema(inline)]
+    status: Health,
+    /// The copies of models that do not work.
+    broken: Vec<BrokenReplica>,
 }
 
 /// Whether the server takes requests
@@ -225,13 +243,21 @@ pub struct HealthAnswer {
     security(()),
     responses(
         (status = 200, description = "It does.", body = HealthAnswer),
-        (status = 503, description = "It is loading or stopping, or a model's last step failed.", body = HealthAnswer),
+        (
+            status = 503,
+            description = "It is loading or stopping, or a model's last step failed on each of its devices.",
+            body = HealthAnswer
+        ),
     ),
 )]
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = server.health();
     let code = if status == Health::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(HealthAnswer { status })).into_response()
+    let answer = match server.broken_replicas() {
+        broken if broken.is_empty() => HealthAnswer::Whole(WholeHealth { status }),
+        broken => HealthAnswer::Partial(PartialHealth { status, broken }),
+    };
+    (code, Json(answer)).into_response()
 }
 
 /// The version of the server.
@@ -264,5 +290,5 @@ pub async fn version() -> Json<Version> {
 )]
 pub async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], server.metrics().text()).into_response()
+    ([(header::CONTENT_TYPE, kind)], server.metrics_text()).into_response()
 }

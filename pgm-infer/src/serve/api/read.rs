@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::serve::body::{EditBody, FormField, RequestBody, parse};
 use crate::serve::error::ApiError;
 use crate::serve::run::in_background;
-use crate::serve::state::{Server, ServerPhase};
+use crate::serve::state::Server;
 
 /// How a file of gzip begins, also where no header says that it is one.
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -99,7 +99,7 @@ async fn read_bytes(server: &Server, request: Request, most: usize) -> Result<By
             return Err(ApiError::with(StatusCode::REQUEST_TIMEOUT, "slow_body", message));
         }
         // Half a body is no running request.
-        Ok(_) = phase.wait_for(|phase| *phase != ServerPhase::Open) => return Err(ApiError::stopping()),
+        Ok(_) = phase.wait_for(|phase| !phase.is_open()) => return Err(ApiError::stopping()),
     };
     if bytes.starts_with(GZIP) {
         return Err(ApiError::compressed("gzip"));

@@ -7,12 +7,11 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 
 use super::neutral::Neutral;
 use super::parse::BodyError;
+use super::refresh::{refresh, refresh_schema};
 use super::sampler::SamplerFields;
 
 /// Characters of an unknown field's name that an error shows.
 const SHOWN: usize = 64;
-/// The largest number of `refresh`.
-const MAX_REFRESH: u64 = 65_536;
 /// The most stop strings of a request.
 const MAX_STOPS: usize = 16;
 
@@ -69,17 +68,6 @@ struct StreamOptions {
     _include_obfuscation: Option<bool>,
 }
 
-fn refresh_schema() -> Schema {
-    let description = "In one of how many network evaluations of a partition model the decoded tokens are encoded anew; inf: \
-                       in the first only. Default: the model's.";
-    AnyOfBuilder::new()
-        .item(ObjectBuilder::new().schema_type(Type::Null))
-        .item(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_REFRESH as f64)))
-        .item(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["inf"])))
-        .description(Some(description))
-        .into()
-}
-
 fn stop_schema() -> Schema {
     let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
     AnyOfBuilder::new()
@@ -107,17 +95,7 @@ impl Common {
     /// # Errors
     /// When it is neither a number in its range nor "inf".
     pub fn refresh(&self) -> Result<Option<String>, BodyError> {
-        match &self.refresh {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) if text == "inf" => Ok(Some(text.clone())),
-            Some(value) => match value.as_u64().filter(|number| (1..=MAX_REFRESH).contains(number)) {
-                Some(number) => Ok(Some(number.to_string())),
-                None => {
-                    let message = format!("refresh must be a number from 1 to {MAX_REFRESH}, or \"inf\"");
-                    Err(BodyError::field("refresh", message))
-                }
-            },
-        }
+        refresh(self.refresh.as_ref())
     }
 
     fn sampler(&self) -> SamplerFields {

@@ -9,7 +9,7 @@ use super::parse::{BodyError, RequestBody, parse};
 use super::picture::PictureFields;
 
 /// Fields of a form that are no texts.
-const JSON_FIELDS: [&str; 13] = [
+const JSON_FIELDS: [&str; 14] = [
     "n",
     "partial_images",
     "cfg",
@@ -21,6 +21,7 @@ const JSON_FIELDS: [&str; 13] = [
     "temperature",
     "top_p",
     "top_k",
+    "refresh",
     "seed",
     "output_compression",
 ];
@@ -289,6 +290,10 @@ mod tests {
         let two = two.unwrap();
         assert_eq!((two.picture.n_pictures(), two.image().unwrap()), (2, Upload::Text("UE5H")));
         assert_eq!(two.area().unwrap(), EditArea::Mask(Upload::Bytes(b"M")));
+        for (text, refresh) in [("8", Some("8")), ("8.0", Some("8")), ("inf", Some("inf")), ("", None)] {
+            let read = form(&[("image", Some("a"), "x"), ("refresh", None, text)]).unwrap();
+            assert!(read.check().is_ok() && read.picture.refresh().unwrap().as_deref() == refresh, "{text}");
+        }
         for (fields, field) in [
             (&[("image", Some("a"), "x"), ("image", Some("b"), "y")][..], "image"),
             (&[("n", None, "1"), ("n", None, "2")], "n"),

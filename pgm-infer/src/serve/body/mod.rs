@@ -11,6 +11,7 @@ pub mod llama_cpp;
 mod neutral;
 mod parse;
 mod picture;
+mod refresh;
 mod sampler;
 mod score;
 mod tokenize;

@@ -7,6 +7,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 
 use super::common::check_unknown;
 use super::parse::{BodyError, RequestBody};
+use super::refresh::{refresh, refresh_schema};
 use super::sampler::SamplerFields;
 
 /// The most classes of a request.
@@ -74,6 +75,8 @@ pub struct PictureFields {
     /// Keep the k most probable tokens; 0 keeps all.
     #[schema(minimum = 0, maximum = 1000000)]
     pub top_k: Option<usize>,
+    #[schema(schema_with = refresh_schema)]
+    refresh: Option<Value>,
     /// Seed of the first picture; picture i uses seed + i. Without a seed, or with -1, the server draws one and returns it.
     #[schema(minimum = -1, maximum = 9007199254740991_i64)]
     seed: Option<i64>,
@@ -250,6 +253,14 @@ impl PictureFields {
         self.sampler().seed()
     }
 
+    /// How often clean cells are encoded anew, as it is written in a command; none without the field.
+    ///
+    /// # Errors
+    /// When it is neither a number in its range nor "inf".
+    pub fn refresh(&self) -> Result<Option<String>, BodyError> {
+        refresh(self.refresh.as_ref())
+    }
+
     /// Unfinished pictures of each picture of a stream.
     pub fn n_partial(&self) -> usize {
         self.partial_images.unwrap_or(0)
@@ -306,6 +317,7 @@ impl PictureFields {
             let message = "partial_images must be left out, or 0, unless stream is true";
             return Err(BodyError::field("partial_images", message));
         }
+        self.refresh()?;
         self.classes().map(|_| ())
     }
 }
@@ -387,6 +399,8 @@ mod tests {
             (json!({"noise": -0.5}), "noise"),
             (json!({"partial_images": 2}), "partial_images"),
             (json!({"partial_images": 5000, "stream": true}), "partial_images"),
+            (json!({"refresh": 0}), "refresh"),
+            (json!({"refresh": "never"}), "refresh"),
             (json!({"temperature": 3}), "temperature"),
             (json!({"temp_warmup": 5000, "as_published": true}), "temp_warmup"),
             (json!({"stop": "x"}), "stop"),
@@ -396,7 +410,7 @@ mod tests {
         let neutral = json!({
             "prompt": "", "response_format": "b64_json", "output_format": "png", "quality": "auto", "style": "vivid",
             "background": "auto", "moderation": "auto", "output_compression": 100, "user": "u", "partial_images": 0,
-            "n": null, "class": null,
+            "n": null, "class": null, "refresh": null,
         });
         assert!(body(&neutral).check().is_ok());
     }

@@ -22,7 +22,11 @@ while [ $# -gt 0 ]; do
             [ $# -ge 3 ] || usage
             features="pgm-model/$2,pgm-infer/$2,pgm-train/$2"
             # Not tuned: a software driver gets some candidates wrong.
-            [ "$2" = cuda ] || features="pgm-model/$2,pgm-infer/software-gpu,pgm-train/software-gpu"
+            if [ "$2" = cuda ]; then
+                features+=",pgm-train/nccl"
+            else
+                features="pgm-model/$2,pgm-infer/software-gpu,pgm-train/software-gpu"
+            fi
             mkdir -p "$3"
             (cd "$here/.." && cargo test --no-run --locked ${PLAIN:+--config "$PLAIN"} -p pgm-model -p pgm-infer -p pgm-train --features "$features" \
                 --lib --test gpu --message-format=json) |
@@ -32,11 +36,11 @@ for line in sys.stdin:
     item = json.loads(line)
     if item.get("executable") and item.get("profile", {}).get("test"):
         crate = item["manifest_path"].split("/")[-2]
-        # Of the libraries only the operations are tested on the GPU.
-        if item["target"]["name"] not in ("pgm_model", "gpu"):
+        # Of the libraries only the operations are tested on the GPU, and NCCL.
+        if item["target"]["name"] not in ("pgm_model", "gpu") + (("pgm_train",) if sys.argv[2] == "cuda" else ()):
             continue
         shutil.copy(item["executable"], "%s/%s-%s" % (sys.argv[1], crate, item["target"]["name"].replace("pgm_", "lib-")))
-' "$3"
+' "$3" "$2"
             exit ;;
         --device | --programs | --tests | --torch | --yardstick | --out)
             [ $# -ge 2 ] || usage
@@ -60,7 +64,14 @@ step() {
         code=skipped
         : > "$log"
     else
+        # What the card holds meanwhile.
+        local watch=""
+        if command -v nvidia-smi > /dev/null; then
+            nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 200 > "$log.memory" 2> /dev/null &
+            watch=$!
+        fi
         timeout -k 5 $((most < left ? most : left)) "$@" > "$log" 2>&1 || code=$?
+        [ -z "$watch" ] || { kill "$watch"; wait "$watch"; } 2> /dev/null
     fi
     echo "{\"step\": \"$name\", \"seconds\": $((SECONDS - start)), \"code\": \"$code\", \"log\": \"$log\"}" >> "$lines"
     echo "$name: $([ "$code" = 0 ] && echo ok || echo "code $code"), $((SECONDS - start)) s" >&2
@@ -78,8 +89,12 @@ fi
 # Kernels agree with the CPU, operation by operation, then whole networks and samples.
 if [ -n "$tests" ]; then
     for program in "$tests"/*; do
+        filter=""
+        # One rank on one card.
+        [ "$(basename "$program")" != pgm-train-lib-train ] || filter=world::nccl
+        # shellcheck disable=SC2086
         step "parity-$(basename "$program")" "$parity_limit" env CARGO_MANIFEST_DIR="$here/../$(basename "$program" | sed 's/-\(lib-.*\|gpu\)$//')" \
-            sh -c 'cd "$CARGO_MANIFEST_DIR" && exec "$0" "$@"' "$(realpath "$program")" --test-threads 2
+            sh -c 'cd "$CARGO_MANIFEST_DIR" && exec "$0" "$@"' "$(realpath "$program")" $filter --test-threads 2
     done
 fi
 # What the card reaches, and what training reaches of it.
@@ -138,7 +153,12 @@ for step in steps:
         top = peak.get(found.get("precision", "f32"))
         if top and found.get("what") != "matmul":
             figures.append("%.0f %% of a matmul of %s" % (100 * rate / top, found.get("precision", "f32")))
-    figures += [line for line in log.splitlines() if "ratio" in line and not line.startswith("{")]
+    if step["step"].startswith("torch"):
+        figures += [line for line in log.splitlines() if "ratio" in line or "GiB" in line]
+    memory = pathlib.Path(step["log"] + ".memory")
+    used = [int(line) for line in memory.read_text().split() if line.isdigit()] if memory.exists() else []
+    if used:
+        figures.append("%.2f GiB on the card" % (max(used) / 1024))
     if step["step"] == "card":
         figures = log.splitlines()[-1:]
     result = {"0": "ok", "skipped": "no time left", "124": "took too long"}.get(step["code"], "failed: " + step["code"])

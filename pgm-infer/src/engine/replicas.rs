@@ -46,6 +46,7 @@ pub(super) struct Replicas<M> {
 }
 
 /// The use of a replica's model beside its thread. It counts as a sample of the replica.
+#[cfg(feature = "server")]
 #[derive(Debug)]
 pub(crate) struct Lease<M> {
     number: usize,
@@ -53,15 +54,14 @@ pub(crate) struct Lease<M> {
     _load: LoadGuard,
 }
 
+#[cfg(feature = "server")]
 impl<M> Lease<M> {
     /// The number of the replica.
-    #[cfg(feature = "server")]
     pub(crate) fn number(&self) -> usize {
         self.number
     }
 
     /// The model.
-    #[cfg(feature = "server")]
     pub(crate) fn model(&self) -> &M {
         &self.model
     }
@@ -105,6 +105,7 @@ impl<M> Replicas<M> {
     }
 
     /// The model of the least loaded replica, for work beside the threads.
+    #[cfg(feature = "server")]
     pub(super) fn lease(&self) -> Lease<M> {
         let placed = self.place(1).pop();
         // Without a thread the model itself still works.

@@ -26,11 +26,20 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
 
 /// An empty folder beside `path`, removed on drop unless [`publish_folder`] renames it to `path`.
 pub(crate) fn folder_beside(path: &Path) -> Result<TempDir, DataError> {
-    let parent = parent_of(path);
+    folder_named(parent_of(path), ".preparing-")
+}
+
+/// An empty folder in a folder, removed on drop unless it is published.
+pub(crate) fn folder_in(parent: &Path) -> Result<TempDir, DataError> {
+    folder_named(parent, ".preparing-")
+}
+
+/// As [`folder_in`], with a name that starts with `prefix`.
+pub(crate) fn folder_named(parent: &Path, prefix: &str) -> Result<TempDir, DataError> {
     let create = || {
         std::fs::create_dir_all(parent)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".preparing-");
+        builder.prefix(prefix);
         #[cfg(unix)]
         builder.permissions(ordinary_permissions(0o777));
         builder.tempdir_in(parent)
@@ -49,6 +58,23 @@ pub(crate) fn publish_folder(folder: TempDir, path: &Path) -> Result<(), DataErr
     // The temporary name no longer exists; `keep` stops the drop from removing it.
     let _ = folder.keep();
     Ok(())
+}
+
+/// Renames the files of a folder, written and synced, into another folder, `last` after all others: without it they do
+/// not count.
+pub(crate) fn publish_into(folder: TempDir, path: &Path, last: &str) -> Result<(), DataError> {
+    let publish = || {
+        for entry in std::fs::read_dir(folder.path())? {
+            let name = entry?.file_name();
+            if name != last {
+                std::fs::rename(folder.path().join(&name), path.join(&name))?;
+            }
+        }
+        sync_folder(path)?;
+        std::fs::rename(folder.path().join(last), path.join(last))?;
+        sync_folder(path)
+    };
+    publish().map_err(DataError::io("write", path))
 }
 
 fn temporary_file_in(folder: &Path) -> io::Result<NamedTempFile> {

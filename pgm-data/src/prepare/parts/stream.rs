@@ -367,7 +367,7 @@ mod tests {
                     ends_document: index % 2 == 1,
                     divisible: file == 0,
                     continues: index == 1,
-                    source_bytes: index * 1000,
+                    source_bytes: index.min(8) * 1000,
                     text_bytes: index,
                     unknown: index / 7,
                     markers: [0, index % 3, 0, 0],

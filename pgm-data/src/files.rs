@@ -24,18 +24,44 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     write().map_err(DataError::io("write", path))
 }
 
+/// The start of the names of folders that are not published.
+const UNFINISHED: &str = ".preparing-";
+
 /// An empty folder beside `path`, removed on drop unless [`publish_folder`] renames it to `path`.
 pub(crate) fn folder_beside(path: &Path) -> Result<TempDir, DataError> {
-    folder_named(parent_of(path), ".preparing-")
+    folder_named(parent_of(path), UNFINISHED)
 }
 
 /// An empty folder in a folder, removed on drop unless it is published.
 pub(crate) fn folder_in(parent: &Path) -> Result<TempDir, DataError> {
-    folder_named(parent, ".preparing-")
+    folder_named(parent, UNFINISHED)
 }
 
-/// As [`folder_in`], with a name that starts with `prefix`.
-pub(crate) fn folder_named(parent: &Path, prefix: &str) -> Result<TempDir, DataError> {
+/// As [`folder_in`], with a purpose that its name has.
+pub(crate) fn folder_for(parent: &Path, purpose: &str) -> Result<TempDir, DataError> {
+    folder_named(parent, &format!("{UNFINISHED}{purpose}-"))
+}
+
+/// Removes what killed processes left in a folder in which nothing is at work.
+pub(crate) fn remove_unfinished(parent: &Path) {
+    remove_named(parent, UNFINISHED);
+}
+
+/// As [`remove_unfinished`], for one purpose of [`folder_for`].
+pub(crate) fn remove_unfinished_for(parent: &Path, purpose: &str) {
+    remove_named(parent, &format!("{UNFINISHED}{purpose}-"));
+}
+
+fn remove_named(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            // What cannot be removed takes space and does no harm.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn folder_named(parent: &Path, prefix: &str) -> Result<TempDir, DataError> {
     let create = || {
         std::fs::create_dir_all(parent)?;
         let mut builder = tempfile::Builder::new();

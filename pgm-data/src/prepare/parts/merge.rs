@@ -13,6 +13,7 @@ use super::find::{Part, PartSet};
 use super::folder::is_part;
 use super::stream::{Item, StreamReader};
 use crate::error::DataError;
+use crate::files;
 use crate::manifest::MANIFEST_FILE;
 use crate::shard::token_width;
 use crate::source::{DocumentShuffle, InputSize, SkippedRecords, TextInputs, TextPiece};
@@ -75,6 +76,9 @@ pub fn merge_parts(
         ControlFlow::Break(()) => Err(DataError::Stopped),
     };
     let mut prepared = write_folder(&prepare, &sources, target, &mut report)?;
+    if target == Target::Existing {
+        files::remove_unfinished(out);
+    }
     if options.remove_parts {
         for part in &set.parts {
             if let Err(error) = std::fs::remove_dir_all(&part.folder) {

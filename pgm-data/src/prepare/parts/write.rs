@@ -95,7 +95,7 @@ pub(super) fn prepare_part_with(
     let settings = PartSettings::of(options, part.count())?;
     let folder = options.out.join(part_name(part));
     if let Some(finished) = finished(&folder, part, &settings)? {
-        remove_unfinished(options.out, part);
+        files::remove_unfinished_for(options.out, &part_name(part));
         return Ok(finished);
     }
     if options.out.join(MANIFEST_FILE).exists() {
@@ -108,7 +108,7 @@ pub(super) fn prepare_part_with(
         Err(error @ DataError::Io { .. }) => finished(&folder, part, &settings).ok().flatten().ok_or(error),
         result => {
             if result.is_ok() {
-                remove_unfinished(options.out, part);
+                files::remove_unfinished_for(options.out, &part_name(part));
             }
             result
         }
@@ -137,21 +137,6 @@ fn prepared(folder: &Path, sources: &[StoredSource], was_finished: bool, notes: 
     PreparedPart { folder: folder.to_path_buf(), documents, tokens, was_finished, notes }
 }
 
-// A killed process leaves a folder that only its part can have.
-fn unfinished_prefix(part: PartIndex) -> String {
-    format!(".preparing-{}-", part_name(part))
-}
-
-fn remove_unfinished(out: &Path, part: PartIndex) {
-    let prefix = unfinished_prefix(part);
-    for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            // What cannot be removed takes space and does no harm.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 struct PartWriter<'a, 'o> {
     options: &'a Prepare<'a>,
     part: PartIndex,
@@ -172,7 +157,7 @@ impl PartWriter<'_, '_> {
         let shares = sources.iter().map(|inputs| inputs.shares(self.part, self.least_range));
         let shares = shares.collect::<Result<Vec<_>, DataError>>()?;
         self.total = sources.iter().zip(&shares).map(|(inputs, shares)| bytes_to_read(inputs, shares)).sum();
-        let unfinished = files::folder_named(options.out, &unfinished_prefix(self.part))?;
+        let unfinished = files::folder_for(options.out, &part_name(self.part))?;
         let (mut stored, mut bad_records, mut n_nulls, mut n_bad) = (Vec::new(), Vec::new(), 0, 0);
         for (index, (inputs, shares)) in sources.iter().zip(shares).enumerate() {
             let width = token_width(tokenizer.vocab_size());

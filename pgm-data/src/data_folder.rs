@@ -10,6 +10,7 @@ use crate::image_writer::image_layout;
 use crate::manifest::{
     IMAGE_VERSION, MANIFEST_FILE, Manifest, Mode, Split, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, VERSION, hex,
 };
+use crate::prepare::has_parts;
 use crate::rows::{PixelRows, TokenRows};
 use crate::shard::{Content, Layout, Shard, ShardHeader, token_width};
 use crate::tokenizer::TextTokenizer;
@@ -32,8 +33,10 @@ impl DataFolder {
     /// `tokenizer.json` is not the one that the data was prepared with, or `data.json` contradicts itself.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let not_prepared = |problem: String| DataError::NotPrepared { path: path.to_path_buf(), problem };
-        let json = std::fs::read(path.join(MANIFEST_FILE))
-            .map_err(|error| not_prepared(format!("{MANIFEST_FILE}: {error}")))?;
+        let json = std::fs::read(path.join(MANIFEST_FILE)).map_err(|error| match has_parts(path) {
+            true => not_prepared("its parts are not merged; run pgm-data merge".to_string()),
+            false => not_prepared(format!("{MANIFEST_FILE}: {error}")),
+        })?;
         let manifest: Manifest =
             serde_json::from_slice(&json).map_err(|error| not_prepared(format!("{MANIFEST_FILE}: {error}")))?;
         let version = if manifest.image.is_some() { IMAGE_VERSION } else { VERSION };

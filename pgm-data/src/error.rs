@@ -85,6 +85,14 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+    /// Parts of a preparation that cannot be put together, or a part that cannot be made.
+    #[error("{} {problem}", path.display())]
+    Parts {
+        /// The folder of a part, or of all parts.
+        path: PathBuf,
+        /// What is wrong and what to do: a sentence whose subject is the path.
+        problem: String,
+    },
     /// The inputs have too few tokens for a single row.
     #[error(
         "the {split} inputs have {tokens} tokens, too few for one row of length {length}; give more text or a smaller --length"

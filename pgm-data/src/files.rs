@@ -24,13 +24,48 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     write().map_err(DataError::io("write", path))
 }
 
+/// The start of the names of folders that are not published.
+const UNFINISHED: &str = ".preparing-";
+
 /// An empty folder beside `path`, removed on drop unless [`publish_folder`] renames it to `path`.
 pub(crate) fn folder_beside(path: &Path) -> Result<TempDir, DataError> {
-    let parent = parent_of(path);
+    folder_named(parent_of(path), UNFINISHED)
+}
+
+/// An empty folder in a folder, removed on drop unless it is published.
+pub(crate) fn folder_in(parent: &Path) -> Result<TempDir, DataError> {
+    folder_named(parent, UNFINISHED)
+}
+
+/// As [`folder_in`], with a purpose that its name has.
+pub(crate) fn folder_for(parent: &Path, purpose: &str) -> Result<TempDir, DataError> {
+    folder_named(parent, &format!("{UNFINISHED}{purpose}-"))
+}
+
+/// Removes what killed processes left in a folder in which nothing is at work.
+pub(crate) fn remove_unfinished(parent: &Path) {
+    remove_named(parent, UNFINISHED);
+}
+
+/// As [`remove_unfinished`], for one purpose of [`folder_for`].
+pub(crate) fn remove_unfinished_for(parent: &Path, purpose: &str) {
+    remove_named(parent, &format!("{UNFINISHED}{purpose}-"));
+}
+
+fn remove_named(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            // What cannot be removed takes space and does no harm.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn folder_named(parent: &Path, prefix: &str) -> Result<TempDir, DataError> {
     let create = || {
         std::fs::create_dir_all(parent)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".preparing-");
+        builder.prefix(prefix);
         #[cfg(unix)]
         builder.permissions(ordinary_permissions(0o777));
         builder.tempdir_in(parent)
@@ -49,6 +84,23 @@ pub(crate) fn publish_folder(folder: TempDir, path: &Path) -> Result<(), DataErr
     // The temporary name no longer exists; `keep` stops the drop from removing it.
     let _ = folder.keep();
     Ok(())
+}
+
+/// Renames the files of a folder, written and synced, into another folder, `last` after all others: without it they do
+/// not count.
+pub(crate) fn publish_into(folder: TempDir, path: &Path, last: &str) -> Result<(), DataError> {
+    let publish = || {
+        for entry in std::fs::read_dir(folder.path())? {
+            let name = entry?.file_name();
+            if name != last {
+                std::fs::rename(folder.path().join(&name), path.join(&name))?;
+            }
+        }
+        sync_folder(path)?;
+        std::fs::rename(folder.path().join(last), path.join(last))?;
+        sync_folder(path)
+    };
+    publish().map_err(DataError::io("write", path))
 }
 
 fn temporary_file_in(folder: &Path) -> io::Result<NamedTempFile> {

@@ -2,7 +2,7 @@
 //!
 //! [`prepare()`] turns plain text, JSON, tables, Parquet and Arrow into a data folder, [`prepare_images`] turns pictures into
 //! one. [`DataFolder`] opens it, [`TokenRows`] and [`PixelRows`] map the rows of one split, and [`RowOrder`] says which rows a
-//! training step takes. This crate knows no model and no codec; an [`ImageFolderWriter`] takes the codes of any.
+//! training step takes. [`prepare_part`] and [`merge_parts`] divide the work among processes. This crate knows no model and no codec; an [`ImageFolderWriter`] takes the codes of any.
 
 pub mod codes;
 pub mod data_folder;
@@ -32,9 +32,14 @@ pub use pictures::{
     PictureCounts, PictureInputs, PictureLabels, PictureOptions, PictureValidation, PrepareImages, prepare_images,
     read_class_names,
 };
-pub use prepare::{Prepare, Prepared, Progress, Validation, prepare, prepare_with_notes};
+pub use prepare::{
+    MergeParts, Prepare, Prepared, PreparedPart, Progress, Validation, merge_parts, part_share, prepare, prepare_part,
+    prepare_with_notes,
+};
 pub use row_order::RowOrder;
 pub use rows::{PixelRows, Row, TokenRows};
-pub use source::{Compression, Documents, FileFormat, InputFile, ReadOptions, SkippedFile, TextEncoding, TextInputs};
+pub use source::{
+    Compression, Documents, FileFormat, InputFile, PartIndex, ReadOptions, SkippedFile, TextEncoding, TextInputs,
+};
 pub use special_tokens::{SpecialNames, SpecialTokens};
 pub use tokenizer::TextTokenizer;

@@ -1,7 +1,8 @@
 //! What a user should know about prepared text.
 
 use super::options::Prepare;
-use super::split_writer::{SplitText, marker_names};
+use super::piece::marker_names;
+use super::split_writer::SplitText;
 use crate::error::DataError;
 use crate::manifest::{Manifest, Mode, SplitManifest};
 use crate::source::{Documents, FileFormat, SkippedRecords};

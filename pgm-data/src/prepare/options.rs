@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
-use crate::manifest::Mode;
+use crate::manifest::{Manifest, Mode};
 use crate::source::TextInputs;
 use crate::tokenizer::TextTokenizer;
 
@@ -43,6 +43,12 @@ pub struct Prepare<'a> {
 
 impl Prepare<'_> {
     pub(super) fn validate(&self) -> Result<(), DataError> {
+        self.validate_settings()?;
+        if self.out.exists() { Err(DataError::Exists { path: self.out.to_path_buf() }) } else { Ok(()) }
+    }
+
+    /// Checks everything except the output folder.
+    pub(super) fn validate_settings(&self) -> Result<(), DataError> {
         let least = if self.row_eos || self.mode == Mode::Pad { 3 } else { 2 };
         if self.length < least {
             let message = format!("--length {} is too short: a row needs at least {least} tokens", self.length);
@@ -62,10 +68,18 @@ impl Prepare<'_> {
             Validation::TextInputs(inputs) if inputs.detokenizer() != self.inputs.detokenizer() => {
                 Err(DataError::Option("training and validation inputs must have the same detokenizer".to_string()))
             }
-            _ if self.out.exists() => Err(DataError::Exists { path: self.out.to_path_buf() }),
             _ => Ok(()),
         }
     }
+}
+
+/// What [`prepare_with_notes`](crate::prepare_with_notes) or [`prepare_images`](crate::prepare_images) made.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The content of `data.json`.
+    pub manifest: Manifest,
+    /// What a user should know: sentences about what was left out, changed or counted.
+    pub notes: Vec<String>,
 }
 
 /// Progress in bytes of text, before any detokenizer, or in pictures.

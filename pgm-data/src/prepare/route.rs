@@ -1,5 +1,7 @@
 //! Which split a piece goes to when the validation text is cut off the end of the training text.
 
+use super::piece::Piece;
+use super::sources::Pieces;
 use crate::error::DataError;
 use crate::source::TextPiece;
 
@@ -34,14 +36,16 @@ impl Route {
         Self { cut, end, cut_documents, seen: 0, within: None, kept_whole: false }
     }
 
-    /// Gives the piece, or its parts, to `f`. The answer is whether more text is wanted.
+    /// Gives the piece, or its parts, to `f`. The answer is whether more text is wanted. `pieces` has the text of a piece that
+    /// is cut.
     pub(super) fn push(
         &mut self,
-        mut piece: TextPiece,
-        f: &mut dyn FnMut(Destination, TextPiece) -> Result<(), DataError>,
+        mut piece: Piece,
+        pieces: &dyn Pieces,
+        f: &mut dyn FnMut(Destination, Piece) -> Result<(), DataError>,
     ) -> Result<bool, DataError> {
         let start = self.seen;
-        self.seen += piece.source_bytes;
+        self.seen += piece.source_bytes();
         let by_start = match start {
             _ if start >= self.end => Destination::Nowhere,
             _ if start >= self.cut => Destination::Validation,
@@ -50,14 +54,14 @@ impl Route {
         if by_start != Destination::Nowhere && self.seen >= self.end {
             // The share of a mixture is exact, so its last document is cut.
             if self.seen > self.end {
-                piece = split_piece(piece, self.end - start).0;
+                piece = split(piece, self.end - start, pieces)?.0;
             }
-            piece.ends_document = true;
+            piece.end_document();
         }
-        if piece.divisible || (self.cut_documents && by_start != Destination::Nowhere) {
+        if piece.divisible() || (self.cut_documents && by_start != Destination::Nowhere) {
             self.within = None;
-            if start < self.cut && self.cut < start + piece.source_bytes {
-                let (before, after) = split_piece(piece, self.cut - start);
+            if start < self.cut && self.cut < start + piece.source_bytes() {
+                let (before, after) = split(piece, self.cut - start, pieces)?;
                 f(Destination::Train, before)?;
                 f(Destination::Validation, after)?;
             } else {
@@ -66,11 +70,20 @@ impl Route {
         } else {
             let destination = self.within.unwrap_or(by_start);
             self.kept_whole |= destination == Destination::Train && self.seen > self.cut;
-            self.within = (!piece.ends_document).then_some(destination);
+            self.within = (!piece.ends_document()).then_some(destination);
             f(destination, piece)?;
         }
         Ok(self.seen < self.end || self.within.is_some())
     }
+}
+
+fn split(piece: Piece, source_bytes: u64, pieces: &dyn Pieces) -> Result<(Piece, Piece), DataError> {
+    let text = match piece {
+        Piece::Text(text) => text,
+        Piece::Encoded(piece) => pieces.text_of(&piece)?,
+    };
+    let (before, after) = split_piece(text, source_bytes);
+    Ok((Piece::Text(before), Piece::Text(after)))
 }
 
 // Cuts a piece so that its first part stands for `source_bytes` bytes of the file and ends a document.

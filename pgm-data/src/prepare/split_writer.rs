@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::options::Prepare;
+use super::piece::{EncodedPiece, Piece, marker_names, sample};
 use crate::error::DataError;
 use crate::manifest::{Mode, Split, SplitManifest};
 use crate::shard::{Content, Layout, ShardWriter, token_width};
-use crate::source::TextPiece;
-use crate::special_tokens::SpecialNames;
-use crate::tokenizer::TextTokenizer;
 
 /// Tokens per shard: 128 MiB at two bytes each.
 const SHARD_TOKENS: usize = 64 << 20;
-/// Bytes of a chunk that are checked for characters that the tokenizer drops.
-const SAMPLE_BYTES: usize = 4096;
 /// Bytes of text that are tokenized together.
 const CHUNK_BYTES: usize = 8 << 20;
 
@@ -26,9 +22,10 @@ pub(super) struct SplitWriter<'a> {
     folder: PathBuf,
     layout: Layout,
     // Each with whether it continues the document of the piece before.
-    pieces: Vec<(TextPiece, bool)>,
+    pieces: Vec<(Piece, bool)>,
     bytes: usize,
     in_document: bool,
+    names: Option<Vec<String>>,
     text: SplitText,
     row: Vec<u32>,
     // Whether EOS comes before the next token. It is written late so that none follows the last document.
@@ -55,6 +52,7 @@ impl<'a> SplitWriter<'a> {
             pieces: Vec::new(),
             bytes: 0,
             in_document: false,
+            names: None,
             text: SplitText::default(),
             row: vec![options.tokenizer.special().bos],
             eos_pending: false,
@@ -64,10 +62,15 @@ impl<'a> SplitWriter<'a> {
         }
     }
 
-    /// Adds text or token ids.
-    pub(super) fn push(&mut self, piece: TextPiece) -> Result<(), DataError> {
-        self.bytes += piece.text.len() + piece.tokens.as_ref().map_or(0, |tokens| 4 * tokens.len());
-        let ends_document = piece.ends_document;
+    /// Whether the next piece continues a document.
+    pub(super) fn continues(&self) -> bool {
+        self.in_document
+    }
+
+    /// Adds text, token ids, or tokens of text.
+    pub(super) fn push(&mut self, piece: Piece) -> Result<(), DataError> {
+        self.bytes += piece.memory();
+        let ends_document = piece.ends_document();
         self.pieces.push((piece, self.in_document));
         self.in_document = !ends_document;
         if self.bytes >= CHUNK_BYTES { self.flush() } else { Ok(()) }
@@ -77,27 +80,27 @@ impl<'a> SplitWriter<'a> {
         let pieces = std::mem::take(&mut self.pieces);
         self.bytes = 0;
         let tokenizer = self.options.tokenizer;
-        let names = self.text.names.get_or_insert_with(|| marker_names(tokenizer));
-        let encoded: Result<Vec<EncodedPiece>, DataError> = pieces
-            .par_iter()
-            .map(|(piece, continues)| EncodedPiece::new(tokenizer, piece, *continues, names))
-            .collect();
-        let unknown = tokenizer.unknown_id();
-        if let Some((piece, _)) = pieces.iter().find(|(piece, _)| !piece.text.is_empty()) {
-            self.text.sample(tokenizer, &piece.text);
+        let names = self.names.get_or_insert_with(|| marker_names(tokenizer));
+        let sampled = pieces.iter().find_map(|(piece, _)| piece.text()).map(|text| sample(tokenizer, text));
+        let encoded: Result<Vec<EncodedPiece>, DataError> =
+            pieces.into_par_iter().map(|(piece, continues)| piece.encode(tokenizer, continues, names)).collect();
+        let encoded = encoded?;
+        if let Some((lost, sampled)) = sampled {
+            self.text.lost += lost;
+            self.text.sampled += sampled;
         }
-        for (EncodedPiece { tokens, markers }, (piece, _)) in encoded?.into_iter().zip(&pieces) {
-            self.counts.text_bytes += piece.text.len() as u64;
-            self.counts.tokens += tokens.len() as u64;
-            if let Some(unknown) = unknown {
-                self.counts.unknown_tokens += tokens.iter().filter(|&&token| token == unknown).count() as u64;
-            }
-            for (index, count) in markers {
-                self.text.markers[index] += count;
+        for piece in encoded {
+            self.counts.text_bytes += piece.text_bytes;
+            self.counts.tokens += piece.tokens.len() as u64;
+            self.counts.unknown_tokens += piece.unknown;
+            self.text.lost += piece.lost;
+            self.text.sampled += piece.sampled;
+            for (all, count) in self.text.markers.iter_mut().zip(piece.markers) {
+                *all += count;
             }
             match self.options.mode {
-                Mode::Pack => self.pack(&tokens, piece.ends_document)?,
-                Mode::Pad => self.pad(&tokens, piece.ends_document)?,
+                Mode::Pack => self.pack(&piece.tokens, piece.ends_document)?,
+                Mode::Pad => self.pad(&piece.tokens, piece.ends_document)?,
             }
             self.counts.documents += u64::from(piece.ends_document);
         }
@@ -193,67 +196,10 @@ impl<'a> SplitWriter<'a> {
 /// What was seen in the text of a split.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SplitText {
-    names: Option<Vec<String>>,
     /// How often the names of special tokens are in the text, in the order of [`marker_names`].
     pub(super) markers: [u64; 4],
     /// Characters of a sample that are in no token.
     pub(super) lost: u64,
     /// Characters of the sample.
     pub(super) sampled: u64,
-}
-
-impl SplitText {
-    fn sample(&mut self, tokenizer: &TextTokenizer, text: &str) {
-        let end = (0..=text.len().min(SAMPLE_BYTES)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        let (lost, sampled) = tokenizer.lost_characters(&text[..end]);
-        self.lost += lost;
-        self.sampled += sampled;
-    }
-}
-
-/// Names of BOS, EOS, padding and mask to look for in the text, where they would be tokenised as ordinary characters. A
-/// token without such a name, or whose name comes earlier in the list, has an empty string.
-pub(super) fn marker_names(tokenizer: &TextTokenizer) -> Vec<String> {
-    let SpecialNames { bos, eos, pad, mask } = tokenizer.special_names();
-    let mut names: Vec<String> = Vec::new();
-    for name in [bos, eos, pad, mask] {
-        let name = name.filter(|name| !names.contains(name) && tokenizer.is_special(name));
-        names.push(name.unwrap_or_default());
-    }
-    names
-}
-
-/// The tokens of a piece.
-struct EncodedPiece {
-    tokens: Vec<u32>,
-    // Which names of special tokens the text has, and how often.
-    markers: Vec<(usize, u64)>,
-}
-
-impl EncodedPiece {
-    fn new(tokenizer: &TextTokenizer, piece: &TextPiece, continues: bool, names: &[String]) -> Result<Self, DataError> {
-        let special = tokenizer.special();
-        let mut markers = Vec::new();
-        let tokens = if let Some(ids) = &piece.tokens {
-            let vocab_size = tokenizer.vocab_size();
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-                let problem = format!("the token id {id} is outside the tokenizer's vocabulary of {vocab_size}");
-                return Err(DataError::Option(format!("{problem}; give the --tokenizer that made the ids")));
-            }
-            // BOS and EOS are put between documents anyway.
-            let ids = ids.strip_prefix(&[special.bos]).unwrap_or(ids);
-            ids.strip_suffix(&[special.eos]).unwrap_or(ids).to_vec()
-        } else {
-            for (index, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-                let count = piece.text.matches(name.as_str()).count() as u64;
-                markers.extend((count > 0).then_some((index, count)));
-            }
-            if continues { tokenizer.encode_continued(&piece.text)? } else { tokenizer.encode(&piece.text)? }
-        };
-        if tokens.contains(&special.mask) {
-            let token = tokenizer.special_names().mask.unwrap_or_else(|| format!("with the id {}", special.mask));
-            return Err(DataError::MaskInText { token });
-        }
-        Ok(Self { tokens, markers })
-    }
 }

@@ -21,17 +21,52 @@ use crate::error::DataError;
 /// Rows that are decoded together.
 const BATCH_ROWS: usize = 64;
 
-/// Reads the text in `column` of each row of a Parquet file. Nulls are skipped and counted.
-pub(super) fn read_parquet(file: &InputFile, column: &str, sink: &mut RecordSink) -> Result<(), DataError> {
+/// Reads the text in `column` of each row of a Parquet file, or of the rows from `rows.0` up to `rows.1`. Nulls are skipped
+/// and counted.
+pub(super) fn read_parquet(
+    file: &InputFile,
+    column: &str,
+    rows: Option<(u64, u64)>,
+    sink: &mut RecordSink,
+) -> Result<(), DataError> {
     let unreadable = |error: String| malformed(file, format!("is not a readable Parquet file ({error})"));
-    let opened = File::open(file.content()).map_err(DataError::io("read", file.path()))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| unreadable(error.to_string()))?;
+    let mut builder = open_parquet(file)?;
     let path = FieldPath::new(column);
     let index = root(builder.schema(), &path, column).map_err(|problem| malformed(file, problem))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), [index]);
+    if let Some((start, end)) = rows {
+        if start >= end {
+            return Ok(());
+        }
+        // Row groups without a row of the range are not read.
+        let (mut groups, mut n_rows, mut n_before) = (Vec::new(), 0, 0);
+        for (group, metadata) in builder.metadata().row_groups().iter().enumerate() {
+            let after = n_rows + u64::try_from(metadata.num_rows()).unwrap_or(0);
+            if after <= start {
+                n_before = after;
+            } else if n_rows < end {
+                groups.push(group);
+            }
+            n_rows = after;
+        }
+        builder = builder.with_row_groups(groups);
+        builder = builder.with_offset((start - n_before) as usize).with_limit((end - start) as usize);
+    }
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
     let reader = reader.map_err(|error| unreadable(error.to_string()))?;
-    read_batches(reader, &path, sink, |error| unreadable(error.to_string()))
+    read_batches(reader, &path, rows.map_or(0, |(start, _)| start), sink, |error| unreadable(error.to_string()))
+}
+
+/// The number of rows of a Parquet file.
+pub(super) fn parquet_rows(file: &InputFile) -> Result<u64, DataError> {
+    let n_rows = open_parquet(file)?.metadata().file_metadata().num_rows();
+    Ok(u64::try_from(n_rows).unwrap_or(0))
+}
+
+fn open_parquet(file: &InputFile) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
+    let opened = File::open(file.content()).map_err(DataError::io("read", file.path()))?;
+    ParquetRecordBatchReaderBuilder::try_new(opened)
+        .map_err(|error| malformed(file, format!("is not a readable Parquet file ({error})")))
 }
 
 /// Reads the text in `column` of each row of an Arrow file (Feather) or stream.
@@ -48,12 +83,12 @@ pub(super) fn read_arrow(file: &InputFile, column: &str, sink: &mut RecordSink) 
         let reader = arrow_ipc::reader::FileReader::try_new(opened, None).map_err(unreadable)?;
         let index = root(&reader.schema())?;
         let reader = arrow_ipc::reader::FileReader::try_new(open()?, Some(vec![index])).map_err(unreadable)?;
-        read_batches(reader, &path, sink, unreadable)
+        read_batches(reader, &path, 0, sink, unreadable)
     } else {
         let reader = arrow_ipc::reader::StreamReader::try_new(opened, None).map_err(unreadable)?;
         let index = root(&reader.schema())?;
         let reader = arrow_ipc::reader::StreamReader::try_new(open()?, Some(vec![index])).map_err(unreadable)?;
-        read_batches(reader, &path, sink, unreadable)
+        read_batches(reader, &path, 0, sink, unreadable)
     }
 }
 
@@ -124,10 +159,10 @@ fn check_type(data_type: &DataType, path: &FieldPath, at: usize) -> Result<(), S
 fn read_batches<E>(
     batches: impl Iterator<Item = Result<RecordBatch, E>>,
     path: &FieldPath,
+    mut n_rows: u64,
     sink: &mut RecordSink,
     unreadable: impl Fn(E) -> DataError,
 ) -> Result<(), DataError> {
-    let mut n_rows = 0;
     for batch in batches {
         let batch = batch.map_err(&unreadable)?;
         let schema = batch.schema();

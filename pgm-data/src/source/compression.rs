@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
 
 // Of the memory that a zstd file may ask for: 2 GiB, which `zstd --ultra --long=31` needs.
 const ZSTD_WINDOW_LOG: u32 = 31;
 
 /// The compression of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// None.
     #[default]

@@ -33,6 +33,16 @@ impl InputFile {
         Self { path, format, encoding, found_by_content, compression, copy }
     }
 
+    /// Whether it was read from standard input or a pipe.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Its size on disk, 0 if it cannot be told.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.content().metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Its name in messages: its path, or "standard input".
     pub fn path(&self) -> &Path {
         &self.path

@@ -23,8 +23,8 @@ pub(super) fn read_lines(
     sink: &mut RecordSink,
 ) -> Result<(), DataError> {
     let path = FieldPath::new(field);
-    let OpenedText { mut reader, mark_bytes } = opened;
-    let (mut line, mut offset, mut number) = (Vec::new(), mark_bytes, 0_u64);
+    let OpenedText { mut reader, mark_bytes, before } = opened;
+    let (mut line, mut offset, mut number) = (Vec::new(), before + mark_bytes, 0_u64);
     loop {
         line.clear();
         let n_bytes = reader.read_until(b'\n', &mut line).map_err(|error| read_error(file, error))?;
@@ -32,7 +32,11 @@ pub(super) fn read_lines(
             return Ok(());
         }
         number += 1;
-        let place = || format!("line {number}");
+        let place = || match before {
+            0 => format!("line {number}"),
+            // The lines before were not counted.
+            _ => format!("line {number} after byte {before}"),
+        };
         match std::str::from_utf8(&line) {
             Ok(text) if text.trim().is_empty() => {}
             Ok(text) => read_line(text, &path, field, &place, sink)?,

@@ -12,12 +12,15 @@ mod format;
 mod hub;
 mod input_file;
 mod json;
+mod line_border;
 mod open;
 mod options;
 mod piece;
 mod plain_text;
 mod records;
+mod saved;
 mod separated;
+mod share;
 mod shuffle;
 mod table;
 
@@ -30,6 +33,10 @@ pub use input_file::{InputFile, SkippedFile};
 pub use options::{Documents, ReadOptions, TextEncoding};
 pub use piece::TextPiece;
 pub use records::SkippedRecords;
+pub(crate) use saved::SavedInputs;
+pub use share::PartIndex;
+pub(crate) use share::{FileRange, FileShare, LEAST_RANGE, PiecePlace, shares};
+pub(crate) use shuffle::{DocumentShuffle, Spilled};
 
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
@@ -37,7 +44,6 @@ use find::FoundFiles;
 use open::OpenedText;
 use piece::PieceSink;
 use records::RecordSink;
-use shuffle::DocumentShuffle;
 
 /// The size of the inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +96,27 @@ impl TextInputs {
     pub fn find(patterns: &[String], options: &ReadOptions) -> Result<Self, DataError> {
         let found = FoundFiles::of_patterns(patterns, options)?;
         Ok(Self { found, options: options.clone(), detokenizer: None, shuffle: None, mixture: Vec::new() })
+    }
+
+    /// Files that were found before.
+    fn of_files(
+        found: FoundFiles,
+        options: ReadOptions,
+        detokenizer: Option<Detokenizer>,
+        shuffle: Option<u64>,
+    ) -> Self {
+        Self { found, options, detokenizer, shuffle, mixture: Vec::new() }
+    }
+
+    /// Inputs with their shares, which together are 1.
+    pub(crate) fn of_parts(parts: Vec<(Self, f64)>) -> Result<Self, DataError> {
+        let shares: Vec<f64> = parts.iter().map(|(_, share)| *share).collect();
+        let mut mixture = Self::mixture(parts)?;
+        // As they were, to the last digit.
+        for (part, share) in mixture.mixture.iter_mut().zip(shares) {
+            part.share = share;
+        }
+        Ok(mixture)
     }
 
     /// Several inputs with their weights. [`prepare()`](crate::prepare()) takes of each its share of the text's bytes,
@@ -191,7 +218,7 @@ impl TextInputs {
             // Separators are looked for after the detokenizer, so its bytes count there.
             let separated = file.format == FileFormat::Text && !whole_file;
             let detokenizer = self.detokenizer.filter(|_| separated);
-            self.read_file(file, detokenizer, &mut skipped, &mut |piece| {
+            self.read_file(file, FileRange::Whole, detokenizer, &mut skipped, &mut |piece| {
                 total.bytes += piece.source_bytes;
                 total.documents += u64::from(piece.ends_document);
                 poll()
@@ -222,12 +249,13 @@ impl TextInputs {
     ) -> Result<(), DataError> {
         let detokenizer = self.detokenizer;
         let Some(seed) = self.shuffle else {
-            return self.found.files.iter().try_for_each(|file| self.read_file(file, detokenizer, skipped, f));
+            let whole = FileRange::Whole;
+            return self.found.files.iter().try_for_each(|file| self.read_file(file, whole, detokenizer, skipped, f));
         };
         let n_bytes = self.size(poll)?.bytes;
         let mut shuffle = DocumentShuffle::new(seed, n_bytes)?;
         for file in &self.found.files {
-            self.read_file(file, detokenizer, skipped, &mut |piece| {
+            self.read_file(file, FileRange::Whole, detokenizer, skipped, &mut |piece| {
                 poll()?;
                 shuffle.push(&piece)
             })?;
@@ -235,15 +263,67 @@ impl TextInputs {
         shuffle.finish(f)
     }
 
+    /// The seed of the documents' order.
+    pub(crate) fn shuffle(&self) -> Option<u64> {
+        self.shuffle
+    }
+
+    /// What a part has of the files.
+    pub(crate) fn shares(&self, part: PartIndex, least_range: u64) -> Result<Vec<FileShare>, DataError> {
+        let detokenized = self.detokenizer.is_some();
+        shares(&self.found.files, &self.options.documents, detokenized, part, least_range)
+    }
+
+    /// Calls `f` with the text of a range of a file, in the order of the file.
+    pub(crate) fn read_range(
+        &self,
+        file: usize,
+        range: FileRange,
+        skipped: &mut SkippedRecords,
+        f: &mut PieceSink,
+    ) -> Result<(), DataError> {
+        self.read_file(&self.found.files[file], range, self.detokenizer, skipped, f)
+    }
+
+    /// Reads one piece again.
+    pub(crate) fn piece_at(&self, place: PiecePlace) -> Result<Option<TextPiece>, DataError> {
+        let file = usize::try_from(place.file).unwrap_or(usize::MAX);
+        if file >= self.found.files.len() {
+            return Ok(None);
+        }
+        let mut skipped = SkippedRecords::new(self.options.skip_bad);
+        let (mut found, mut index) = (None, 0);
+        let result = self.read_range(file, place.range, &mut skipped, &mut |piece| {
+            if index == place.index {
+                found = Some(piece);
+                return Err(DataError::Stopped);
+            }
+            index += 1;
+            Ok(())
+        });
+        match result {
+            Err(DataError::Stopped) => Ok(found),
+            result => result.map(|()| None),
+        }
+    }
+
     fn read_file(
         &self,
         file: &InputFile,
+        range: FileRange,
         detokenizer: Option<Detokenizer>,
         skipped: &mut SkippedRecords,
         f: &mut PieceSink,
     ) -> Result<(), DataError> {
         let ReadOptions { field, column, documents, .. } = &self.options;
-        let open = || OpenedText::new(file);
+        let open = || match range {
+            FileRange::Lines { start, end } => OpenedText::of_lines(file, start, end),
+            FileRange::Whole | FileRange::Rows { .. } => OpenedText::new(file),
+        };
+        let rows = match range {
+            FileRange::Rows { start, end } => Some((start, end)),
+            FileRange::Whole | FileRange::Lines { .. } => None,
+        };
         if file.format == FileFormat::Text {
             return match (documents, detokenizer) {
                 (Documents::File, None) => plain_text::read(file, open()?, f),
@@ -259,7 +339,7 @@ impl TextInputs {
             FileFormat::Json => json::read_values(file, open()?, field, &mut sink),
             FileFormat::Csv => table::read(file, open()?, b',', column, &mut sink),
             FileFormat::Tsv => table::read(file, open()?, b'\t', column, &mut sink),
-            FileFormat::Parquet => columns::read_parquet(file, column, &mut sink),
+            FileFormat::Parquet => columns::read_parquet(file, column, rows, &mut sink),
             FileFormat::Arrow => columns::read_arrow(file, column, &mut sink),
         }
     }

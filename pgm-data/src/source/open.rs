@@ -1,12 +1,13 @@
 //! Opening a file: decompression, decoding, and the byte order mark.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
 use encoding_rs::{Decoder, DecoderResult};
 
 use super::compression::{Compression, decompressed};
 use super::input_file::InputFile;
+use super::line_border::line_border;
 use super::options::TextEncoding;
 use crate::error::DataError;
 
@@ -17,6 +18,8 @@ pub(super) struct OpenedText {
     pub(super) reader: Box<dyn BufRead>,
     /// Bytes of the byte order mark, which offsets in messages count.
     pub(super) mark_bytes: u64,
+    /// Bytes of the file before the text, where it is a range of lines.
+    pub(super) before: u64,
 }
 
 impl OpenedText {
@@ -31,7 +34,25 @@ impl OpenedText {
             (&mut reader).take(3).read_to_end(&mut start)?;
             let mark_bytes = if start == b"\xef\xbb\xbf" { 3 } else { 0 };
             let start = Cursor::new(start.split_off(mark_bytes as usize));
-            Ok(Self { reader: Box::new(start.chain(BufReader::with_capacity(BUFFER, reader))), mark_bytes })
+            let reader = Box::new(start.chain(BufReader::with_capacity(BUFFER, reader)));
+            Ok(Self { reader, mark_bytes, before: 0 })
+        };
+        open().map_err(|error| read_error(file, error))
+    }
+
+    /// The lines between two bytes of a file that is neither compressed nor in another encoding. They are whole lines, and
+    /// each line is in one of several ranges that meet.
+    pub(super) fn of_lines(file: &InputFile, start: u64, end: u64) -> Result<Self, DataError> {
+        let (start, end) = (line_border(file, start)?, line_border(file, end)?);
+        if start == 0 {
+            let Self { reader, mark_bytes, before } = Self::new(file)?;
+            return Ok(Self { reader: Box::new(reader.take(end.saturating_sub(mark_bytes))), mark_bytes, before });
+        }
+        let open = || {
+            let mut opened = File::open(file.content())?;
+            opened.seek(SeekFrom::Start(start))?;
+            let reader = BufReader::with_capacity(BUFFER, opened).take(end.saturating_sub(start));
+            Ok(Self { reader: Box::new(reader), mark_bytes: 0, before: start })
         };
         open().map_err(|error| read_error(file, error))
     }

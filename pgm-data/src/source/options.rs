@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use encoding_rs::Encoding;
+use serde::{Deserialize, Serialize};
 
 use super::format::FileFormat;
 use crate::error::DataError;
@@ -63,7 +64,8 @@ impl FromStr for TextEncoding {
 }
 
 /// What a document is in plain text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Documents {
     /// Each file.
     #[default]

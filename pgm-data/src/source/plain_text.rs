@@ -16,9 +16,9 @@ pub(super) const PIECE: usize = 256 * 1024;
 
 /// Reads a file in pieces. The whole file is one document.
 pub(super) fn read(file: &InputFile, opened: OpenedText, f: &mut PieceSink) -> Result<(), DataError> {
-    let OpenedText { mut reader, mark_bytes } = opened;
+    let OpenedText { mut reader, mark_bytes, before } = opened;
     let mut buffer = Vec::with_capacity(2 * PIECE);
-    let mut offset = mark_bytes;
+    let mut offset = before + mark_bytes;
     loop {
         let wanted = (2 * PIECE - buffer.len()) as u64;
         let read = (&mut reader).take(wanted).read_to_end(&mut buffer).map_err(|error| read_error(file, error))?;
@@ -74,7 +74,7 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(file: &'a InputFile, opened: OpenedText) -> Self {
-        Self { file, reader: opened.reader, offset: opened.mark_bytes }
+        Self { file, reader: opened.reader, offset: opened.before + opened.mark_bytes }
     }
 
     /// Lines of together two pieces' bytes or more, with their number of bytes. Fewer bytes mean the end of the file.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -27,11 +29,57 @@ pub struct SkippedRecords {
     /// The place and problem of the first bad records.
     pub named: Vec<String>,
     pub(super) skip_bad: bool,
+    watch: SkipWatch,
 }
+
+/// The counts of [`SkippedRecords`] while a reader has them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SkipWatch(Arc<[AtomicU64; 2]>);
+
+impl SkipWatch {
+    /// Nulls and bad records since the last call.
+    pub(crate) fn take(&self) -> (u64, u64) {
+        (self.0[0].swap(0, Ordering::Relaxed), self.0[1].swap(0, Ordering::Relaxed))
+    }
+}
+
+// Who watches is no part of the counts.
+impl PartialEq for SkipWatch {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SkipWatch {}
 
 impl SkippedRecords {
     pub(crate) fn new(skip_bad: bool) -> Self {
         Self { skip_bad, ..Self::default() }
+    }
+
+    /// Says what is counted while a reader has the counts.
+    pub(crate) fn watch(&self) -> SkipWatch {
+        self.watch.clone()
+    }
+
+    /// Adds what another process counted.
+    pub(crate) fn add(&mut self, nulls: u64, bad: u64) {
+        self.nulls += nulls;
+        self.bad += bad;
+    }
+
+    /// Adds places of bad records that another process named.
+    pub(crate) fn name(&mut self, named: &[String]) {
+        for name in named {
+            if self.named.len() < N_NAMED && !self.named.contains(name) {
+                self.named.push(name.clone());
+            }
+        }
+    }
+
+    fn null(&mut self) {
+        self.nulls += 1;
+        self.watch.0[0].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a bad record, which is an error unless bad records are skipped.
@@ -40,6 +88,7 @@ impl SkippedRecords {
             return Err(DataError::Malformed { path: path.to_path_buf(), problem });
         }
         self.bad += 1;
+        self.watch.0[1].fetch_add(1, Ordering::Relaxed);
         if self.named.len() < N_NAMED {
             self.named.push(format!("{}: {problem}", path.display()));
         }
@@ -88,7 +137,7 @@ impl RecordSink<'_> {
         }
         for SizedValue { value, source_bytes } in values {
             match value {
-                FieldValue::Null => self.skipped.nulls += 1,
+                FieldValue::Null => self.skipped.null(),
                 FieldValue::Text(text) => push_pieces(text, source_bytes, self.pieces)?,
                 FieldValue::Ids(ids) => (self.pieces)(TextPiece {
                     source_bytes,

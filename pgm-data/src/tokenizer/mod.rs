@@ -81,12 +81,16 @@ impl TextTokenizer {
         config: Option<Vec<u8>>,
     ) -> Result<Self, DataError> {
         let Loaded { tokenizer, json, special, vocab_size, config, notes } = load(json, origin, names, config)?;
-        let mut loaded = Self { tokenizer, json, special, vocab_size, config, notes, marks_start: false };
-        loaded.marks_start = [" a", "\na"].into_iter().any(|text| {
-            let alone = loaded.encode(text).ok();
-            alone.is_some() && loaded.encode_after_context(text, "x") != alone
+        Ok(Self { tokenizer, json, special, vocab_size, config, notes, marks_start: false }.for_pieces())
+    }
+
+    /// The same tokenizer, ready for [`encode_continued`](Self::encode_continued).
+    pub(crate) fn for_pieces(self) -> Self {
+        let marks_start = [" a", "\na"].into_iter().any(|text| {
+            let alone = self.encode(text).ok();
+            alone.is_some() && self.encode_after_context(text, "x") != alone
         });
-        Ok(loaded)
+        Self { marks_start, ..self }
     }
 
     /// Trains a byte-level BPE on all the text, with `<|endoftext|>` and `<|mask|>` as its last two tokens. `observe`

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pgm_data::{DataError, Detokenizer, Documents, FileFormat, ReadOptions, SpecialNames, TextEncoding, TextInputs};
+use pgm_data::{
+    DataError, Detokenizer, Documents, FileFormat, PartIndex, ReadOptions, SpecialNames, TextEncoding, TextInputs,
+};
 
 use crate::codes::CodesArgs;
 use crate::images::ImagesArgs;
+use crate::no_shard::NoShard;
 
 /// Turns text and pictures into the rows that pgm-train reads.
 #[derive(Parser)]
@@ -20,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Tokenize text, JSON, CSV, Parquet or Arrow files into a data folder
     Prepare(Box<PrepareArgs>),
+    /// Make one data folder of the parts of prepare --shard
+    Merge(MergeArgs),
     /// Turn pictures into a data folder of pixels, or of pixels as tokens
     Images(Box<ImagesArgs>),
     /// Turn codes that other programs made of pictures into a data folder
@@ -89,9 +94,14 @@ pub(crate) struct PrepareArgs {
     /// Tokens per row, BOS included
     #[arg(long, required_unless_present = "dry_run")]
     pub(crate) length: Option<usize>,
-    /// The folder to create; it must not exist
+    /// The folder to create; it must not exist. With --shard it is the folder of all parts, and may exist
     #[arg(long, required_unless_present = "dry_run")]
     pub(crate) out: Option<PathBuf>,
+    /// Prepare only part I of N, with I from 0 to N - 1 as in SLURM_ARRAY_TASK_ID and JOB_COMPLETION_INDEX. Run the same
+    /// command for every I, on any machines that share --out, in any order; then pgm-data merge OUT makes the same data
+    /// folder as one process would. A finished part is not made again, a killed one is begun anew
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<PartIndex>,
     /// Only say which files are read, how, and which are left out
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -134,6 +144,20 @@ pub(crate) enum ModeArg {
 }
 
 #[derive(Args)]
+pub(crate) struct MergeArgs {
+    /// The --out of prepare --shard, or several such folders, or single parts. All parts must be there, made of the same
+    /// inputs with the same options
+    #[arg(required = true, num_args = 1..)]
+    pub(crate) parts: Vec<PathBuf>,
+    /// The folder to create; it must not exist [default: the data folder is made in the folder of the parts]
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Remove the parts when the data folder is complete
+    #[arg(long)]
+    pub(crate) remove_parts: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct InspectArgs {
     /// The data folder
     pub(crate) folder: PathBuf,
@@ -152,4 +176,6 @@ pub(crate) struct TrainTokenizerArgs {
     /// The tokenizer.json to write
     #[arg(long)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) no_shard: NoShard,
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use pgm_data::{CodesFormat, ImportCodes, PixelShape, import_codes, read_class_names};
 
 use crate::images::summary;
+use crate::no_shard::NoShard;
 use crate::progress::ProgressDisplay;
 
 #[derive(Args)]
@@ -38,6 +39,8 @@ pub(crate) struct CodesArgs {
     /// The folder to create; it must not exist
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    no_shard: NoShard,
 }
 
 fn parse_grid(text: &str) -> Result<[usize; 2], String> {
@@ -48,6 +51,7 @@ fn parse_grid(text: &str) -> Result<[usize; 2], String> {
 }
 
 pub(crate) fn run(args: &CodesArgs) -> anyhow::Result<()> {
+    args.no_shard.check("codes", "codes are only copied; run it as one process")?;
     let options = ImportCodes {
         input: &args.input,
         format: args.format,

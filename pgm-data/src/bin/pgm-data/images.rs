@@ -11,6 +11,7 @@ use pgm_data::{
 };
 
 use crate::listing;
+use crate::no_shard::NoShard;
 use crate::progress::ProgressDisplay;
 
 /// Classes that are listed before the rest is counted.
@@ -66,9 +67,12 @@ pub(crate) struct ImagesArgs {
     /// The folder to create; it must not exist
     #[arg(long, required_unless_present = "dry_run")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    no_shard: NoShard,
 }
 
 pub(crate) fn run(args: &ImagesArgs) -> anyhow::Result<()> {
+    args.no_shard.check("images", "the classes and the validation pictures are chosen among all pictures; run it as one process, which decodes on all cores")?;
     let options = PictureOptions {
         labels: args.labels.clone(),
         picture_column: args.column.clone(),

@@ -5,6 +5,8 @@ mod codes;
 mod images;
 mod inspect;
 mod listing;
+mod merge;
+mod no_shard;
 mod prepare;
 mod progress;
 mod train_tokenizer;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
             let inputs = occurrences.into_iter().flatten().map(|patterns| patterns.cloned().collect()).collect();
             prepare::run(&args, inputs)
         }
+        Command::Merge(args) => merge::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Codes(args) => codes::run(&args),
         Command::Inspect(args) => inspect::run(&args),

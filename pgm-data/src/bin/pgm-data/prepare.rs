@@ -4,7 +4,10 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use pgm_data::{DataError, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare_with_notes};
+use pgm_data::{
+    DataError, Mode, PartIndex, Prepare, Prepared, TextInputs, TextTokenizer, Validation, part_share, prepare_part,
+    prepare_with_notes,
+};
 
 use crate::args::{ModeArg, PrepareArgs};
 use crate::listing;
@@ -19,9 +22,14 @@ pub(crate) fn run(args: &PrepareArgs, inputs: Vec<Vec<String>>) -> anyhow::Resul
         Validation::Fraction(_) | Validation::Documents(_) => None,
     };
     if args.dry_run {
-        return dry_run(&inputs, held_out);
+        return match args.shard {
+            Some(part) => list_share(&inputs, held_out, part),
+            None => dry_run(&inputs, held_out),
+        };
     }
-    let _ = listing::write(&mut std::io::stderr(), &inputs, held_out, false);
+    if args.shard.is_none() {
+        let _ = listing::write(&mut std::io::stderr(), &inputs, held_out, false);
+    }
     let (Some(tokenizer), Some(length), Some(out)) = (&args.tokenizer, args.length, &args.out) else {
         anyhow::bail!("--tokenizer, --length and --out are needed");
     };
@@ -44,13 +52,26 @@ pub(crate) fn run(args: &PrepareArgs, inputs: Vec<Vec<String>>) -> anyhow::Resul
         out,
     };
     let mut display = ProgressDisplay::new();
+    if let Some(part) = args.shard {
+        let prepared = prepare_part(&options, part, &mut |progress| display.update(progress));
+        display.finish();
+        let prepared = prepared?;
+        print_notes(&prepared.notes);
+        let mut stdout = std::io::stdout().lock();
+        let what = if prepared.was_finished { "was finished before" } else { "is finished" };
+        writeln!(stdout, "part {part} {what}: {} tokens from {} documents", prepared.tokens, prepared.documents)?;
+        writeln!(stdout, "{}", prepared.folder.display())?;
+        return Ok(());
+    }
     let prepared = prepare_with_notes(&options, &mut |progress| display.update(progress));
     display.finish();
-    let prepared = prepared?;
-    for note in &prepared.notes {
-        let _ = writeln!(std::io::stderr(), "note: {note}");
-    }
-    let manifest = prepared.manifest;
+    report(&prepared?, out)
+}
+
+/// Prints what was made in `out`.
+pub(crate) fn report(prepared: &Prepared, out: &Path) -> anyhow::Result<()> {
+    print_notes(&prepared.notes);
+    let manifest = &prepared.manifest;
     let mut stdout = std::io::stdout().lock();
     for (name, split) in [("training", &manifest.train), ("validation", &manifest.validation)] {
         writeln!(
@@ -61,6 +82,12 @@ pub(crate) fn run(args: &PrepareArgs, inputs: Vec<Vec<String>>) -> anyhow::Resul
     }
     writeln!(stdout, "{}", out.display())?;
     Ok(())
+}
+
+fn print_notes(notes: &[String]) {
+    for note in notes {
+        let _ = writeln!(std::io::stderr(), "note: {note}");
+    }
 }
 
 fn resolve(args: &PrepareArgs, inputs: Vec<Vec<String>>) -> Result<TextInputs, DataError> {
@@ -92,6 +119,18 @@ fn validation_of(args: &PrepareArgs, inputs: &TextInputs) -> Result<Validation, 
         (None, Some(split)) => Ok(Validation::TextInputs(split)),
         (fraction, _) => Ok(Validation::Fraction(fraction.unwrap_or(0.05))),
     }
+}
+
+// What a part reads.
+fn list_share(inputs: &TextInputs, validation: Option<&TextInputs>, part: PartIndex) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    for (name, inputs) in [("read", Some(inputs)), ("read for validation", validation)] {
+        let Some(inputs) = inputs else { continue };
+        let shares = part_share(inputs, part)?;
+        let lines = shares.iter().map(|(path, share)| format!("{} ({share})", path.display()));
+        listing::write_list(&mut stdout, name, lines, true)?;
+    }
+    Ok(())
 }
 
 fn dry_run(inputs: &TextInputs, validation: Option<&TextInputs>) -> anyhow::Result<()> {

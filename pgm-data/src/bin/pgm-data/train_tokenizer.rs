@@ -15,6 +15,8 @@ use crate::listing;
 const PERIOD: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &TrainTokenizerArgs) -> anyhow::Result<()> {
+    args.no_shard
+        .check("train-tokenizer", "merges are chosen by the counts of all words; give it a sample of the files")?;
     let inputs = args.input.resolve()?;
     let _ = listing::write(&mut std::io::stderr(), &inputs, None, false);
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

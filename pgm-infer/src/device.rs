@@ -202,11 +202,10 @@ impl DeviceName {
         }
         if devices.len() < n_processes {
             return Err(format!(
-                "{n_processes} processes run on this machine, which has {} {} devices; start one for each, or name the device \
-                 that they share, as {}:0",
-                devices.len(),
+                "{n_processes} processes run on this machine, but {0} has {1} here; start as many processes, or name the device that \
+                 they share: {0}:0",
                 backend.name(),
-                backend.name()
+                if devices.len() == 1 { "one device".to_string() } else { format!("{} devices", devices.len()) }
             ));
         }
         Self { backend: Some(backend), index: Some(process) }.open()

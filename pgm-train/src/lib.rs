@@ -38,4 +38,4 @@ pub use error::{Diverged, TrainError};
 pub use run::{
     BestValidation, Curve, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, draw_curves, fit, history,
 };
-pub use world::{Share, World, processes_started};
+pub use world::{Message, Share, Transport, World, launcher_size, processes_started};

@@ -281,7 +281,7 @@ fn ranks_that_disagree_or_cannot_share_the_work_are_refused_with_the_reason() {
     assert!(!case.path("run/checkpoints").exists());
     let toml = case.write("run3.toml", &config("partition").replace("accumulate = 2", "accumulate = 4"));
     let (err, _) = fail(mpirun(3, &case.fit(&toml, "run", &[])));
-    assert!(err.contains("the 4 micro-batches of a step do not divide among 3 ranks"), "{err}");
+    assert!(err.contains("the 4 micro-batches of a step cannot be divided among 3 ranks"), "{err}");
     let (err, _) = fail(mpirun(2, &[TRAIN.to_string(), "config".to_string()]));
     assert!(err.contains("mpirun started 2 processes, but this command runs in one"), "{err}");
 }

@@ -45,6 +45,16 @@ pub(super) struct Replicas<M> {
     choice: Mutex<()>,
 }
 
+impl<M> Drop for Replicas<M> {
+    fn drop(&mut self) {
+        // A listener that holds the engine drops it on a worker. That one cannot wait for itself, nor for another, which may wait
+        // for the listener's task.
+        if self.copies.iter().any(|(thread, _)| thread.is_current()) {
+            self.copies.iter_mut().for_each(|(thread, _)| thread.detach());
+        }
+    }
+}
+
 /// The use of a replica's model beside its thread. It counts as a sample of the replica.
 #[cfg(feature = "server")]
 #[derive(Debug)]

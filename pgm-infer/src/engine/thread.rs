@@ -82,12 +82,22 @@ impl EngineThread {
     }
 }
 
+impl EngineThread {
+    /// Whether the current thread is the one that calls this replica's listeners.
+    pub(super) fn is_current(&self) -> bool {
+        self.teller.get() == Some(&std::thread::current().id())
+    }
+
+    /// Lets the thread end by itself.
+    pub(super) fn detach(&mut self) {
+        self.worker = None;
+    }
+}
+
 impl Drop for EngineThread {
     fn drop(&mut self) {
         self.sender = None;
-        // A listener that holds the engine drops it on the worker itself, which then ends without a join.
-        let is_teller = self.teller.get() == Some(&std::thread::current().id());
-        if let Some(worker) = self.worker.take().filter(|_| !is_teller) {
+        if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
     }

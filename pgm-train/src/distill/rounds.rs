@@ -122,12 +122,11 @@ impl<'a> Distillation<'a> {
         // Pictures have none.
         let is_text = data.image().is_none();
         let tokenizer = is_text.then(|| TokenizerFiles::of(&data, args.data, Some(&teacher))).transpose()?;
-        let (world, run) = (&args.world, &args.config.run);
-        let ranks = world.share().check(run.accumulate, run.batch);
-        ranks.map_err(|problem| TrainError::Config { origin: format!("accumulate = {}", run.accumulate), problem })?;
+        let world = &args.world;
         let identity = DataIdentity::new(&data)?;
         let settings = json!({ "distill": args.config, "teacher_crc32": teacher_crc });
-        check_same(world, &RunIdentity { settings, data: identity.clone() }, args.resume)?;
+        let whole = RunIdentity { settings, data: identity.clone() };
+        check_same(world, &args.config.run, &whole, args.resume)?;
         let [train_rows, validation_rows] = rows_of(world, &data)?;
         let lock = world.is_first().then(|| RunLock::acquire(args.out, &*args.observe)).transpose()?;
         if world.is_first() && !args.resume && started(args.out) {

@@ -1,5 +1,7 @@
 //! What the ranks of a training exchange in a step: losses, tokens, the wish to stop, and gradients.
 
+use std::time::Duration;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
@@ -29,6 +31,27 @@ pub(crate) struct WholeStep {
     pub(crate) stops: bool,
     /// The first rank whose own loss is not finite.
     pub(crate) not_finite: Option<usize>,
+}
+
+/// What exchanges of gradients have cost since the last line of figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ExchangeCost {
+    pub(crate) waited: Duration,
+    /// Bytes that this rank sent.
+    pub(crate) sent: u64,
+    pub(crate) steps: usize,
+}
+
+impl ExchangeCost {
+    /// Runs the exchange of a step and adds its cost.
+    pub(crate) fn measure<T>(&mut self, world: &World, exchange: impl FnOnce() -> T) -> T {
+        // What was exchanged for something else is not counted.
+        world.take_cost();
+        let found = exchange();
+        let (waited, sent) = world.take_cost();
+        (self.waited, self.sent, self.steps) = (self.waited + waited, self.sent + sent, self.steps + 1);
+        found
+    }
 }
 
 /// Replaces a rank's gradients by the sums over all ranks, added in their order. A parameter without a gradient on any rank
@@ -74,11 +97,39 @@ pub(crate) fn exchange_step(
     })
 }
 
-/// The CRC-32 of a module's weights, in their order.
+/// A number of rank 0, `[1]`: what ranks compute alike can differ in the last bit, where a device adds in any order.
 ///
 /// # Errors
 /// [`TrainError::Device`] when the device fails.
-pub(crate) fn checksum(module: &impl Module) -> Result<u32, TrainError> {
+pub(crate) fn number_of_first(world: &World, what: &str, number: Tensor<1>) -> Result<Tensor<1>, TrainError> {
+    let device = number.device();
+    let own = number.try_into_scalar::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
+    let first = world.gather_fixed(what, &own.to_le_bytes()).swap_remove(0);
+    let first = first.try_into().map_or(own, f32::from_le_bytes);
+    Ok(Tensor::from_data([first], &device))
+}
+
+/// Refuses to go on where the ranks' weights have become different.
+///
+/// # Errors
+/// [`TrainError::Ranks`] naming the first rank whose weights are not those of rank 0; [`TrainError::Device`] when the device
+/// fails.
+pub(crate) fn check_weights(world: &World, module: &impl Module, step: usize) -> Result<(), TrainError> {
+    if world.is_alone() {
+        return Ok(());
+    }
+    let all = world.gather_fixed(&format!("the checkpoint of step {step}"), &checksum(module)?.to_le_bytes());
+    match all.iter().position(|other| *other != all[0]) {
+        None => Ok(()),
+        Some(rank) => Err(TrainError::Ranks(format!(
+            "the weights of rank {rank} differ from those of rank 0 at step {step}, which is not saved; continue with --resume, \
+             without that machine if it happens again"
+        ))),
+    }
+}
+
+// The CRC-32 of a module's weights, in their order.
+fn checksum(module: &impl Module) -> Result<u32, TrainError> {
     struct Flat(Vec<Tensor<1>>);
     impl ModuleVisitor for Flat {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -223,6 +274,30 @@ mod tests {
         });
         let expected = ([vec![6.0; 6], vec![3.0; 6]], 4.5, 33, true, None);
         assert!(found.iter().all(|found| *found == expected), "{found:?}");
+    }
+
+    #[test]
+    fn a_rank_whose_weights_differ_is_named_and_all_take_the_number_of_the_first() {
+        let found = in_ranks(3, |world| {
+            let device = Device::flex();
+            let fill = |value: f32| {
+                let mut module = two(&device);
+                let parameter = |shape| Param::initialized(Default::default(), Tensor::full(shape, value, &device));
+                (module.first.weight, module.second.weight) = (parameter([3, 2]), parameter([3, 2]));
+                module.first.bias = None;
+                module.second.bias = None;
+                module
+            };
+            let same = check_weights(&world, &fill(1.0), 4).is_ok();
+            let other = check_weights(&world, &fill(if world.rank() == 2 { 1.0 + 1e-7 } else { 1.0 }), 4);
+            let norm = Tensor::from_data([1.0 + world.rank() as f32], &device);
+            let norm = number_of_first(&world, "the norm", norm).unwrap().into_scalar::<f32>();
+            (same, other.unwrap_err().to_string(), norm)
+        });
+        for (same, other, norm) in found {
+            assert!(same && other.contains("the weights of rank 2 differ from those of rank 0 at step 4"), "{other}");
+            assert_eq!(norm, 1.0);
+        }
     }
 
     #[test]

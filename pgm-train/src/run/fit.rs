@@ -110,10 +110,7 @@ pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
     let options = config.run.step_options();
     let plain = args.device.clone().without_autodiff();
     let device = options.training_device(&plain)?;
-    let ranks = world.share().check(config.run.accumulate, config.run.batch);
-    ranks
-        .map_err(|problem| TrainError::Config { origin: format!("accumulate = {}", config.run.accumulate), problem })?;
-    check_same(&world, &identity, args.resume)?;
+    check_same(&world, &config.run, &identity, args.resume)?;
     let [train_rows, validation_rows] = rows_of(&world, &data)?.map(Arc::new);
 
     let _lock = world.is_first().then(|| RunLock::acquire(args.out, &*args.observe)).transpose()?;

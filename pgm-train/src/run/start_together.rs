@@ -12,6 +12,7 @@ use super::checkpoint::StoredAverage;
 use super::loop_model::LoopModel;
 use super::resume::{LoopStart, RunIdentity, first_changed_setting};
 use crate::TrainError;
+use crate::config::RunConfig;
 use crate::world::World;
 
 /// Refuses ranks that were started with another program, configuration or data than rank 0, and a step that does not divide
@@ -19,20 +20,26 @@ use crate::world::World;
 ///
 /// # Errors
 /// [`TrainError::Ranks`] naming the rank and the first difference.
-pub(crate) fn check_same(world: &World, identity: &RunIdentity, resume: bool) -> Result<(), TrainError> {
+pub(crate) fn check_same(
+    world: &World,
+    run: &RunConfig,
+    identity: &RunIdentity,
+    resume: bool,
+) -> Result<(), TrainError> {
     if world.is_alone() {
         return Ok(());
     }
+    world.share().check(run.accumulate, run.batch, resume).map_err(TrainError::Ranks)?;
     let own = json!({
         "version": env!("CARGO_PKG_VERSION"), "settings": identity.settings, "data": identity.data, "resume": resume,
     });
     let all: Vec<Value> = world.gather("the start", &own).map_err(TrainError::Ranks)?;
     for (rank, other) in all.iter().enumerate() {
         if let Some((key, theirs, first)) = first_changed_setting("", other, &all[0]) {
-            let key = key.trim_start_matches("settings.");
+            let key = key.trim_start_matches("settings.").trim_start_matches("distill.");
             return Err(TrainError::Ranks(format!(
                 "rank {rank} was started otherwise than rank 0: {key} is {theirs} there and {first} on rank 0; start all ranks \
-                 with the same program, --config, --set and --data"
+                 with the same program and the same flags, and with files that are the same everywhere"
             )));
         }
     }
@@ -48,7 +55,7 @@ pub(crate) fn rows_of(world: &World, data: &DataFolder) -> Result<[TokenRows; 2]
     let open = |split| if local_rank == 0 { data.rows(split) } else { data.rows_checked_before(split) };
     let both = || -> Result<_, TrainError> { Ok([open(Split::Train)?, open(Split::Validation)?]) };
     let first = if local_rank == 0 { Some(both()?) } else { None };
-    world.meet("the check of the data");
+    world.meet_after_long_work("the check of the data");
     first.map_or_else(both, Ok)
 }
 

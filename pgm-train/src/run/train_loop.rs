@@ -22,12 +22,12 @@ use super::capture::Captured;
 use super::checkpoint::{self, CheckpointParts, CheckpointState, CheckpointWriter, FolderParts, PendingLoss};
 use super::dashboard::StepFigures;
 use super::event::TrainEvent;
-use super::exchange::{OwnPart, WholeStep, checksum, exchange_step};
+use super::exchange::{ExchangeCost, OwnPart, WholeStep, check_weights, exchange_step, number_of_first};
 use super::history::{History, Line, TrainLine, ValidationFigures, WorldLine, read_lines};
 use super::loop_model::LoopModel;
 use super::loop_settings::LoopSettings;
 use super::model_files::ModelFiles;
-use super::optim::{clip_global_norm, ema_decay, update_average, weight_norm};
+use super::optim::{clip_to, ema_decay, global_norm, update_average, weight_norm};
 use super::resume::{Counters, RunIdentity};
 use super::train_model::{StepOutput, TrainModel};
 use super::watch::{Divergence, StepWatch};
@@ -102,6 +102,7 @@ struct LoopState<M: LoopModel> {
     // Tokens since the last line of figures, and its time.
     tokens: usize,
     since: Instant,
+    exchange: ExchangeCost,
     // Only rank 0 has one.
     history: Option<History>,
     checkpoints: CheckpointWriter,
@@ -153,10 +154,16 @@ impl<M: LoopModel> TrainLoop<M> {
             let own = OwnPart { step: state.step + 1, loss, tokens, stops: components.interrupter.should_stop() };
             let WholeStep { loss, tokens, stops: any_stops, not_finite } = match self.world.is_alone() {
                 true => WholeStep { loss: own.loss, tokens, stops: false, not_finite: None },
-                false => exchange_step(&self.world, &learner.model(), &mut gradients, own)?,
+                false => state
+                    .exchange
+                    .measure(&self.world, || exchange_step(&self.world, &learner.model(), &mut gradients, own))?,
             };
             state.tokens += tokens;
-            let grad_norm = clip_global_norm(&mut gradients, &learner.model(), settings.clip);
+            let mut grad_norm = global_norm(&gradients, &learner.model());
+            if !self.world.is_alone() {
+                grad_norm = number_of_first(&self.world, &format!("step {}", state.step + 1), grad_norm)?;
+            }
+            clip_to(&mut gradients, &learner.model(), settings.clip, &grad_norm);
             learner.lr_step();
             learner.optimizer_step(gradients);
             state.step += 1;
@@ -240,7 +247,8 @@ impl<M: LoopModel> TrainLoop<M> {
         let Counters { step, pending, seconds, best } = self.counters;
         let now = Instant::now();
         let history = self.world.is_first().then(|| History::open::<M::Line>(&self.out, step)).transpose()?;
-        let validation = read_lines::<M::Line>(&self.out)?.into_iter().rev().find_map(|line| match line {
+        let lines = if self.world.is_first() { read_lines::<M::Line>(&self.out)? } else { Vec::new() };
+        let validation = lines.into_iter().rev().find_map(|line| match line {
             Line::Validation(line) => Some(line),
             Line::Train(_) => None,
         });
@@ -256,6 +264,7 @@ impl<M: LoopModel> TrainLoop<M> {
             seconds_before: seconds,
             tokens: 0,
             since: now,
+            exchange: ExchangeCost::default(),
             history,
             checkpoints: CheckpointWriter::new(&self.out, self.settings.checkpoint_keep),
         })
@@ -310,7 +319,7 @@ impl<M: LoopModel> TrainLoop<M> {
             grad_norm: f64::from(grad_norm),
             tokens_per_second: state.tokens as f64 / state.since.elapsed().as_secs_f64(),
             seconds: state.seconds(),
-            world: self.world_line(state.pending.steps),
+            world: self.world_line(std::mem::take(&mut state.exchange)),
         };
         let figures = StepFigures {
             loss: line.train_loss,
@@ -401,28 +410,14 @@ impl<M: LoopModel> TrainLoop<M> {
         Ok(sums)
     }
 
-    // What the exchanges of some steps have cost.
-    fn world_line(&self, n_steps: usize) -> Option<WorldLine> {
-        let (waited, sent) = self.world.take_cost()?;
-        let n_steps = n_steps.max(1);
-        let exchange_ms = 1e3 * waited.as_secs_f64() / n_steps as f64;
-        Some(WorldLine { size: self.world.size(), exchange_ms, exchange_bytes: sent / n_steps as u64 })
-    }
-
-    // Refuses to go on where the ranks' weights have become different.
-    fn check_weights(&self, learner: &Learner<M>, state: &LoopState<M>) -> Result<(), TrainError> {
-        if self.world.is_alone() {
-            return Ok(());
-        }
-        let own = checksum(&learner.model().valid())?;
-        let all = self.world.gather_fixed(&format!("the checkpoint of step {}", state.step), &own.to_le_bytes());
-        match all.iter().position(|other| *other != all[0]) {
-            None => Ok(()),
-            Some(rank) => Err(TrainError::Ranks(format!(
-                "the weights of rank {rank} differ from those of rank 0 at step {}; the checkpoint before is kept: continue                  with --resume, without that machine if it happens again",
-                state.step
-            ))),
-        }
+    // What the exchanges since the last line have cost.
+    fn world_line(&self, cost: ExchangeCost) -> Option<WorldLine> {
+        let ExchangeCost { waited, sent, steps } = cost;
+        (!self.world.is_alone()).then(|| WorldLine {
+            size: self.world.size(),
+            exchange_ms: 1e3 * waited.as_secs_f64() / steps.max(1) as f64,
+            exchange_bytes: sent / steps.max(1) as u64,
+        })
     }
 
     fn save(
@@ -431,7 +426,9 @@ impl<M: LoopModel> TrainLoop<M> {
         learner: &Learner<M>,
         state: &mut LoopState<M>,
     ) -> Result<(), TrainError> {
-        self.check_weights(learner, state)?;
+        if !self.world.is_alone() {
+            check_weights(&self.world, &learner.model().valid(), state.step)?;
+        }
         if !self.world.is_first() {
             return Ok(());
         }

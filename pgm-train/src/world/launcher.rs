@@ -3,10 +3,10 @@
 /// Environment variables in which launchers say how many processes they started.
 const VARIABLES: [(&str, &str); 4] = [
     ("OMPI_COMM_WORLD_SIZE", "mpirun"),
-    ("PMI_SIZE", "mpiexec"),
-    ("PALS_SIZE", "mpiexec"),
     // Of a job step, as srun starts it; in a batch script it is not set.
     ("SLURM_STEP_NUM_TASKS", "srun"),
+    ("PMI_SIZE", "mpiexec"),
+    ("PALS_SIZE", "mpiexec"),
 ];
 
 /// How many processes a launcher says that it started, this one included, and its name; nothing for a process without one.

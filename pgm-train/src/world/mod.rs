@@ -70,8 +70,11 @@ impl World {
     /// # Errors
     /// A sentence, when the launcher started several processes and they cannot find each other.
     pub fn from_launcher(timeout: Duration, report: impl Fn(&str) + 'static) -> Result<Self, String> {
-        let Some((size, launcher)) = launcher_size() else { return Ok(Self::alone()) };
-        connect(size, launcher, timeout, Box::new(report))
+        match launcher_size() {
+            // Without others MPI need not be there.
+            None | Some((0 | 1, _)) => Ok(Self::alone()),
+            Some((size, launcher)) => connect(size, launcher, timeout, Box::new(report)),
+        }
     }
 
     fn only_if_many(self) -> Self {
@@ -109,8 +112,8 @@ impl World {
     }
 
     /// Time spent in exchanges since the last call, and bytes sent meanwhile.
-    pub(crate) fn take_cost(&self) -> Option<(Duration, u64)> {
-        self.link.as_ref().map(|link| (link.waited.take(), link.sent.take()))
+    pub(crate) fn take_cost(&self) -> (Duration, u64) {
+        self.link.as_ref().map(|link| (link.waited.take(), link.sent.take())).unwrap_or_default()
     }
 
     /// Ends all processes with a failure.
@@ -122,8 +125,17 @@ impl World {
     }
 
     /// Waits until all ranks are there. `what` is the end of the sentence "rank 1 did not come to".
-    pub fn meet(&self, what: &str) {
+    pub(crate) fn meet(&self, what: &str) {
         self.gather_fixed(what, &[0]);
+    }
+
+    /// As [`meet`](Self::meet), however long it takes: for work whose time depends on the data.
+    pub(crate) fn meet_after_long_work(&self, what: &str) {
+        if let Some(link) = &self.link {
+            link.transport.set_limited(false);
+            self.meet(what);
+            link.transport.set_limited(true);
+        }
     }
 
     /// The bytes of every rank, which all have as many.
@@ -170,24 +182,37 @@ impl World {
         bytes
     }
 
-    /// From now on gradients are summed by NCCL, on this rank's CUDA device of that number.
+    /// From now on gradients are summed by NCCL, on this rank's CUDA device of that number; every rank calls it, also one without
+    /// such a device.
     ///
     /// # Errors
-    /// A sentence where a rank has no NCCL; then gradients go through the host as before. [`TrainError::Ranks`] where NCCL is
-    /// there and fails.
+    /// A sentence where a rank has no such device or no NCCL, or two share a device; then gradients go through the host as before.
+    /// [`TrainError::Ranks`] where NCCL is there and fails.
     #[cfg(feature = "nccl")]
-    pub fn use_nccl(&self, device: usize, timeout: Duration) -> Result<Result<(), String>, TrainError> {
+    pub fn use_nccl(&self, device: Option<usize>, timeout: Duration) -> Result<Result<(), String>, TrainError> {
         let Some(link) = &self.link else { return Ok(Ok(())) };
         let what = "the start of NCCL";
-        let present = self.gather(what, &nccl::is_present()).map_err(TrainError::Ranks)?;
-        if let Some(rank) = present.iter().position(|present| !present) {
-            return Ok(Err(format!(
-                "rank {rank} has no NCCL (libnccl.so.2); gradients are summed through the host's memory"
-            )));
+        // The kernel's name for this start of this machine.
+        let machine = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let all = self.gather(what, &(machine, device, nccl::is_present())).map_err(TrainError::Ranks)?;
+        let problem = |rank: usize, problem: &str| {
+            Ok(Err(format!("rank {rank} {problem}; gradients are summed through the host's memory")))
+        };
+        if all.iter().all(|(_, device, _)| device.is_none()) {
+            return Ok(Ok(()));
+        }
+        for (rank, (machine, device, is_present)) in all.iter().enumerate() {
+            let is_same = |(others, other, _): &(String, Option<usize>, bool)| others == machine && other == device;
+            match device {
+                None => return problem(rank, "has no CUDA device"),
+                Some(_) if !is_present => return problem(rank, "has no NCCL (libnccl.so.2)"),
+                Some(_) if all[..rank].iter().any(is_same) => return problem(rank, "shares its device with another"),
+                Some(_) => {}
+            }
         }
         let id = if self.is_first() { nccl::new_id().map_err(TrainError::Ranks)? } else { Vec::new() };
         let id = self.broadcast_bytes(what, id);
-        let joined = nccl::Nccl::join(device, [self.rank(), self.size()], &id, timeout);
+        let joined = nccl::Nccl::join(device.unwrap_or(0), [self.rank(), self.size()], &id, timeout);
         let _ = link.nccl.set(joined.map_err(TrainError::Ranks)?);
         Ok(Ok(()))
     }
@@ -199,7 +224,9 @@ impl World {
     pub(crate) fn sum_tensor(&self, what: &str, values: Tensor<1>) -> Result<Tensor<1>, TrainError> {
         #[cfg(feature = "nccl")]
         if let Some((link, nccl)) = self.link.as_ref().and_then(|link| Some((link, link.nccl.get()?))) {
-            let (start, n_bytes) = (Instant::now(), 4 * values.shape().num_elements() as u64);
+            let (start, size) = (Instant::now(), self.size() as u64);
+            // A ring's: a reduce-scatter and an all-gather.
+            let n_bytes = 8 * values.shape().num_elements() as u64 * (size - 1) / size;
             let sum = nccl.sum(values).map_err(|problem| TrainError::Ranks(format!("{problem} ({what})")))?;
             link.waited.set(link.waited.get() + start.elapsed());
             link.sent.set(link.sent.get() + n_bytes);
@@ -227,7 +254,7 @@ impl World {
 #[cfg(feature = "mpi")]
 fn connect(size: usize, launcher: &str, timeout: Duration, report: Box<dyn Fn(&str)>) -> Result<World, String> {
     let transport = mpi::Mpi::new(timeout, report)?;
-    if size > 1 && transport.size() != size {
+    if transport.size() != size {
         return Err(format!(
             "{launcher} started {size} processes, but MPI sees {}; start them with mpirun, or with srun --mpi=pmix where Slurm \
              has PMIx",
@@ -239,12 +266,7 @@ fn connect(size: usize, launcher: &str, timeout: Duration, report: Box<dyn Fn(&s
 
 #[cfg(not(feature = "mpi"))]
 fn connect(size: usize, launcher: &str, _: Duration, _: Box<dyn Fn(&str)>) -> Result<World, String> {
-    match size {
-        0 | 1 => Ok(World::alone()),
-        _ => Err(format!(
-            "{launcher} started {size} processes, but this program trains in one; build it with --features mpi"
-        )),
-    }
+    Err(format!("{launcher} started {size} processes, but this program trains in one; build it with --features mpi"))
 }
 
 impl Link {

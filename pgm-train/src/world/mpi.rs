@@ -32,6 +32,7 @@ pub(super) struct Mpi {
     n_exchanges: Cell<u64>,
     local: (usize, usize),
     timeout: Duration,
+    is_limited: Cell<bool>,
     report: Box<dyn Fn(&str)>,
     // Dropped last: it ends MPI.
     _universe: Universe,
@@ -44,7 +45,15 @@ impl Mpi {
         let world = universe.world();
         let local = world.split_shared(world.rank());
         let local = (local.rank() as usize, local.size() as usize);
-        Ok(Self { world, n_exchanges: Cell::new(0), local, timeout, report, _universe: universe })
+        Ok(Self {
+            world,
+            n_exchanges: Cell::new(0),
+            local,
+            timeout,
+            is_limited: Cell::new(true),
+            report,
+            _universe: universe,
+        })
     }
 
     // Tells the other ranks that this one is not the one that is missing.
@@ -109,6 +118,10 @@ impl Transport for Mpi {
         });
     }
 
+    fn set_limited(&self, is_limited: bool) {
+        self.is_limited.set(is_limited);
+    }
+
     fn abort(&self) -> ! {
         self.world.abort(1)
     }
@@ -131,7 +144,7 @@ impl Mpi {
                 said = true;
                 self.say_waiting();
             }
-            if !open.is_empty() && waited > last {
+            if !open.is_empty() && waited > last && self.is_limited.get() {
                 let mut ranks: Vec<usize> = open.iter().map(|(rank, _)| *rank).collect();
                 ranks.sort_unstable();
                 ranks.dedup();

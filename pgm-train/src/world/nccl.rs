@@ -6,7 +6,8 @@
 
 use std::ffi::c_char;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
@@ -19,10 +20,15 @@ use cudarc::nccl::{result, sys};
 /// Bytes of the identifier by which ranks find each other.
 const ID_BYTES: usize = 128;
 
+/// The longest wait for the end of NCCL's thread.
+const LONGEST_END: Duration = Duration::from_secs(10);
+
 /// A communicator of all ranks, each with a device of its own.
 pub(super) struct Nccl {
-    jobs: Sender<Job>,
+    // Absent while it is dropped.
+    jobs: Option<Sender<Job>>,
     answers: Receiver<Result<(), String>>,
+    thread: JoinHandle<()>,
     timeout: Duration,
 }
 
@@ -60,7 +66,7 @@ impl Nccl {
         internal.iter_mut().zip(id).for_each(|(to, &byte)| *to = byte as c_char);
         let id = sys::ncclUniqueId { internal };
         let ((jobs, todo), (say, answers)) = (channel(), channel());
-        std::thread::spawn(move || match Communicator::new(device, [rank, size], id) {
+        let thread = std::thread::spawn(move || match Communicator::new(device, [rank, size], id) {
             Ok(communicator) => {
                 let mut answer = Ok(());
                 loop {
@@ -73,7 +79,7 @@ impl Nccl {
             }
             Err(problem) => drop(say.send(Err(problem))),
         });
-        let nccl = Self { jobs, answers, timeout };
+        let nccl = Self { jobs: Some(jobs), answers, thread, timeout };
         nccl.answer()?;
         Ok(nccl)
     }
@@ -92,7 +98,10 @@ impl Nccl {
             .get_resource::<<CudaRuntime as Runtime>::Server>(values.handle.clone())
             .map_err(|error| error.to_string())?;
         let job = Job { pointer: resource.resource().ptr, n_values };
-        self.jobs.send(job).map_err(|_| "NCCL's thread has ended".to_string())?;
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            return Err("NCCL's thread has ended".to_string());
+        }
         self.answer()?;
         Ok(Tensor::from_primitive::<CubeBackend>(values))
     }
@@ -101,6 +110,17 @@ impl Nccl {
         self.answers
             .recv_timeout(self.timeout)
             .unwrap_or_else(|_| Err(format!("NCCL did not answer within {} seconds", self.timeout.as_secs())))
+    }
+}
+
+impl Drop for Nccl {
+    // The communicator is gone before the process ends, unless NCCL hangs.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let start = Instant::now();
+        while !self.thread.is_finished() && start.elapsed() < LONGEST_END {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

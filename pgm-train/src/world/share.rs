@@ -30,11 +30,11 @@ impl Share {
         index % self.size == self.rank
     }
 
-    /// Refuses a number of micro-batches that does not divide among the processes.
+    /// Refuses a number of micro-batches that does not divide among the processes. A resumed run cannot change it.
     ///
     /// # Errors
     /// A sentence with the numbers that do.
-    pub(crate) fn check(self, accumulate: usize, batch: usize) -> Result<(), String> {
+    pub(crate) fn check(self, accumulate: usize, batch: usize, resume: bool) -> Result<(), String> {
         let Self { size, .. } = self;
         if accumulate.is_multiple_of(size) {
             return Ok(());
@@ -42,14 +42,15 @@ impl Share {
         let divisors = |of: usize| (1..=of).filter(move |n| of.is_multiple_of(*n));
         let listed = |numbers: Vec<usize>| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
         let fitting: Vec<usize> = divisors(batch).filter(|n| n.is_multiple_of(size)).take(4).collect();
-        let accumulates = match fitting.is_empty() {
-            true => format!("no divisor of batch = {batch} is a multiple of {size}"),
-            false => format!("set accumulate to {}", listed(fitting)),
+        let ranks = format!("start a number of ranks that divides it: {}", listed(divisors(accumulate).collect()));
+        let advice = match fitting.is_empty() {
+            _ if resume => ranks,
+            true => format!("no divisor of batch = {batch} is a multiple of {size}: change batch, or {ranks}"),
+            false => format!("set accumulate to {}, or {ranks}", listed(fitting)),
         };
-        Err(format!(
-            "the {accumulate} micro-batches of a step do not divide among {size} ranks; {accumulates}, or start one of {} ranks",
-            listed(divisors(accumulate).collect())
-        ))
+        let what =
+            if accumulate == 1 { "the one micro-batch".to_string() } else { format!("the {accumulate} micro-batches") };
+        Err(format!("{what} of a step cannot be divided among {size} ranks; {advice}"))
     }
 }
 
@@ -70,10 +71,20 @@ mod tests {
     #[test]
     fn a_number_that_does_not_divide_is_refused_with_those_that_do() {
         let share = |size| Share { rank: 0, size };
-        assert_eq!(share(2).check(4, 16), Ok(()));
-        let message = share(3).check(4, 12).unwrap_err();
-        assert!(message.contains("set accumulate to 3, 6, 12, or start one of 1, 2, 4 ranks"), "{message}");
-        let message = share(3).check(4, 16).unwrap_err();
-        assert!(message.contains("no divisor of batch = 16 is a multiple of 3"), "{message}");
+        assert_eq!(share(2).check(4, 16, false), Ok(()));
+        for (accumulate, batch, resume, says) in [
+            (
+                4,
+                12,
+                false,
+                "4 micro-batches of a step cannot be divided among 3 ranks; set accumulate to 3, 6, 12, or start",
+            ),
+            (4, 12, true, "among 3 ranks; start a number of ranks that divides it: 1, 2, 4"),
+            (4, 16, false, "no divisor of batch = 16 is a multiple of 3: change batch, or start a number"),
+            (1, 6, false, "the one micro-batch of a step cannot be divided among 3 ranks; set accumulate to 3, 6, or"),
+        ] {
+            let message = share(3).check(accumulate, batch, resume).unwrap_err();
+            assert!(message.contains(says), "{message}");
+        }
     }
 }

@@ -38,6 +38,8 @@ impl Transport for Threads {
         }
     }
 
+    fn set_limited(&self, _: bool) {}
+
     fn abort(&self) -> ! {
         panic!("aborted")
     }

@@ -24,6 +24,9 @@ pub trait Transport {
     /// processes, with a sentence that says it did not come to `what`.
     fn exchange(&self, what: &str, messages: Vec<(usize, Message)>);
 
+    /// Whether exchanges have a limit of time; they have one at first.
+    fn set_limited(&self, is_limited: bool);
+
     /// Ends all processes with a failure.
     fn abort(&self) -> !;
 }

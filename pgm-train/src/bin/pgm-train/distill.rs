@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use burn::train::Interrupter;
 use clap::Args;
 use pgm_infer::device::DeviceName;
 use pgm_train::{Distill, DistillConfig, World, distill};
@@ -40,10 +41,11 @@ pub struct DistillArgs {
 }
 
 pub fn run(args: &DistillArgs) -> anyhow::Result<ExitCode> {
-    args.ranks.run(|world| distill_in(args, world))
+    let interrupter = stopped_by_signals()?;
+    args.ranks.run(|world| distill_in(args, world, interrupter))
 }
 
-fn distill_in(args: &DistillArgs, world: &World) -> anyhow::Result<ExitCode> {
+fn distill_in(args: &DistillArgs, world: &World, interrupter: Interrupter) -> anyhow::Result<ExitCode> {
     let config = DistillConfig::load(&args.config, &args.set)?;
     let device = args.ranks.open_device(&args.device, world)?;
     let result = distill(Distill {
@@ -53,7 +55,7 @@ fn distill_in(args: &DistillArgs, world: &World) -> anyhow::Result<ExitCode> {
         out: &args.out,
         resume: args.resume,
         device: &device,
-        interrupter: stopped_by_signals()?,
+        interrupter,
         observe: Arc::new(print_event),
         world: world.clone(),
     })?;

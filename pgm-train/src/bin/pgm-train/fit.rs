@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use burn::train::Interrupter;
 use burn::train::renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper};
 use clap::Args;
 use pgm_data::DataFolder;
 use pgm_infer::device::DeviceName;
 use pgm_model::model_folder;
-use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, World, fit};
+use pgm_train::{Fit, InitModel, TrainConfig, TrainEvent, World, fit, launcher_size};
 
 use crate::events::{print_event, stopped_by_signals, validation_text};
 use crate::ranks::RankArgs;
@@ -45,15 +46,17 @@ pub struct FitArgs {
 }
 
 pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
-    args.ranks.run(|world| fit_in(args, world))
+    // First of all: a launcher may pass a signal on at any time.
+    let interrupter = stopped_by_signals()?;
+    args.ranks.run(|world| fit_in(args, world, interrupter))
 }
 
-fn fit_in(args: &FitArgs, world: &World) -> anyhow::Result<ExitCode> {
+fn fit_in(args: &FitArgs, world: &World, interrupter: Interrupter) -> anyhow::Result<ExitCode> {
     let init = args.init.as_deref().map(InitModel::open).transpose()?;
     let config = load_config(args, init.as_ref())?;
     let device = args.ranks.open_device(&args.device, world)?;
-    let interrupter = stopped_by_signals()?;
-    let terminal = std::io::stdout().is_terminal() && world.is_alone();
+    // mpirun makes a terminal of a file.
+    let terminal = std::io::stdout().is_terminal() && launcher_size().is_none();
     if terminal {
         // The dashboard covers what is printed later.
         for warning in config.warnings() {

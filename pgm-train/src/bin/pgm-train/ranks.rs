@@ -57,8 +57,7 @@ impl RankArgs {
     fn use_nccl(&self, device: &str, world: &World) -> anyhow::Result<()> {
         // CUDA's devices are called cuda, the first one, or cuda:N.
         let number = device.strip_prefix("cuda").map(|number| number.trim_start_matches(':').parse().unwrap_or(0));
-        if let Some(number) = number
-            && let Err(problem) = world.use_nccl(number, Duration::from_secs(self.exchange_timeout))?
+        if let Err(problem) = world.use_nccl(number, Duration::from_secs(self.exchange_timeout))?
             && world.is_first()
         {
             print(&format!("note: {problem}"));
@@ -72,13 +71,23 @@ impl RankArgs {
     }
 }
 
-// The ranks of a machine share its processors, unless RAYON_NUM_THREADS says how many threads each has.
+// The ranks of a machine share its processors, unless the launcher has given each its own or RAYON_NUM_THREADS says how many
+// threads each has.
 fn share_processors(n_local: usize) {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if n_local > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
-        // It fails where the pool is already there; then the ranks only get in each other's way.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads((processors / n_local).max(1)).build_global();
+    if n_local == 1 || has_own_processors() || std::env::var_os("RAYON_NUM_THREADS").is_some() {
+        return;
     }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // It fails where the pool is already there; then the ranks only get in each other's way.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads((processors / n_local).max(1)).build_global();
+}
+
+// Whether this process may run on some of the machine's processors only; known on Linux.
+fn has_own_processors() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let all = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    matches!((own, all), (Some(own), Some(all)) if own.trim() != all.trim())
 }
 
 fn print(message: &str) {

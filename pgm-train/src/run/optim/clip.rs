@@ -8,6 +8,13 @@ use pgm_model::ops;
 /// Scales all gradients so that their global norm is at most `limit` (0: no limit), as PyTorch's `clip_grad_norm_`.
 /// Returns the norm before clipping, `[1]`, on the device.
 pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Module, limit: f64) -> Tensor<1> {
+    let norm = global_norm(gradients, module);
+    clip_to(gradients, module, limit, &norm);
+    norm
+}
+
+/// The global norm of all gradients, `[1]`, on the device.
+pub(crate) fn global_norm(gradients: &GradientsParams, module: &impl Module) -> Tensor<1> {
     struct SumOfSquares<'a> {
         gradients: &'a GradientsParams,
         sum: Option<Tensor<1>>,
@@ -23,6 +30,13 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
             }
         }
     }
+    let mut squares = SumOfSquares { gradients, sum: None };
+    module.visit(&mut squares);
+    squares.sum.expect("a model has gradients").sqrt()
+}
+
+/// Scales all gradients, whose global norm is `norm`, so that it is at most `limit` (0: no limit).
+pub(crate) fn clip_to(gradients: &mut GradientsParams, module: &impl Module, limit: f64, norm: &Tensor<1>) {
     struct Scale<'a> {
         gradients: &'a mut GradientsParams,
         factor: Tensor<1>,
@@ -34,14 +48,10 @@ pub(crate) fn clip_global_norm(gradients: &mut GradientsParams, module: &impl Mo
             }
         }
     }
-    let mut squares = SumOfSquares { gradients, sum: None };
-    module.visit(&mut squares);
-    let norm = squares.sum.expect("a model has gradients").sqrt();
     if limit > 0.0 {
         let factor = ((norm.clone() + 1e-6).recip() * limit).clamp_max(1.0);
         module.visit(&mut Scale { gradients, factor });
     }
-    norm
 }
 
 /// The global norm of a module's weights, `[1]`, on the device.

@@ -6,6 +6,6 @@ mod ema;
 mod lr_schedule;
 
 pub(crate) use adamw::AdamW;
-pub(crate) use clip::{clip_global_norm, weight_norm};
+pub(crate) use clip::{clip_global_norm, clip_to, global_norm, weight_norm};
 pub(crate) use ema::{ema_decay, update_average};
 pub(crate) use lr_schedule::LrSchedule;

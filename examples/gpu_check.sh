@@ -88,6 +88,7 @@ fi
 # Kernels agree with the CPU, operation by operation, then whole networks and samples.
 if [ -n "$tests" ]; then
     for program in "$tests"/*; do
+        [ -f "$program" ] || continue
         filter=""
         # One rank on one card.
         [ "$(basename "$program")" != pgm-train-lib-train ] || filter=world::nccl

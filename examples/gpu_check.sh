@@ -115,7 +115,7 @@ train matmul-f32 40 --what matmul --hidden $side --runs $runs
     sample images 60 $pictures
 }
 if [ -n "$torch" ] && [ -n "$yardstick" ]; then
-    for precision in tf32 bf16; do
+    for precision in tf32 f32 bf16; do
         step "torch-$precision" 90 env DEVICE="$device" PRECISION=$precision BINARIES="$programs" \
             "$here/compare_torch.sh" "$torch" "$yardstick" 1 train-owt sample-batch
     done

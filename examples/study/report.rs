@@ -80,7 +80,7 @@ impl Study {
         writeln!(out, "|---|---:|{}---:|", "---:|".repeat(self.plan.seeds.len()))?;
         for (_, kind) in KINDS {
             let models: Vec<&TrainedModel> = found.trained.iter().filter(|model| model.kind == kind).collect();
-            let cells: Vec<String> = models.iter().map(|model| shown(model.ppl.perplexity, 2)).collect();
+            let cells: Vec<String> = models.iter().map(|model| Estimate::shown(model.ppl.perplexity, 2)).collect();
             let (parameters, rate) = (models[0].parameters, models[0].training_rate);
             writeln!(out, "| {} | {parameters} | {} | {rate:.0} |", title(kind), cells.join(" | "))?;
         }
@@ -91,7 +91,7 @@ impl Study {
         pairs.dedup();
         for (kind, other) in pairs {
             let of_pair = found.differences.iter().filter(|row| row.kind == kind && row.other == other);
-            let cells: Vec<String> = of_pair.map(|row| shown(Some(row.nats), 4)).collect();
+            let cells: Vec<String> = of_pair.map(|row| Estimate::shown(Some(row.nats), 4)).collect();
             writeln!(out, "| {} - {} | {} |", title(kind), title(other), cells.join(" | "))?;
         }
         writeln!(out)
@@ -119,9 +119,9 @@ impl Study {
         writeln!(out, "|---|{}---:|---:|", "---:|".repeat(self.plan.seeds.len()))?;
         for (_, kind) in KINDS {
             let models: Vec<&TrainedModel> = found.trained.iter().filter(|model| model.kind == kind).collect();
-            let cells: Vec<String> = models.iter().map(|model| shown(model.choice.accuracy, 2)).collect();
+            let cells: Vec<String> = models.iter().map(|model| Estimate::shown(model.choice.accuracy, 2)).collect();
             let greedy = &models[0].greedy;
-            let (words, bytes) = (shown(greedy.accuracy, 2), shown(greedy.perplexity, 1));
+            let (words, bytes) = (Estimate::shown(greedy.accuracy, 2), Estimate::shown(greedy.perplexity, 1));
             writeln!(out, "| {} | {} | {words} | {bytes} |", title(kind), cells.join(" | "))?;
         }
         writeln!(out)
@@ -143,9 +143,9 @@ impl Study {
             self.plan.length,
             self.plan.seeds[0],
             self.plan.judge_steps,
-            shown(found.judge_perplexity, 2),
-            shown(found.real.paper.perplexity, 2),
-            shown(found.real.entropy_model_tokens, 3)
+            Estimate::shown(found.judge_perplexity, 2),
+            Estimate::shown(found.real.paper.perplexity, 2),
+            Estimate::shown(found.real.entropy_model_tokens, 3)
         )?;
         writeln!(out, "| model | steps | perplexity | public counting | entropy | distinct-2 | tokens/s |")?;
         writeln!(out, "|---|---:|---:|---:|---:|---:|---:|")?;
@@ -156,9 +156,9 @@ impl Study {
                 out,
                 "| {} | {steps} | {} | {} | {} | {distinct:.3} | {:.0} |",
                 row.name.replacen(row.kind, title(row.kind), 1).replace("1 rounds", "1 round"),
-                shown(row.report.paper.perplexity, 2),
-                shown(row.report.public_code.perplexity, 2),
-                shown(row.report.entropy_model_tokens, 3),
+                Estimate::shown(row.report.paper.perplexity, 2),
+                Estimate::shown(row.report.public_code.perplexity, 2),
+                Estimate::shown(row.report.entropy_model_tokens, 3),
                 row.rate
             )?;
         }
@@ -199,16 +199,6 @@ impl Study {
             "Training the {} models took {training:.0} s by their own clocks; other work may have run beside it.",
             found.trained.len()
         )
-    }
-}
-
-fn shown(estimate: Option<Estimate>, digits: usize) -> String {
-    match estimate {
-        Some(Estimate { value, interval: Some([low, high]) }) => {
-            format!("{value:.digits$} ({low:.digits$} to {high:.digits$})")
-        }
-        Some(Estimate { value, interval: None }) => format!("{value:.digits$}"),
-        None => "-".to_string(),
     }
 }
 

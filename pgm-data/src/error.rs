@@ -1,6 +1,6 @@
 //! The errors of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Errors of this crate. Each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +187,12 @@ impl DataError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |cause| Self::Io { action, path, cause }
+    }
+
+    /// A file of a part of a preparation that is not what was written.
+    pub(crate) fn damaged_part(folder: &Path, file: &str, problem: &str) -> Self {
+        let problem = format!("is damaged ({file}: {problem}); remove it and prepare this part again");
+        Self::Parts { path: folder.to_path_buf(), problem }
     }
 }
 

@@ -212,7 +212,7 @@ fn a_large_file_is_read_in_ranges() {
 const PREPARE: &str = "prepare --input a.jsonl --tokenizer bytes --length 16 --out parts --shard";
 
 #[test]
-fn a_finished_part_is_not_made_again_and_a_killed_one_leaves_nothing_that_counts() {
+fn a_finished_part_is_skipped_and_a_killed_one_leaves_nothing_that_counts() {
     let case = Case::with("a.jsonl", records(60, 50));
     let first = run(&case, &format!("{PREPARE} 0/2"));
     assert!(first.ok && first.stdout.contains("part 0/2 is finished"), "{}", first.stderr);
@@ -250,7 +250,7 @@ fn a_finished_part_is_not_made_again_and_a_killed_one_leaves_nothing_that_counts
 
 #[cfg(unix)]
 #[test]
-fn a_process_that_is_killed_is_begun_again() {
+fn a_process_that_is_killed_starts_over() {
     use std::process::{Command, Stdio};
     let case = Case::with("a.jsonl", records(6000, 400));
     let args: Vec<String> = format!("{PREPARE} 1/2").split(' ').map(str::to_string).collect();
@@ -340,9 +340,15 @@ fn parts_that_do_not_make_a_whole_are_refused_by_name() {
     let mut changed = bytes.clone();
     changed[bytes.len() / 2] ^= 4;
     std::fs::write(&path, changed).unwrap();
-    refused("merge parts --out merged", &["source-0.tokens is damaged", "checksum"]);
+    refused(
+        "merge parts --out merged",
+        &["part-00003-of-00007 is damaged (source-0.tokens", "remove it and prepare this part again", "checksum"],
+    );
     std::fs::write(&path, &bytes[..20]).unwrap();
-    refused("merge parts --out merged", &["source-0.tokens is damaged"]);
+    refused(
+        "merge parts --out merged",
+        &["part-00003-of-00007 is damaged (source-0.tokens", "remove it and prepare this part again"],
+    );
     std::fs::write(&path, bytes).unwrap();
     case.write("parts/part-00003-of-00007/part.json", "{}");
     refused("merge parts --out merged", &["part-00003-of-00007 is no finished part"]);

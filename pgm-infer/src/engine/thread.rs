@@ -80,9 +80,7 @@ impl EngineThread {
     pub(super) fn send(&self, job: Job) -> bool {
         self.sender.as_ref().is_some_and(|sender| sender.send(job).is_ok())
     }
-}
 
-impl EngineThread {
     /// Whether the current thread is the one that calls this replica's listeners.
     pub(super) fn is_current(&self) -> bool {
         self.teller.get() == Some(&std::thread::current().id())

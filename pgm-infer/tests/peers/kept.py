@@ -17,6 +17,8 @@ import time
 
 import aiohttp
 
+from serving import ready
+
 BINARY, MODEL = sys.argv[1:3]
 CLIENTS, SECONDS, ROUNDS = (int(argument) for argument in sys.argv[3:] + ["8", "20", "3"][len(sys.argv) - 3:])
 URL = "http://127.0.0.1:8138"
@@ -64,14 +66,7 @@ async def main():
     serving = subprocess.Popen([BINARY, "serve", "--model", MODEL, *options], stderr=subprocess.DEVNULL)
     try:
         async with aiohttp.ClientSession(URL, timeout=aiohttp.ClientTimeout(total=600)) as client:
-            for _ in range(600):
-                try:
-                    async with client.get("/health") as response:
-                        if response.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.1)
+            await ready(client)
             found = {name: [] for name in PARTS}
             for round_ in range(ROUNDS):
                 for name, refreshes in PARTS.items():

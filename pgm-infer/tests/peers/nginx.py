@@ -45,16 +45,22 @@ def ask(port, method, path, body=None):
         connection.close()
 
 
-def start(port, *options):
-    arguments = [BINARY, "serve", "--model", f"{MODEL}=tiny", "--port", str(port), *options]
-    server = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+def answers(port, path):
     for _ in range(600):
         try:
-            if ask(port, "GET", "/health")[0] == 200:
-                return server
+            if ask(port, "GET", path)[0] == 200:
+                return True
         except OSError:
             pass
         time.sleep(0.1)
+    return False
+
+
+def start(port, *options):
+    arguments = [BINARY, "serve", "--model", f"{MODEL}=tiny", "--port", str(port), *options]
+    server = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    if answers(port, "/health"):
+        return server
     sys.exit(f"the server at {port} does not become ready")
 
 
@@ -72,13 +78,8 @@ def start_nginx(within):
         encoding="utf-8",
     )
     nginx = subprocess.Popen([NGINX, "-c", str(whole), "-p", str(within), "-e", f"{within}/error.log"])
-    for _ in range(100):
-        try:
-            if ask(FRONT, "GET", "/version")[0] == 200:
-                return nginx
-        except OSError:
-            pass
-        time.sleep(0.1)
+    if answers(FRONT, "/version"):
+        return nginx
     sys.exit("nginx does not answer: " + (within / "error.log").read_text(encoding="utf-8"))
 
 

@@ -13,6 +13,8 @@ import time
 
 import aiohttp
 
+from serving import ready
+
 BINARY, MODEL = sys.argv[1:3]
 REQUESTS, CLIENTS, ROUNDS, SAMPLES = (
     int(argument) for argument in sys.argv[3:] + ["64", "8", "3", "1"][len(sys.argv) - 3:])
@@ -34,17 +36,6 @@ async def answers(client):
     began = time.monotonic()
     await asyncio.gather(*(one() for _ in range(CLIENTS)))
     return REQUESTS * SAMPLES * TOKENS / (time.monotonic() - began), found
-
-
-async def ready(client):
-    for _ in range(600):
-        try:
-            async with client.get("/health") as response:
-                if response.status == 200:
-                    return
-        except aiohttp.ClientError:
-            pass
-        await asyncio.sleep(0.1)
 
 
 async def main():

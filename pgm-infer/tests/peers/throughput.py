@@ -16,6 +16,8 @@ import time
 
 import aiohttp
 
+from serving import ready
+
 BINARY, MODEL = sys.argv[1:3]
 N, BATCH, STEPS, ROUNDS, EACH = (
     int(argument) for argument in sys.argv[3:] + ["128", "16", "64", "15", "64"][len(sys.argv) - 3:])
@@ -52,14 +54,7 @@ async def main():
     try:
         connector, timeout = aiohttp.TCPConnector(limit=N + 8), aiohttp.ClientTimeout(total=600)
         async with aiohttp.ClientSession(URL, connector=connector, timeout=timeout) as client:
-            for _ in range(600):
-                try:
-                    async with client.get("/health") as response:
-                        if response.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.1)
+            await ready(client)
             await server(client, BATCH)
             ratios, n_tokens = [], N * (LENGTH - 2)
             for _ in range(ROUNDS):

@@ -29,6 +29,17 @@ impl Estimate {
     pub fn of_mean(values: &[f64], seed: u64) -> Option<Self> {
         Self::of(values, mean, seed)
     }
+
+    /// An estimate in a table, with its interval in brackets; a dash where there is none.
+    pub fn shown(estimate: Option<Self>, digits: usize) -> String {
+        match estimate {
+            Some(Self { value, interval: Some([low, high]) }) => {
+                format!("{value:.digits$} ({low:.digits$} to {high:.digits$})")
+            }
+            Some(Self { value, interval: None }) => format!("{value:.digits$}"),
+            None => "-".to_string(),
+        }
+    }
 }
 
 fn mean(values: &[f64]) -> f64 {

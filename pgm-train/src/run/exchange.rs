@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::optim::global_norm;
 use crate::TrainError;
 use crate::world::World;
 
@@ -29,8 +30,8 @@ pub(crate) struct WholeStep {
     pub(crate) tokens: usize,
     /// Whether any rank was asked to stop: then all do.
     pub(crate) stops: bool,
-    /// The first rank whose own loss is not finite.
-    pub(crate) not_finite: Option<usize>,
+    /// The first rank whose own loss or gradient is not finite, and which of them.
+    pub(crate) not_finite: Option<(usize, &'static str)>,
 }
 
 /// What exchanges of gradients have cost since the last line of figures.
@@ -69,8 +70,12 @@ pub(crate) fn exchange_step(
     let loss = own.loss.try_into_scalar::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
     let mut present = Present { gradients, found: Vec::new() };
     module.visit(&mut present);
-    let own =
-        Header { step: own.step as u64, tokens: own.tokens as u64, loss, stops: own.stops, present: present.found };
+    let present = present.found;
+    // After the sum every rank's gradient would be as bad as the worst.
+    let norm = present.contains(&true).then(|| global_norm(gradients, module).try_into_scalar::<f32>()).transpose();
+    let norm = norm.map_err(|error| TrainError::Device(error.to_string()))?.unwrap_or(0.0);
+    let (step, tokens, stops) = (own.step as u64, own.tokens as u64, own.stops);
+    let own = Header { step, tokens, loss, stops, has_finite_gradient: norm.is_finite(), present };
     let what = format!("step {}", own.step);
     let all: Vec<Header> = world.gather_fixed(&what, &own.to_bytes()).iter().map(|bytes| Header::of(bytes)).collect();
     if let Some(rank) = all.iter().position(|other| other.step != all[0].step) {
@@ -93,7 +98,7 @@ pub(crate) fn exchange_step(
         loss: Tensor::from_data([loss], &device),
         tokens: all.iter().map(|header| header.tokens as usize).sum(),
         stops: all.iter().any(|header| header.stops),
-        not_finite: all.iter().position(|header| !header.loss.is_finite()),
+        not_finite: all.iter().enumerate().find_map(|(rank, header)| Some((rank, header.not_finite()?))),
     })
 }
 
@@ -148,17 +153,19 @@ struct Header {
     tokens: u64,
     loss: f32,
     stops: bool,
+    has_finite_gradient: bool,
     /// Which parameters have a gradient.
     present: Vec<bool>,
 }
 
 impl Header {
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(21 + self.present.len());
+        let mut bytes = Vec::with_capacity(22 + self.present.len());
         bytes.extend(self.step.to_le_bytes());
         bytes.extend(self.tokens.to_le_bytes());
         bytes.extend(self.loss.to_le_bytes());
         bytes.push(self.stops.into());
+        bytes.push(self.has_finite_gradient.into());
         bytes.extend(self.present.iter().map(|&present| u8::from(present)));
         bytes
     }
@@ -170,7 +177,16 @@ impl Header {
             tokens: eight(8),
             loss: f32::from_le_bytes(bytes[16..20].try_into().expect("four bytes")),
             stops: bytes[20] != 0,
-            present: bytes[21..].iter().map(|&byte| byte != 0).collect(),
+            has_finite_gradient: bytes[21] != 0,
+            present: bytes[22..].iter().map(|&byte| byte != 0).collect(),
+        }
+    }
+
+    fn not_finite(&self) -> Option<&'static str> {
+        match (self.loss.is_finite(), self.has_finite_gradient) {
+            (false, _) => Some("loss"),
+            (true, false) => Some("gradient"),
+            (true, true) => None,
         }
     }
 }
@@ -301,20 +317,30 @@ mod tests {
     }
 
     #[test]
-    fn the_rank_whose_loss_is_not_finite_and_one_at_another_step_are_named() {
-        let run = |broken: usize, late: usize| {
+    fn the_rank_whose_loss_or_gradient_is_not_finite_and_one_at_another_step_are_named() {
+        let run = |losses: [f32; 3], slopes: [f32; 3], late: usize| {
             in_ranks(3, move |world| {
-                let device = Device::flex().autodiff();
+                let (device, rank) = (Device::flex().autodiff(), world.rank());
                 let module = two(&device);
-                let loss = if world.rank() == broken { f32::NAN } else { 1.0 };
-                let loss = Tensor::from_data([loss], &Device::flex());
-                let own = OwnPart { step: if world.rank() == late { 4 } else { 5 }, loss, tokens: 1, stops: false };
-                exchange_step(&world, &module, &mut GradientsParams::new(), own)
+                let x = Tensor::<2>::full([1, 3], slopes[rank], &device);
+                let mut gradients = GradientsParams::from_grads(module.first.forward(x).sum().backward(), &module);
+                let loss = Tensor::from_data([losses[rank]], &Device::flex());
+                let own = OwnPart { step: if rank == late { 4 } else { 5 }, loss, tokens: 1, stops: false };
+                exchange_step(&world, &module, &mut gradients, own)
                     .map(|whole| whole.not_finite)
                     .map_err(|error| error.to_string())
             })
         };
-        assert!(run(1, 9).iter().all(|found| *found == Ok(Some(1))));
-        assert!(run(9, 2).iter().all(|found| found.as_ref().is_err_and(|error| error.contains("rank 2 is at step 4"))));
+        let (fine, nan) = ([1.0; 3], f32::NAN);
+        for (losses, slopes, named) in [
+            (fine, fine, None),
+            ([1.0, nan, nan], fine, Some((1, "loss"))),
+            (fine, [1.0, 1.0, f32::INFINITY], Some((2, "gradient"))),
+            ([1.0, 1.0, nan], [1.0, nan, 1.0], Some((1, "gradient"))),
+        ] {
+            assert!(run(losses, slopes, 9).iter().all(|found| *found == Ok(named)), "{named:?}");
+        }
+        let late = run(fine, fine, 2);
+        assert!(late.iter().all(|found| found.as_ref().is_err_and(|error| error.contains("rank 2 is at step 4"))));
     }
 }

@@ -180,8 +180,8 @@ impl<M: LoopModel> TrainLoop<M> {
             let step = state.step;
             let due = |every: usize| step.is_multiple_of(every) || step == settings.steps;
             let (logs, validates) = (due(settings.log_every), due(settings.validate_every));
-            if let Some(rank) = not_finite {
-                (self.observe)(&TrainEvent::Notice(format!("at step {step} the loss of rank {rank} is not finite")));
+            if let Some((rank, what)) = not_finite {
+                (self.observe)(&TrainEvent::Notice(format!("at step {step} the {what} of rank {rank} is not finite")));
             }
             if logs || validates || state.watch.is_full() || not_finite.is_some() {
                 self.read_loss(&mut state)?;

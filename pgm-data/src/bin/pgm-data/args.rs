@@ -99,7 +99,7 @@ pub(crate) struct PrepareArgs {
     pub(crate) out: Option<PathBuf>,
     /// Prepare only part I of N, with I from 0 to N - 1 as in SLURM_ARRAY_TASK_ID and JOB_COMPLETION_INDEX. Run the same
     /// command for every I, on any machines that share --out, in any order; then pgm-data merge OUT makes the same data
-    /// folder as one process would. A finished part is not made again, a killed one is begun anew
+    /// folder as one process would. A finished part is skipped, one that was killed starts over
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<PartIndex>,
     /// Only say which files are read, how, and which are left out

@@ -37,8 +37,8 @@ pub struct MergeParts<'a> {
 /// [`prepare`](crate::prepare()). Where the validation text begins within a piece, this piece of the inputs is read again.
 ///
 /// # Errors
-/// [`DataError::Parts`] for parts that are missing, twice there, or of other settings, and for changed inputs;
-/// [`DataError::Exists`]; [`DataError::Damaged`] for a changed part; and everything that
+/// [`DataError::Parts`] for parts that are missing, twice there, damaged, or of other settings, and for changed inputs;
+/// [`DataError::Exists`]; and everything that
 /// [`prepare`](crate::prepare()) says about all text.
 pub fn merge_parts(
     options: &MergeParts,

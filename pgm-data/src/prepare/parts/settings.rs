@@ -93,8 +93,7 @@ impl PartSettings {
 
     /// The inputs, and the tokenizer in the folder of a part.
     pub(super) fn load(&self, folder: &Path) -> Result<LoadedSettings, DataError> {
-        let damaged =
-            |name: &str, problem: &str| DataError::Damaged { path: folder.join(name), problem: problem.into() };
+        let damaged = |name: &str, problem: &str| DataError::damaged_part(folder, name, problem);
         let number = |text: &String| text.parse::<f64>().map_err(|_| damaged("part.json", "a share is no number"));
         let open = |inputs: &SavedInputs| inputs.open(self.detokenizer);
         let mut inputs = self.inputs.iter().map(open).collect::<Result<Vec<_>, DataError>>()?;

@@ -207,7 +207,8 @@ impl StreamReader {
     }
 
     fn damaged(&self, problem: String) -> DataError {
-        DataError::Damaged { path: self.path.clone(), problem }
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
+        DataError::damaged_part(self.path.parent().unwrap_or(&self.path), &file, &problem)
     }
 }
 
@@ -417,9 +418,9 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 0x81;
             std::fs::write(&path, changed).unwrap();
-            assert!(matches!(read(), Err(DataError::Damaged { .. })), "byte {at}");
+            assert!(matches!(read(), Err(DataError::Parts { .. })), "byte {at}");
         }
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(matches!(read(), Err(DataError::Damaged { .. })));
+        assert!(matches!(read(), Err(DataError::Parts { .. })));
     }
 }

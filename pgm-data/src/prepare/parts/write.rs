@@ -39,7 +39,7 @@ pub struct PreparedPart {
 }
 
 /// Prepares one of several parts, in a folder in `options.out`. The processes that make the parts need nothing of each
-/// other and may end in any order. A part that is there is not made again; a part that was not finished has no folder of
+/// other and may end in any order. A finished part is skipped; a part that was not finished has no folder of
 /// its name. [`merge_parts`](super::merge_parts) makes the data folder of all parts.
 ///
 /// # Errors
@@ -213,7 +213,7 @@ impl PartWriter<'_, '_> {
             let before = watch.take();
             let ends_document = piece.ends_document;
             if deal.as_mut().is_none_or(|deal| deal.next(piece.source_bytes)) {
-                encoder.push(Read { piece, continues, place: place(index), before })?;
+                encoder.push(ReadPiece { piece, continues, place: place(index), before })?;
             }
             continues = !ends_document;
             index += 1;
@@ -237,7 +237,7 @@ fn bytes_to_read(inputs: &TextInputs, shares: &[FileShare]) -> u64 {
 }
 
 /// A piece that was read.
-struct Read {
+struct ReadPiece {
     piece: TextPiece,
     continues: bool,
     place: PiecePlace,
@@ -250,7 +250,7 @@ struct Encoder<'a> {
     tokenizer: &'a TextTokenizer,
     names: Vec<String>,
     stream: StreamWriter,
-    chunk: Vec<Read>,
+    chunk: Vec<ReadPiece>,
     bytes: usize,
 }
 
@@ -259,7 +259,7 @@ impl<'a> Encoder<'a> {
         Self { tokenizer, names: marker_names(tokenizer), stream, chunk: Vec::new(), bytes: 0 }
     }
 
-    fn push(&mut self, read: Read) -> Result<(), DataError> {
+    fn push(&mut self, read: ReadPiece) -> Result<(), DataError> {
         self.bytes += read.piece.text.len() + read.piece.tokens.as_ref().map_or(0, |tokens| 4 * tokens.len());
         self.chunk.push(read);
         if self.bytes >= CHUNK_BYTES { self.flush() } else { Ok(()) }
@@ -273,7 +273,7 @@ impl<'a> Encoder<'a> {
     fn flush(&mut self) -> Result<(), DataError> {
         self.bytes = 0;
         let mut since_sample = SAMPLED_BYTES;
-        let chunk: Vec<(Read, bool)> = std::mem::take(&mut self.chunk)
+        let chunk: Vec<(ReadPiece, bool)> = std::mem::take(&mut self.chunk)
             .into_iter()
             .map(|read| {
                 let sampled = since_sample >= SAMPLED_BYTES && !read.piece.text.is_empty();
@@ -282,7 +282,7 @@ impl<'a> Encoder<'a> {
             })
             .collect();
         let (tokenizer, names) = (self.tokenizer, &self.names);
-        let encode = |(Read { piece, continues, place, before: (nulls, bad) }, sampled): (Read, bool)| {
+        let encode = |(ReadPiece { piece, continues, place, before: (nulls, bad) }, sampled): (ReadPiece, bool)| {
             let mut encoded = EncodedPiece::new(tokenizer, &piece, continues, names)?;
             if sampled {
                 (encoded.lost, encoded.sampled) = sample(tokenizer, &piece.text);

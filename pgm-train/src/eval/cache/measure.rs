@@ -146,12 +146,12 @@ impl CacheReport {
             let report = self.judge.get(index);
             let cells = [
                 figures.refresh.to_string(),
-                shown(figures.nats_per_token, 3),
-                shown(figures.nats_over_anew, 4),
-                shown(figures.kl_per_token, 4),
+                Estimate::shown(figures.nats_per_token, 3),
+                Estimate::shown(figures.nats_over_anew, 4),
+                Estimate::shown(figures.kl_per_token, 4),
                 format!("{:.0}", speed.tokens_per_second),
-                shown(report.and_then(|report| report.paper.perplexity), 1),
-                shown(report.and_then(|report| report.entropy_model_tokens), 3),
+                Estimate::shown(report.and_then(|report| report.paper.perplexity), 1),
+                Estimate::shown(report.and_then(|report| report.entropy_model_tokens), 3),
             ];
             lines.push(format!("| {} |", cells.join(" | ")));
         }
@@ -164,15 +164,5 @@ impl CacheReport {
     /// As [`plot`].
     pub fn plot(&self) -> Result<String, TrainError> {
         plot(&self.figures, &self.speed)
-    }
-}
-
-fn shown(estimate: Option<Estimate>, digits: usize) -> String {
-    match estimate {
-        Some(Estimate { value, interval: Some([low, high]) }) => {
-            format!("{value:.digits$} ({low:.digits$} to {high:.digits$})")
-        }
-        Some(Estimate { value, interval: None }) => format!("{value:.digits$}"),
-        None => "-".to_string(),
     }
 }

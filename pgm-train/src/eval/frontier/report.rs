@@ -122,8 +122,8 @@ impl Frontier {
                     cell(&curve.variant.model),
                     curve.variant.steps_cell(),
                     point.temperature,
-                    shown(point.perplexity, 2),
-                    shown(point.entropy, 3),
+                    Estimate::shown(point.perplexity, 2),
+                    Estimate::shown(point.entropy, 3),
                     short(curve.wall_time.median),
                 );
             }
@@ -160,7 +160,7 @@ impl Frontier {
                 short(median),
                 short(least),
                 short(most),
-                curve.matched.map_or("not reached".to_string(), |matched| shown(Some(matched), 2)),
+                curve.matched.map_or("not reached".to_string(), |matched| Estimate::shown(Some(matched), 2)),
             );
         }
         out
@@ -210,7 +210,7 @@ impl Frontier {
         };
         let curve = &self.curves[index];
         let perplexity = match curve.matched {
-            Some(matched) => format!("has a perplexity of {}", shown(Some(matched), 2)),
+            Some(matched) => format!("has a perplexity of {}", Estimate::shown(Some(matched), 2)),
             None => {
                 "does not reach that entropy with these points, so that it is not compared; sweep others".to_string()
             }
@@ -285,16 +285,6 @@ impl Frontier {
             }
         }
         out
-    }
-}
-
-fn shown(estimate: Option<Estimate>, digits: usize) -> String {
-    match estimate {
-        Some(Estimate { value, interval: Some([low, high]) }) => {
-            format!("{value:.digits$} ({low:.digits$} to {high:.digits$})")
-        }
-        Some(Estimate { value, interval: None }) => format!("{value:.digits$}"),
-        None => "-".to_string(),
     }
 }
 

@@ -77,7 +77,8 @@ pub(crate) fn exchange_step(
     let (step, tokens, stops) = (own.step as u64, own.tokens as u64, own.stops);
     let own = Header { step, tokens, loss, stops, has_finite_gradient: norm.is_finite(), present };
     let what = format!("step {}", own.step);
-    let all: Vec<Header> = world.gather_fixed(&what, &own.to_bytes()).iter().map(|bytes| Header::of(bytes)).collect();
+    let all: Vec<Header> =
+        world.all_gather_bytes(&what, &own.to_bytes()).iter().map(|bytes| Header::of(bytes)).collect();
     if let Some(rank) = all.iter().position(|other| other.step != all[0].step) {
         let (theirs, first) = (all[rank].step, all[0].step);
         return Err(TrainError::Ranks(format!(
@@ -89,7 +90,7 @@ pub(crate) fn exchange_step(
     let mut taken = Taken { gradients, present: &present, index: 0, flat: Vec::new() };
     module.visit(&mut taken);
     if !taken.flat.is_empty() {
-        let sums = world.sum_tensor(&what, Tensor::cat(taken.flat, 0))?;
+        let sums = world.all_reduce_tensor(&what, Tensor::cat(taken.flat, 0))?;
         module.visit(&mut Put { gradients, present: &present, index: 0, sums, at: 0 });
     }
     // From the first to the last, as one process adds its micro-batches.
@@ -109,7 +110,7 @@ pub(crate) fn exchange_step(
 pub(crate) fn number_of_first(world: &World, what: &str, number: Tensor<1>) -> Result<Tensor<1>, TrainError> {
     let device = number.device();
     let own = number.try_into_scalar::<f32>().map_err(|error| TrainError::Device(error.to_string()))?;
-    let first = world.gather_fixed(what, &own.to_le_bytes()).swap_remove(0);
+    let first = world.all_gather_bytes(what, &own.to_le_bytes()).swap_remove(0);
     let first = first.try_into().map_or(own, f32::from_le_bytes);
     Ok(Tensor::from_data([first], &device))
 }
@@ -123,7 +124,7 @@ pub(crate) fn check_weights(world: &World, module: &impl Module, step: usize) ->
     if world.is_alone() {
         return Ok(());
     }
-    let all = world.gather_fixed(&format!("the checkpoint of step {step}"), &checksum(module)?.to_le_bytes());
+    let all = world.all_gather_bytes(&format!("the checkpoint of step {step}"), &checksum(module)?.to_le_bytes());
     match all.iter().position(|other| *other != all[0]) {
         None => Ok(()),
         Some(rank) => Err(TrainError::Ranks(format!(

@@ -276,7 +276,7 @@ pub(crate) fn write_results(
             files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
         }
     }
-    world.meet("the end of training");
+    world.barrier("the end of training");
     Ok(FitResult { step, complete, stopped_early, validation, best })
 }
 

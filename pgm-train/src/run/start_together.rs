@@ -33,7 +33,7 @@ pub(crate) fn check_same(
     let own = json!({
         "version": env!("CARGO_PKG_VERSION"), "settings": identity.settings, "data": identity.data, "resume": resume,
     });
-    let all: Vec<Value> = world.gather("the start", &own).map_err(TrainError::Ranks)?;
+    let all: Vec<Value> = world.all_gather("the start", &own).map_err(TrainError::Ranks)?;
     for (rank, other) in all.iter().enumerate() {
         if let Some((key, theirs, first)) = first_changed_setting("", other, &all[0]) {
             let key = key.trim_start_matches("settings.").trim_start_matches("distill.");
@@ -55,7 +55,7 @@ pub(crate) fn rows_of(world: &World, data: &DataFolder) -> Result<[TokenRows; 2]
     let open = |split| if local_rank == 0 { data.rows(split) } else { data.rows_checked_before(split) };
     let both = || -> Result<_, TrainError> { Ok([open(Split::Train)?, open(Split::Validation)?]) };
     let first = if local_rank == 0 { Some(both()?) } else { None };
-    world.meet_after_long_work("the check of the data");
+    world.barrier_without_limit("the check of the data");
     first.map_or_else(both, Ok)
 }
 

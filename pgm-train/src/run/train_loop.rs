@@ -400,7 +400,7 @@ impl<M: LoopModel> TrainLoop<M> {
             }
         }
         let what = format!("the validation of step {}", state.step);
-        let all = self.world.gather(&what, &own).map_err(TrainError::Ranks)?;
+        let all = self.world.all_gather(&what, &own).map_err(TrainError::Ranks)?;
         let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
         for index in 0..n_batches {
             if let Some(measured) = all[index % share.size].next() {

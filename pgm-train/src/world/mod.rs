@@ -125,21 +125,21 @@ impl World {
     }
 
     /// Waits until all ranks are there. `what` is the end of the sentence "rank 1 did not come to".
-    pub(crate) fn meet(&self, what: &str) {
-        self.gather_fixed(what, &[0]);
+    pub(crate) fn barrier(&self, what: &str) {
+        self.all_gather_bytes(what, &[0]);
     }
 
-    /// As [`meet`](Self::meet), however long it takes: for work whose time depends on the data.
-    pub(crate) fn meet_after_long_work(&self, what: &str) {
+    /// As [`barrier`](Self::barrier), however long it takes: for work whose time depends on the data.
+    pub(crate) fn barrier_without_limit(&self, what: &str) {
         if let Some(link) = &self.link {
             link.transport.set_limited(false);
-            self.meet(what);
+            self.barrier(what);
             link.transport.set_limited(true);
         }
     }
 
     /// The bytes of every rank, which all have as many.
-    pub(crate) fn gather_fixed(&self, what: &str, own: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn all_gather_bytes(&self, what: &str, own: &[u8]) -> Vec<Vec<u8>> {
         let mut all = vec![vec![0; own.len()]; self.size()];
         if let Some(link) = &self.link {
             link.exchange(what, all.iter_mut().map(|receive| Message { send: own, receive }));
@@ -149,9 +149,9 @@ impl World {
     }
 
     /// The value of every rank.
-    pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, what: &str, own: &T) -> Result<Vec<T>, String> {
+    pub(crate) fn all_gather<T: Serialize + DeserializeOwned>(&self, what: &str, own: &T) -> Result<Vec<T>, String> {
         let own = serde_json::to_vec(own).map_err(|error| error.to_string())?;
-        let lengths = self.gather_fixed(what, &(own.len() as u64).to_le_bytes());
+        let lengths = self.all_gather_bytes(what, &(own.len() as u64).to_le_bytes());
         let mut all: Vec<Vec<u8>> = lengths.iter().map(|length| vec![0; number(length)]).collect();
         if let Some(link) = &self.link {
             link.exchange(what, all.iter_mut().map(|receive| Message { send: &own, receive }));
@@ -173,11 +173,11 @@ impl World {
     /// The bytes of rank 0. It sends each rank a part, and the ranks exchange their parts: nobody sends all bytes to all.
     pub(crate) fn broadcast_bytes(&self, what: &str, own: Vec<u8>) -> Vec<u8> {
         let Some(link) = &self.link else { return own };
-        let length = number(&self.gather_fixed(what, &(own.len() as u64).to_le_bytes())[0]);
+        let length = number(&self.all_gather_bytes(what, &(own.len() as u64).to_le_bytes())[0]);
         let mut bytes = if self.is_first() { own } else { vec![0; length] };
         for piece in bytes.chunks_mut(PIECE) {
-            link.send_parts(what, piece);
-            link.gather_parts(what, piece);
+            link.scatter(what, piece);
+            link.all_gather_parts(what, piece);
         }
         bytes
     }
@@ -194,7 +194,7 @@ impl World {
         let what = "the start of NCCL";
         // The kernel's name for this start of this machine.
         let machine = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let all = self.gather(what, &(machine, device, nccl::is_present())).map_err(TrainError::Ranks)?;
+        let all = self.all_gather(what, &(machine, device, nccl::is_present())).map_err(TrainError::Ranks)?;
         let problem = |rank: usize, problem: &str| {
             Ok(Err(format!("rank {rank} {problem}; gradients are summed through the host's memory")))
         };
@@ -221,13 +221,13 @@ impl World {
     ///
     /// # Errors
     /// [`TrainError::Device`] when the device fails, [`TrainError::Ranks`] when NCCL does.
-    pub(crate) fn sum_tensor(&self, what: &str, values: Tensor<1>) -> Result<Tensor<1>, TrainError> {
+    pub(crate) fn all_reduce_tensor(&self, what: &str, values: Tensor<1>) -> Result<Tensor<1>, TrainError> {
         #[cfg(feature = "nccl")]
         if let Some((link, nccl)) = self.link.as_ref().and_then(|link| Some((link, link.nccl.get()?))) {
             let (start, size) = (Instant::now(), self.size() as u64);
             // A ring's: a reduce-scatter and an all-gather.
             let n_bytes = 8 * values.shape().num_elements() as u64 * (size - 1) / size;
-            let sum = nccl.sum(values).map_err(|problem| TrainError::Ranks(format!("{problem} ({what})")))?;
+            let sum = nccl.all_reduce(values).map_err(|problem| TrainError::Ranks(format!("{problem} ({what})")))?;
             link.waited.set(link.waited.get() + start.elapsed());
             link.sent.set(link.sent.get() + n_bytes);
             return Ok(sum);
@@ -235,18 +235,18 @@ impl World {
         let device = values.device();
         let data = values.try_into_data().map_err(|error| TrainError::Device(error.to_string()))?;
         let mut values = data.try_into_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
-        self.sum(what, &mut values);
+        self.all_reduce(what, &mut values);
         let n_values = values.len();
         Ok(Tensor::from_data(TensorData::new(values, [n_values]), &device))
     }
 
     /// Adds the values of all ranks, in the order of the ranks: the sum of n ranks is that of one process which adds n
     /// micro-batches, to the last bit.
-    pub(crate) fn sum(&self, what: &str, values: &mut [f32]) {
+    pub(crate) fn all_reduce(&self, what: &str, values: &mut [f32]) {
         let Some(link) = &self.link else { return };
         for bucket in values.chunks_mut(BUCKET) {
-            link.sum_own_part(what, bucket);
-            link.gather_parts(what, bytemuck::cast_slice_mut(bucket));
+            link.reduce_scatter(what, bucket);
+            link.all_gather_parts(what, bytemuck::cast_slice_mut(bucket));
         }
     }
 }
@@ -286,7 +286,7 @@ impl Link {
     }
 
     // Sends each rank its part of rank 0's bytes.
-    fn send_parts(&self, what: &str, bytes: &mut [u8]) {
+    fn scatter(&self, what: &str, bytes: &mut [u8]) {
         let (part, size) = (self.part_length(bytes.len()), self.transport.size());
         if self.transport.rank() == 0 {
             let parts = bytes.chunks(part).chain(std::iter::repeat(&[][..])).take(size);
@@ -300,7 +300,7 @@ impl Link {
     }
 
     // Sends this rank's part to all and receives theirs.
-    fn gather_parts(&self, what: &str, bytes: &mut [u8]) {
+    fn all_gather_parts(&self, what: &str, bytes: &mut [u8]) {
         let (part, size) = (self.part_length(bytes.len()), self.transport.size());
         let own = bytes.chunks(part).nth(self.transport.rank()).unwrap_or_default().to_vec();
         let parts = bytes.chunks_mut(part).chain(std::iter::repeat_with(Default::default)).take(size);
@@ -308,7 +308,7 @@ impl Link {
     }
 
     // Adds all ranks' values of this rank's part, in the order of the ranks.
-    fn sum_own_part(&self, what: &str, values: &mut [f32]) {
+    fn reduce_scatter(&self, what: &str, values: &mut [f32]) {
         let (part, size, rank) =
             (self.part_length(size_of_val(values)) / 4, self.transport.size(), self.transport.rank());
         let n_own = values.chunks(part).nth(rank).map_or(0, <[f32]>::len);

@@ -74,7 +74,7 @@ impl Nccl {
                         break;
                     }
                     let Ok(job) = todo.recv() else { break };
-                    answer = communicator.sum(&job);
+                    answer = communicator.all_reduce(&job);
                 }
             }
             Err(problem) => drop(say.send(Err(problem))),
@@ -88,7 +88,7 @@ impl Nccl {
     ///
     /// # Errors
     /// NCCL's, or that they did not come in time.
-    pub(super) fn sum(&self, values: Tensor<1>) -> Result<Tensor<1>, String> {
+    pub(super) fn all_reduce(&self, values: Tensor<1>) -> Result<Tensor<1>, String> {
         // NCCL works on a stream of its own.
         values.device().sync().map_err(|error| error.to_string())?;
         let values: CubeTensor = values.try_into_primitive::<CubeBackend>().map_err(|error| format!("{error:?}"))?;
@@ -143,7 +143,7 @@ impl Communicator {
     }
 
     #[allow(unsafe_code)]
-    fn sum(&self, job: &Job) -> Result<(), String> {
+    fn all_reduce(&self, job: &Job) -> Result<(), String> {
         let values = job.pointer as *mut std::ffi::c_void;
         // SAFETY: `values` are that many float32 of this device. Their owner waits for the answer and uses them on no other
         // stream meanwhile.
@@ -193,7 +193,7 @@ mod tests {
         let nccl = Nccl::join(0, [0, 1], &new_id().unwrap(), Duration::from_secs(60)).unwrap();
         let values: Vec<f32> = (0..100_003).map(|index| index as f32 * 0.5).collect();
         for _ in 0..3 {
-            let sum = nccl.sum(Tensor::from_data(values.as_slice(), &device)).unwrap();
+            let sum = nccl.all_reduce(Tensor::from_data(values.as_slice(), &device)).unwrap();
             assert_eq!(sum.try_into_vec_as::<f32>().unwrap(), values);
         }
     }

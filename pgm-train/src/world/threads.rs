@@ -75,7 +75,7 @@ fn sums_are_those_of_one_process_in_the_order_of_the_ranks() {
         }
         let sums = in_ranks(size, |world| {
             let mut values: Vec<f32> = (0..length).map(|index| value(world.rank(), index)).collect();
-            world.sum("the sum", &mut values);
+            world.all_reduce("the sum", &mut values);
             values
         });
         assert!(sums.iter().all(|sum| *sum == expected), "{size} ranks, {length} values");
@@ -88,7 +88,7 @@ fn every_rank_receives_what_the_first_one_has_and_what_all_have() {
         let bytes: Vec<u8> = (0..length).map(|index| (index * 7) as u8).collect();
         let found = in_ranks(size, |world| {
             let own = if world.is_first() { bytes.clone() } else { Vec::new() };
-            let text = world.gather("the names", &"x".repeat(world.rank())).unwrap();
+            let text = world.all_gather("the names", &"x".repeat(world.rank())).unwrap();
             let first = world.broadcast("the answer", world.rank() + 40).unwrap();
             (world.broadcast_bytes("the weights", own), text, first)
         });

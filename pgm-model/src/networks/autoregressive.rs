@@ -20,7 +20,7 @@ use crate::visibility::Visibility;
 /// Predicts each token from those before it.
 #[derive(Module, Debug)]
 pub struct AutoregressiveTransformer {
-    embedding: Embedding,
+    pub(super) embedding: Embedding,
     time: Option<TimeEmbedding>,
     blocks: Vec<EncoderBlock>,
     head: Head,

@@ -17,7 +17,7 @@ use crate::sequence::Positions;
 /// Predicts the tokens behind mask tokens, from the full sequence.
 #[derive(Module, Debug)]
 pub struct MaskedTransformer {
-    embedding: Embedding,
+    pub(super) embedding: Embedding,
     time: Option<TimeEmbedding>,
     blocks: Vec<EncoderBlock>,
     head: Head,

@@ -37,6 +37,21 @@ impl Network {
         }
     }
 
+    /// The network with its token embedding multiplied by `factor`.
+    ///
+    /// # Panics
+    /// For a MaskGIT, whose head has the weight of the embedding.
+    pub fn with_scaled_embedding(mut self, factor: f32) -> Self {
+        let embedding = match &mut self {
+            Self::Partition(model) => &mut model.embedding,
+            Self::Masked(model) => &mut model.embedding,
+            Self::Autoregressive(model) => &mut model.embedding,
+            Self::MaskGit(_) => panic!("a MaskGIT's embedding is its head, too"),
+        };
+        embedding.weight = Param::initialized(embedding.weight.id, embedding.weight.val() * factor);
+        self
+    }
+
     /// The network with every parameter uniform in [-bound, bound), drawn on the host.
     ///
     /// A new network gives every token the same logit, because its last layer is zero. Tests and benchmarks that draw

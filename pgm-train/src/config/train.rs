@@ -162,6 +162,13 @@ impl ConfigFile for TrainConfig {
         check_number("weight_floor", self.weight_floor, self.weight_floor >= 0.0, "must be 0 or positive")?;
         let is_share = (0.0..=1.0).contains(&self.class_dropout);
         check_number("class_dropout", self.class_dropout, is_share, "must be between 0 and 1")?;
+        let scale = self.model.embedding_scale;
+        check_number("model.embedding_scale", scale, scale > 0.0 && scale.is_finite(), "must be positive")?;
+        if self.objective == Objective::Maskgit && scale != 1.0 {
+            return Err(
+                "model.embedding_scale is not for maskgit, whose head has the weight of the embedding".to_string()
+            );
+        }
         self.teacher.as_ref().map_or(Ok(()), |teacher| teacher.validate(self.objective))?;
         self.run.validate()
     }

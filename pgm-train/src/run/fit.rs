@@ -128,7 +128,7 @@ pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
             init.notices(&files.config).into_iter().for_each(|notice| (args.observe)(&TrainEvent::Notice(notice)));
             init.network(&files.config, &plain)?
         }
-        None => drawn(&files.config, config.run.seed, &plain),
+        None => drawn(&files.config, &config, &plain),
     };
     let mask = files.config.backbone().mask_index;
     let teacher = teacher.map(|teacher| teacher.loss(&plain)).transpose()?;
@@ -280,12 +280,15 @@ pub(crate) fn write_results(
     Ok(FitResult { step, complete, stopped_early, validation, best })
 }
 
-/// A network whose parameters are drawn at once, in a fixed order, from `seed`.
-fn drawn(config: &ModelConfig, seed: u64, device: &Device) -> Network {
-    device.seed(seed);
-    let network = Network::new(config, device);
+/// A new network whose parameters are drawn at once, in a fixed order, from the seed.
+fn drawn(model: &ModelConfig, config: &TrainConfig, device: &Device) -> Network {
+    device.seed(config.run.seed);
+    let network = Network::new(model, device);
     draw_parameters(&network);
-    network
+    match config.model.embedding_scale {
+        1.0 => network,
+        scale => network.with_scaled_embedding(scale as f32),
+    }
 }
 
 /// Draws all parameters of a new module now, in a fixed order.

@@ -186,6 +186,7 @@ fn add_new_keys(before: &mut Value, now: &Value) {
         (Some("model"), "classes", json!(0)),
         (Some("model"), "registers", json!(2)),
         (Some("model"), "sets", json!("one")),
+        (Some("model"), "embedding_scale", json!(1.0)),
     ];
     for (section, key, value) in new {
         let (before, now) = match section {

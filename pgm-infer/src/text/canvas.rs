@@ -116,14 +116,21 @@ impl Canvas {
 
     /// The text in stretches. Special tokens have no text; a stretch of special tokens alone is left out.
     pub fn segments(&self, model: &TextModel) -> Vec<Segment> {
-        let mut segments = Vec::new();
+        self.stretches(model, Cell::is_like).into_iter().map(|(_, segment)| segment).collect()
+    }
+
+    /// As [`segments`](Self::segments), with a segment of its own for each decoded token, or for the few that make a character
+    /// together; and the position of a segment's last token, if it has one.
+    pub(super) fn pieces(&self, model: &TextModel) -> Vec<(Option<usize>, Segment)> {
+        self.stretches(model, |a, b| matches!((a, b), (Cell::Given(_), Cell::Given(_))))
+    }
+
+    fn stretches(&self, model: &TextModel, join: fn(Cell, Cell) -> bool) -> Vec<(Option<usize>, Segment)> {
+        let mut stretches = Vec::new();
         if self.layout.texts.iter().all(Option::is_none) {
-            self.add_cells(
-                &mut segments,
-                model,
-                &BlankLayout { positions: 0..self.cells.len(), ..BlankLayout::default() },
-            );
-            return segments;
+            let all = BlankLayout { positions: 0..self.cells.len(), ..BlankLayout::default() };
+            self.add_cells(&mut stretches, model, &all, join);
+            return stretches;
         }
         let mut next = 0;
         for index in 0..=self.layout.blanks.len() {
@@ -131,29 +138,35 @@ impl Canvas {
             let given = next..blank.map_or(self.cells.len(), |blank| blank.positions.start);
             match self.layout.text(index) {
                 Some("") => {}
-                Some(text) => segments.push(Segment::Given { text: text.to_string() }),
+                Some(text) => stretches.push((None, Segment::Given { text: text.to_string() })),
                 None => {
                     let given = BlankLayout { positions: given, ..BlankLayout::default() };
-                    self.add_cells(&mut segments, model, &given);
+                    self.add_cells(&mut stretches, model, &given, join);
                 }
             }
             if let Some(blank) = blank {
-                self.add_cells(&mut segments, model, blank);
+                self.add_cells(&mut stretches, model, blank, join);
                 next = blank.positions.end;
             }
         }
-        segments
+        stretches
     }
 
-    // Adds the cells of a blank, without the given characters that its tokens hold.
-    fn add_cells(&self, segments: &mut Vec<Segment>, model: &TextModel, blank: &BlankLayout) {
+    // Adds the cells of a blank, without the given characters that its tokens hold. Neighbours that `join` are one stretch.
+    fn add_cells(
+        &self,
+        stretches: &mut Vec<(Option<usize>, Segment)>,
+        model: &TextModel,
+        blank: &BlankLayout,
+        join: fn(Cell, Cell) -> bool,
+    ) {
         let (first, last) = (blank.positions.start, blank.positions.end);
         let mut position = first;
         for run in self.cells[first..last].chunk_by(|a, b| (*a == Cell::Open) == (*b == Cell::Open)) {
             let (start, end) = (position, position + run.len());
             position = end;
             if run[0] == Cell::Open {
-                segments.push(Segment::Open { n: run.len() });
+                stretches.push((Some(end - 1), Segment::Open { n: run.len() }));
                 continue;
             }
             // What a token reads as depends on the tokens before it.
@@ -168,21 +181,27 @@ impl Canvas {
             let own = &text[skipped..];
             let mut n_left =
                 if end == last { own.strip_suffix(blank.ends_with.as_str()).unwrap_or(own) } else { own }.len();
-            let mut from = n_before;
-            for stretch in run.chunk_by(|a, b| a.is_like(*b)) {
-                let until = from + stretch.len();
+            let (mut from, mut until) = (n_before, n_before);
+            for stretch in run.chunk_by(|a, b| join(*a, *b)) {
+                until += stretch.len();
                 let text = model.decode_after(&tokens[..until], from).unwrap_or_default();
+                // Where tokens stand alone, the next ones may end the character.
+                let alone = !join(stretch[0], stretch[0]);
+                if alone && text.ends_with(char::REPLACEMENT_CHARACTER) && until < tokens.len() {
+                    continue;
+                }
                 from = until;
                 let cut = skipped.min(text.len());
                 skipped -= cut;
                 let text = text.get(cut..).unwrap_or_default();
                 let text = text.get(..n_left.min(text.len())).unwrap_or_default().to_string();
                 n_left -= text.len();
+                let at = Some(start + until - n_before - 1);
                 match stretch[0] {
                     _ if text.is_empty() => {}
-                    Cell::Given(_) => segments.push(Segment::Given { text }),
-                    Cell::New(_) => segments.push(Segment::New { text }),
-                    Cell::Decoded(_) | Cell::Open => segments.push(Segment::Decoded { text }),
+                    Cell::Given(_) => stretches.push((at, Segment::Given { text })),
+                    Cell::New(_) => stretches.push((at, Segment::New { text })),
+                    Cell::Decoded(_) | Cell::Open => stretches.push((at, Segment::Decoded { text })),
                 }
             }
         }

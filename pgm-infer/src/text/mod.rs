@@ -1,5 +1,6 @@
 //! Text around the sampling loop: a model with its tokenizer, templates, and how a row of tokens reads.
 
+mod animation;
 mod border;
 pub mod canvas;
 mod generation;
@@ -15,6 +16,7 @@ mod tests;
 mod token_bytes;
 mod token_names;
 
+pub use animation::TextAnimation;
 pub use generation::GenerationConfig;
 pub use layout::TextRow;
 pub use model::{ModelBytes, TextModel, check_tokenizer};

@@ -11,7 +11,7 @@ use super::canvas::{Canvas, Segment};
 use super::reader::{BlankEnd, RowReader};
 use super::request::RowPart;
 use super::template::Part;
-use super::{GenerationConfig, TextModel, TextRow};
+use super::{GenerationConfig, TextAnimation, TextModel, TextRow};
 use crate::sample::RowChange;
 
 // The tokens are printable bytes, the space, the first byte of é, and two words by merges from the left.
@@ -140,4 +140,32 @@ fn a_canvas_shows_given_text_as_given_and_the_rest_of_a_border_as_decoded() {
     canvas.apply(&decode(vec![(open[1], token("a")), (open[2], token("!"))]));
     let decoded = |text: &str| Segment::Decoded { text: text.into() };
     assert_eq!(canvas.segments(&MODEL), [given("! ki"), decoded("ngdom"), new("a!"), decoded(" "), given("of")]);
+}
+
+#[test]
+fn an_animation_shows_each_token_when_its_step_came_and_given_text_always() {
+    let row = MODEL.row_of_parts(&[text("<a ki"), blank(2), text("of")], 0).unwrap();
+    let mut animation = TextAnimation::of_row(&row);
+    let given = &row.request.given;
+    let open: Vec<usize> =
+        (0..row.request.length).filter(|position| given.iter().all(|(given, _)| given != position)).collect();
+    let decode = |decoded: Vec<(usize, u32)>| RowChange { decoded, ..RowChange::default() };
+    animation.apply(&decode(vec![(open[0], token(" kingdom"))]));
+    assert_eq!(animation.svg(&MODEL).matches('░').count(), 3);
+    animation.apply(&decode(vec![(open[3], token(" of")), (open[2], token("&"))]));
+    animation.apply(&decode(vec![(open[1], token("Z"))]));
+    let svg = animation.svg(&MODEL);
+    let element = |text: &str| {
+        let found = svg.lines().filter(|line| line.contains(&format!(">{text}<"))).collect::<Vec<_>>();
+        assert_eq!(found.len(), 1, "{text}: {svg}");
+        found[0]
+    };
+    for given in ["&lt;a\u{a0}", "ki", "of"] {
+        assert!(!element(given).contains("animate"), "{given}");
+    }
+    // Three steps in the first 8 of 12 seconds.
+    for (text, at) in [("ngdom", "0;0.0000"), ("&amp;", "0;0.2222"), ("Z", "0;0.4444")] {
+        assert!(element(text).contains(&format!("keyTimes=\"{at}\"")), "{text}: {}", element(text));
+    }
+    assert!(!svg.contains('░'));
 }

@@ -129,7 +129,7 @@ pub enum DataError {
     },
     /// A folder of pixels where tokens are needed.
     #[error(
-        "{} has pixels, and a model needs tokens; make codes with a codec (pgm-infer encode), or use pgm-data images with --as-tokens",
+        "{} has pixels, and a model needs tokens; make codes with a codec (pgm-train encode), or use pgm-data images with --as-tokens",
         path.display()
     )]
     PixelsOnly {

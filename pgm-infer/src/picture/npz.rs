@@ -7,11 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::WriterBuilder;
-use npyz::npz::NpzWriter;
-use npyz::zip::CompressionMethod;
-use npyz::zip::write::FileOptions;
+use npyz::{WriteOptions, WriterBuilder};
 use pgm_model::model_folder::{sync_file, sync_folder};
+use zip::write::{FileOptions, ZipWriter};
 
 use super::pixels::Picture;
 use crate::InferError;
@@ -80,20 +78,24 @@ impl NpzSamples {
             let mut file = writer.into_inner().map_err(|error| error.into_error())?;
             file.seek(SeekFrom::Start(0))?;
             let mut pixels = BufReader::new(file);
-            let mut archive = NpzWriter::create(&temporary.0)?;
-            let options = FileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+            let mut archive = ZipWriter::new(File::create(&temporary.0)?);
+            let options = FileOptions::default().compression_method(zip::CompressionMethod::Stored).large_file(true);
+            archive.start_file("arr_0.npy", options)?;
             let dims = [n, height, width, channels].map(|size| size as u64);
-            let mut array = archive.array::<u8>("arr_0", options)?.default_dtype().shape(&dims).begin_nd()?;
+            let array = WriteOptions::<u8>::new().default_dtype().shape(&dims).writer(&mut archive);
+            let mut array = array.begin_nd()?;
             let mut buffer = vec![0; height * width * channels];
             for _ in 0..n {
                 pixels.read_exact(&mut buffer)?;
                 array.extend(buffer.iter().copied())?;
             }
             array.finish()?;
-            let mut array = archive.array::<i64>("arr_1", options)?.default_dtype().shape(&[n as u64]).begin_nd()?;
+            archive.start_file("arr_1.npy", options)?;
+            let array = WriteOptions::<i64>::new().default_dtype().shape(&[n as u64]).writer(&mut archive);
+            let mut array = array.begin_nd()?;
             array.extend(labels)?;
             array.finish()?;
-            let mut file = archive.zip_writer().finish()?;
+            let mut file = archive.finish()?;
             file.flush()
         };
         write().map_err(|error| failed(&path, error))?;

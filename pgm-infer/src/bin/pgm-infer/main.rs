@@ -16,7 +16,6 @@ mod plot;
 mod serve;
 #[cfg(feature = "server")]
 mod signals;
-mod transcode;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -46,10 +45,6 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Draws a part of a picture again, or continues it beyond its edges
     Edit(Box<edit::EditArgs>),
-    /// Makes a data folder of codes from one of pixels
-    Encode(transcode::TranscodeArgs),
-    /// Makes a data folder of pixels from one of codes
-    Decode(transcode::TranscodeArgs),
     /// Shows the configuration, the size and the sampler defaults of a model folder
     Info(info::InfoArgs),
     /// Measures sampling speed and prints one JSON object
@@ -80,8 +75,6 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::generate(args),
         Command::Edit(args) => edit::edit(args),
-        Command::Encode(args) => transcode::encode(args),
-        Command::Decode(args) => transcode::decode(args),
         Command::Info(args) => info::info(args),
         Command::Bench(args) => bench::bench(args),
         Command::Import(args) => convert::import(args, &devices::any_device()?),

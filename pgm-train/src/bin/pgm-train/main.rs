@@ -14,6 +14,7 @@ mod events;
 mod fit;
 mod progress;
 mod ranks;
+mod transcode;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,6 +41,10 @@ enum Command {
     Fit(fit::FitArgs),
     /// Trains a codec on a folder of pixels: pictures to codes and back
     Codec(codec::CodecArgs),
+    /// Makes a data folder of codes from one of pixels
+    Encode(transcode::TranscodeArgs),
+    /// Makes a data folder of pixels from one of codes
+    Decode(transcode::TranscodeArgs),
     /// Makes a partition model of a masked one, for fit to train on
     Convert(convert::ConvertArgs),
     /// Distils a model in rounds: the student samples as well in fewer steps
@@ -76,6 +81,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fit(args) => fit::run(&args),
         Command::Distill(args) => distill::run(&args),
         Command::Codec(args) => codec::run(&args),
+        Command::Encode(args) => transcode::encode(&args),
+        Command::Decode(args) => transcode::decode(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Eval(command) => eval::run(&command),
         Command::Bench(args) => bench::run(&args),

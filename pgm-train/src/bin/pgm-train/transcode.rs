@@ -1,18 +1,17 @@
-//! `pgm-infer encode` and `pgm-infer decode`: data folders of pixels to codes, and back.
+//! `pgm-train encode` and `pgm-train decode`: data folders of pixels to codes, and back.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
-
 use pgm_data::{CodecIdentity, DataFolder, ImageFolderWriter, ImageInfo, ImageKind, PixelShape, Split};
 use pgm_infer::Picture;
 use pgm_infer::device::DeviceName;
 use pgm_infer::picture::{CodecFolder, PictureCodec};
 
-use crate::devices::open_device;
-use crate::pictures::show;
+use crate::progress::{Progress, stop_on_ctrl_c};
 
 /// Pictures that are read at a time.
 const BATCH: usize = 64;
@@ -34,8 +33,8 @@ pub struct TranscodeArgs {
 }
 
 /// Makes codes of pixels.
-pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
-    let (device, _) = open_device(&args.device)?;
+pub fn encode(args: &TranscodeArgs) -> anyhow::Result<ExitCode> {
+    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
     let data = DataFolder::open(&args.data)?;
     let codec = CodecFolder::open(&args.codec, &device)?;
     let pixels = data.pixels(Split::Train)?;
@@ -52,7 +51,9 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
     };
     let mut writer = ImageFolderWriter::create(&args.out, facts)?;
     let codec = codec.for_grid(grid)?;
-    let mut n_done = 0;
+    stop_on_ctrl_c();
+    let mut progress = Progress::new("pictures");
+    let (mut n_done, n_pictures) = (0, n_pictures(&data));
     for split in [Split::Train, Split::Validation] {
         let rows = data.pixels(split)?;
         for first in (0..rows.len()).step_by(BATCH) {
@@ -66,28 +67,30 @@ pub fn encode(args: &TranscodeArgs) -> anyhow::Result<()> {
                 writer.push_tokens(split, &codes, rows.label(index)?)?;
             }
             n_done += some.len();
-            progress("encoded", n_done);
+            if progress.update(n_done, n_pictures).is_break() {
+                return stopped(n_done, n_pictures);
+            }
         }
     }
     writer.finish()?;
-    clear_progress();
+    drop(progress);
     let [rows, columns] = grid;
     writeln!(
         std::io::stdout(),
         "{n_done} pictures of {width} x {height} pixels became {rows} x {columns} codes each: {}",
         args.out.display()
     )?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes pixels of codes.
-pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
-    let (device, _) = open_device(&args.device)?;
+pub fn decode(args: &TranscodeArgs) -> anyhow::Result<ExitCode> {
+    let (device, _) = args.device.open().map_err(|message| anyhow!(message))?;
     let data = DataFolder::open(&args.data)?;
     let codec = CodecFolder::open(&args.codec, &device)?;
     let info = data.image().filter(|info| info.kind == ImageKind::Codes);
     let Some((info, grid)) = info.and_then(|info| Some((info, info.grid?))) else {
-        bail!("{} has no codes; pgm-infer encode makes them", args.data.display());
+        bail!("{} has no codes; pgm-train encode makes them", args.data.display());
     };
     let hash = info.codec.as_ref().and_then(|codec| codec.hash.as_deref());
     codec.check(&args.data.display().to_string(), hash, info.n_values())?;
@@ -99,7 +102,9 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
         ..ImageInfo::of_pixels(PixelShape { height, width, channels }, info.class_names.clone())
     };
     let mut writer = ImageFolderWriter::create(&args.out, facts)?;
-    let mut n_done = 0;
+    stop_on_ctrl_c();
+    let mut progress = Progress::new("pictures");
+    let (mut n_done, n_pictures) = (0, n_pictures(&data));
     for split in [Split::Train, Split::Validation] {
         let rows = data.rows(split)?;
         for first in (0..rows.len()).step_by(BATCH) {
@@ -111,23 +116,23 @@ pub fn decode(args: &TranscodeArgs) -> anyhow::Result<()> {
                 writer.push_pixels(split, picture.pixels(), row.label)?;
             }
             n_done += some.len();
-            progress("decoded", n_done);
+            if progress.update(n_done, n_pictures).is_break() {
+                return stopped(n_done, n_pictures);
+            }
         }
     }
     writer.finish()?;
-    clear_progress();
+    drop(progress);
     writeln!(std::io::stdout(), "{n_done} pictures of {width} x {height} pixels: {}", args.out.display())?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn clear_progress() {
-    if std::io::stderr().is_terminal() {
-        show("\r\x1b[K");
-    }
+fn n_pictures(data: &DataFolder) -> usize {
+    (data.manifest().train.rows + data.manifest().validation.rows) as usize
 }
 
-fn progress(what: &str, n: usize) {
-    if std::io::stderr().is_terminal() {
-        show(&format!("\r{n} {what}"));
-    }
+// The folder that was begun goes with its writer.
+fn stopped(n_done: usize, n_pictures: usize) -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stderr(), "stopped after {n_done} of {n_pictures} pictures; nothing is left, so start again")?;
+    Ok(ExitCode::from(130))
 }

@@ -29,7 +29,7 @@ url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
 "$venv/bin/python" "$here/openai_client.py" "$url"
 if [ $# -eq 6 ]; then "$venv/bin/python" "$here/openai_images.py" "$url" pictures; fi
 # A request that fits the schema can still be too long for the model.
-"$venv/bin/st" run "$url/openapi.json" --max-examples 20 --seed 1 --exclude-checks positive_data_acceptance --no-color
+"$venv/bin/st" run "$url/openapi.json" --max-examples 20 --seed 1 --request-timeout 60 --exclude-checks positive_data_acceptance --no-color
 if [ -x /usr/bin/chromium ]; then
     mkdir -p "$shots"
     "$venv/bin/python" "$here/page.py" "$url" "$shots"

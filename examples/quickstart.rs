@@ -1,18 +1,21 @@
-//! From text to samples in a few minutes: prepare a text, train a model, continue a text, fill blanks, measure the speed.
+//! From text to samples in a few minutes: train a tokenizer, prepare a text, train a model, continue a text, fill blanks, measure
+//! the speed.
 //!
 //! ```text
 //! cargo run --release --example quickstart
 //! ```
 //!
 //! The text is on every machine that has built this project: the sources of its dependencies. `--text PATH` takes another
-//! text.
+//! text. Ctrl-C stops; `--resume --out FOLDER` goes on.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
+use burn::tensor::Device;
 use burn::train::Interrupter;
 use clap::Parser;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
@@ -21,9 +24,11 @@ use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
 use pgm_infer::sample::order::OrderKind;
+use pgm_infer::text::TextAnimation;
 use pgm_infer::text::template::{self, Part};
 use pgm_infer::{DrawSettings, SampleSettings, SamplingPath, Schedule, TextModel};
 use pgm_model::Network;
+use pgm_model::model_folder::write_file;
 use pgm_train::history::{self, Line};
 use pgm_train::{Fit, TrainConfig, TrainEvent, World, fit};
 
@@ -42,6 +47,9 @@ struct Args {
     /// Output folder [default: target/quickstart, or the first free quickstart-N]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on with the training that was stopped in --out
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// auto, flex, wgpu, vulkan, metal or cuda, as compiled in
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -49,6 +57,7 @@ struct Args {
 
 const LENGTH: usize = 128;
 const TEXT_BYTES: u64 = 4_000_000;
+const VOCAB_SIZE: usize = 1024;
 
 const RUN: &str = r#"
 objective = "partition"
@@ -66,15 +75,17 @@ heads = 4
 encoder = 2
 decoder = 2
 length = 128
+embedding_scale = 5.0
 
 [optim]
-lr = 1e-3
+lr = 3e-3
 warmup = 50
+schedule = "cosine"
 ema = 0.99
 "#;
 
 #[allow(clippy::print_stdout)]
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     // SAFETY: no other thread runs yet.
     #[allow(unsafe_code)]
     unsafe {
@@ -84,35 +95,26 @@ fn main() -> anyhow::Result<()> {
     let start = Instant::now();
     let (device, device_name) = args.device.open().map_err(|message| anyhow!(message))?;
     let out = match &args.out {
-        Some(out) if out.exists() => bail!("{} exists already; choose another --out", out.display()),
+        Some(out) if out.exists() && !args.resume => {
+            bail!("{} exists already; choose another --out, or go on there with --resume", out.display())
+        }
         Some(out) => out.clone(),
         None => free_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), "quickstart")?,
     };
 
     println!("== 1. Text ==");
-    let patterns = match &args.text {
-        Some(text) => vec![text.clone()],
-        None => dependency_sources(TEXT_BYTES)?,
-    };
-    let inputs = TextInputs::resolve(&patterns, "text", "text")?;
     let data = out.join("data");
-    let tokenizer = TextTokenizer::bytes();
-    let what = Prepare {
-        inputs: &inputs,
-        validation: &Validation::Fraction(0.05),
-        tokenizer: &tokenizer,
-        length: LENGTH,
-        mode: Mode::Pack,
-        row_eos: false,
-        out: &data,
-    };
-    let manifest = prepare(&what, &mut |_| ControlFlow::Continue(()))?;
+    if !data.exists() {
+        prepare_text(args.text.as_deref(), &data)?;
+    }
+    let folder = DataFolder::open(&data)?;
+    let (train, held_out) = (&folder.manifest().train, &folder.manifest().validation);
     println!(
-        "{} files, {:.1} MB: {} training rows and {} held out, of {LENGTH} bytes each",
-        inputs.files().len(),
-        manifest.train.text_bytes as f64 / 1e6,
-        manifest.train.rows,
-        manifest.validation.rows
+        "{:.1} MB in tokens of {:.1} bytes: {} training rows and {} held out, of {LENGTH} tokens each",
+        train.text_bytes as f64 / 1e6,
+        train.text_bytes as f64 / train.tokens as f64,
+        train.rows,
+        held_out.rows
     );
 
     println!("\n== 2. Training on {device_name} ==");
@@ -121,25 +123,28 @@ fn main() -> anyhow::Result<()> {
     let interrupter = Interrupter::new();
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
+    let bits_per_byte = held_out.tokens as f64 / held_out.text_bytes as f64 / std::f64::consts::LN_2;
     let finished = fit(Fit {
         config: &config,
         data: &data,
         out: &run,
         init: None,
-        resume: false,
+        resume: args.resume,
         device: &device,
         interrupter,
         renderer: None,
-        observe: Arc::new(show),
+        observe: Arc::new(move |event| show(event, bits_per_byte)),
         world: World::alone(),
     })?;
+    let steps = args.steps;
     if !finished.complete {
-        bail!("stopped after step {}", finished.step);
+        println!("stopped after step {} of {steps}. To go on:", finished.step);
+        println!("    cargo run --release --example quickstart -- --steps {steps} --resume --out {}", shown(&out));
+        return Ok(ExitCode::from(130));
     }
-    let bits = |nats: f64| nats / std::f64::consts::LN_2;
     let validations: Vec<f64> = history::read(&run)?
         .into_iter()
-        .filter_map(|line| if let Line::Validation(line) = line { Some(bits(line.val_nelbo)) } else { None })
+        .filter_map(|line| if let Line::Validation(line) = line { Some(line.val_nelbo * bits_per_byte) } else { None })
         .collect();
     if let (Some(before), Some(after)) = (validations.first(), validations.last()) {
         println!("held-out text: {before:.2} bits per byte before, {after:.2} after");
@@ -153,21 +158,67 @@ fn main() -> anyhow::Result<()> {
         draw: DrawSettings { temperature: 0.8, ..DrawSettings::default() },
         ..SampleSettings::default()
     };
-    let held_out = held_out_text(&data)?;
-    let prompt = held_out.chars().take(32).collect::<String>();
-    let write = |parts: &[Part], length, seed| -> anyhow::Result<String> {
-        let request = model.request(parts, length, seed)?;
-        let outcome = model.generate(&[request], &settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(()))?;
-        Ok(model.decode(&outcome.rows[0].tokens)?)
+    let write = |parts: &[Part], length, seed| -> anyhow::Result<(String, TextAnimation)> {
+        let row = model.row(parts, length, seed)?;
+        let mut animation = TextAnimation::of_row(&row);
+        let outcome =
+            model.generate(std::slice::from_ref(&row.request), &settings, SamplingPath::Clean, &mut |view| {
+                animation.apply(&view.changes[0]);
+                ControlFlow::Continue(())
+            })?;
+        Ok((row.read(&model, &outcome.rows[0])?, animation))
     };
-    println!("-- freely --\n{}\n", write(&[], Some(LENGTH), 1)?);
-    println!("-- from {prompt:?} --\n{}\n", write(&[Part::Text(prompt.clone())], Some(LENGTH), 2)?);
-    let template = "pub fn new({12}) -> Self {{24} }";
-    println!("-- the blanks of {template:?} --\n{}", write(&template::parse(template, 8)?, None, 3)?);
+    let prompt = held_out_text(&folder)?.chars().take(32).collect::<String>();
+    let (text, animation) = write(&[], Some(LENGTH), 1)?;
+    println!("-- freely --\n{text}\n");
+    let order = out.join("order.svg");
+    write_file(&order, animation.svg(&model).as_bytes())?;
+    println!("-- from {prompt:?} --\n{}\n", write(&[Part::Text(prompt.clone())], Some(LENGTH), 2)?.0);
+    println!("-- the blanks of {TEMPLATE:?} --\n{}", write(&template::parse(TEMPLATE, 8)?, None, 3)?.0);
 
     println!("\n== 4. Speed against a masked model of the same size ==");
+    measure(&model, &device)?;
+
+    let model = shown(&run.join("model"));
+    println!("\n{:.0} s in all. Look at (a browser shows them):", start.elapsed().as_secs_f64());
+    println!("    {}   how the loss fell", shown(&run.join("loss.svg")));
+    println!("    {}   the order in which the first text was decoded", shown(&order));
+    println!("Try next:");
+    println!("    cargo run --release -p pgm-infer -- generate --model {model} --template {TEMPLATE:?} --visual");
+    println!("    cargo run --release -p pgm-infer -- serve --model {model}");
+    println!("    cargo run --release --example quickstart -- --steps 6000 --text 'your/texts/**/*.txt'");
+    Ok(ExitCode::SUCCESS)
+}
+
+const TEMPLATE: &str = "pub fn new({12}) -> Self {{24} }";
+
+// Trains a tokenizer, and makes rows of tokens.
+#[allow(clippy::print_stdout)]
+fn prepare_text(text: Option<&str>, data: &Path) -> anyhow::Result<()> {
+    let patterns = match text {
+        Some(text) => vec![text.to_string()],
+        None => dependency_sources(TEXT_BYTES)?,
+    };
+    let inputs = TextInputs::resolve(&patterns, "text", "text")?;
+    println!("{} files; a tokenizer of {VOCAB_SIZE} tokens is trained on them", inputs.files().len());
+    let tokenizer = TextTokenizer::train(&inputs, VOCAB_SIZE, &|_| ())?;
+    let what = Prepare {
+        inputs: &inputs,
+        validation: &Validation::Fraction(0.05),
+        tokenizer: &tokenizer,
+        length: LENGTH,
+        mode: Mode::Pack,
+        row_eos: false,
+        out: data,
+    };
+    prepare(&what, &mut |_| ControlFlow::Continue(()))?;
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn measure(model: &TextModel, device: &Device) -> anyhow::Result<()> {
     let baseline_config = model.config().masked_baseline();
-    let baseline = Network::new(&baseline_config, &device);
+    let baseline = Network::new(&baseline_config, device);
     let workload = Workload {
         length: LENGTH,
         batch: 8,
@@ -180,7 +231,7 @@ fn main() -> anyhow::Result<()> {
         refresh: None,
     };
     let models = [(model.network(), model.config()), (&baseline, &baseline_config)];
-    let measured = alternate(&models, &device, &workload)?;
+    let measured = alternate(&models, device, &workload)?;
     let rates: Vec<f64> =
         measured.iter().map(|figures| (workload.batch * LENGTH) as f64 / figures.seconds_median()).collect();
     println!(
@@ -189,14 +240,6 @@ fn main() -> anyhow::Result<()> {
         rates[1],
         rates[0] / rates[1]
     );
-
-    println!("\nmodel folder:  {}", shown(&run.join("model")));
-    println!("learning curve: {}", shown(&run.join("loss.svg")));
-    println!(
-        "try it:         cargo run --release -p pgm-infer -- generate --model {} --visual",
-        shown(&run.join("model"))
-    );
-    println!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -205,24 +248,22 @@ fn shown(path: &Path) -> String {
 }
 
 #[allow(clippy::print_stdout)]
-fn show(event: &TrainEvent) {
+fn show(event: &TrainEvent, bits_per_byte: f64) {
     match event {
-        TrainEvent::Round { .. } => {}
+        TrainEvent::Round { .. } | TrainEvent::Saved { .. } => {}
         TrainEvent::Started { parameters, rows, .. } => println!("{parameters} parameters, {rows} rows"),
         TrainEvent::Trained { line, steps } => {
             let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
             println!("step {:>4} of {steps}  loss {:.3}  {:.0} s left", line.step, line.train_loss, left);
         }
         TrainEvent::Validated(line) => {
-            println!("step {:>4}  held out: {:.3} bits per byte", line.step, line.val_nelbo / std::f64::consts::LN_2);
+            println!("step {:>4}  held out: {:.3} bits per byte", line.step, line.val_nelbo * bits_per_byte);
         }
-        TrainEvent::Saved { .. } => (),
         TrainEvent::Notice(text) => println!("{text}"),
     }
 }
 
-fn held_out_text(data: &Path) -> anyhow::Result<String> {
-    let folder = DataFolder::open(data)?;
+fn held_out_text(folder: &DataFolder) -> anyhow::Result<String> {
     let row = folder.rows(pgm_data::Split::Validation)?.row(0)?;
     Ok(folder.tokenizer()?.decode(&row.tokens)?)
 }

@@ -8,12 +8,15 @@
 //! | [`picture`] | a model of image codes with its codec, pictures as files, edits of given pictures |
 //! | [`settings`] | the defaults of a model, and what a caller overrides |
 //! | [`score`] | likelihoods of given texts |
+//! | `demo` | the bundled model |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |
 
 pub mod bench;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
 pub mod capi;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod denoise;
 pub mod device;
 pub mod engine;

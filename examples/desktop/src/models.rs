@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use pgm_infer::device::DeviceName;
 use pgm_infer::engine::{Engine, EngineOptions, ImageEngine};
 use pgm_infer::picture::{CodecFolder, PictureCodec, PixelLevels};
-use pgm_infer::{GenerationConfig, ImageModel, InferError, ModelBytes, TextModel};
+use pgm_infer::{GenerationConfig, ImageModel, InferError, TextModel, demo};
 use pgm_model::{ModelConfig, model_folder};
 
 use crate::settings::sentence;
@@ -16,13 +16,6 @@ use crate::settings::sentence;
 /// Tokens of all pictures of a step: more pictures at once are faster, but a step takes longer to cancel.
 const BATCH_TOKENS: usize = 1 << 14;
 const MOST_BATCH: usize = 64;
-
-const BUNDLED: ModelBytes<'static> = ModelBytes {
-    config: include_bytes!("../model/config.json"),
-    weights: include_bytes!("../model/model.safetensors"),
-    tokenizer: include_bytes!("../model/tokenizer.json"),
-    generation: None,
-};
 
 /// Where a model is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +161,7 @@ impl OpenRequest {
         let text = |engine| OpenModel { model: Model::Text(engine), device: name.clone(), codec: None };
         let (folder, codec) = match &self.source {
             ModelSource::Bundled => {
-                return Ok(text(Engine::from_bytes(&BUNDLED, &device, &options, progress)?));
+                return Ok(text(Engine::from_bytes(&demo::TEXT, &device, &options, progress)?));
             }
             ModelSource::Folder { folder, codec } => (folder, codec),
         };
@@ -184,7 +177,8 @@ impl OpenRequest {
             let model = TextModel::load_with_progress(folder, &device, progress)?;
             return Ok(text(Engine::new(model, &options)?));
         }
-        let codec = match (codec, PixelLevels::of(&config)) {
+        let own = CodecFolder::within(folder);
+        let codec = match (codec.as_ref().or(own.as_ref()), PixelLevels::of(&config)) {
             (Some(codec), _) => Some(codec),
             (None, Some(_)) => None,
             (None, None) => Some(self.last_codec.as_ref().ok_or_else(|| missing_codec(&config))?),

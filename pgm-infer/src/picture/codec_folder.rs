@@ -1,17 +1,20 @@
 //! Codecs from a folder, or from a published file: networks between pixels and codes.
 // N pictures, C channels, H x W pixels, h x w codes
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pgm_model::ModelConfig;
 use pgm_model::codec::{Codec, CodecConfig};
+use pgm_model::model_folder::CONFIG_FILE;
 
 use super::codec::PictureCodec;
 use super::pixels::Picture;
 use crate::InferError;
 
+/// The folder of a codec in the folder of its model.
+const CODEC_FOLDER: &str = "codec";
 /// Pixels that are computed at a time: 4 pictures of 256 x 256.
 const CHUNK_PIXELS: usize = 4 * 256 * 256;
 
@@ -37,6 +40,11 @@ impl CodecFolder {
             return Err(InferError::Request(message));
         }
         Ok(Self { codec, origin, device: device.clone() })
+    }
+
+    /// The codec that a model folder brings along: its folder `codec`, if there is one.
+    pub fn within(model: &Path) -> Option<PathBuf> {
+        Some(model.join(CODEC_FOLDER)).filter(|folder| folder.join(CONFIG_FILE).exists())
     }
 
     /// The hash of the codec, which its codes carry.

@@ -10,6 +10,7 @@ use pgm_model::model_folder::{self, GENERATION_FILE};
 use pgm_model::{ImageConfig, ModelConfig, Network, WeightDtype};
 
 use super::codec::PictureCodec;
+use super::codec_folder::CodecFolder;
 use super::levels::PixelLevels;
 use super::pixels::Picture;
 use crate::InferError;
@@ -34,13 +35,20 @@ pub struct ImageModel {
 }
 
 impl ImageModel {
-    /// Opens a model folder. A model whose tokens are pixels needs no codec.
+    /// Opens a model folder. Without a `codec` it is the one [within](CodecFolder::within) the folder; a model whose tokens are
+    /// pixels needs none.
     ///
     /// # Errors
     /// Says which file cannot be used, that the model writes text, or that its codec is missing.
     pub fn load(folder: &Path, codec: Option<Arc<dyn PictureCodec>>, device: &Device) -> Result<Self, InferError> {
         let (config, network) = model_folder::load(folder, device)?;
         let generation = GenerationConfig::read(&folder.join(GENERATION_FILE))?;
+        let codec = match (codec, CodecFolder::within(folder)) {
+            (None, Some(own)) => {
+                Some(Arc::new(CodecFolder::open(&own, device)?.for_model(&config)?) as Arc<dyn PictureCodec>)
+            }
+            (codec, _) => codec,
+        };
         Self::new(config, network, generation, codec, device)
     }
 

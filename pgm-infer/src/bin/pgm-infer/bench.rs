@@ -14,7 +14,7 @@ use pgm_model::config::MAX_LENGTH;
 use pgm_model::{ModelConfig, Network, Sets, model_folder, presets};
 use serde_json::{Value, json};
 
-use crate::devices::open_device;
+use crate::devices::{model_path, open_device};
 use crate::plot;
 
 #[derive(Args)]
@@ -22,8 +22,9 @@ pub struct BenchArgs {
     /// A preset with fresh weights
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     preset: Option<String>,
-    /// A model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
-    #[arg(long)]
+    /// The model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N), or a bundled model: demo or
+    /// demo-digits
+    #[arg(long, value_parser = model_path)]
     model: Option<PathBuf>,
     /// Tokens of a row, at least 2 [default: the model's]
     #[arg(long)]

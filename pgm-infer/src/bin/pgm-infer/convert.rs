@@ -15,6 +15,8 @@ use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKE
 use pgm_model::{ModelConfig, Queries};
 use tokenizers::Tokenizer;
 
+use crate::devices::model_path;
+
 #[derive(Args)]
 pub struct ImportArgs {
     /// A Lightning .ckpt, a state dict as .pt or .bin, a .safetensors file with the published names, an index of shards
@@ -61,8 +63,9 @@ enum WeightsName {
 
 #[derive(Args)]
 pub struct ExportArgs {
-    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
-    #[arg(long)]
+    /// The model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N), or a bundled model: demo or
+    /// demo-digits
+    #[arg(long, value_parser = model_path)]
     model: PathBuf,
     /// The .safetensors file to write; a name is `backbone.` and the published name
     #[arg(long)]

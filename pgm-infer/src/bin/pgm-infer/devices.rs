@@ -1,4 +1,6 @@
-//! `--device`.
+//! `--device` and `--model`.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use burn::tensor::Device;
@@ -13,4 +15,12 @@ pub fn open_device(name: &DeviceName) -> anyhow::Result<(Device, String)> {
 pub fn any_device() -> anyhow::Result<Device> {
     let name = "auto".parse().map_err(|message: String| anyhow!(message))?;
     Ok(open_device(&name)?.0)
+}
+
+/// The folder of `--model`: `demo` and `demo-digits` are bundled models, unless something has that name.
+pub fn model_path(text: &str) -> Result<PathBuf, String> {
+    #[cfg(feature = "demo")]
+    return pgm_infer::demo::resolve(Path::new(text)).map_err(|error| error.to_string());
+    #[cfg(not(feature = "demo"))]
+    Ok(Path::new(text).to_path_buf())
 }

@@ -14,15 +14,15 @@ use pgm_infer::picture::{Edit, PixelBox, Region};
 use pgm_infer::sample::order::OrderFlags;
 use pgm_infer::sample::{Curve, Refresh};
 
-use crate::devices::open_device;
+use crate::devices::{model_path, open_device};
 use crate::generate::{handle_interrupts, seed_from_clock, was_interrupted};
 use crate::picture_flags::{DrawFlags, PictureFlags, class_name, describe};
 use crate::pictures::show;
 
 #[derive(Args)]
 pub struct EditArgs {
-    /// The model folder
-    #[arg(long)]
+    /// The model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N), or demo-digits, the bundled model
+    #[arg(long, value_parser = model_path)]
     model: PathBuf,
     /// The picture: PNG, JPEG or WebP
     #[arg(long)]

@@ -12,21 +12,23 @@ use pgm_infer::device::{DeviceName, WeightArgs};
 use pgm_infer::sample::order::OrderFlags;
 use pgm_infer::sample::{Curve, Refresh};
 use pgm_infer::settings::{Overrides, curve_schedule};
-use pgm_infer::text::TextRow;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template::{self, Part};
+use pgm_infer::text::{TextAnimation, TextRow};
 use pgm_infer::{SampleRequest, SampleSettings, SamplingPath, Schedule, StepView, TextModel};
-use pgm_model::{ModelConfig, model_folder};
+use pgm_model::ModelConfig;
+use pgm_model::model_folder::{self, write_file};
 use serde_json::json;
 
-use crate::devices::open_device;
+use crate::devices::{model_path, open_device};
 use crate::picture_flags::PictureFlags;
 use crate::pictures;
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
-    #[arg(long)]
+    /// The model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N), or a bundled model: demo or
+    /// demo-digits
+    #[arg(long, value_parser = model_path)]
     pub model: PathBuf,
     /// Text to continue
     #[arg(long, conflicts_with = "template")]
@@ -91,8 +93,8 @@ pub struct GenerateArgs {
     /// Pictures: a .png file (several pictures become a sheet), a folder (one PNG each, with a manifest), or an .npz file
     #[arg(long, help_heading = "Pictures")]
     pub out: Option<PathBuf>,
-    /// Pictures: an animated PNG of the first ones while they fill
-    #[arg(long, value_name = "FILE", help_heading = "Pictures")]
+    /// The first text while it fills, as an animated .svg; of pictures the first ones, as an animated .png
+    #[arg(long, value_name = "FILE")]
     pub animate: Option<PathBuf>,
 }
 
@@ -158,10 +160,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if config.image().is_some() {
         return pictures::generate(args, &config);
     }
-    let of_pictures = [(args.out.is_some(), "--out"), (args.animate.is_some(), "--animate")];
-    let of_pictures = of_pictures.into_iter().find(|(given, _)| *given).map(|(_, name)| name);
-    if let Some(flag) = args.picture.given().or(of_pictures) {
+    if let Some(flag) = args.picture.given().or(args.out.is_some().then_some("--out")) {
         bail!("{flag} belongs to models of pictures; this model writes text");
+    }
+    if let Some(path) = args.animate.as_ref().filter(|path| path.extension().is_none_or(|name| name != "svg")) {
+        bail!("--animate {}: a text becomes an animated SVG, so the file's name must end with .svg", path.display());
     }
     let (device, device_name) = open_device(&args.device)?;
     let folder = model_folder::resolve(&args.model)?;
@@ -191,15 +194,22 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     handle_interrupts();
 
     let mut out = std::io::stdout().lock();
+    let mut animation = args.animate.as_ref().map(|path| (path, TextAnimation::of_row(&row)));
     for batch in requests.chunks(args.batch) {
         let mut screen = Screen::new(&model, &row, args.visual);
         let start = Instant::now();
         let outcome = model.generate(batch, &settings, path, &mut |view| {
             screen.update(view);
+            if let Some((_, animation)) = &mut animation {
+                animation.apply(&view.changes[0]);
+            }
             if was_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let seconds = start.elapsed().as_secs_f64();
         screen.clear();
+        if let Some((path, animation)) = animation.take() {
+            write_file(path, animation.svg(&model).as_bytes())?;
+        }
         for (request, sampled) in batch.iter().zip(&outcome.rows) {
             let text = row.read(&model, sampled)?;
             if args.json {

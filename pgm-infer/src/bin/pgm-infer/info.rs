@@ -7,11 +7,13 @@ use clap::Args;
 use pgm_infer::{GenerationConfig, TextModel};
 use pgm_model::{EncodedRow, ModelConfig, model_folder};
 
-use crate::devices::any_device;
+use crate::devices::{any_device, model_path};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// The model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
+    /// The model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N), or a bundled model: demo or
+    /// demo-digits
+    #[arg(value_parser = model_path)]
     model: PathBuf,
 }
 

@@ -18,14 +18,16 @@ use pgm_infer::{Engine, ImageModel, TextModel};
 use pgm_model::{ModelConfig, model_folder};
 use tokio::task::JoinHandle;
 
+use crate::devices::model_path;
 use crate::listen::{Address, Bound, open_connections, parse_mode};
 use crate::signals::Signals;
 
 #[derive(Args)]
 pub struct ServeArgs {
-    /// A model folder or a training run (RUN, RUN@best, RUN@last, RUN@step-N), and the model's name for clients [default:
-    /// the folder's]; the first is the default model
-    #[arg(long, value_name = "DIR[=NAME]", required = true)]
+    /// A model folder, a training run (RUN, RUN@best, RUN@last, RUN@step-N) or a bundled model (demo, demo-digits), and the
+    /// model's name for clients [default: the folder's]; the first is the default model
+    #[cfg_attr(feature = "demo", arg(long, value_name = "DIR[=NAME]", default_values = ["demo", "demo-digits"]))]
+    #[cfg_attr(not(feature = "demo"), arg(long, value_name = "DIR[=NAME]", required = true))]
     model: Vec<String>,
     /// The codec of a model of pictures, where its tokens are codes: a codec folder or a published .pt file; may be repeated,
     /// and each model takes the one whose codes it has
@@ -247,7 +249,8 @@ fn load(
         let size = if config.image().is_some() {
             // As with generate, a codec that is meant for one model is not left out.
             let is_pixels = PixelLevels::of(&config).is_some() && (models.len() > 1 || codecs.is_empty());
-            let codec = if is_pixels { Ok(None) } else { codec_of(&config, codecs, device) };
+            let needs_none = is_pixels || CodecFolder::within(&folder).is_some();
+            let codec = if needs_none { Ok(None) } else { codec_of(&config, codecs, device) };
             let codec = codec.with_context(|| format!("model {name}"))?;
             let codec = codec.map(|(path, codec)| {
                 unused.retain(|unused| *unused != path);
@@ -306,7 +309,11 @@ fn model_and_name(text: &str) -> anyhow::Result<(PathBuf, String)> {
         Some((folder, name)) if !Path::new(text).is_dir() => (folder, Some(name.to_string())),
         _ => (text, None),
     };
-    let folder = PathBuf::from(folder);
+    let given = Path::new(folder);
+    let folder = model_path(folder).map_err(|message| anyhow!(message))?;
+    if folder != given && name.is_none() {
+        return Ok((folder, given.display().to_string()));
+    }
     let last = || {
         // RUN@best is no folder itself; it is the name for clients as it stands.
         let is_choice = !folder.exists() && model_folder::resolve(&folder)? != folder;

@@ -54,7 +54,8 @@ pub fn open_image_model(
     device: &Device,
 ) -> Result<(ImageModel, Value), TrainError> {
     let folder = resolve(folder)?;
-    let opened = codec.map(|path| CodecFolder::open(path, device)).transpose()?;
+    let codec = codec.map(Path::to_path_buf).or_else(|| CodecFolder::within(&folder));
+    let opened = codec.map(|path| CodecFolder::open(&path, device)).transpose()?;
     let hash = opened.as_ref().map(|codec| codec.hash().to_string());
     let codec = match opened {
         Some(codec) => Some(Arc::new(codec.for_model(&load_config(&folder)?)?) as Arc<dyn PictureCodec>),

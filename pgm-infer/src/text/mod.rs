@@ -2,6 +2,8 @@
 
 mod border;
 pub mod canvas;
+mod cells;
+pub mod denoise;
 mod generation;
 pub(crate) mod layout;
 mod model;
@@ -18,5 +20,5 @@ mod token_names;
 pub use generation::GenerationConfig;
 pub use layout::TextRow;
 pub use model::{ModelBytes, TextModel, check_tokenizer};
-pub use reader::FilledBlank;
+pub use reader::{FilledBlank, FilledRow};
 pub use special_tokens::{ChatTemplates, SpecialTokens};

@@ -47,7 +47,8 @@ export async function remove() {
 }
 
 async function download(url, expected, signal, arrived) {
-  const response = await get(url, { signal });
+  // It is stored by this file alone, and an older version in the browser's other cache would not fit.
+  const response = await get(url, { signal, cache: "no-store" });
   const bytes = new Uint8Array(expected);
   const reader = response.body.getReader();
   let at = 0;

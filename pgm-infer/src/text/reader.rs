@@ -39,6 +39,7 @@ pub(crate) struct RowText {
     pub text: String,
     pub blanks: Vec<FilledBlank>,
     /// Why the first blank that ends early does.
+    #[cfg_attr(not(all(feature = "files", feature = "threads")), allow(dead_code))] // the engine tells it
     pub ended: Option<BlankEnd>,
 }
 
@@ -49,6 +50,7 @@ impl RowReader {
     }
 
     /// Why the row's first blank that ends early does, if every blank is decoded up to its end.
+    #[cfg_attr(not(all(feature = "files", feature = "threads")), allow(dead_code))]
     pub(crate) fn ended(&self, model: &TextModel, tokens: impl FnOnce() -> Vec<u32>) -> Option<BlankEnd> {
         if self.stop.is_empty() && !self.ends_at_eos {
             return None;

@@ -111,7 +111,7 @@ function open(files, chosen) {
   const has = found?.[1] ?? {};
   const missing = NEEDED.filter((name) => !(name in has));
   if (missing.length) {
-    return complain(`${folder} has no ${missing.join(" and no ")}; a model folder has ${NEEDED.slice(0, -1).join(", ")} and ` +
+    return complain(`${folder}: there is no ${missing.join(" and no ")}. A model folder has ${NEEDED.slice(0, -1).join(", ")} and ` +
       `${NEEDED.at(-1)}.`);
   }
   const name = folder.split("/").at(-1);
@@ -137,12 +137,13 @@ async function filesOf(entry, depth = 2) {
   return found;
 }
 
-async function dropped(items) {
+async function dropped({ items, files }) {
   const all = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  const name = all.length === 1 && all[0].isDirectory ? all[0].name : "the dropped files";
+  const name = all.length === 1 && all[0].isDirectory ? all[0].name : "dropped files";
+  const plain = [...files].map((file) => ({ path: file.name, file }));
   try {
-    const files = (await Promise.all(all.map((entry) => filesOf(entry)))).flat();
-    open(files, name);
+    const found = (await Promise.all(all.map((entry) => filesOf(entry)))).flat();
+    open(found.length ? found : plain, name);
   } catch (error) {
     complain(`What was dropped cannot be read: ${error.message}`);
   }
@@ -180,7 +181,7 @@ export async function offer(of) {
   document.addEventListener("drop", (event) => {
     if (!hasFile(event)) return;
     event.preventDefault();
-    dropped(event.dataTransfer.items);
+    dropped(event.dataTransfer);
   });
   try {
     bundled = await ask("bundle");

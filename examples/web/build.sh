@@ -40,13 +40,21 @@ if command -v wasm-opt >/dev/null; then
     mv "$out/pgm_web_bg.wasm.new" "$out/pgm_web_bg.wasm"
 fi
 
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
+
 # The page of the server, with this folder's backend.js in place of its own, and a panel for the models.
 page=$root/pgm-infer/src/serve/page
 cp "$page"/*.js "$page"/*.css "$page"/*.svg "$out"
 cp "$here"/page/*.js "$out"
 sed -e "/<meta charset/r $here/page/head.html" -e "/<noscript>/r $here/page/local.html" "$page/index.html" >"$out/index.html"
 
-sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
+# Files name each other with the version of them all: a browser that has stored an older page does not mix the two.
+version=$(cd "$out" && cat ./*.js ./*.css ./*.wasm index.html | sha256 | cut -c1-8)
+for file in "$out"/*.js "$out/index.html"; do
+    sed -E -e "s#(\"(\./)?[a-z_]+\.(js|css))\"#\1?v=$version\"#g" -e "s#'pgm_web_bg.wasm'#'pgm_web_bg.wasm?v=$version'#" "$file" >"$file.new"
+    mv "$file.new" "$file"
+done
+
 rm -rf "$out/model"
 mkdir "$out/model"
 files=

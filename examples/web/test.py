@@ -45,7 +45,8 @@ FLAGS = {"temperature": "--temp", "top_p": "--top-p", "top_k": "--top-k", "order
 # The answer to a request of the page's own backend, which the page does not show in full.
 ANSWER = """
 async ([model, body]) => {
-  const { post } = await import(new URL("backend.js", document.baseURI).href);
+  const app = document.querySelector("script[type=module]").src;
+  const { post } = await import(app.replace("app.js", "backend.js"));
   let last = null;
   for await (const { data } of post("infill", { model, ...body }, new AbortController().signal)) last = data;
   return last;
@@ -275,23 +276,21 @@ def check_dropped_files_are_opened(page: Page) -> None:
 
 def check_a_failed_model_is_loaded_again(page: Page) -> None:
     """A program that traps, as for want of memory, takes its models with it; the next text loads them again."""
-    worker = site / "worker.js"
-    whole = worker.read_text()
+    faulty = site.parent / "faulty"
+    shutil.copytree(site, faulty)
+    worker = (faulty / "worker.js").read_text()
     call = "const json = await model.infill("
-    need(whole.count(call) == 1, f"worker.js has no {call!r}")
-    try:
-        # Once: the browser may keep the file for a while.
-        fault = "if (await self.caches.delete('fault')) throw new WebAssembly.RuntimeError('unreachable');"
-        worker.write_text(whole.replace(call, f"{fault} {call}"))
-        page.reload()
-        wait_until_ready(page)
-        page.evaluate("async () => { await caches.open('fault'); }")
-        peers.write(page, peers.TEXT)
-        page.keyboard.press("Control+Enter")
-        says(page, "#error", "The model failed: perhaps it needs more memory")
-        fill(page)
-    finally:
-        worker.write_text(whole)
+    need(worker.count(call) == 1, f"worker.js has no {call!r}")
+    fault = "if (await self.caches.delete('fault')) throw new WebAssembly.RuntimeError('unreachable');"
+    (faulty / "worker.js").write_text(worker.replace(call, f"{fault} {call}"))
+    page.goto(page.base.replace(PREFIX, str(Path(PREFIX).parent / "faulty")))
+    wait_until_ready(page)
+    page.evaluate("async () => { await caches.open('fault'); }")
+    peers.write(page, peers.TEXT)
+    page.keyboard.press("Control+Enter")
+    says(page, "#error", "The model failed: perhaps it needs more memory")
+    fill(page)
+    page.goto(page.base)
 
 
 def check_the_speed(page: Page) -> None:

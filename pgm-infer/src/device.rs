@@ -7,6 +7,8 @@ use burn::tensor::Device;
 #[cfg(feature = "cli")]
 use pgm_model::WeightDtype;
 
+use crate::parallel::n_threads;
+
 /// `--dtype` and `--quantize`: the dtype of a loaded model's weights.
 #[cfg(feature = "cli")]
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -300,7 +302,7 @@ impl DeviceList {
     pub fn threads_each(&self) -> Option<usize> {
         let n = self.0.len();
         let is_cpu = self.0.iter().all(|device| matches!(device.backend, Some(Backend::Flex | Backend::NdArray)));
-        (n > 1 && is_cpu).then(|| (rayon::current_num_threads() / n).max(1))
+        (n > 1 && is_cpu).then(|| (n_threads() / n).max(1))
     }
 }
 
@@ -363,6 +365,6 @@ mod tests {
         assert!(message.contains("present: flex"), "{message}");
         assert_eq!("flex".parse::<DeviceList>().unwrap().threads_each(), None);
         let each = "flex,flex".parse::<DeviceList>().unwrap().threads_each();
-        assert_eq!(each, Some((rayon::current_num_threads() / 2).max(1)));
+        assert_eq!(each, Some((n_threads() / 2).max(1)));
     }
 }

@@ -10,6 +10,9 @@
 //! | [`score`] | likelihoods of given texts |
 //! | `demo` | the bundled model |
 //! | [`engine`] | a model on its own thread that batches overlapping requests |
+//!
+//! Without the features `files` and `threads` there is no engine and there are no pictures; texts are sampled step by step from
+//! a model in memory, as in a browser.
 
 pub mod bench;
 #[cfg(feature = "capi")]
@@ -19,9 +22,12 @@ pub mod capi;
 pub mod demo;
 pub mod denoise;
 pub mod device;
+#[cfg(all(feature = "files", feature = "threads"))]
 pub mod engine;
 mod error;
 pub mod flops;
+mod parallel;
+#[cfg(feature = "files")]
 pub mod picture;
 pub mod sample;
 pub mod score;
@@ -32,8 +38,10 @@ pub mod text;
 mod unwind;
 
 pub use denoise::{CausalDenoiser, Denoiser, FullDenoiser, MaskedDenoiser, PartitionDenoiser, SamplingPath};
+#[cfg(all(feature = "files", feature = "threads"))]
 pub use engine::Engine;
 pub use error::InferError;
+#[cfg(feature = "files")]
 pub use picture::{ImageModel, Picture};
 pub use sample::draw::DrawSettings;
 pub use sample::logits::Logits;

@@ -21,6 +21,13 @@ fn check(name: &str, model: &TextModel, parts: &[Part], seed: u64) {
         model.generate(std::slice::from_ref(&row.request), &settings, SamplingPath::Clean, &mut watch).unwrap();
     let sampled = &sampled.rows[0];
     let text = row.read(model, sampled).unwrap();
+    let filled = row.read_blanks(model, sampled).unwrap();
+    assert_eq!(filled.text, text);
+    let mut end = 0;
+    for blank in &filled.blanks {
+        let at = text[end..].find(&blank.text).unwrap_or_else(|| panic!("{name}: {text:?} lacks {blank:?}"));
+        end += at + blank.text.len();
+    }
     let mut rest = text.as_str();
     for (index, part) in parts.iter().enumerate() {
         let Part::Text(given) = part else { continue };

@@ -9,8 +9,8 @@ use burn::tensor::Device;
 use pgm_infer::picture::{Edit, EditRun, Filling, PictureCodec, PixelBox, Region};
 use pgm_infer::sample::{Curve, Guidance, GuidanceSchedule};
 use pgm_infer::{
-    DrawSettings, GenerationConfig, ImageModel, OrderKind, Picture, SampleRequest, SampleSettings, SampledRow,
-    SamplingPath, Schedule, StepView,
+    DrawSettings, GenerationConfig, ImageModel, ModelBytes, OrderKind, Picture, SampleRequest, SampleSettings,
+    SampledRow, SamplingPath, Schedule, StepView, TextModel,
 };
 use pgm_model::{BackboneConfig, CleanTokens, ModelConfig, Network, PartitionConfig, Positions, model_folder};
 
@@ -27,6 +27,16 @@ fn guided(weight: f64, schedule: GuidanceSchedule) -> Guidance {
 
 fn draw(model: &ImageModel, requests: &[SampleRequest], settings: &SampleSettings) -> Vec<SampledRow> {
     model.generate(requests, settings, SamplingPath::Clean, &mut |_| ControlFlow::Continue(())).unwrap().rows
+}
+
+#[test]
+fn the_bytes_of_a_model_of_pictures_are_refused_as_a_model_of_text() {
+    let config = config(0);
+    let weights = model_folder::to_safetensors(&network(&config)).unwrap();
+    let config = serde_json::to_vec(&config).unwrap();
+    let files = ModelBytes { config: &config, weights: &weights, tokenizer: b"{}", generation: None };
+    let error = TextModel::from_bytes(&files, &Device::flex(), &|_| ()).unwrap_err();
+    assert_eq!(error.to_string(), "this is a model of pictures, and a model of text is needed");
 }
 
 #[test]

@@ -12,7 +12,9 @@ mod rows;
 mod shared_rows;
 
 pub use causal::CausalDenoiser;
+#[cfg(all(feature = "files", feature = "threads"))]
 pub(crate) use causal::wrong_order;
+#[cfg(all(feature = "files", feature = "threads"))]
 pub(crate) use kept_rows::DEFAULT_CACHE_BYTES;
 pub use mask_git::MaskGitDenoiser;
 pub use masked::{HeadPositions, MaskedDenoiser};

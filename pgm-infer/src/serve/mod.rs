@@ -23,7 +23,6 @@
 
 mod api;
 mod body;
-mod cells;
 mod chat;
 mod connections;
 mod error;

@@ -11,8 +11,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 // The scripts, each with its address.
-const SCRIPTS: [(&str, &str); 9] = [
+const SCRIPTS: [(&str, &str); 10] = [
     ("/app.js", include_str!("page/app.js")),
+    ("/backend.js", include_str!("page/backend.js")),
     ("/blanks.js", include_str!("page/blanks.js")),
     ("/common.js", include_str!("page/common.js")),
     ("/edit.js", include_str!("page/edit.js")),

@@ -1,25 +1,22 @@
 //! A sample while it is decoded: the text so far, and the part of it that cannot change any more.
 
-use serde::Serialize;
-
-use super::cells::{CellTexts, Stretch};
 use crate::engine::{Task, TaskInput};
 use crate::sample::RowChange;
 use crate::text::canvas::Canvas;
+use crate::text::denoise::{DenoiseStep, DenoiseText};
 use crate::text::layout::BlankLayout;
 use crate::{OrderKind, TextModel};
 
 /// A sample of a stream.
 pub struct SampleProgress {
     seed: u64,
-    n_steps: usize,
     stop: Vec<String>,
     eos: Option<u32>,
     // Whether decoded tokens may be masked again, so that no text is final before the end.
     remasks: bool,
     canvas: Canvas,
     // Only where the steps are told.
-    cells: Option<CellTexts>,
+    denoise: Option<DenoiseText>,
     // The tokens before the first blank, and the positions of that blank.
     before: Vec<u32>,
     blank: BlankLayout,
@@ -36,25 +33,26 @@ impl SampleProgress {
     /// If a task is not given as a row.
     pub fn of_tasks(tasks: &[Task], model: &TextModel, tells_steps: bool) -> Vec<Self> {
         let eos = model.config().backbone().eos_index as u32;
-        let sample = |task: &Task, index: usize| {
+        let sample = |(number, (task, index)): (usize, (&Task, usize))| {
             let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
             let blank = row.layout.blanks.first().cloned().unwrap_or_default();
             let canvas = Canvas::of_row(row);
+            let (seed, n_steps) = (task.seed.wrapping_add(index as u64), task.settings.steps);
             Self {
-                seed: task.seed.wrapping_add(index as u64),
-                n_steps: task.settings.steps,
+                seed,
                 stop: task.stop.clone(),
                 eos: task.ends_at_eos.then_some(eos),
                 remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
                 before: canvas.prefix(0..blank.positions.start),
-                cells: tells_steps.then(|| CellTexts::new(&canvas, model)),
+                denoise: tells_steps.then(|| DenoiseText::new(number, (seed, n_steps), &canvas, model)),
                 canvas,
                 blank,
                 n_read: 0,
                 sent: String::new(),
             }
         };
-        tasks.iter().flat_map(|task| (0..task.n).map(move |index| sample(task, index))).collect()
+        let all = tasks.iter().flat_map(|task| (0..task.n).map(move |index| (task, index)));
+        all.enumerate().map(sample).collect()
     }
 
     /// The sample's seed.
@@ -63,36 +61,14 @@ impl SampleProgress {
     }
 
     /// The state before the first step.
-    pub fn start(&self, index: usize) -> Option<DenoiseStep> {
-        let segments = Some(self.cells.as_ref()?.stretches(&self.canvas));
-        let (step, n_steps, seed) = (0, self.n_steps, self.seed);
-        let (decoded, forgotten, changed) = (Vec::new(), Vec::new(), Vec::new());
-        Some(DenoiseStep { index, step, n_steps, seed, decoded, forgotten, changed, segments })
+    pub fn start(&self) -> Option<DenoiseStep> {
+        Some(self.denoise.as_ref()?.start(&self.canvas))
     }
 
     /// Applies a step, and describes it; none for a step that changes nothing.
-    pub fn apply(
-        &mut self,
-        index: usize,
-        (step, n_steps): (usize, usize),
-        change: &RowChange,
-        model: &TextModel,
-    ) -> Option<DenoiseStep> {
+    pub fn apply(&mut self, steps: (usize, usize), change: &RowChange, model: &TextModel) -> Option<DenoiseStep> {
         self.canvas.apply(change);
-        let cells = self.cells.as_mut()?;
-        if change.decoded.is_empty() && change.forgotten.is_empty() {
-            return None;
-        }
-        let mut changed = cells.apply(change, &self.canvas, model);
-        let decoded = change.decoded.iter().zip(&change.log_probabilities);
-        let decoded = decoded.map(|(&(position, token), &logprob)| {
-            changed.remove(&position);
-            DecodedToken { position, token, text: cells.text(position).to_string(), logprob }
-        });
-        let decoded = decoded.collect();
-        let changed = changed.into_iter().map(|(position, text)| ChangedText { position, text }).collect();
-        let (seed, forgotten) = (self.seed, change.forgotten.clone());
-        Some(DenoiseStep { index, step, n_steps, seed, decoded, forgotten, changed, segments: None })
+        self.denoise.as_mut()?.apply(steps, change, &self.canvas, model)
     }
 
     /// The final text that was not returned yet: decoded without a gap from the start of the first blank, and certain to
@@ -128,40 +104,6 @@ impl SampleProgress {
         let common = self.sent.char_indices().zip(text.chars()).take_while(|((_, a), b)| a == b);
         &text[common.last().map_or(0, |((at, a), _)| at + a.len_utf8())..]
     }
-}
-
-/// One step of one sample, as the event `denoise` has it: the changes of the text by positions.
-#[derive(Debug, Serialize)]
-pub struct DenoiseStep {
-    index: usize,
-    step: usize,
-    n_steps: usize,
-    seed: u64,
-    decoded: Vec<DecodedToken>,
-    // Positions that the step masked again.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    forgotten: Vec<usize>,
-    // Other positions whose text is another now.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changed: Vec<ChangedText>,
-    // The whole row; only before the first step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segments: Option<Vec<Stretch>>,
-}
-
-#[derive(Debug, Serialize)]
-struct DecodedToken {
-    position: usize,
-    token: u32,
-    // What it adds to the text before it. A character of several tokens is the text of the last.
-    text: String,
-    logprob: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct ChangedText {
-    position: usize,
-    text: String,
 }
 
 // The part of a text that stays whatever follows. It ends before an incomplete character, before a stop string, and before

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::response::{Response, sse};
 
 use super::error::ApiError;
-use super::progress::{DenoiseStep, SampleProgress};
+use super::progress::SampleProgress;
 use super::run::{Run, SampleEvent};
 use super::state::LoadedModel;
 use super::stream::{Client, TEXT_EVENTS, respond};
 use crate::TextModel;
 use crate::engine::{Task, TaskOutput};
+use crate::text::denoise::DenoiseStep;
 
 /// The events of a stream in one protocol's form. Samples are numbered over the request.
 pub trait StreamFormat: Send + 'static {
@@ -53,7 +54,7 @@ async fn send_events(
     let (model, deadline) = (loaded.engine.model(), run.request().deadline());
     let mut events = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
-        events.extend(sample.start(index).map(|step| format.denoise(step)));
+        events.extend(sample.start().map(|step| format.denoise(step)));
         events.extend(format.echo(index).map(|text| format.text(index, sample.seed(), text)));
     }
     loop {
@@ -65,7 +66,7 @@ async fn send_events(
         match run.next().await? {
             Some(SampleEvent::Step { sample: index, steps, change }) => {
                 let sample = &mut samples[index];
-                events.extend(sample.apply(index, steps, &change, model).map(|step| format.denoise(step)));
+                events.extend(sample.apply(steps, &change, model).map(|step| format.denoise(step)));
                 events.extend(sample.new_text(model).map(|text| format.text(index, sample.seed(), &text)));
             }
             Some(SampleEvent::Done { sample: index, output }) => {

@@ -69,6 +69,7 @@ impl BlankLayout {
 
 impl RowLayout {
     /// The layout of a row whose blanks are its stretches of open positions.
+    #[cfg_attr(not(all(feature = "files", feature = "threads")), allow(dead_code))] // the engine has them
     pub fn of_request(request: &SampleRequest) -> Self {
         let mut given: Vec<usize> = request.given.iter().map(|(position, _)| *position).collect();
         given.sort_unstable();

@@ -3,6 +3,8 @@
 mod animation;
 mod border;
 pub mod canvas;
+mod cells;
+pub mod denoise;
 mod generation;
 pub(crate) mod layout;
 mod model;
@@ -20,5 +22,5 @@ pub use animation::TextAnimation;
 pub use generation::GenerationConfig;
 pub use layout::TextRow;
 pub use model::{ModelBytes, TextModel, check_tokenizer};
-pub use reader::FilledBlank;
+pub use reader::{FilledBlank, FilledRow};
 pub use special_tokens::{ChatTemplates, SpecialTokens};

@@ -1,12 +1,15 @@
 //! A model folder that writes text: the network, its configuration and its tokenizer.
 
 use std::ops::ControlFlow;
+#[cfg(feature = "files")]
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::model_folder;
+#[cfg(feature = "files")]
+use pgm_model::model_folder::{GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
@@ -56,6 +59,7 @@ impl TextModel {
     ///
     /// # Errors
     /// Says which file cannot be used, which models a run has, and if the tokenizer belongs to another model.
+    #[cfg(feature = "files")]
     pub fn load(folder: &Path, device: &Device) -> Result<Self, InferError> {
         Self::load_with_progress(folder, device, &|_| ())
     }
@@ -64,6 +68,7 @@ impl TextModel {
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    #[cfg(feature = "files")]
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
         let folder = &model_folder::resolve(folder)?;
         if model_folder::load_config(folder)?.image().is_some() {
@@ -80,12 +85,16 @@ impl TextModel {
         Ok(Self { special_tokens: Arc::new(SpecialTokens::read(folder)), ..model })
     }
 
-    /// A model from the contents of a folder's files; `watch` as in [`load_with_progress`](Self::load_with_progress).
+    /// A model from the contents of a folder's files; `watch` is called repeatedly with the share of the weights that is
+    /// read, from 0 to 1.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Says which file cannot be used, and if it is a model of pictures or the tokenizer belongs to another model.
     pub fn from_bytes(files: &ModelBytes<'_>, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
         let (config, network) = model_folder::load_bytes(files.config, files.weights, device, watch)?;
+        if config.image().is_some() {
+            return Err(InferError::Request("this is a model of pictures, and a model of text is needed".into()));
+        }
         let unreadable = |name: &str, problem: String| InferError::File { path: name.into(), problem };
         let tokenizer = Tokenizer::from_bytes(files.tokenizer)
             .map_err(|error| unreadable("the tokenizer's bytes", error.to_string()))?;

@@ -39,6 +39,7 @@ pub(crate) struct RowText {
     pub text: String,
     pub blanks: Vec<FilledBlank>,
     /// Why the first blank that ends early does.
+    #[cfg_attr(not(all(feature = "files", feature = "threads")), allow(dead_code))] // the engine tells it
     pub ended: Option<BlankEnd>,
 }
 
@@ -49,6 +50,7 @@ impl RowReader {
     }
 
     /// Why the row's first blank that ends early does, if every blank is decoded up to its end.
+    #[cfg_attr(not(all(feature = "files", feature = "threads")), allow(dead_code))]
     pub(crate) fn ended(&self, model: &TextModel, tokens: impl FnOnce() -> Vec<u32>) -> Option<BlankEnd> {
         if self.stop.is_empty() && !self.ends_at_eos {
             return None;
@@ -163,14 +165,32 @@ impl BlankText {
     }
 }
 
+/// A sampled row as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilledRow {
+    /// All of it, open positions left out. The given texts are those of the template, byte for byte.
+    pub text: String,
+    /// Its blanks.
+    pub blanks: Vec<FilledBlank>,
+}
+
 impl TextRow {
     /// The text of a sampled row, open positions left out. The given texts are those of the template, byte for byte.
     ///
     /// # Errors
     /// [`InferError::Tokenizer`] when the tokenizer refuses an id.
     pub fn read(&self, model: &TextModel, row: &SampledRow) -> Result<String, InferError> {
+        Ok(self.read_blanks(model, row)?.text)
+    }
+
+    /// As [`read`](Self::read), with the text of each blank.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_blanks(&self, model: &TextModel, row: &SampledRow) -> Result<FilledRow, InferError> {
         let reader = RowReader::new(self.layout.clone(), Vec::new(), false);
-        Ok(reader.read(model, &row.tokens, row.complete)?.text)
+        let RowText { text, blanks, .. } = reader.read(model, &row.tokens, row.complete)?;
+        Ok(FilledRow { text, blanks })
     }
 }
 

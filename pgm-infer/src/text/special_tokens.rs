@@ -30,6 +30,7 @@ pub struct ChatTemplates {
     problem: Option<String>,
 }
 
+#[cfg_attr(not(feature = "files"), allow(dead_code))] // only a folder has these files
 impl SpecialTokens {
     /// What the files of a folder say.
     pub(super) fn read(folder: &Path) -> Self {

@@ -8,11 +8,11 @@
 //! Shapes: V classes, N tokens to draw, M blocks, W classes of a block.
 
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
-use rayon::prelude::*;
 
 use super::host;
 use super::reading::{LogitStats, PositionQuery, PositionReading, Wait};
 use crate::InferError;
+use crate::parallel::map_indices;
 use crate::sample::draw::{Categorical, DrawSettings, DrawnToken};
 
 const BLOCK: usize = 256;
@@ -229,7 +229,8 @@ impl Blocks {
             // At temperature 0: the best logit of the other blocks.
             rival: f64,
         }
-        let choose = |(token, &uniform): (usize, &f64)| {
+        let choose = |(): &mut (), token: usize| {
+            let uniform = uniforms[token];
             let sums = self.sums_of(token, settings);
             if settings.temperature == 0.0 {
                 let ranking = sums.ranking();
@@ -249,11 +250,12 @@ impl Blocks {
             // Reached only when rounding leaves the sum just below the target.
             Choice { block: sums.ranking()[0], uniform: 0.0, share: 0.0, rival: f64::NEG_INFINITY }
         };
-        let choices: Vec<Choice> = uniforms.par_iter().enumerate().map(choose).collect();
+        let choices: Vec<Choice> = map_indices(uniforms.len(), || (), choose);
         let wanted: Vec<(usize, usize)> = choices.iter().map(|choice| choice.block).enumerate().collect();
         let fetched = self.fetch(&wanted, wait).await?;
         let plain = DrawSettings { top_k: 0, top_p: 1.0, ..*settings };
-        let finish = |drawer: &mut Categorical, (token, choice): (usize, &Choice)| {
+        let finish = |drawer: &mut Categorical, token: usize| {
+            let choice = &choices[token];
             let sums = self.sums_of(token, settings);
             let logits = &fetched[token * BLOCK..][..BLOCK];
             let log_total = sums.log_total()?;
@@ -265,7 +267,7 @@ impl Blocks {
                 margin: (drawn.margin * choice.share).min(1.0 - (choice.rival - sums.best).exp()),
             })
         };
-        Ok(choices.par_iter().enumerate().map_init(Categorical::default, finish).collect())
+        Ok(map_indices(choices.len(), Categorical::default, finish))
     }
 
     // A draw with top-k or top-p: blocks are read, largest first, until they hold every class that is kept.
@@ -280,13 +282,14 @@ impl Blocks {
         let mut open: Vec<usize> = (0..uniforms.len()).filter(is_finite).collect();
         let mut n_looked = FIRST_BLOCKS.min(self.n_blocks);
         while !open.is_empty() {
-            let looked = |token: usize| {
+            let looked = |(): &mut (), place: usize| {
+                let token = open[place];
                 let ranking = self.sums_of(token, settings).ranking();
                 let mut blocks = ranking[..n_looked].to_vec();
                 blocks.sort_unstable();
                 (blocks, ranking.get(n_looked).copied())
             };
-            let looked: Vec<(Vec<usize>, Option<usize>)> = open.par_iter().map(|&token| looked(token)).collect();
+            let looked: Vec<(Vec<usize>, Option<usize>)> = map_indices(open.len(), || (), looked);
             let wanted: Vec<(usize, usize)> = open
                 .iter()
                 .zip(&looked)
@@ -310,8 +313,7 @@ impl Blocks {
                     margin: found.margin,
                 })
             };
-            let found: Vec<Option<DrawnToken>> =
-                (0..open.len()).into_par_iter().map_init(Categorical::default, finish).collect();
+            let found: Vec<Option<DrawnToken>> = map_indices(open.len(), Categorical::default, finish);
             open.iter().zip(found).for_each(|(&token, found)| drawn[token] = found);
             open.retain(|&token| drawn[token].is_none());
             if n_looked == self.n_blocks {

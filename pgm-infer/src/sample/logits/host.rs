@@ -1,9 +1,9 @@
 //! Reading logits in host memory.
 
 use pgm_model::ops::exponentials;
-use rayon::prelude::*;
 
 use super::reading::{Alternatives, LogitStats, PositionQuery, PositionReading};
+use crate::parallel::map_indices;
 use crate::sample::draw::{Categorical, sum};
 
 /// Reads each query at its row of `values`; rows have `n_classes` logits.
@@ -13,14 +13,15 @@ pub(super) fn read(
     queries: &[(usize, PositionQuery<'_>)],
     excluded: &[usize],
 ) -> Vec<PositionReading> {
-    let read = |drawer: &mut Categorical, (row, query): &(usize, PositionQuery<'_>)| {
+    let read = |drawer: &mut Categorical, index: usize| {
+        let (row, query) = &queries[index];
         let logits = &values[row * n_classes..][..n_classes];
         match query.allowed {
             None => read_one(drawer, logits, query, excluded),
             Some(allowed) => read_among(drawer, logits, query, allowed, excluded),
         }
     };
-    queries.par_iter().map_init(Categorical::default, read).collect()
+    map_indices(queries.len(), Categorical::default, read)
 }
 
 fn read_one(

@@ -19,12 +19,12 @@ use crate::serve::error::ApiError;
 use crate::serve::kept::TaskBlanks;
 use crate::serve::logprobs::{ChatLogprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
-use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
 use crate::serve::run::{Run, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::serve::stream::{answer, event, named_event};
 use crate::serve::text_stream::{StreamFormat, stream_text};
+use crate::text::denoise::DenoiseStep;
 use crate::text::request::RowPart;
 use crate::text::template::Part;
 

@@ -18,13 +18,13 @@ use crate::serve::error::ApiError;
 use crate::serve::kept::TaskBlanks;
 use crate::serve::logprobs::{Logprobs, entries_of_sample};
 use crate::serve::metrics::unix_seconds;
-use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason};
 use crate::serve::run::{Run, RunningRequest, in_background};
 use crate::serve::scoring::scoring;
 use crate::serve::state::Server;
 use crate::serve::stream::{TEXT_EVENTS, answer, event, named_event, respond};
 use crate::serve::text_stream::{StreamFormat, stream_text};
+use crate::text::denoise::DenoiseStep;
 
 /// An answer.
 #[derive(Serialize, ToSchema)]

@@ -16,12 +16,12 @@ use crate::engine::{Finish, Task, TaskInput, TaskOutput};
 use crate::serve::body::{InfillBody, RequestBody};
 use crate::serve::error::ApiError;
 use crate::serve::kept::TaskBlanks;
-use crate::serve::progress::DenoiseStep;
 use crate::serve::resolve::{self, FinishReason, check_length};
 use crate::serve::run::{Run, RunningRequest, in_background};
 use crate::serve::state::{Limits, Server};
 use crate::serve::stream::{answer, event, named_event};
 use crate::serve::text_stream::{StreamFormat, stream_text};
+use crate::text::denoise::DenoiseStep;
 use crate::text::template::{self, Part};
 
 /// The default of `blank`: tokens of a `___` blank.

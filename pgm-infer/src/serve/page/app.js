@@ -1,8 +1,10 @@
 // The page of `pgm-infer serve`: waits for the models, offers them, and shows the part for the chosen one: texts with blanks
-// (blanks.js) or pictures (pictures.js). Addresses are relative, so that the page also works behind a proxy that adds a prefix.
+// (blanks.js) or pictures (pictures.js). What answers is behind backend.js. Addresses are relative, so that the page also works
+// behind a proxy that adds a prefix.
 
+import { connect } from "./backend.js";
 import * as blanks from "./blanks.js";
-import { $, call, chosenModel, isPictureModel, kept, models, put, showError } from "./common.js";
+import { $, chosenModel, isPictureModel, kept, models, put } from "./common.js";
 import * as pictures from "./pictures.js";
 import { KINDS, TITLES } from "./texts.js";
 
@@ -32,28 +34,12 @@ function showModel() {
   part.show();
 }
 
-// Waits until the models are loaded, then lists them.
-async function connect() {
-  for (;;) {
-    try {
-      const health = await fetch("health", { cache: "no-store" });
-      const { status } = await health.json();
-      if (health.ok || status === "failing") break;
-      part.say(status === "stopping" ? "The server is stopping." : "The model is loading…");
-    } catch {
-      part.say("The server cannot be reached; trying again…");
-    }
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-  }
-  try {
-    models.push(...(await (await call("v1/models")).json()).data);
-  } catch (error) {
-    part.say("");
-    return showError(error, part.complain, connect);
-  }
-  $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
-  const model = kept.get("model") ?? kept.get("settings")?.model;
-  if (models.some(({ id }) => id === model)) $("model").value = model;
+// Offers the models, and shows the one called `id`, or else that of before.
+function list(found, id) {
+  models.splice(0, models.length, ...found);
+  $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id)));
+  const chosen = id ?? kept.get("model") ?? kept.get("settings")?.model;
+  if (models.some((model) => model.id === chosen)) $("model").value = chosen;
   $("model-field").hidden = models.length < 2;
   showModel();
   for (const each of [blanks, pictures]) each.say("Ready.");
@@ -72,4 +58,4 @@ document.addEventListener("keydown", (event) => {
 });
 
 showPart(kept.get("part") === "pictures" ? pictures : blanks);
-connect();
+connect({ list, say: (text) => part.say(text), complain: (text) => part.complain(text) });

@@ -1,8 +1,8 @@
 // Texts with blanks: sends one to `infill` and shows every sampling step.
 
+import { WAITING, post, showError } from "./backend.js";
 import {
-  $, ServerError, chooseModel, chosenModel, copy, count, duration, element, enable, everyFrame, kept, models, newSeed, post, put,
-  session, showError,
+  $, RequestError, chooseModel, chosenModel, copy, count, duration, element, enable, everyFrame, kept, models, newSeed, put, session,
 } from "./common.js";
 import { EXAMPLES, ORDERS } from "./texts.js";
 
@@ -206,7 +206,7 @@ export async function generate(wantedSeed) {
   current = run;
   ready();
   complain("");
-  say("Waiting for the server…");
+  say(WAITING);
   put("progress", "");
   $("bar").value = 0;
   $("result").scrollIntoView({ block: "nearest" });
@@ -249,7 +249,7 @@ export async function generate(wantedSeed) {
     say(`Stopped ${where}.`);
   } else {
     say("");
-    if (run.first && !(error instanceof ServerError)) complain(`The stream broke off ${where}; the text so far is kept.`);
+    if (run.first && !(error instanceof RequestError)) complain(`The stream broke off ${where}; the text so far is kept.`);
     else showError(error, complain, () => generate(wantedSeed));
   }
   // Where animations are off, this removes the colour of the newest tokens.

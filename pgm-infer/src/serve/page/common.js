@@ -1,4 +1,4 @@
-// What every part of the page uses: elements, storage, requests with a key, and server-sent events.
+// What every part of the page uses: elements, storage, the models, and errors.
 
 import { inPageWords } from "./texts.js";
 
@@ -82,92 +82,14 @@ export function everyFrame(show) {
   });
 }
 
-// Requests
+// Errors
 
-let key = session.get("key"); // kept until the tab is closed
-
-// An error response; its message as a sentence.
-export class ServerError extends Error {
+// Why a request is refused or has failed, as a sentence.
+export class RequestError extends Error {
   constructor(said, status, param) {
     const message = inPageWords(said);
     super(`${message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
     this.status = status;
     this.param = param; // the field of the request that is wrong
   }
-}
-
-export async function call(path, options = {}) {
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  const response = await fetch(path, { ...options, headers });
-  if (response.ok) return response;
-  const { error } = (await response.json().catch(() => null)) ?? {};
-  const message = error?.message ?? `the server answered with status ${response.status}`;
-  const wait = response.headers.get("Retry-After");
-  const later = /^\d+$/.test(wait) ? `; try again in ${count(Number(wait), "second")}` : "";
-  throw new ServerError(message.replace(/\.$/, "") + later, response.status, error?.param);
-}
-
-// The events of the answer to a posted body: { name, data }.
-export async function* post(path, body, signal) {
-  const response = await call(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-  for await (const event of events(response.body)) {
-    const { error } = event.data;
-    if (error) throw new ServerError(error.message, undefined, error.param);
-    yield event;
-  }
-}
-
-// Server-sent events. A chunk may end anywhere, also within a character.
-async function* events(body) {
-  const reader = body.getReader();
-  const decoder = new TextDecoder();
-  let rest = "";
-  let name = "";
-  let data = [];
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      // A carriage return at the end of a chunk may be the first half of a line break.
-      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?=[^])/);
-      rest = lines.pop();
-      for (const line of lines) {
-        const [, field, text] = /^([^:]*)(?:: ?)?(.*)$/s.exec(line);
-        if (field === "event") name = text;
-        if (field === "data") data.push(text);
-        if (line) continue;
-        const joined = data.join("\n");
-        if (data.length && joined !== "[DONE]") yield { name, data: JSON.parse(joined) };
-        name = "";
-        data = [];
-      }
-    }
-  } finally {
-    reader.cancel().catch(() => {});
-  }
-}
-
-// An error as a sentence for `complain`. If a key is missing, the page asks for one and then calls `again`.
-export function showError(error, complain, again) {
-  if (!(error instanceof ServerError)) return complain("The server cannot be reached.");
-  if (error.status !== 401) return complain(error.message);
-  if (key) complain("The server does not accept this key.");
-  key = null;
-  session.set("key", null);
-  $("key-form").hidden = false;
-  $("key").focus();
-  $("key-form").onsubmit = (event) => {
-    event.preventDefault();
-    key = $("key").value;
-    session.set("key", key);
-    event.target.reset();
-    event.target.hidden = true;
-    complain("");
-    again();
-  };
 }

@@ -1,6 +1,7 @@
 // The settings of pictures, and errors beside the field that they are about.
 
-import { $, element, kept, newSeed, put, showError } from "./common.js";
+import { showError } from "./backend.js";
+import { $, element, kept, newSeed, put } from "./common.js";
 import { PICTURE_ORDERS } from "./texts.js";
 
 // Fields of the page and what a request calls them.

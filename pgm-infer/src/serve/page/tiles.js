@@ -1,6 +1,7 @@
 // Grids of pictures, and the run that fills one from the server's events. There is one run at a time.
 
-import { $, ServerError, chosenModel, count, duration, element, enable, everyFrame, isEnabled, models, post } from "./common.js";
+import { post } from "./backend.js";
+import { $, RequestError, chosenModel, count, duration, element, enable, everyFrame, isEnabled, models } from "./common.js";
 
 const SMALL = 128; // pixels; a picture that is smaller is shown with sharp pixels
 const AT_ONCE = 64; // pictures of a request, as many as the server draws at once
@@ -155,7 +156,7 @@ export async function fill(list, { path, event, asked, captions }, on, watch) {
   run.complete = arrived === captions.length;
   run.stopped = !run.complete && run.abort.signal.aborted;
   // A stream that ended early, without a word of the server.
-  run.broke = !run.complete && !run.stopped && run.first !== undefined && !(run.error instanceof ServerError);
+  run.broke = !run.complete && !run.stopped && run.first !== undefined && !(run.error instanceof RequestError);
   changed();
   return run;
 }

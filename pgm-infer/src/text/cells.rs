@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::TextModel;
+use super::canvas::Canvas;
+use super::model::TextModel;
 use crate::sample::RowChange;
-use crate::text::canvas::Canvas;
 
 // A token's text depends on few tokens around it: those of its character, and whether any is before it.
 /// Positions before a changed one whose text may change: the beginning of its character.

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Makes the page that needs no server, as a folder of static files:
+#
+#   examples/web/build.sh OUT
+#
+# Any web server can offer OUT under any path: python3 -m http.server --directory OUT
+# It needs the target wasm32-unknown-unknown (rustup target add) and wasm-bindgen of the version in Cargo.toml.
+#
+#   PGM_WEB_MODEL   folder of the bundled model [default: examples/desktop/model]
+#   PGM_WEB_NAME    its name [default: demo]
+#   WASM_BINDGEN    the command [default: wasm-bindgen]
+set -euo pipefail
+[ $# -eq 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../..
+model=${PGM_WEB_MODEL:-$root/examples/desktop/model}
+model=$(cd "$model" && pwd)
+name=${PGM_WEB_NAME:-demo}
+wasm_bindgen=${WASM_BINDGEN:-wasm-bindgen}
+cd "$here" # for .cargo/config.toml
+
+fail() { echo "build.sh: $*" >&2; exit 1; }
+
+version=$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' Cargo.toml)
+install="cargo install wasm-bindgen-cli --locked --version $version"
+found=$("$wasm_bindgen" --version 2>/dev/null) || fail "there is no $wasm_bindgen; install it with $install"
+[ "$found" = "wasm-bindgen $version" ] || fail "this is $found; $version is needed: $install"
+for file in config.json model.safetensors tokenizer.json; do
+    [ -f "$model/$file" ] || fail "$model has no $file"
+done
+
+target=${CARGO_TARGET_DIR:-$here/target}
+cargo build --release --locked
+"$wasm_bindgen" --target web --no-typescript --out-dir "$out" "$target/wasm32-unknown-unknown/release/pgm_web.wasm"
+# Optional: a few percent smaller.
+if command -v wasm-opt >/dev/null; then
+    wasm-opt -O3 --all-features "$out/pgm_web_bg.wasm" -o "$out/pgm_web_bg.wasm.new"
+    mv "$out/pgm_web_bg.wasm.new" "$out/pgm_web_bg.wasm"
+fi
+
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
+
+# The page of the server, with this folder's backend.js in place of its own, and a panel for the models.
+page=$root/pgm-infer/src/serve/page
+cp "$page"/*.js "$page"/*.css "$page"/*.svg "$out"
+cp "$here"/page/*.js "$out"
+sed -e "/<meta charset/r $here/page/head.html" -e "/<noscript>/r $here/page/local.html" "$page/index.html" >"$out/index.html"
+
+# Files name each other with the version of them all: a browser that has stored an older page does not mix the two.
+version=$(cd "$out" && cat ./*.js ./*.css ./*.wasm index.html | sha256 | cut -c1-8)
+for file in "$out"/*.js "$out/index.html"; do
+    sed -E -e "s#(\"(\./)?[a-z_]+\.(js|css))\"#\1?v=$version\"#g" -e "s#'pgm_web_bg.wasm'#'pgm_web_bg.wasm?v=$version'#" "$file" >"$file.new"
+    mv "$file.new" "$file"
+done
+
+rm -rf "$out/model"
+mkdir "$out/model"
+files=
+for file in config.json model.safetensors tokenizer.json generation_config.json README.md; do
+    [ -f "$model/$file" ] || continue
+    cp "$model/$file" "$out/model/$file"
+    [ "$file" = README.md ] || files="$files${files:+, }\"$file\": $(($(wc -c <"$model/$file")))"
+done
+revision=$(cd "$out/model" && cat ./*.json ./*.safetensors | sha256 | cut -c1-16)
+echo "{ \"name\": \"$name\", \"revision\": \"$revision\", \"files\": { $files } }" >"$out/model/files.json"
+
+du -sh "$out" | cut -f1

@@ -8,7 +8,7 @@ use pgm_data::{DataFolder, Row, RowOrder, Split};
 use pgm_model::convert::{SwapStart, VisibleStates, partition_config, partition_from_masked};
 use pgm_model::loss::GroupDistribution;
 use pgm_model::model_folder::{
-    self, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TRAINING_FILE, WEIGHTS_FILE, write_file,
+    self, CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TRAINING_FILE, WEIGHTS_FILE, write_file,
 };
 use pgm_model::{
     MaskedConfig, MaskedTransformer, ModelConfig, Network, PartitionConfig, Positions, Projection, Queries,
@@ -20,7 +20,7 @@ use crate::TrainError;
 use crate::batches::random::{CONVERSION, stream};
 use crate::batches::{draw_groups, read_rows};
 use crate::eval::{check_same_tokens, kind};
-use crate::run::{DataIdentity, InitModel};
+use crate::run::{CardSubject, DataIdentity, InitModel, ModelCard, Recipe, StoredWeights, model_card, write_card};
 use crate::token_nll::read;
 
 /// Rows whose tokens the GroupSwap starts from.
@@ -121,18 +121,28 @@ pub fn convert(args: &Convert) -> Result<Converted, TrainError> {
         training["converted_from"]["training"] = before;
     }
     std::fs::create_dir_all(args.out).map_err(|error| TrainError::file("write", args.out, error))?;
-    let mut has_tokenizer = false;
+    let mut tokenizer = None;
     for name in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_FILE] {
         if let Some(bytes) = read_file(name)? {
-            has_tokenizer |= name == TOKENIZER_FILE;
             write_file(&args.out.join(name), &bytes)?;
+            if name == TOKENIZER_FILE {
+                tokenizer = Some(bytes);
+            }
         }
     }
     let json = serde_json::to_vec_pretty(&training).expect("JSON values always serialise");
     write_file(&args.out.join(TRAINING_FILE), &json)?;
-    let network = Network::Partition(partition);
+    let (network, model_config) = (Network::Partition(partition), ModelConfig::Partition(config.clone()));
+    let bytes = model_folder::to_safetensors(&network)?;
+    write_file(&args.out.join(WEIGHTS_FILE), &bytes)?;
+    let weights = StoredWeights::new(network.n_parameters(), &bytes);
+    let card = ModelCard { recipe: recipe(args, &config), ..ModelCard::default() };
+    let (tokenizer, training) = (tokenizer.as_deref(), &training);
+    let subject = CardSubject { config: &model_config, tokenizer, training, weights: &weights };
+    write_card(args.out, &model_card(&card, &subject))?;
     // The configuration is written last: a folder that has one is complete.
-    model_folder::save(args.out, &ModelConfig::Partition(config.clone()), &network)?;
+    let json = serde_json::to_vec_pretty(&model_config).expect("a configuration always serialises");
+    write_file(&args.out.join(CONFIG_FILE), &json)?;
     Ok(Converted {
         n_parameters: network.n_parameters(),
         folder: from.folder().to_path_buf(),
@@ -140,8 +150,26 @@ pub fn convert(args: &Convert) -> Result<Converted, TrainError> {
         from_data: rows.data.is_some(),
         config,
         n_masks,
-        has_tokenizer,
+        has_tokenizer: tokenizer.is_some(),
     })
+}
+
+// The command with its defaults filled in.
+fn recipe(args: &Convert, config: &PartitionConfig) -> Recipe {
+    let word = |value: serde_json::Result<Value>| match value {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    };
+    let data = if args.data.is_some() { " --data DATA" } else { "" };
+    let command = format!(
+        "pgm-train convert --from MODEL --out OUT --encoder {} --decoder {} --queries {} --projection {} --seed {}{data}",
+        config.encoder_blocks,
+        config.decoder_blocks,
+        word(serde_json::to_value(config.queries)),
+        word(serde_json::to_value(config.projection)),
+        args.seed
+    );
+    Recipe { command, file: None }
 }
 
 fn config_error(origin: String, problem: impl Into<String>) -> TrainError {

@@ -122,6 +122,15 @@ fn a_resumed_codec_equals_the_unbroken_one_to_the_last_digit() {
         assert!(run(&stopped, true, None).complete);
         assert_eq!(lines(folder, &stopped), lines(folder, &whole));
         assert_eq!(weights(folder, &stopped), weights(folder, &whole));
+        let card = |out: &str| std::fs::read_to_string(folder.join(out).join("codec/README.md")).unwrap();
+        assert_eq!(card(&stopped), card(&whole));
+        let text = card(&whole);
+        let toml = text.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
+        let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+        assert!(
+            CodecTrainConfig::parse(toml, "card", &[]).is_ok_and(|config| settings.is_empty() || config.log_every == 1)
+        );
+        assert!(text.contains("| PSNR, dB | ") && text.contains("image-tokenizer") && !text.contains("/tmp"), "{text}");
         // 12 lines of training, validations at 0, 4, 8, 12.
         assert_eq!(lines(folder, &whole).len(), 16);
         assert!(folder.join(&whole).join("loss.svg").exists());

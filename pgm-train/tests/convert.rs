@@ -151,11 +151,19 @@ fn a_masked_model_becomes_a_partition_model_that_samples_and_knows_its_origin() 
     assert_eq!((&origin["model"], &origin["step"]), (&"mdlm@best".into(), &case.training("mdlm@best")["step"]));
     assert_eq!(origin["training"]["settings"]["objective"], "masked");
     assert_eq!(training["group_swap"]["rows"], 64);
+    let card = |model: &str| std::fs::read_to_string(case.path(model).join("README.md")).unwrap();
+    for says in [
+        "badly until it is trained",
+        "Made of `mdlm@best` of step ",
+        "--encoder 2 --decoder 1 --queries learn+freqs+mean --projection mlp4 --seed 0 --data DATA\n",
+    ] {
+        assert!(card("pgm").contains(says), "{says:?} is not in {}", card("pgm"));
+    }
 
     // The same command gives the same file, another seed another GroupSwap. Without data there is one row, of masks.
     let same = "convert --from mdlm@best --data data --projection mlp4 --queries learn+freqs+mean";
     case.good(&format!("{same} --out again"));
-    assert!(case.weights("again") == case.weights("pgm"));
+    assert!(case.weights("again") == case.weights("pgm") && card("again") == card("pgm"));
     case.good(&format!("{same} --out other --seed 1"));
     assert!(case.weights("other") != case.weights("pgm"));
     let text = case.good("convert --from mdlm --out plain --encoder 1");

@@ -68,6 +68,7 @@ fn teacher(folder: &Path, objective: &str) {
     let out = folder.join(objective);
     model_folder::save(&out, &config, &network).unwrap();
     std::fs::write(out.join("tokenizer.json"), data.tokenizer().unwrap().json()).unwrap();
+    std::fs::write(out.join("README.md"), "---\nlicense: mit\n---\n").unwrap();
 }
 
 /// Runs, stopping after `stop_after` lines of training figures.
@@ -140,6 +141,13 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
         assert!(run(folder, teacher, &parts, &settings, true, None).unwrap().stopped_at.is_none());
         for round in [1, 2] {
             assert_eq!(weights(&parts, round).unwrap(), weights(&whole, round).unwrap(), "{teacher}, round {round}");
+            let card = |out: &str| {
+                std::fs::read_to_string(folder.join(out).join(format!("round-{round}/model/README.md"))).unwrap()
+            };
+            let text = card(&whole);
+            assert_eq!(card(&parts), text);
+            assert!(text.contains(&format!("Round {round} of the distillation of `{teacher}`, ")), "{text}");
+            assert!(text.starts_with("---\nlicense: \"mit\"\n") && text.contains("`distill.toml`:"), "{text}");
         }
     }
 

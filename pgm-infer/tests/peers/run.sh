@@ -26,6 +26,7 @@ for _ in $(seq 600); do
 done
 url=$(sed -n 's/.*listening at \(http.*\)/\1/p' "$log")
 
+"$venv/bin/python" "$here/documented.py" "$url"
 "$venv/bin/python" "$here/openai_client.py" "$url"
 if [ $# -eq 6 ]; then "$venv/bin/python" "$here/openai_images.py" "$url" pictures; fi
 # A request that fits the schema can still be too long for the model.

@@ -8,16 +8,18 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{DataFolder, PixelRows, Split};
 use pgm_model::codec::{Autoencoder, Codec, CodecConfig, CodecNetwork};
+use pgm_model::model_folder::WEIGHTS_FILE;
 
 use super::loader::{PictureLoader, pictures_of, shape_of};
 use super::model::{CodecModel, read_pixels};
 use super::pictures::{bytes_of_pixels, write_pairs};
 use super::validation::CodecLine;
 use crate::TrainError;
-use crate::config::CodecTrainConfig;
+use crate::config::{CodecTrainConfig, ConfigFile};
 use crate::run::{
-    Checkpoint, DataIdentity, LoopSettings, LoopStart, RunIdentity, RunLock, TrainEvent, Training, checkpoint,
-    draw_curve, draw_parameters, newest_checkpoint,
+    Checkpoint, DataIdentity, LoopSettings, LoopStart, ModelCard, Recipe, RunIdentity, RunLock, StoredWeights,
+    TrainEvent, Training, checkpoint, codec_card, draw_curve, draw_parameters, edited_notice, newest_checkpoint,
+    write_card,
 };
 use crate::world::World;
 
@@ -134,10 +136,28 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
     show_reconstructions(args.out, &end.average.network, &validation_rows, &plain)?;
     let complete = end.step == config.steps;
     if complete {
+        let (folder, n_parameters) = (args.out.join(CODEC_FOLDER), end.average.network.n_parameters());
         let network = CodecNetwork::Autoencoder(end.average.network);
-        Codec::new(CodecConfig::Autoencoder(sizes), network)?.save(&args.out.join(CODEC_FOLDER))?;
+        let codec = Codec::new(CodecConfig::Autoencoder(sizes.clone()), network)?;
+        codec.save(&folder)?;
+        let weights = folder.join(WEIGHTS_FILE);
+        let stored =
+            StoredWeights::read(n_parameters, &weights).map_err(|error| TrainError::file("read", weights, error))?;
+        let card = codec_card(&card_of(config, &data), &sizes, &end.training, (&stored, codec.hash()));
+        write_card(&folder, &card)?.iter().for_each(|path| notice(&TrainEvent::Notice(edited_notice(path))));
     }
     Ok(FitCodecResult { step: end.step, complete, validation: end.validation })
+}
+
+// The codec's card.
+fn card_of(config: &CodecTrainConfig, data: &DataFolder) -> ModelCard {
+    let mut shown = config.clone();
+    let section = std::mem::take(&mut shown.card);
+    let recipe = Recipe {
+        command: "pgm-train codec --config codec.toml --data PIXELS --out RUN".to_string(),
+        file: shown.to_file().map(|toml| ("codec.toml", toml)),
+    };
+    ModelCard { section, data: Some(data.manifest().clone()), recipe, ..ModelCard::default() }
 }
 
 // The newest checkpoint, when it is one of this run.

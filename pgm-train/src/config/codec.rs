@@ -7,6 +7,7 @@ use pgm_model::codec::{AutoencoderConfig, CodecConfig, QuantizerConfig};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
+use super::card::CardSection;
 use super::optim::{LrScheduleKind, OptimSection};
 use super::run::at_least_one;
 use super::toml_file::{self, ConfigFile};
@@ -51,6 +52,16 @@ pub struct CodecSection {
     pub widths: Vec<usize>,
     /// Residual blocks at each resolution, of the encoder and of the decoder.
     pub blocks: usize,
+}
+
+impl CodecSection {
+    // The quantizer, and the keys that belong to the other one.
+    fn unused_keys(&self) -> (&'static str, &'static [&'static str]) {
+        match self.quantizer {
+            QuantizerKind::Fsq => ("fsq", &["codes", "code_width"]),
+            QuantizerKind::Vq => ("vq", &["levels"]),
+        }
+    }
 }
 
 impl Default for CodecSection {
@@ -103,6 +114,9 @@ pub struct CodecTrainConfig {
     /// The optimiser.
     #[serde(default = "default::optim", deserialize_with = "optim_of_a_codec")]
     pub optim: OptimSection,
+    /// The codec's card.
+    #[serde(default, skip_serializing_if = "CardSection::is_empty")]
+    pub card: CardSection,
 }
 
 mod default {
@@ -186,7 +200,8 @@ impl CodecTrainConfig {
 
     /// Keys that a resumed run may change.
     pub(crate) fn free_keys(&self) -> Vec<String> {
-        let mut free = vec!["log_every", "validate_every", "validate_rows", "checkpoint_every", "checkpoint_keep"];
+        let mut free =
+            vec!["log_every", "validate_every", "validate_rows", "checkpoint_every", "checkpoint_keep", "card"];
         // With a cosine the number of steps shapes every learning rate.
         if self.optim.schedule == LrScheduleKind::Constant {
             free.push("steps");
@@ -198,6 +213,11 @@ impl CodecTrainConfig {
 impl ConfigFile for CodecTrainConfig {
     const EXAMPLE: &str = "steps = 1000\nbatch = 64\n";
 
+    fn known_keys() -> Table {
+        let all = Self { card: CardSection::example(), ..Self::example() };
+        Table::try_from(all).expect("a configuration always serialises")
+    }
+
     fn moved_key(_table: &Table) -> Option<String> {
         None
     }
@@ -208,12 +228,16 @@ impl ConfigFile for CodecTrainConfig {
 
     fn unused_key(&self, table: &Table) -> Option<String> {
         let codec = table.get("codec")?.as_table()?;
-        let (kind, unused): (_, &[&str]) = match self.codec.quantizer {
-            QuantizerKind::Fsq => ("fsq", &["codes", "code_width"]),
-            QuantizerKind::Vq => ("vq", &["levels"]),
-        };
+        let (kind, unused) = self.codec.unused_keys();
         let key = unused.iter().find(|key| codec.contains_key(**key))?;
         Some(format!("codec.{key} has no effect with codec.quantizer = \"{kind}\"; remove it"))
+    }
+
+    fn remove_unused(&self, table: &mut Table) {
+        let (_, unused) = self.codec.unused_keys();
+        if let Some(codec) = table.get_mut("codec").and_then(toml::Value::as_table_mut) {
+            codec.retain(|key, _| !unused.contains(&key));
+        }
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -229,6 +253,7 @@ impl ConfigFile for CodecTrainConfig {
         if !self.batch.is_multiple_of(self.accumulate) {
             return Err(format!("batch = {} must be a multiple of accumulate = {}", self.batch, self.accumulate));
         }
+        self.card.validate()?;
         self.optim.validate()
     }
 }

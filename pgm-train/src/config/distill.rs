@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use super::card::CardSection;
 use super::optim::OptimSection;
 use super::run::{RunConfig, at_least_one};
 use super::toml_file::{self, ConfigFile};
@@ -154,6 +155,12 @@ impl DistillConfig {
 
 impl ConfigFile for DistillConfig {
     const EXAMPLE: &str = "rounds = 5\nround_steps = 1000\nbatch = 16\n";
+
+    fn known_keys() -> Table {
+        let mut all = Self::example();
+        all.run.card = CardSection::example();
+        Table::try_from(all).expect("a configuration always serialises")
+    }
 
     fn rename_keys(table: &mut Table) -> Result<(), String> {
         OptimSection::rename_keys(table)

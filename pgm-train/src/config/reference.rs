@@ -9,11 +9,12 @@ use pgm_model::{Projection, Queries};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use super::card::CardSection;
 use super::codec::CodecTrainConfig;
 use super::distill::DistillConfig;
 use super::objective::Objective;
 use super::teacher::TeacherSection;
-use super::toml_file::ConfigFile;
+use super::toml_file::{ConfigFile, value_text};
 use super::train::TrainConfig;
 
 /// A kind of configuration file.
@@ -27,7 +28,7 @@ pub enum FileKind {
     Codec,
 }
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("train.rs"),
     include_str!("distill.rs"),
     include_str!("run.rs"),
@@ -36,6 +37,7 @@ const SOURCES: [&str; 8] = [
     include_str!("optim.rs"),
     include_str!("codec.rs"),
     include_str!("teacher.rs"),
+    include_str!("card.rs"),
 ];
 
 /// A key and its documentation.
@@ -91,6 +93,8 @@ pub fn markdown() -> String {
         &required_teacher,
     );
     part("`[optim]`, training and distillation", fields("OptimSection"), &optim, &no_sections);
+    let card = Table::try_from(CardSection::default()).expect("a configuration always serialises");
+    part("`[card]`, all three; may be absent", fields("CardSection"), &card, &no_sections);
     part("Codec", plain_keys("CodecTrainConfig"), &codec, &codec_required);
     part("`[codec]`", fields("CodecSection"), &section(&codec, "codec"), &no_sections);
     let codec_optim = section(&codec, "optim");
@@ -136,23 +140,23 @@ pub fn commented_toml(kind: FileKind) -> String {
             fields(section).iter().for_each(|key| write_key(&mut text, key, values));
         }
     }
+    let card = "What the model card says beside what the run knows; without this section it is left out.";
+    write_optional(&mut text, "card", card, &CardSection::example());
     if kind == FileKind::Train(Objective::Partition) {
-        write_teacher(&mut text);
+        let teacher = "A masked model whose predictions the model learns beside the true tokens; without this section there is none.";
+        write_optional(&mut text, "teacher", teacher, &TeacherSection::example());
     }
     text
 }
 
-// The section of a teacher, as comments: without them there is none.
-fn write_teacher(text: &mut String) {
-    let values = Table::try_from(TeacherSection::example()).expect("a configuration always serialises");
-    let mut section = String::new();
-    fields("TeacherSection").iter().for_each(|key| write_key(&mut section, key, &values));
+// A section as comments: without them there is none.
+fn write_optional(text: &mut String, name: &str, meaning: &str, values: &impl Serialize) {
+    let values = Table::try_from(values).expect("a configuration always serialises");
+    let (mut section, title) = (String::new(), format!("{}{}Section", name[..1].to_uppercase(), &name[1..]));
+    fields(&title).iter().for_each(|key| write_key(&mut section, key, &values));
     text.push('\n');
-    wrapped(
-        text,
-        "A masked model whose predictions the model learns beside the true tokens; without this section there is none.",
-    );
-    text.push_str("# [teacher]\n");
+    wrapped(text, meaning);
+    let _ = writeln!(text, "# [{name}]");
     for line in section.lines().filter(|line| !line.is_empty()) {
         let _ = writeln!(text, "# {}", line.trim_start_matches("# "));
     }
@@ -166,14 +170,6 @@ fn write_key(text: &mut String, key: &Key, values: &Table) {
         wrapped(text, &format!("  \"{name}\": {doc}"));
     }
     let _ = writeln!(text, "{} = {}", key.name, value_text(value));
-}
-
-// A value as a person writes it: 1e-8, where TOML's own form is 0.00000001.
-fn value_text(value: &Value) -> String {
-    match value {
-        Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
-        value => value.to_string(),
-    }
 }
 
 // A comment in lines of at most 100 characters.
@@ -275,6 +271,7 @@ fn type_words(type_name: &str) -> &'static str {
         "Vec<usize>" => "list of integers",
         "Sets" => "string or integer",
         "PathBuf" => "path",
+        "String" => "string",
         _ => "string, one of",
     }
 }
@@ -322,8 +319,16 @@ mod tests {
         assert_eq!(names(fields("OptimSection")), known(train["optim"].as_table().unwrap()));
         let all_keys = TrainConfig::known_keys();
         assert_eq!(names(fields("TeacherSection")), known(all_keys["teacher"].as_table().unwrap()));
-        let sections =
-            [("RunConfig", ""), ("ModelSection", "model"), ("OptimSection", "optim"), ("TeacherSection", "teacher")];
+        for all_keys in [all_keys, DistillConfig::known_keys(), CodecTrainConfig::known_keys()] {
+            assert_eq!(names(fields("CardSection")), known(all_keys["card"].as_table().unwrap()));
+        }
+        let sections = [
+            ("RunConfig", ""),
+            ("ModelSection", "model"),
+            ("OptimSection", "optim"),
+            ("TeacherSection", "teacher"),
+            ("CardSection", "card"),
+        ];
         for (key, section) in sections {
             assert!(fields(key).iter().all(|key| key.doc.ends_with('.')), "every key of {key} {section} is documented");
         }
@@ -351,13 +356,15 @@ mod tests {
     }
 
     #[test]
-    fn the_teacher_of_the_printed_file_is_a_section_once_its_comments_are_taken_away() {
+    fn sections_of_the_printed_file_are_sections_once_their_comments_are_taken_away() {
         let text = commented_toml(FileKind::Train(Objective::Partition));
         let (head, section) = text.split_once("# [teacher]\n").unwrap();
+        let head = &head.replace("# [card]", "[card]").replace("# license = ", "license = ");
         let is_key = |line: &&str| line.contains(" = ");
         let keys: Vec<&str> = section.lines().filter(is_key).map(|line| line.trim_start_matches("# ")).collect();
         let config = TrainConfig::parse(&format!("{head}[teacher]\n{}\n", keys.join("\n")), "printed", &[]).unwrap();
         assert_eq!(config.teacher, Some(TeacherSection::example()));
+        assert_eq!(config.run.card.license, CardSection::example().license);
         assert!(!commented_toml(FileKind::Train(Objective::Masked)).contains("teacher"));
     }
 

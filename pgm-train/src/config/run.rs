@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
+use super::card::CardSection;
 use super::optim::OptimSection;
 use crate::TrainError;
 
@@ -70,6 +71,9 @@ pub struct RunConfig {
     /// The optimiser.
     #[serde(default)]
     pub optim: OptimSection,
+    /// The model card.
+    #[serde(default, skip_serializing_if = "CardSection::is_empty")]
+    pub card: CardSection,
 }
 
 mod default {
@@ -98,7 +102,7 @@ mod default {
 
 impl RunConfig {
     /// Keys that a resumed run may change without a change of its weights.
-    pub(crate) const FREE_ON_RESUME: [&str; 8] = [
+    pub(crate) const FREE_ON_RESUME: [&str; 9] = [
         "log_every",
         "validate_every",
         "validate_rows",
@@ -107,6 +111,7 @@ impl RunConfig {
         "checkpoint_every",
         "checkpoint_keep",
         "checkpointing",
+        "card",
     ];
 
     /// How a training step is computed.
@@ -148,6 +153,7 @@ impl RunConfig {
             let times = self.validate_times;
             return Err(format!("validate_times = {times} must be at least 4 with validate_estimator = \"mdlm\""));
         }
+        self.card.validate()?;
         self.optim.validate()
     }
 }

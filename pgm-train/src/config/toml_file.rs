@@ -31,6 +31,16 @@ pub(crate) trait ConfigFile: DeserializeOwned + Serialize {
     /// An error message for a known key that has no effect together with the others.
     fn unused_key(&self, table: &Table) -> Option<String>;
 
+    /// Takes the keys out of a serialised configuration that have no effect together with the others.
+    fn remove_unused(&self, _table: &mut Table) {}
+
+    /// A file that gives this configuration, with every key that has an effect. Absent for a number that TOML cannot hold.
+    fn to_file(&self) -> Option<String> {
+        let mut table = Table::try_from(self).ok()?;
+        self.remove_unused(&mut table);
+        Some(text_of(&table))
+    }
+
     /// Whether the values fit together; a sentence about the first that does not.
     fn validate(&self) -> Result<(), String>;
 
@@ -112,6 +122,25 @@ fn refuse_unknown(table: &Table, known: &Table, section: Option<&str>) -> Result
         }
     }
     Ok(())
+}
+
+// Keys first, then the sections.
+fn text_of(table: &Table) -> String {
+    let line = |(key, value): (&String, &Value)| format!("{key} = {}\n", value_text(value));
+    let mut text: String = table.iter().filter(|(_, value)| !value.is_table()).map(line).collect();
+    for (name, section) in table.iter().filter_map(|(name, value)| Some((name, value.as_table()?))) {
+        text.push_str(&format!("\n[{name}]\n"));
+        text.extend(section.iter().map(line));
+    }
+    text
+}
+
+/// A value as a person writes it: 1e-8, where TOML's own form is 0.00000001.
+pub(super) fn value_text(value: &Value) -> String {
+    match value {
+        Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
+        value => value.to_string(),
+    }
 }
 
 // The parser's message draws the line over several lines; an error is one sentence.

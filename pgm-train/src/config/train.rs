@@ -7,6 +7,7 @@ use pgm_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::card::CardSection;
 use super::model::ModelSection;
 use super::objective::Objective;
 use super::optim::{OptimSection, check_number};
@@ -127,8 +128,9 @@ impl ConfigFile for TrainConfig {
         [model]\nhidden = 128\nheads = 4\nencoder = 2\ndecoder = 2\nlength = 128\n";
 
     fn known_keys() -> Table {
-        let with_teacher = Self { teacher: Some(TeacherSection::example()), ..Self::example() };
-        Table::try_from(with_teacher).expect("a configuration always serialises")
+        let mut all = Self { teacher: Some(TeacherSection::example()), ..Self::example() };
+        all.run.card = CardSection::example();
+        Table::try_from(all).expect("a configuration always serialises")
     }
 
     fn moved_key(table: &Table) -> Option<String> {
@@ -155,6 +157,12 @@ impl ConfigFile for TrainConfig {
             "weight_floor has no effect with this objective, only with partition and masked-complementary; remove it"
                 .to_string()
         })
+    }
+
+    fn remove_unused(&self, table: &mut Table) {
+        if !self.objective.uses_weight_floor() {
+            table.remove("weight_floor");
+        }
     }
 
     fn validate(&self) -> Result<(), String> {

@@ -15,15 +15,15 @@ use super::loss::DistillLoss;
 use super::teacher::Teacher;
 use crate::TrainError;
 use crate::batches::ValidationLoader;
-use crate::config::{DistillConfig, Objective, TeacherWeights};
+use crate::config::{ConfigFile, DistillConfig, Objective, TeacherWeights};
 use crate::eval::check_same_tokens;
 use crate::files::fingerprint;
 use crate::run::checkpoint::{Checkpoint, CheckpointRecords, StoredAverage, started};
 use crate::run::history::ValidationLine;
 use crate::run::{
-    CHUNK, Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelFiles, RunIdentity, RunLock,
-    ScheduleCheck, TrainEvent, TrainModel, Training, check_same, newest_checkpoint, rows_of, weights_of_first,
-    write_results,
+    CHUNK, CardWords, Counters, DataIdentity, FitResult, LoopSettings, LoopStart, LrPlan, ModelCard, ModelFiles,
+    Recipe, RunIdentity, RunLock, ScheduleCheck, TrainEvent, TrainModel, Training, check_same, newest_checkpoint,
+    rows_of, weights_of_first, write_results,
 };
 use crate::special_tokens::TokenizerFiles;
 use crate::world::World;
@@ -128,6 +128,7 @@ impl<'a> Distillation<'a> {
         let whole = RunIdentity { settings, data: identity.clone() };
         check_same(world, &args.config.run, &whole, args.resume)?;
         let [train_rows, validation_rows] = rows_of(world, &data)?;
+        let card = card_of(args.config, &data, CardWords::of_folder(&teacher));
         let lock = world.is_first().then(|| RunLock::acquire(args.out, &*args.observe)).transpose()?;
         if world.is_first() && !args.resume && started(args.out) {
             return Err(TrainError::Exists { path: args.out.to_path_buf() });
@@ -136,7 +137,7 @@ impl<'a> Distillation<'a> {
             args,
             config: Arc::new(args.config.clone()),
             schedule: args.config.schedule(),
-            files: ModelFiles::new(model_config.clone(), tokenizer),
+            files: ModelFiles::new(model_config.clone(), tokenizer).with_card(card),
             model_config,
             first_teacher,
             teacher_crc,
@@ -275,7 +276,7 @@ impl<'a> Distillation<'a> {
             world: world.clone(),
         };
         let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
-        write_results(world, &out, &self.files, end, config.round_steps)
+        write_results(world, &*args.observe, &out, &self.files, end, config.round_steps)
     }
 
     fn validation_loader(&self) -> ValidationLoader {
@@ -316,6 +317,17 @@ impl<'a> Distillation<'a> {
             optimiser: (!self.config.restart_optimiser).then_some((before.optim, before.scheduler)),
         }
     }
+}
+
+// The model card.
+fn card_of(config: &DistillConfig, data: &DataFolder, inherited: CardWords) -> ModelCard {
+    let mut shown = config.clone();
+    let section = std::mem::take(&mut shown.run.card);
+    let recipe = Recipe {
+        command: "pgm-train distill --config distill.toml --teacher MODEL --data DATA --out OUT".to_string(),
+        file: shown.to_file().map(|toml| ("distill.toml", toml)),
+    };
+    ModelCard { section, inherited, data: Some(data.manifest().clone()), recipe }
 }
 
 fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Result<(), TrainError> {

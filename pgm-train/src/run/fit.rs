@@ -20,6 +20,7 @@ use super::init::InitModel;
 use super::launch::Training;
 use super::lock::RunLock;
 use super::loop_settings::LoopSettings;
+use super::model_card::{ModelCard, Recipe, shown_path};
 use super::model_files::ModelFiles;
 use super::resume::{LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint};
 use super::start_together::{check_same, rows_of};
@@ -29,7 +30,7 @@ use super::train_model::{TaughtLoss, TrainModel};
 use super::{checkpoint, plot};
 use crate::TrainError;
 use crate::batches::{ObjectiveBatch, TrainLoader, ValidationLoader};
-use crate::config::TrainConfig;
+use crate::config::{ConfigFile, TrainConfig};
 use crate::special_tokens::TokenizerFiles;
 use crate::world::World;
 
@@ -98,6 +99,7 @@ pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
         Some(init) => init.files(model_config, tokenizer)?,
         None => ModelFiles::new(model_config, tokenizer),
     };
+    files = files.with_card(card_of(&config, &data));
     let teacher = config.teacher.as_ref().map(|section| TeacherModel::open(section, &data)).transpose()?;
     let mut settings = serde_json::to_value(&*config).expect("a configuration always serialises");
     if let Some(init) = args.init {
@@ -162,11 +164,25 @@ pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
         start,
         interrupter: args.interrupter,
         renderer: args.renderer,
-        observe: args.observe,
+        observe: args.observe.clone(),
         world: world.clone(),
     };
     let end = training.launch(Arc::new(train), Arc::new(validation))?;
-    write_results(&world, args.out, &files, end, config.steps)
+    write_results(&world, &*args.observe, args.out, &files, end, config.steps)
+}
+
+// The model card. Whether there was an --init, the record of the training says.
+fn card_of(config: &TrainConfig, data: &DataFolder) -> ModelCard {
+    let mut shown = config.clone();
+    if let Some(teacher) = &mut shown.teacher {
+        teacher.model = shown_path(&teacher.model).into();
+    }
+    let section = std::mem::take(&mut shown.run.card);
+    let recipe = Recipe {
+        command: "pgm-train fit --config run.toml --data DATA --out RUN".to_string(),
+        file: shown.to_file().map(|toml| ("run.toml", toml)),
+    };
+    ModelCard { section, data: Some(data.manifest().clone()), recipe, ..ModelCard::default() }
 }
 
 // The newest checkpoint, when it is one of this run. The run keeps the architecture and the model that it started from.
@@ -263,6 +279,7 @@ fn keep_init(args: &Fit, identity: &mut RunIdentity, before: &Value) -> Result<(
 /// Draws the learning curve and, when the run is at its end, writes the model folder: in rank 0, for which all others wait.
 pub(crate) fn write_results(
     world: &World,
+    observe: &dyn Fn(&TrainEvent),
     out: &Path,
     files: &ModelFiles,
     end: LoopEnd,
@@ -273,11 +290,18 @@ pub(crate) fn write_results(
     if world.is_first() {
         plot::draw::<ValidationLine>(out)?;
         if complete {
-            files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
+            let edited = files.save(&out.join(MODEL_FOLDER), &average.network, &training)?;
+            edited.iter().for_each(|path| observe(&TrainEvent::Notice(edited_notice(path))));
         }
     }
     world.barrier("the end of training");
     Ok(FitResult { step, complete, stopped_early, validation, best })
+}
+
+/// A sentence about a card that a person has edited.
+pub(crate) fn edited_notice(path: &Path) -> String {
+    let path = path.display();
+    format!("{path} was not written by pgm-train or was edited since, and stays; remove it and resume for a new one")
 }
 
 /// A new network whose parameters are drawn at once, in a fixed order, from the seed.

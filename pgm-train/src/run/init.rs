@@ -8,6 +8,7 @@ use pgm_model::model_folder::{self, GENERATION_FILE, WEIGHTS_FILE};
 use pgm_model::{ModelConfig, Network};
 use serde_json::{Value, json};
 
+use super::model_card::CardWords;
 use super::model_files::ModelFiles;
 use super::optim::weight_norm;
 use crate::TrainError;
@@ -131,6 +132,11 @@ impl InitModel {
         });
         if let Some(step) = model_folder::trained_step(&self.folder) {
             found["step"] = step.into();
+        }
+        // A resumed run need not name the model again.
+        let card = CardWords::of_folder(&self.folder);
+        if card != CardWords::default() {
+            found["card"] = json!(card);
         }
         found
     }

@@ -17,6 +17,7 @@ mod launch;
 mod lock;
 mod loop_model;
 mod loop_settings;
+mod model_card;
 mod model_files;
 mod optim;
 mod parameters;
@@ -40,12 +41,15 @@ pub(crate) use checkpoint::Checkpoint;
 pub(crate) use chunks::{CHUNK, chunks, step_by_chunks};
 pub(crate) use dashboard::{Gauge, StepFigures};
 pub(crate) use divergence::divergence_per_position;
-pub(crate) use fit::{draw_parameters, write_results};
+pub(crate) use fit::{draw_parameters, edited_notice, write_results};
 pub(crate) use identity::DataIdentity;
 pub(crate) use launch::Training;
 pub(crate) use lock::RunLock;
 pub(crate) use loop_model::LoopModel;
 pub(crate) use loop_settings::LoopSettings;
+pub(crate) use model_card::{
+    CardSubject, CardWords, ModelCard, Recipe, StoredWeights, codec_card, model_card, write_card,
+};
 pub(crate) use model_files::ModelFiles;
 pub(crate) use optim::{AdamW, clip_global_norm, weight_norm};
 pub(crate) use plot::draw as draw_curve;

@@ -1,6 +1,6 @@
 //! The model folders of a run: its final model, its best one, and its checkpoints.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pgm_model::model_folder::{
     self, CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TRAINING_FILE, WEIGHTS_FILE,
@@ -8,6 +8,7 @@ use pgm_model::model_folder::{
 use pgm_model::{ModelConfig, Network};
 use serde_json::{Value, json};
 
+use super::model_card::{CardSubject, ModelCard, README_FILE, StoredWeights, model_card, write_card};
 use crate::TrainError;
 use crate::special_tokens::TokenizerFiles;
 
@@ -23,6 +24,8 @@ pub(crate) struct ModelFiles {
     pub(crate) tokenizer: Option<TokenizerFiles>,
     /// `generation_config.json`.
     pub(crate) generation: Vec<u8>,
+    /// What is in `README.md`.
+    pub(crate) card: ModelCard,
 }
 
 impl ModelFiles {
@@ -30,34 +33,53 @@ impl ModelFiles {
     pub(crate) fn new(config: ModelConfig, tokenizer: Option<TokenizerFiles>) -> Self {
         let steps = if config.image().is_some() { IMAGE_STEPS } else { TEXT_STEPS };
         let defaults = json!({ "steps": steps, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
-        Self { config, tokenizer, generation: to_json(&defaults) }
+        Self { config, tokenizer, generation: to_json(&defaults), card: ModelCard::default() }
+    }
+
+    /// The same files with a card of this run.
+    pub(crate) fn with_card(self, card: ModelCard) -> Self {
+        Self { card, ..self }
     }
 
     /// All files but the weights. The configuration is the last: a folder that has it is complete.
-    pub(crate) fn without_weights(&self, training: &Value) -> Vec<(&'static str, Vec<u8>)> {
+    pub(crate) fn without_weights(&self, training: &Value, weights: &StoredWeights) -> Vec<(&'static str, Vec<u8>)> {
         let tokenizer = self.tokenizer.iter().flat_map(|tokenizer| {
             [(TOKENIZER_FILE, tokenizer.json.clone()), (TOKENIZER_CONFIG_FILE, tokenizer.config.clone())]
         });
+        let json = self.tokenizer.as_ref().map(|tokenizer| &tokenizer.json[..]);
+        let subject = CardSubject { config: &self.config, tokenizer: json, training, weights };
         let rest = [
             (GENERATION_FILE, self.generation.clone()),
             (TRAINING_FILE, to_json(training)),
+            (README_FILE, model_card(&self.card, &subject)),
             (CONFIG_FILE, to_json(&self.config)),
         ];
         tokenizer.chain(rest).collect()
     }
 
-    /// Writes a model folder, each file under a temporary name first.
+    /// Writes a model folder, each file under a temporary name first. Returns the path of a card that a person has edited,
+    /// which stays as it is.
     ///
     /// # Errors
     /// [`TrainError::File`] or [`TrainError::Model`] when a file cannot be written.
-    pub(crate) fn save(&self, folder: &Path, network: &Network, training: &Value) -> Result<(), TrainError> {
+    pub(crate) fn save(
+        &self,
+        folder: &Path,
+        network: &Network,
+        training: &Value,
+    ) -> Result<Option<PathBuf>, TrainError> {
         std::fs::create_dir_all(folder).map_err(|error| TrainError::file("write", folder, error))?;
         // The weights before the record of their step, so that no record is ahead of its weights.
-        model_folder::write_file(&folder.join(WEIGHTS_FILE), &model_folder::to_safetensors(network)?)?;
-        for (name, bytes) in self.without_weights(training) {
-            model_folder::write_file(&folder.join(name), &bytes)?;
+        let bytes = model_folder::to_safetensors(network)?;
+        model_folder::write_file(&folder.join(WEIGHTS_FILE), &bytes)?;
+        let mut kept = None;
+        for (name, bytes) in self.without_weights(training, &StoredWeights::new(network.n_parameters(), &bytes)) {
+            match name {
+                README_FILE => kept = write_card(folder, &bytes)?,
+                _ => model_folder::write_file(&folder.join(name), &bytes)?,
+            }
         }
-        Ok(())
+        Ok(kept)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct CodecArgs {
     /// A folder of pixels made by pgm-data images
     #[arg(long)]
     data: PathBuf,
-    /// The folder of the run
+    /// The folder of the run. Its model has a card, README.md; the section card of the configuration completes it
     #[arg(long)]
     out: PathBuf,
     /// Change a key of the TOML, as in codec.levels=[8,8,8]

@@ -19,7 +19,7 @@ pub struct ConvertArgs {
     /// The masked model: a model folder, or a training run: RUN, RUN@best, RUN@last or RUN@step-N
     #[arg(long, value_name = "MODEL")]
     from: PathBuf,
-    /// The model folder to write: a new or an empty folder
+    /// The model folder to write, with a model card: a new or an empty folder
     #[arg(long)]
     out: PathBuf,
     /// Blocks that become the encoder [default: what the decoder leaves, else the larger half]

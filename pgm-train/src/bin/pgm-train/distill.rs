@@ -24,7 +24,8 @@ pub struct DistillArgs {
     /// A folder made by pgm-data prepare with the teacher's tokenizer and length
     #[arg(long)]
     data: PathBuf,
-    /// The folder of the distillation, with one folder per round
+    /// The folder of the distillation, with one folder per round. Its models have a card, README.md; the section card of
+    /// the configuration completes it
     #[arg(long)]
     out: PathBuf,
     /// Change a key of the TOML, as in optim.lr=1e-4

@@ -29,7 +29,7 @@ pub struct FitArgs {
     /// configuration may leave out [model] and objective
     #[arg(long, value_name = "MODEL")]
     init: Option<PathBuf>,
-    /// The folder of the run
+    /// The folder of the run. Its model has a card, README.md; the section card of the configuration completes it
     #[arg(long)]
     out: PathBuf,
     /// Change a key of the TOML, as in optim.lr=1e-3

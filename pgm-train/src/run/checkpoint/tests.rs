@@ -15,6 +15,7 @@ use crate::config::OptimSection;
 use crate::files::fingerprint;
 use crate::run::best::BestValidation;
 use crate::run::identity::DataIdentity;
+use crate::run::model_card::{README_FILE, StoredWeights};
 use crate::run::model_files::ModelFiles;
 use crate::run::optim::AdamW;
 use crate::run::parameters::{parameter_ids, with_parameter_ids};
@@ -60,6 +61,10 @@ fn steps(out: &Path) -> Vec<usize> {
     list(out).into_iter().map(|(step, _)| step).collect()
 }
 
+fn card_of(folder: &Path) -> String {
+    fs::read_to_string(folder.join(README_FILE)).unwrap()
+}
+
 fn newest_step(out: &Path) -> usize {
     newest(out, &Device::flex()).unwrap().0.unwrap().state.step
 }
@@ -103,7 +108,8 @@ fn older_checkpoints_are_removed_only_after_the_new_one_is_synced() {
         })
         .unwrap();
     let records = [MODEL, OPTIM, SCHEDULER, WEIGHTS_FILE, STATE];
-    let model = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, "generation_config.json", TRAINING_FILE, CONFIG_FILE];
+    let generation = "generation_config.json";
+    let model = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, generation, TRAINING_FILE, README_FILE, CONFIG_FILE];
     let rest = ["folder", "rename", "parent", "remove step-00000001"];
     assert_eq!(steps, [&records[..], &model, &rest].concat());
 }
@@ -125,7 +131,7 @@ fn files_are_synced_through_handles_that_may_write() {
             }
         })
         .unwrap();
-    assert_eq!(n_synced, 10);
+    assert_eq!(n_synced, 11);
 }
 
 #[test]
@@ -188,8 +194,13 @@ fn the_best_model_outlives_the_rotation_and_shares_its_weights_with_the_checkpoi
     assert_eq!(steps(out), [6]);
     assert!(best(4).join(WEIGHTS_FILE).exists());
     // The same step again.
+    let card = |step| card_of(&best(step));
+    let (written, hash) = (card(4), StoredWeights::read(0, &best(4).join(WEIGHTS_FILE)).unwrap().sha256);
+    assert!(written.contains(&format!("SHA-256 `{hash}`")) && written == card_of(&checkpoint(out, 6)), "{written}");
+    fs::write(best(4).join(README_FILE), "mine").unwrap();
     write_best(out, 4, case.folder()).unwrap();
     assert!(best(4).join(WEIGHTS_FILE).exists());
+    assert_eq!(card(4), "mine");
 }
 
 #[test]

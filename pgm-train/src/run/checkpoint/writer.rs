@@ -18,6 +18,7 @@ use super::state::{
 };
 use crate::TrainError;
 use crate::files::fingerprint_of;
+use crate::run::model_card::{README_FILE, StoredWeights, edited_card};
 use crate::run::model_files::ModelFiles;
 use crate::run::parameters::parameter_ids;
 
@@ -69,7 +70,7 @@ impl CheckpointWriter {
         let name = step_name(step);
         let write = |observe: Observe| -> Result<(), AnyError> {
             let mut new = NewFolder::create(&parent, observe)?;
-            self.fill(&mut new, parts)?;
+            self.fill(&mut new, parts, &parent.join(&name))?;
             new.rename(&name)
         };
         write(&mut *observe).map_err(|error| TrainError::file("write", parent.join(&name), error))?;
@@ -77,7 +78,7 @@ impl CheckpointWriter {
         self.remove_old(observe)
     }
 
-    fn fill(&self, new: &mut NewFolder, parts: CheckpointParts) -> Result<(), AnyError> {
+    fn fill(&self, new: &mut NewFolder, parts: CheckpointParts, target: &Path) -> Result<(), AnyError> {
         let mut state = parts.state;
         let mut names = Vec::new();
         for (name, record) in [(MODEL, &parts.model), (AVERAGE, &parts.average)] {
@@ -106,8 +107,9 @@ impl CheckpointWriter {
             state.files.insert(name.to_string(), fingerprint);
         }
         new.write(STATE, &serde_json::to_vec_pretty(&state)?)?;
-        for (name, bytes) in parts.folder.iter().flat_map(|parts| parts.files.without_weights(parts.training)) {
-            new.write(name, &bytes)?;
+        if let Some(parts) = parts.folder {
+            let weights = StoredWeights::read(parts.network.n_parameters(), &new.path(WEIGHTS_FILE))?;
+            write_files(new, &parts, &weights, target)?;
         }
         Ok(())
     }
@@ -129,6 +131,20 @@ impl CheckpointWriter {
     }
 }
 
+// Writes all files but the weights. A card that a person has edited in the folder that is replaced comes along.
+fn write_files(
+    new: &mut NewFolder,
+    parts: &FolderParts,
+    weights: &StoredWeights,
+    target: &Path,
+) -> Result<(), AnyError> {
+    for (name, bytes) in parts.files.without_weights(parts.training, weights) {
+        let edited = if name == README_FILE { edited_card(target) } else { None };
+        new.write(name, edited.as_deref().unwrap_or(&bytes))?;
+    }
+    Ok(())
+}
+
 /// Writes the best model of a run, then removes the one before.
 ///
 /// # Errors
@@ -138,10 +154,10 @@ pub(crate) fn write_best(out: &Path, step: usize, parts: FolderParts) -> Result<
     let write = || -> Result<(), AnyError> {
         let mut ignore = |_: DiskStep| ();
         let mut new = NewFolder::create(&parent, &mut ignore)?;
-        new.write(WEIGHTS_FILE, &to_safetensors(parts.network)?)?;
-        for (name, bytes) in parts.files.without_weights(parts.training) {
-            new.write(name, &bytes)?;
-        }
+        let bytes = to_safetensors(parts.network)?;
+        new.write(WEIGHTS_FILE, &bytes)?;
+        let weights = StoredWeights::new(parts.network.n_parameters(), &bytes);
+        write_files(&mut new, &parts, &weights, &parent.join(&name))?;
         new.rename(&name)
     };
     write().map_err(|error| TrainError::file("write", parent.join(&name), error))?;

@@ -211,14 +211,14 @@ def check_a_broken_folder_is_explained(page: Page) -> None:
 
     def foreign_tokenizer(at: Path) -> None:
         tokenizer = json.loads((at / "tokenizer.json").read_text())
-        tokenizer["added_tokens"][-1]["id"] = 99_999
+        tokenizer["model"]["vocab"]["zz"] = 999
         (at / "tokenizer.json").write_text(json.dumps(tokenizer))
 
     for change, said in [
         (without_tokenizer, "without_tokenizer: there is no tokenizer.json. A model folder has config.json, model.safetensors"),
-        (cut_weights, "the weights"),
-        (no_json, "the configuration is not a valid model configuration"),
-        (other_size, "shape"),
+        (cut_weights, "model.safetensors is not a readable safetensors file"),
+        (no_json, "config.json is not a valid model configuration"),
+        (other_size, "tensor vocab_embed.embedding has shape [258, 64], the configuration asks for [258, 128]"),
         (foreign_tokenizer, "it is the tokenizer of another model"),
     ]:
         at = folder(change.__name__)

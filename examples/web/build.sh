@@ -33,7 +33,7 @@ done
 
 target=${CARGO_TARGET_DIR:-$here/target}
 cargo build --release --locked
-"$wasm_bindgen" --target web --no-typescript --out-dir "$out" "$target/wasm32-unknown-unknown/release/pgm_web.wasm"
+"$wasm_bindgen" --target web --no-typescript --remove-name-section --out-dir "$out" "$target/wasm32-unknown-unknown/release/pgm_web.wasm"
 # Optional: a few percent smaller.
 if command -v wasm-opt >/dev/null; then
     wasm-opt -O3 --all-features "$out/pgm_web_bg.wasm" -o "$out/pgm_web_bg.wasm.new"
@@ -50,8 +50,11 @@ sed -e "/<meta charset/r $here/page/head.html" -e "/<noscript>/r $here/page/loca
 
 # Files name each other with the version of them all: a browser that has stored an older page does not mix the two.
 version=$(cd "$out" && cat ./*.js ./*.css ./*.wasm index.html | sha256 | cut -c1-8)
+names='s#("(\./)?[a-z_]+\.(js|css))"#\1?v='$version'"#g'
+program="s#'pgm_web_bg.wasm'#'pgm_web_bg.wasm?v=$version'#"
 for file in "$out"/*.js "$out/index.html"; do
-    sed -E -e "s#(\"(\./)?[a-z_]+\.(js|css))\"#\1?v=$version\"#g" -e "s#'pgm_web_bg.wasm'#'pgm_web_bg.wasm?v=$version'#" "$file" >"$file.new"
+    case $file in */pgm_web.js) edit=$program ;; *) edit=$names ;; esac
+    sed -E -e "$edit" "$file" >"$file.new"
     mv "$file.new" "$file"
 done
 

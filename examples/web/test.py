@@ -7,14 +7,17 @@ OUT is what build.sh makes of the model folder MODEL. The script needs the packa
 checks of the server's page that need no server are run as well: it is the same page.
 """
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,10 +70,19 @@ class Site(SimpleHTTPRequestHandler):
     """Files, and a list of what was asked for."""
 
     asked: list[str] = []
+    slow = False  # sends 20 kB a time, with a pause behind each
 
     def do_GET(self) -> None:
         Site.asked.append(self.path)
         super().do_GET()
+
+    def copyfile(self, source: object, outputfile: object) -> None:
+        while Site.slow and self.path.endswith(WEIGHTS) and (part := source.read(20_000)):
+            with contextlib.suppress(ConnectionError):
+                outputfile.write(part)
+            time.sleep(0.2)
+        with contextlib.suppress(ConnectionError):  # the page may stop loading
+            super().copyfile(source, outputfile)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -184,6 +196,24 @@ def check_a_cut_download_is_said_and_can_be_repeated(page: Page) -> None:
     fill(page)
 
 
+def check_loading_can_be_stopped(page: Page) -> None:
+    page.click("#remove")
+    says(page, "#load-status", "The stored model is removed.")
+    page.reload()
+    Site.slow = True
+    try:
+        page.click("#load")
+        expect(page.locator("#load-status")).to_contain_text(re.compile("Loading 0.[1-4] MB of 0.6 MB"), timeout=PATIENCE)
+        page.click("#stop-load")
+        says(page, "#load-status", "Stopped.")
+    finally:
+        Site.slow = False
+    need(page.locator("#model option").count() == 0, "a model whose loading was stopped is offered")
+    page.click("#load")
+    wait_until_ready(page)
+    fill(page)
+
+
 def folder(name: str) -> Path:
     at = scratch / name
     shutil.copytree(bundled, at)
@@ -211,14 +241,14 @@ def check_a_broken_folder_is_explained(page: Page) -> None:
 
     def foreign_tokenizer(at: Path) -> None:
         tokenizer = json.loads((at / "tokenizer.json").read_text())
-        tokenizer["added_tokens"][-1]["id"] = 99_999
+        tokenizer["model"]["vocab"]["zz"] = 999
         (at / "tokenizer.json").write_text(json.dumps(tokenizer))
 
     for change, said in [
         (without_tokenizer, "without_tokenizer: there is no tokenizer.json. A model folder has config.json, model.safetensors"),
-        (cut_weights, "the weights"),
-        (no_json, "the configuration is not a valid model configuration"),
-        (other_size, "shape"),
+        (cut_weights, "model.safetensors is not a readable safetensors file"),
+        (no_json, "config.json is not a valid model configuration"),
+        (other_size, "tensor vocab_embed.embedding has shape [258, 64], the configuration asks for [258, 128]"),
         (foreign_tokenizer, "it is the tokenizer of another model"),
     ]:
         at = folder(change.__name__)
@@ -334,6 +364,7 @@ ORDINARY = [
     check_the_stored_model_is_used_after_a_reload,
     check_the_stored_model_can_be_removed,
     check_a_cut_download_is_said_and_can_be_repeated,
+    check_loading_can_be_stopped,
     check_a_broken_folder_is_explained,
     check_a_folder_is_opened_beside_the_bundled_model,
     check_dropped_files_are_opened,

@@ -37,7 +37,7 @@ pub enum ModelError {
     /// A configuration that is not valid JSON, or has unknown or missing keys.
     #[error("{origin} is not a valid model configuration: {cause}")]
     Json {
-        /// The file, or "the configuration" if it was passed as bytes.
+        /// The file; only its name if it was passed as bytes.
         origin: String,
         /// The cause.
         cause: serde_json::Error,
@@ -45,7 +45,7 @@ pub enum ModelError {
     /// A weights file that is not a readable safetensors file.
     #[error("{origin} is not a readable safetensors file ({problem}); it may be truncated, copy it again")]
     Weights {
-        /// The file, or "the weights" if they were passed as bytes.
+        /// The file; only its name if it was passed as bytes.
         origin: String,
         /// The reader's message.
         problem: String,

@@ -32,10 +32,11 @@ function show() {
 
 function watch({ stage, done, total }) {
   $("load-bar").value = done / total;
-  const text = stage === "download"
-    ? `Loading ${megabytes(done)} of ${megabytes(total)}…`
-    : `Reading the weights: ${Math.round((100 * done) / total)} %`;
-  put("load-status", text);
+  put("load-status", {
+    download: `Loading ${megabytes(done)} of ${megabytes(total)}…`,
+    program: "Loading the program…",
+    read: `Reading the weights: ${Math.round((100 * done) / total)} %`,
+  }[stage]);
 }
 
 // Loading

@@ -33,15 +33,18 @@ const handlers = {
 
   // Loads a model under a name, from the files of a folder or the bundled ones, and describes it.
   async load({ model: name, files }, { signal, report }) {
-    const missing = await program;
-    if (missing instanceof Error) throw new Error(`the program cannot be started: ${missing.message}`);
     const bytes = {};
     if (files) {
       for (const [file, blob] of Object.entries(files)) bytes[file] = await bytesOf(blob);
     } else {
       Object.assign(bytes, await bundledFiles(signal, (done, total) => report({ stage: "download", done, total })));
     }
+    // The program comes at the same time.
+    report({ stage: "program", done: 0, total: 1 });
+    const stop = new Promise((resolve) => { signal.addEventListener("abort", resolve); });
+    const missing = await Promise.race([program, stop]);
     signal.throwIfAborted();
+    if (missing instanceof Error) throw new Error(`the program cannot be started: ${missing.message}`);
     report({ stage: "read", done: 0, total: 1 });
     const model = new Model(
       bytes["config.json"], bytes["model.safetensors"], bytes["tokenizer.json"], bytes["generation_config.json"],

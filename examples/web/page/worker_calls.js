@@ -2,7 +2,7 @@
 
 import { RequestError } from "./common.js";
 
-const OLD_BROWSER = "this browser cannot run the model; take one with WebAssembly SIMD: Chrome or Edge 91, Firefox 114, Safari 16.4, " +
+const OLD_BROWSER = "this browser cannot run the model; take one with WebAssembly SIMD: Chrome or Edge 100, Firefox 114, Safari 16.4, " +
   "or a later one";
 
 let worker = null;

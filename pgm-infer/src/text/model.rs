@@ -7,9 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use pgm_model::model_folder;
-#[cfg(feature = "files")]
-use pgm_model::model_folder::{GENERATION_FILE, TOKENIZER_FILE};
+use pgm_model::model_folder::{self, GENERATION_FILE, TOKENIZER_FILE};
 use pgm_model::{ModelConfig, Network, WeightDtype};
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
@@ -96,14 +94,15 @@ impl TextModel {
             return Err(InferError::Request("this is a model of pictures, and a model of text is needed".into()));
         }
         let unreadable = |name: &str, problem: String| InferError::File { path: name.into(), problem };
-        let tokenizer = Tokenizer::from_bytes(files.tokenizer)
-            .map_err(|error| unreadable("the tokenizer's bytes", error.to_string()))?;
+        let tokenizer =
+            Tokenizer::from_bytes(files.tokenizer).map_err(|error| unreadable(TOKENIZER_FILE, error.to_string()))?;
         let generation = match files.generation {
-            Some(json) => serde_json::from_slice(json)
-                .map_err(|error| unreadable("the sampler defaults' bytes", error.to_string()))?,
+            Some(json) => {
+                serde_json::from_slice(json).map_err(|error| unreadable(GENERATION_FILE, error.to_string()))?
+            }
             None => GenerationConfig::default(),
         };
-        Self::new(config, network, tokenizer, generation, device, "the tokenizer")
+        Self::new(config, network, tokenizer, generation, device, TOKENIZER_FILE)
     }
 
     /// Puts the parts together; `origin` names the tokenizer in errors.

@@ -64,6 +64,7 @@ pub(super) fn collect(module: &impl Module) -> Result<Tensors, ModelError> {
 }
 
 /// A safetensors file.
+#[cfg_attr(not(feature = "files"), allow(dead_code))] // only a folder is written
 pub(super) fn to_safetensors(tensors: &Tensors) -> Vec<u8> {
     let stored: Vec<(&str, &[usize], Vec<u8>)> = tensors
         .iter()

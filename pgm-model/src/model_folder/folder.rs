@@ -7,7 +7,6 @@ use burn::tensor::Device;
 
 #[cfg(feature = "files")]
 use super::atomic_write::{atomic_write, io_error};
-#[cfg(feature = "files")]
 use super::file_names::{CONFIG_FILE, WEIGHTS_FILE};
 use super::load::from_source;
 #[cfg(feature = "files")]
@@ -96,7 +95,7 @@ pub fn load_bytes(
     device: &Device,
     progress: &dyn Fn(f64),
 ) -> Result<(ModelConfig, Network), ModelError> {
-    let (config, origin) = (parse_config(config, "the configuration")?, "the weights");
+    let (config, origin) = (parse_config(config, CONFIG_FILE)?, WEIGHTS_FILE);
     let source = SafeTensorsSource::new(weights, origin)?.with_progress(progress);
     let network = from_source(&source, origin, &config, device)?;
     progress(1.0);

@@ -88,7 +88,8 @@ export function everyFrame(show) {
 export class RequestError extends Error {
   constructor(said, status, param) {
     const message = inPageWords(said);
-    super(`${message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
+    const isFile = /^\S+\.\w/.test(message); // a name stays as it is
+    super(`${isFile ? message[0] : message.charAt(0).toUpperCase()}${message.slice(1)}`.replace(/[^.!?]$/, "$&."));
     this.status = status;
     this.param = param; // the field of the request that is wrong
   }

@@ -6,7 +6,7 @@
 # Any web server can offer OUT under any path: python3 -m http.server --directory OUT
 # It needs the target wasm32-unknown-unknown (rustup target add) and wasm-bindgen of the version in Cargo.toml.
 #
-#   PGM_WEB_MODEL   folder of the bundled model [default: examples/desktop/model]
+#   PGM_WEB_MODEL   folder of the bundled model [default: pgm-infer/demo/text]
 #   PGM_WEB_NAME    its name [default: demo]
 #   WASM_BINDGEN    the command [default: wasm-bindgen]
 set -euo pipefail
@@ -15,7 +15,7 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
-model=${PGM_WEB_MODEL:-$root/examples/desktop/model}
+model=${PGM_WEB_MODEL:-$root/pgm-infer/demo/text}
 model=$(cd "$model" && pwd)
 name=${PGM_WEB_NAME:-demo}
 wasm_bindgen=${WASM_BINDGEN:-wasm-bindgen}

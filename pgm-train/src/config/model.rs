@@ -38,7 +38,7 @@ pub struct ModelSection {
     #[serde(default)]
     pub sets: Sets,
     /// Factor on the token embedding of a new network; 1 is the paper's. With 5 a small partition model leaves its first plateau
-    /// in about half the steps. Not for `maskgit`.
+    /// some 200 steps earlier. Not for `maskgit`.
     #[serde(default = "default_scale")]
     pub embedding_scale: f64,
     /// Width of the conditioning vector of a text model; that of an image model is `hidden`.

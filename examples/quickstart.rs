@@ -42,7 +42,7 @@ struct Args {
     #[arg(long)]
     text: Option<String>,
     /// Training steps
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 1000)]
     steps: usize,
     /// Output folder [default: target/quickstart, or the first free quickstart-N]
     #[arg(long)]
@@ -61,7 +61,7 @@ const VOCAB_SIZE: usize = 1024;
 
 const RUN: &str = r#"
 objective = "partition"
-steps = 600
+steps = 1000
 batch = 16
 seed = 1
 log_every = 20
@@ -75,12 +75,13 @@ heads = 4
 encoder = 2
 decoder = 2
 length = 128
+dropout = 0.05
 embedding_scale = 5.0
 
 [optim]
-lr = 3e-3
-warmup = 50
-schedule = "cosine"
+lr = 1e-3
+warmup = 150
+weight_decay = 0.05
 ema = 0.99
 "#;
 

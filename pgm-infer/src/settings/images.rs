@@ -28,11 +28,11 @@ pub struct ImageOverrides {
     pub schedule: Option<Schedule>,
     /// See [`SampleSettings::order`].
     pub order: Option<OrderKind>,
-    /// See [`DrawSettings::temperature`].
+    /// See [`DrawSettings::temperature`](crate::DrawSettings::temperature).
     pub temperature: Option<f64>,
-    /// See [`DrawSettings::top_k`].
+    /// See [`DrawSettings::top_k`](crate::DrawSettings::top_k).
     pub top_k: Option<usize>,
-    /// See [`DrawSettings::top_p`].
+    /// See [`DrawSettings::top_p`](crate::DrawSettings::top_p).
     pub top_p: Option<f64>,
     /// See [`Guidance::weight`].
     pub cfg: Option<f64>,

@@ -200,7 +200,8 @@ fn prepare_text(text: Option<&str>, data: &Path) -> anyhow::Result<()> {
         Some(text) => vec![text.to_string()],
         None => dependency_sources(TEXT_BYTES)?,
     };
-    let inputs = TextInputs::resolve(&patterns, "text", "text")?;
+    let inputs = TextInputs::resolve(&patterns, "text", "text")
+        .map_err(|error| anyhow!(error.to_string().replace("--input", "--text")))?;
     println!("{} files; a tokenizer of {VOCAB_SIZE} tokens is trained on them", inputs.files().len());
     let tokenizer = TextTokenizer::train(&inputs, VOCAB_SIZE, &|_| ())?;
     let what = Prepare {

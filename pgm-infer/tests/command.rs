@@ -156,6 +156,35 @@ fn the_benchmarks_sizes_are_checked() {
     }
 }
 
+#[test]
+#[cfg(all(feature = "flex", feature = "demo"))]
+fn the_bundled_models_are_known_by_name_and_a_text_is_drawn_while_it_fills() {
+    let home = tempfile::tempdir().unwrap();
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgm-infer"));
+        command.current_dir(home.path()).args(args);
+        let output =
+            command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache")).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let generate =
+        ["generate", "--model", "demo", "--device", "flex", "--seed", "4", "--template", "And {6} the king."];
+    let (succeeds, text, message) = command(&[&generate[..], &["--animate", "order.svg"]].concat());
+    assert!(succeeds && text.starts_with("And ") && text.ends_with(" the king.\n"), "{text}{message}");
+    let svg = std::fs::read_to_string(home.path().join("order.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("<animate") && svg.contains(">king.<"), "{svg}");
+    let (succeeds, _, message) = command(&[&generate[..], &["--animate", "order.png"]].concat());
+    assert!(!succeeds && message.contains("must end with .svg"), "{message}");
+    let draw = ["generate", "--device", "flex", "--class", "3", "--out", "three.png", "--model"];
+    let (succeeds, text, message) = command(&[&draw[..], &["demo-digits"]].concat());
+    assert!(succeeds && text.starts_with("1 pictures"), "{text}{message}");
+    // A folder of that name is itself.
+    std::fs::create_dir(home.path().join("demo-digits")).unwrap();
+    let (succeeds, _, message) = command(&[&draw[..], &["demo-digits"]].concat());
+    assert!(!succeeds && message.contains("demo-digits"), "{message}");
+}
+
 #[cfg(all(unix, feature = "server"))]
 mod serve {
     use std::io::{BufRead, BufReader, Read, Write};

@@ -103,6 +103,23 @@ fn a_model_takes_its_codec_and_no_other() {
     assert_eq!(edited.window(0, 2, 1, 2), picture(1).window(0, 2, 1, 2), "far from the box");
 }
 
+#[test]
+fn a_model_takes_the_codec_in_its_own_folder() {
+    let folder = Folder::new();
+    let generate = ["generate", "--model", "model", "--steps", "3", "--seed", "2", "--class", "dog", "--out"];
+    folder.succeeds(&[&generate[..], &["named.png", "--codec", "codec"]].concat());
+    std::fs::rename(folder.path("codec"), folder.path("model/codec")).unwrap();
+    folder.succeeds(&[&generate[..], &["own.png"]].concat());
+    assert!(std::fs::read(folder.path("own.png")).unwrap() == std::fs::read(folder.path("named.png")).unwrap());
+    let says = folder.fails(&[&generate[..], &["other.png", "--codec", "other"]].concat());
+    assert!(says.contains("mean other pictures"), "{says}");
+    // Another model's codec in the folder is not taken either.
+    std::fs::rename(folder.path("model/codec"), folder.path("codec")).unwrap();
+    std::fs::rename(folder.path("other"), folder.path("model/codec")).unwrap();
+    let says = folder.fails(&[&generate[..], &["wrong.png"]].concat());
+    assert!(says.contains("mean other pictures") && !folder.path("wrong.png").exists(), "{says}");
+}
+
 #[cfg(feature = "server")]
 mod serve {
     use std::io::{BufRead, BufReader, Read, Write};

@@ -229,7 +229,10 @@ fn fine_tuning_starts_from_a_model_and_needs_no_section_model() {
     let still = "--config tune.toml --data short --set steps=4 optim.lr=1e-30";
     let text = case.fit("still", &format!("{still} --init base"));
     assert!(text.contains("note: the rows have 9 tokens, --init base was trained on rows of 12"), "{text}");
+    assert!(!text.contains("embedding_scale"), "{text}");
     assert!(case.weights("still@best") == case.weights("base") && case.training("still@best")["step"] == 0);
+    let text = case.fit("scaled", "--init base --set model.embedding_scale=5 steps=2 optim.warmup=1");
+    assert!(text.contains("note: model.embedding_scale has no effect: with --init"), "{text}");
     let (config, network) = model_folder::load(&case.path("base"), &Device::flex()).unwrap();
     let half = case.path("half");
     std::fs::create_dir(&half).unwrap();

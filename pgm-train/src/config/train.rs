@@ -241,10 +241,14 @@ mod tests {
             ("batch=many", "batch"),
             ("weight_floor=-1", "weight_floor = -1"),
             ("class_dropout=1.5", "class_dropout = 1.5"),
+            ("model.embedding_scale=0", "model.embedding_scale = 0 must be positive"),
+            ("model.embedding_scale=inf", "model.embedding_scale = inf must be positive"),
         ] {
             let message = parse(&[setting]).unwrap_err().to_string();
             assert!(message.contains(says) && !message.contains('\n'), "{setting}: {message}");
         }
+        let message = parse(&["objective=maskgit", "model.embedding_scale=5"]).unwrap_err().to_string();
+        assert!(message.contains("model.embedding_scale is not for maskgit"), "{message}");
         let text = TOML.replace("steps", "step");
         let message = TrainConfig::parse(&text, "run.toml", &[]).unwrap_err().to_string();
         assert!(message.starts_with("run.toml: unknown key step; the keys are accumulate, batch, "), "{message}");

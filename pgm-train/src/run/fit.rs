@@ -127,7 +127,10 @@ pub fn fit(mut args: Fit) -> Result<FitResult, TrainError> {
     (first_step, files.config) = first.map_err(TrainError::Ranks)?;
     let network = match args.init.filter(|_| first_step == 0) {
         Some(init) => {
-            init.notices(&files.config).into_iter().for_each(|notice| (args.observe)(&TrainEvent::Notice(notice)));
+            let scale = (config.model.embedding_scale != 1.0)
+                .then(|| "model.embedding_scale has no effect: with --init no embedding is drawn".to_string());
+            let notices = init.notices(&files.config).into_iter().chain(scale);
+            notices.for_each(|notice| (args.observe)(&TrainEvent::Notice(notice)));
             init.network(&files.config, &plain)?
         }
         None => drawn(&files.config, &config, &plain),
@@ -324,4 +327,54 @@ pub(crate) fn draw_parameters(module: &impl Module) {
         }
     }
     module.visit(&mut Draw);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The weights of a network, one list for each parameter.
+    fn values(network: &Network) -> Vec<Vec<f32>> {
+        struct Values(Vec<Vec<f32>>);
+        impl ModuleVisitor for Values {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.push(param.val().into_data().try_into_vec().unwrap());
+            }
+        }
+        let mut values = Values(Vec::new());
+        network.visit(&mut values);
+        values.0
+    }
+
+    #[test]
+    fn the_embedding_alone_is_scaled_and_1_is_the_papers_network() {
+        const TOML: &str = "objective = \"partition\"\nsteps = 1\nbatch = 1\nseed = 3\n[model]\nhidden = 8\nheads = 2\n\
+                            encoder = 1\ndecoder = 1\nlength = 6\n[optim]\n";
+        let device = Device::flex();
+        let backbone = pgm_model::BackboneConfig { cond_dim: 8, ..pgm_model::BackboneConfig::new(7, 8, 2, 6) };
+        let blocks = pgm_model::MaskedConfig { backbone: backbone.clone(), n_blocks: 1 };
+        let partition = pgm_model::PartitionConfig {
+            backbone: backbone.clone(),
+            encoder_blocks: 1,
+            decoder_blocks: 1,
+            queries: Default::default(),
+            projection: Default::default(),
+            sets: Default::default(),
+        };
+        let causal = pgm_model::AutoregressiveConfig { backbone, n_blocks: 1 };
+        for model in
+            [ModelConfig::Partition(partition), ModelConfig::Masked(blocks), ModelConfig::Autoregressive(causal)]
+        {
+            let weights = |set: &[&str]| {
+                let set: Vec<String> = set.iter().map(|set| set.to_string()).collect();
+                values(&drawn(&model, &TrainConfig::parse(TOML, "test", &set).unwrap(), &device))
+            };
+            let (plain, scaled) = (weights(&[]), weights(&["model.embedding_scale=4"]));
+            assert_eq!(plain, weights(&["model.embedding_scale=1"]));
+            let changed: Vec<usize> = (0..plain.len()).filter(|&index| plain[index] != scaled[index]).collect();
+            let [embedding] = changed[..] else { panic!("{changed:?} are other weights") };
+            assert_eq!(plain[embedding].len(), 7 * 8);
+            assert_eq!(scaled[embedding], plain[embedding].iter().map(|value| 4.0 * value).collect::<Vec<f32>>());
+        }
+    }
 }

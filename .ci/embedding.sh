@@ -42,7 +42,7 @@ others=$(comm -13 <(packages "$repo/Cargo.lock") <(packages "$at/Cargo.lock") | 
 [ -z "$others" ] || { echo "other versions than the workspace's: $others" >&2; exit 1; }
 (cd "$at" && cargo build --offline --locked)
 
-ln -sfn "$repo/examples/desktop/model" "$at/run/model"
+ln -sfn "$repo/pgm-infer/tests/byte-model" "$at/run/model"
 # The examples open run/model: example NAME PATTERN
 example() {
     local out

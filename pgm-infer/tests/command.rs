@@ -13,7 +13,7 @@ fn run(args: &[&str], rust_log: &str) -> (bool, String) {
 
 #[test]
 fn an_unknown_log_level_is_refused_as_a_flag_and_ignored_in_the_environment() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model");
     for level in ["loud", "info,pgm_infer=loud"] {
         let (succeeds, message) = run(&["--log-level", level, "info", model], "");
         assert!(!succeeds && message.contains("--log-level") && message.contains("debug"), "{message}");
@@ -33,7 +33,7 @@ fn an_unknown_log_level_is_refused_as_a_flag_and_ignored_in_the_environment() {
 #[cfg(feature = "flex")]
 fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
     // Trained with rows of 128 tokens.
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model");
     let generate = |more: &[&str]| {
         let fixed =
             ["generate", "--model", model, "--device", "flex", "--steps", "1", "--seed", "1", "--prompt", "To be"];
@@ -58,7 +58,7 @@ fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
 
 #[test]
 fn several_devices_are_for_the_server_and_of_one_kind() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model");
     for (args, says) in [
         (&["generate", "--model", model, "--device", "flex,flex"][..], "only pgm-infer serve uses; choose one"),
         (&["bench", "--preset", "owt-6-6", "--device", "cuda:0,cuda:1"], "for example cuda:0"),
@@ -75,7 +75,7 @@ fn several_devices_are_for_the_server_and_of_one_kind() {
 fn a_training_run_is_named_in_the_place_of_its_model_folder() {
     let folder = tempfile::tempdir().unwrap();
     let run_folder = folder.path().join("run");
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
     let newest = run_folder.join("checkpoints/step-00000250");
     for target in [&newest, &run_folder.join("checkpoints/best-00000100")] {
         std::fs::create_dir_all(target).unwrap();
@@ -126,7 +126,7 @@ fn a_training_run_is_named_in_the_place_of_its_model_folder() {
 
 #[test]
 fn the_benchmarks_sizes_are_checked() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model");
     for (flag, value, says) in [
         ("--length", "99999999999", "--length is 99999999999, a row has at most 16777216 tokens"),
         ("--length", "16777217", "a row has at most 16777216 tokens"),
@@ -193,7 +193,7 @@ mod serve {
 
     use super::*;
 
-    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model=tiny");
+    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model=tiny");
 
     struct Server {
         child: Child,

@@ -58,7 +58,7 @@ fn line(
 
 fn lines() -> String {
     let device = Device::flex();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
     let partition = TextModel::load(&folder, &device).unwrap();
     let mut lines = String::new();
     for order in OrderKind::NAMES {

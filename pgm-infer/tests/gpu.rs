@@ -78,7 +78,7 @@ fn gpu() -> (Device, f64, f64) {
 #[test]
 fn engines_on_two_devices_write_the_same_at_the_same_time() {
     let (gpu, tie, rounding) = gpu();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
     let engines =
         [Device::flex(), gpu].map(|device| Engine::open(&folder, &device, &EngineOptions::default()).unwrap());
     let rows: Vec<[Vec<SampledRow>; 2]> = std::thread::scope(|scope| {

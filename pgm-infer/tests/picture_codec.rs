@@ -131,7 +131,7 @@ mod serve {
 
     use super::*;
 
-    const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model=tiny");
+    const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model=tiny");
 
     // A server that is ready, and its address.
     struct Server(Child, String);

@@ -432,7 +432,7 @@ mod command {
     #[test]
     fn flags_that_do_not_fit_are_one_sentence() {
         let folder = Folder::new();
-        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/desktop/model");
+        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/byte-model");
         let cases: [(Vec<&str>, &str); 14] = [
             (generate(&["--class", "emu", "--out", "o.png"]), "\"emu\" does not exist; the classes are cat, dog, owl"),
             (generate(&["--class", "3", "--out", "o.png"]), "does not exist"),

@@ -73,12 +73,12 @@ pub fn model_whose_tokenizer_cannot_encode() -> TextModel {
     model_with(&partition(), &partition(), json!({"type": "FixedLength", "length": 0}), Value::Null)
 }
 
-/// The model of the desktop example, whose tokens are bytes, in rows of 128; with a chat template, if one is given.
+/// The model of `tests/byte-model`, whose tokens are bytes, in rows of 128; with a chat template, if one is given.
 pub fn bytes(chat_template: Option<&str>) -> TextModel {
-    let desktop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/desktop/model");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        std::fs::copy(desktop.join(file), folder.path().join(file)).unwrap();
+        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }
     if let Some(template) = chat_template {
         let config = json!({"bos_token": {"content": "<|endoftext|>"}, "chat_template": template});

@@ -20,7 +20,13 @@ pub fn any_device() -> anyhow::Result<Device> {
 /// The folder of `--model`: `demo` and `demo-digits` are bundled models, unless something has that name.
 pub fn model_path(text: &str) -> Result<PathBuf, String> {
     #[cfg(feature = "demo")]
-    return pgm_infer::demo::resolve(Path::new(text)).map_err(|error| error.to_string());
+    let path = pgm_infer::demo::resolve(Path::new(text)).map_err(|error| error.to_string())?;
     #[cfg(not(feature = "demo"))]
-    Ok(Path::new(text).to_path_buf())
+    let path = PathBuf::from(text);
+    let known = if cfg!(feature = "demo") { ", or a bundled model: demo or demo-digits" } else { "" };
+    let is_there = path.exists() || text.rsplit_once('@').is_some_and(|(run, _)| Path::new(run).exists());
+    if !is_there {
+        return Err(format!("{text} is not there; name a model folder, a training run (RUN or RUN@best){known}"));
+    }
+    Ok(path)
 }

@@ -8,9 +8,10 @@
 #
 #   PGM_WEB_MODEL   folder of the bundled model [default: pgm-infer/demo/text]
 #   PGM_WEB_NAME    its name [default: demo]
+#   PGM_WEB_GPU    0 leaves out the program for the graphics card [default: 1]
 #   WASM_BINDGEN    the command [default: wasm-bindgen]
 set -euo pipefail
-[ $# -eq 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,12 +33,22 @@ for file in config.json model.safetensors tokenizer.json; do
 done
 
 target=${CARGO_TARGET_DIR:-$here/target}
+program() { # NAME PROFILE
+    "$wasm_bindgen" --target web --no-typescript --remove-name-section --out-dir "$out" --out-name "$1" \
+        "$target/wasm32-unknown-unknown/$2/pgm_web.wasm"
+    # Optional: a few percent smaller.
+    if command -v wasm-opt >/dev/null; then
+        wasm-opt -O3 --all-features "$out/$1_bg.wasm" -o "$out/$1_bg.wasm.new"
+        mv "$out/$1_bg.wasm.new" "$out/$1_bg.wasm"
+    fi
+}
 cargo build --release --locked
-"$wasm_bindgen" --target web --no-typescript --remove-name-section --out-dir "$out" "$target/wasm32-unknown-unknown/release/pgm_web.wasm"
-# Optional: a few percent smaller.
-if command -v wasm-opt >/dev/null; then
-    wasm-opt -O3 --all-features "$out/pgm_web_bg.wasm" -o "$out/pgm_web_bg.wasm.new"
-    mv "$out/pgm_web_bg.wasm.new" "$out/pgm_web_bg.wasm"
+program pgm_web release
+webgpu=false
+if [ "${PGM_WEB_GPU:-1}" != 0 ]; then
+    cargo build --profile webgpu --no-default-features --features webgpu --locked
+    program pgm_web_gpu webgpu
+    webgpu=true
 fi
 
 sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
@@ -51,9 +62,9 @@ sed -e "/<meta charset/r $here/page/head.html" -e "/<noscript>/r $here/page/loca
 # Files name each other with the version of them all: a browser that has stored an older page does not mix the two.
 version=$(cd "$out" && cat ./*.js ./*.css ./*.wasm index.html | sha256 | cut -c1-8)
 names='s#("(\./)?[a-z_]+\.(js|css))"#\1?v='$version'"#g'
-program="s#'pgm_web_bg.wasm'#'pgm_web_bg.wasm?v=$version'#"
+program="s#'(pgm_web(_gpu)?_bg.wasm)'#'\\1?v=$version'#"
 for file in "$out"/*.js "$out/index.html"; do
-    case $file in */pgm_web.js) edit=$program ;; *) edit=$names ;; esac
+    case $file in */pgm_web.js|*/pgm_web_gpu.js) edit=$program ;; *) edit=$names ;; esac
     sed -E -e "$edit" "$file" >"$file.new"
     mv "$file.new" "$file"
 done
@@ -67,6 +78,6 @@ for file in config.json model.safetensors tokenizer.json generation_config.json 
     [ "$file" = README.md ] || files="$files${files:+, }\"$file\": $(($(wc -c <"$model/$file")))"
 done
 revision=$(cd "$out/model" && cat ./*.json ./*.safetensors | sha256 | cut -c1-16)
-echo "{ \"name\": \"$name\", \"revision\": \"$revision\", \"files\": { $files } }" >"$out/model/files.json"
+echo "{ \"name\": \"$name\", \"revision\": \"$revision\", \"webgpu\": $webgpu, \"files\": { $files } }" >"$out/model/files.json"
 
 du -sh "$out" | cut -f1

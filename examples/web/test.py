@@ -30,6 +30,7 @@ from page import PATIENCE, fill, need, wait_until_ready  # noqa: E402
 
 PREFIX = "some/where"
 WEIGHTS = "model.safetensors"
+SOFTWARE_WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
 # Templates with what else is asked for; the seed of each is its number.
 CASES = [
     ("The {6} cat {6}.", {"steps": 12}),
@@ -333,6 +334,29 @@ def check_the_speed(page: Page) -> None:
     need(here >= 10, f"{here:.1f} tokens/s are too few")
 
 
+def check_webgpu_gives_the_native_tokens(page: Page) -> None:
+    """On Chromium's software adapter, which is no measure of a graphics card's speed."""
+    wait_until_ready(page)
+    says(page, "#device-field", "the graphics card")
+    page.select_option("#device", "webgpu")
+    expect(page.locator("#device")).to_be_enabled(timeout=PATIENCE)
+    need(page.text_content("#load-error") == "", f"WebGPU: {page.text_content('#load-error')}")
+    need(page.input_value("#device") == "webgpu", "the page went back to the processor")
+    for seed, (template, asked) in enumerate(CASES):
+        here, there = answer(page, with_blank(template), asked, seed), native(bundled, with_blank(template), asked, seed)
+        case = f"WebGPU: {template!r} with {asked} and seed {seed}"
+        need(here["tokens"] == there["tokens"], f"{case}: the tokens are {here['tokens']}, native ones {there['tokens']}")
+    speed = answer(page, "{*}", {"steps": 16}, 1)["timings"]["predicted_per_second"]
+    print(f"WebGPU on the software adapter: {speed:.1f} tokens/s at 16 steps")
+    page.reload()
+    wait_until_ready(page)
+    need(page.input_value("#device") == "webgpu", "the choice of the graphics card was forgotten")
+    fill(page)
+    page.select_option("#device", "flex")
+    expect(page.locator("#device")).to_be_enabled(timeout=PATIENCE)
+    fill(page)
+
+
 def check_light(page: Page) -> None:
     page.reload()
     wait_until_ready(page)
@@ -369,6 +393,7 @@ ORDINARY = [
     check_a_folder_is_opened_beside_the_bundled_model,
     check_dropped_files_are_opened,
     check_a_failed_model_is_loaded_again,
+    check_webgpu_gives_the_native_tokens,
     check_light,
     check_the_speed,
 ]
@@ -389,6 +414,8 @@ def main() -> int:
         shutil.copytree(out, site)
         server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(scratch / "site")))
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        peers.FLAGS.remove("--disable-gpu")
+        peers.FLAGS.extend(SOFTWARE_WEBGPU)
         sys.argv[1:] = [f"http://127.0.0.1:{server.server_port}/{PREFIX}/", shots]
         return peers.main(SCREENS)
     finally:

@@ -31,13 +31,13 @@ async function isStored() {
   }
 }
 
-// The name and the bytes of the model, and whether it is stored. Older versions that are stored are removed.
+// The name and the bytes of the model, whether it is stored, and whether the page has a program for the graphics card. Older versions that are stored are removed.
 export async function bundle() {
   list ??= await (await get(LIST, { cache: "no-cache" })).json();
   for (const name of await caches()?.keys().catch(() => []) ?? []) {
     if (name.startsWith(PREFIX) && name !== cacheName()) await caches().delete(name);
   }
-  return { name: list.name, size: size(), stored: await isStored() };
+  return { name: list.name, size: size(), stored: await isStored(), webgpu: list.webgpu };
 }
 
 // Removes the model from the browser's storage.

@@ -12,7 +12,8 @@ let bundled = null; // { name, size, stored }
 let loading = null; // an AbortController
 const entries = new Map(); // the models that are offered, by name, as the worker describes them
 const sources = new Map(); // their files, by name; null for the bundled model
-const lost = new Set(); // those that a failed worker had
+const lost = new Set(); // those that are loaded again when they are used: a failed worker had them, or another device has them
+let device = "flex"; // which the last model was loaded on
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 const complain = (text) => put("load-error", text);
@@ -28,6 +29,7 @@ function show() {
   $("remove").hidden = !bundled?.stored;
   if (bundled) put("remove", `Remove the stored model (${megabytes(bundled.size)})`);
   $("load-bar").hidden = !loading;
+  $("device").disabled = Boolean(loading);
 }
 
 function watch({ stage, done, total }) {
@@ -50,7 +52,7 @@ async function load(name, files) {
   page.say("The model is loading…");
   show();
   try {
-    const entry = await ask("load", { model: name, files }, watch, loading.signal);
+    const entry = await ask("load", { model: name, device: $("device").value, files }, watch, loading.signal);
     if (!entry) {
       put("load-status", "Stopped.");
     } else {
@@ -58,6 +60,7 @@ async function load(name, files) {
       entries.set(name, entry);
       sources.set(name, files);
       lost.delete(name);
+      device = $("device").value;
       put("load-status", `${name} is loaded.`);
       if (!files) bundled = await ask("bundle");
     }
@@ -65,6 +68,7 @@ async function load(name, files) {
     put("load-status", "");
     complain(sentence(error));
   }
+  $("device").value = device;
   loading = null;
   page.say(entries.size ? "Ready." : "Load a model to begin.");
   if (entries.has(name)) page.list([...entries.values()], name);
@@ -85,6 +89,24 @@ export async function restore(name) {
   if (!lost.has(name)) return;
   await load(name, sources.get(name));
   if (lost.has(name)) throw new RequestError("the model is not loaded; see the message above");
+}
+
+// Devices
+
+// Offers the graphics card where the browser gives one.
+async function offerDevices() {
+  if (!bundled?.webgpu) return;
+  const card = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (!card) return;
+  $("device-field").hidden = false;
+  if (kept.get("device") === "webgpu") $("device").value = "webgpu";
+  $("device").addEventListener("change", async () => {
+    const chosen = $("model").value;
+    if (!chosen) device = $("device").value;
+    else await load(chosen, sources.get(chosen));
+    kept.set("device", device);
+    for (const name of entries.keys()) if (name !== chosen) lost.add(name);
+  });
 }
 
 // Folders
@@ -186,6 +208,7 @@ export async function offer(of) {
   });
   try {
     bundled = await ask("bundle");
+    await offerDevices();
   } catch (error) {
     page.say("Open a model folder to begin.");
     complain(sentence(error));

@@ -2,11 +2,26 @@
 // Calls and answers are described in worker_calls.js.
 
 import { bundle, bundledFiles, remove } from "./bundle.js";
-import init, { Model } from "./pgm_web.js";
 
 const models = new Map(); // by name
 const stopped = new Map(); // an AbortController for each call that is not over
-const program = init().catch((error) => error);
+const programs = new Map(); // a promise of the program of each device, or of why it cannot be started
+
+async function start(device) {
+  const program = await (device === "webgpu" ? import("./pgm_web_gpu.js") : import("./pgm_web.js"));
+  await program.default();
+  return program;
+}
+
+function programOf(device) {
+  if (!programs.has(device)) {
+    programs.set(device, start(device).catch((error) => {
+      programs.delete(device);
+      return error;
+    }));
+  }
+  return programs.get(device);
+}
 
 // Ends a turn of the worker, so that waiting messages are read. A timer would wait for 4 ms.
 const { port1, port2 } = new MessageChannel();
@@ -31,22 +46,22 @@ const handlers = {
 
   remove: () => remove(),
 
-  // Loads a model under a name, from the files of a folder or the bundled ones, and describes it.
-  async load({ model: name, files }, { signal, report }) {
+  // Loads a model under a name on a device, from the files of a folder or the bundled ones, and describes it.
+  async load({ model: name, device, files }, { signal, report }) {
     const bytes = {};
+    const starting = programOf(device); // comes at the same time
     if (files) {
       for (const [file, blob] of Object.entries(files)) bytes[file] = await bytesOf(blob);
     } else {
       Object.assign(bytes, await bundledFiles(signal, (done, total) => report({ stage: "download", done, total })));
     }
-    // The program comes at the same time.
     report({ stage: "program", done: 0, total: 1 });
     const stop = new Promise((resolve) => { signal.addEventListener("abort", resolve); });
-    const missing = await Promise.race([program, stop]);
+    const program = await Promise.race([starting, stop]);
     signal.throwIfAborted();
-    if (missing instanceof Error) throw new Error(`the program cannot be started: ${missing.message}`);
+    if (program instanceof Error) throw new Error(`the program cannot be started: ${program.message}`);
     report({ stage: "read", done: 0, total: 1 });
-    const model = new Model(
+    const model = await program.Model.load(
       bytes["config.json"], bytes["model.safetensors"], bytes["tokenizer.json"], bytes["generation_config.json"],
       (share) => report({ stage: "read", done: share, total: 1 }),
     );

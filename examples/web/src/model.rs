@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use burn::tensor::Device;
 use js_sys::{Function, Promise};
 use pgm_infer::{ModelBytes, SampleSettings, TextModel};
 use pgm_model::ModelConfig;
@@ -11,6 +10,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
 
+use crate::device::open_device;
 use crate::failure::Failure;
 use crate::infill::infill;
 use crate::request::InfillRequest;
@@ -25,24 +25,26 @@ pub struct WebModel {
 
 #[wasm_bindgen(js_class = Model)]
 impl WebModel {
-    /// A model from the bytes of its files; `watch` is called with the share of the weights that is read.
+    /// A model from the bytes of its files; `watch` is called with the share of the weights
+    /// that is read.
     ///
     /// # Errors
-    /// Says which file cannot be used.
-    #[wasm_bindgen(constructor)]
-    pub fn new(
-        config: &[u8],
-        weights: &[u8],
-        tokenizer: &[u8],
+    /// Says which file cannot be used, or that there is no graphics card.
+    pub async fn load(
+        config: Vec<u8>,
+        weights: Vec<u8>,
+        tokenizer: Vec<u8>,
         generation: Option<Vec<u8>>,
-        watch: &Function,
+        watch: Function,
     ) -> Result<Self, JsValue> {
-        let files = ModelBytes { config, weights, tokenizer, generation: generation.as_deref() };
+        let device = open_device().await?;
+        let files =
+            ModelBytes { config: &config, weights: &weights, tokenizer: &tokenizer, generation: generation.as_deref() };
         let watch = |share: f64| {
             // The worker's function only posts a message.
             let _ = watch.call1(&JsValue::NULL, &share.into());
         };
-        let model = TextModel::from_bytes(&files, &Device::flex(), &watch).map_err(Failure::from)?;
+        let model = TextModel::from_bytes(&files, &device, &watch).map_err(Failure::from)?;
         Ok(Self { model: Rc::new(model) })
     }
 

@@ -12,6 +12,8 @@ mod files;
 pub mod image_info;
 pub mod image_writer;
 pub mod manifest;
+#[cfg(not(feature = "columns"))]
+mod no_columns;
 pub mod pictures;
 pub mod prepare;
 pub mod row_order;

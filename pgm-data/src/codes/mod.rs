@@ -6,6 +6,8 @@
 //! | `halton` | Halton-MaskGIT: one pickle `{code: uint16 array, y: int}` for each picture, below `Train/` and `Eval/` |
 //! | `llamagen` | LlamaGen: `NAME_codes/0.npy` (1, augmentations, codes) and `NAME_labels/0.npy`; each augmentation is a row |
 
+#[cfg(feature = "columns")]
+mod arrow;
 mod find;
 mod pickle;
 mod read;
@@ -19,6 +21,8 @@ use crate::error::DataError;
 use crate::image_info::{CodecIdentity, ImageInfo, PixelShape};
 use crate::image_writer::ImageFolderWriter;
 use crate::manifest::Split;
+#[cfg(not(feature = "columns"))]
+use crate::no_columns as arrow;
 use crate::pictures::classes::Classes;
 use crate::prepare::{Prepared, Progress};
 use find::FoundCodes;

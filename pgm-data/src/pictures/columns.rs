@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::path::PathBuf;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
@@ -14,24 +13,13 @@ use serde_json::Value;
 
 use super::classes::Survey;
 use super::picture::{BadPicture, Picture, PictureContent, PictureSink, Poll, RawLabel, malformed};
+use super::source::Columns;
 use crate::error::DataError;
 
 /// Rows that are decoded together.
 const BATCH_ROWS: usize = 64;
 /// Names of columns of labels, in the order in which they are looked up.
 const LABEL_COLUMNS: [&str; 8] = ["label", "labels", "fine_label", "cls", "class", "target", "category", "class_name"];
-
-/// A file of columns.
-#[derive(Clone, Debug)]
-pub(super) struct Columns {
-    pub(super) path: PathBuf,
-    /// The column of pictures; found by its type without a name.
-    pub(super) picture_column: Option<String>,
-    /// The column of labels; found by its name without one.
-    pub(super) label_column: Option<String>,
-    /// Whether labels are read.
-    pub(super) with_labels: bool,
-}
 
 /// The places of the columns, and what the schema knows about classes.
 struct Found {

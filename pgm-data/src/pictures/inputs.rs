@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::archive::{Archive, ArchiveLabels};
-use super::columns::Columns;
 use super::label_file::LabelFile;
 use super::packed::{Cifar, Idx};
 use super::picture::{RawLabel, malformed};
-use super::source::{PictureFile, PictureFiles, Source};
+use super::source::{Columns, PictureFile, PictureFiles, Source};
 use super::walk::{FileKind, kind_of, labels_beside, walk};
 use crate::error::DataError;
 use crate::source::{HubSplit, SkippedFile, split_of};

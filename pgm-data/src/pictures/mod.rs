@@ -5,6 +5,7 @@
 
 mod archive;
 pub(crate) mod classes;
+#[cfg(feature = "columns")]
 pub(crate) mod columns;
 mod decode;
 mod inputs;
@@ -13,7 +14,7 @@ mod packed;
 pub(crate) mod picture;
 mod prepare;
 mod resample;
-mod source;
+pub(crate) mod source;
 mod square;
 mod walk;
 

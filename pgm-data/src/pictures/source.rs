@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::archive::Archive;
 use super::classes::Survey;
-use super::columns::Columns;
 use super::packed::{Cifar, Idx};
 use super::picture::{BadPicture, Picture, PictureContent, PictureSink, Poll, RawLabel};
 use crate::error::DataError;
@@ -25,6 +24,19 @@ pub(super) struct PictureFiles {
 pub(super) struct PictureFile {
     pub(super) path: PathBuf,
     pub(super) label: Result<Option<RawLabel>, String>,
+}
+
+/// A Parquet or Arrow file.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "columns"), allow(dead_code))]
+pub(crate) struct Columns {
+    pub(crate) path: PathBuf,
+    /// The column of pictures; found by its type without a name.
+    pub(super) picture_column: Option<String>,
+    /// The column of labels; found by its name without one.
+    pub(super) label_column: Option<String>,
+    /// Whether labels are read.
+    pub(super) with_labels: bool,
 }
 
 /// A source of pictures.

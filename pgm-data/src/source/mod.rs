@@ -3,6 +3,7 @@
 //! A detokenizer is applied before text is cut into pieces: to whole documents of records, to plain text line by line.
 //! So the concatenated pieces do not depend on where the cuts are.
 
+#[cfg(feature = "columns")]
 mod columns;
 mod compression;
 mod detect;
@@ -40,6 +41,8 @@ pub(crate) use shuffle::{DocumentShuffle, Spilled};
 
 use crate::detokenize::Detokenizer;
 use crate::error::DataError;
+#[cfg(not(feature = "columns"))]
+use crate::no_columns as columns;
 use find::FoundFiles;
 use open::OpenedText;
 use piece::PieceSink;

@@ -116,6 +116,7 @@ pub(super) struct RecordSink<'a> {
 
 impl RecordSink<'_> {
     /// The values of numbered rows. A detokenizer works on them in parallel.
+    #[cfg_attr(not(feature = "columns"), allow(dead_code))]
     pub(super) fn push_rows(&mut self, rows: Vec<(u64, Vec<FieldValue>)>) -> Result<(), DataError> {
         let detokenizer = self.detokenizer;
         let rows: Vec<_> = if detokenizer.is_some() {

@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::sync::{Mutex, PoisonError};
 
-use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use pgm_model::PartitionTransformer;
 
@@ -25,15 +24,6 @@ pub(super) struct WithDropout {
     run: Hidden,
 }
 
-// A layer of dropout works on devices that can differentiate. Without a parameter that asks for it, no gradient is recorded.
-struct OnAutodiff;
-
-impl ModuleMapper for OnAutodiff {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        Param::initialized(param.id, param.val().autodiff())
-    }
-}
-
 /// Dropout draws from the device's only generator.
 static GENERATOR: Mutex<()> = Mutex::new(());
 
@@ -51,10 +41,10 @@ impl WithDropout {
         device: &Device,
         seed: u64,
     ) -> Result<Tensor<3>, InferError> {
-        let model = self.network.get_or_init(|| model.clone().map(&mut OnAutodiff));
+        let model = self.network.get_or_init(|| model.clone().with_dropout());
         let _turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         device.seed(seed);
-        let hidden = (self.run)(model, &[row], &[positions], &device.clone().autodiff()).without_autodiff();
+        let hidden = (self.run)(model, &[row], &[positions], device);
         // A queue of a device may draw only now.
         device.sync().map_err(|error| InferError::Device(error.to_string()))?;
         Ok(hidden)

@@ -2,9 +2,10 @@
 // B batch, C keys, K queries, H hidden
 
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear, LinearConfig};
+use burn::nn::{LayerNorm, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 
+use super::dropout::Dropout;
 use super::feed_forward::FeedForward;
 use super::modulation::{BlockModulation, constant_vectors, folded_gate, folded_norm, modulation};
 use super::norm::{affine, norm};
@@ -44,9 +45,14 @@ impl DecoderBlock {
             out: LinearConfig::new(width, width).with_bias(false).init(device),
             mlp: FeedForward::new(config, device),
             modulation: Some(modulation(config.cond_dim, BlockModulation::N * width, device)),
-            dropout: DropoutConfig::new(config.dropout).init(),
+            dropout: Dropout::new(config.dropout),
             n_heads: config.n_heads,
         }
+    }
+
+    /// The same block with dropout on every device.
+    pub(crate) fn with_dropout(self) -> Self {
+        Self { dropout: self.dropout.always(), ..self }
     }
 
     /// The block with a constant condition `[c]` folded into its weights; it no longer reads a condition.

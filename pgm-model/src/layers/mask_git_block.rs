@@ -2,10 +2,11 @@
 // B batch, S tokens, H hidden, I inner width
 
 use burn::module::{Initializer, Module};
-use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use super::dropout::Dropout;
 use super::modulation::{BlockModulation, modulation};
 use super::rms_norm::RmsNorm;
 use crate::condition::Condition;
@@ -56,7 +57,7 @@ impl MaskGitBlock {
             up: xavier(width, inner, device),
             down: xavier(inner, width, device),
             modulation: Some(modulation(config.cond_dim, BlockModulation::N * width, device)),
-            dropout: DropoutConfig::new(config.dropout).init(),
+            dropout: Dropout::new(config.dropout),
             n_heads: config.n_heads,
         }
     }

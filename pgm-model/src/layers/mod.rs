@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod decoder_block;
+mod dropout;
 mod encoder_block;
 mod feed_forward;
 mod group_swap;

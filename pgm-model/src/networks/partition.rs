@@ -58,6 +58,13 @@ impl PartitionTransformer {
         }
     }
 
+    /// The same network with dropout also while it is sampled, from the device's generator.
+    pub fn with_dropout(self) -> Self {
+        let encoder = self.encoder.into_iter().map(EncoderBlock::with_dropout).collect();
+        let decoder = self.decoder.into_iter().map(DecoderBlock::with_dropout).collect();
+        Self { encoder, decoder, ..self }
+    }
+
     /// The network for inference, with the constant condition folded into the weights. Its logits are the same to rounding.
     /// It can no longer be trained or saved. A class-conditional network is returned unchanged: its condition is not constant.
     pub fn folded(self) -> Self {

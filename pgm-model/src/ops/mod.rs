@@ -10,10 +10,13 @@
 //! `extension` is the table of all operations as a Burn backend extension; `flex`, `cube` and `autodiff` hold what the
 //! implementations share.
 
+// Without training nobody asks for a gradient.
+#![cfg_attr(not(feature = "autodiff"), allow(dead_code, unused_imports))]
+
 // B batch, S positions, H hidden, N rows, V vocabulary, h heads, d head width
 
 mod attention;
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 mod autodiff;
 mod constants;
 mod cross_entropy;

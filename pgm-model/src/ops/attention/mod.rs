@@ -5,7 +5,7 @@
 
 // B rows, S tokens, Q queries, C keys, h heads, H = h d
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 mod composed;
 #[cfg(feature = "cube")]

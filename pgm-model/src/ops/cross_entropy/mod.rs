@@ -2,7 +2,7 @@
 //!
 //! One class, the mask, is excluded: it has no probability and is never a target.
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;

@@ -26,7 +26,7 @@ fn not_differentiable() -> ! {
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
-    Autodiff,
+    Autodiff: cfg(feature = "autodiff"),
     Fusion: cfg(all(feature = "cube", feature = "fusion")),
 )]
 pub trait FusedOps: Backend {

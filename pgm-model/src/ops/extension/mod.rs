@@ -1,5 +1,6 @@
 //! The fused operations as one Burn backend extension: the table, and one implementation each for autodiff, Flex and Cube.
 
+#[cfg(feature = "autodiff")]
 mod autodiff;
 #[cfg(feature = "cube")]
 mod cube;

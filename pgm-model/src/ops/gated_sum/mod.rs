@@ -1,6 +1,6 @@
 //! The residual sum with a gate for each channel.
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;

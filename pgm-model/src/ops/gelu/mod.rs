@@ -1,6 +1,6 @@
 //! GELU with the bias of the layer before it.
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;

@@ -1,6 +1,6 @@
 //! Linear layers and matmul, for float32, half-precision and quantised weights.
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 #[cfg(feature = "flex")]
 pub(crate) mod flex;
@@ -12,7 +12,7 @@ use burn::backend::Dispatch;
 use burn::nn::Linear;
 use burn::tensor::{FloatDType, Tensor, module};
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 use super::autodiff::with_recomputation;
 #[cfg(feature = "fused")]
 use super::device::fused;
@@ -44,7 +44,7 @@ pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 /// `[B, S, in] -> [B, S, out]`
 pub fn recomputed_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    #[cfg(feature = "fused")]
+    #[cfg(all(feature = "fused", feature = "autodiff"))]
     if fused!(x)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
     {

@@ -1,6 +1,6 @@
 //! Layer norm with shift and scale.
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 pub(crate) mod autodiff;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
@@ -12,7 +12,7 @@ mod rms;
 use burn::backend::Dispatch;
 use burn::tensor::{FloatDType, Tensor, module};
 
-#[cfg(feature = "fused")]
+#[cfg(all(feature = "fused", feature = "autodiff"))]
 use super::autodiff::with_recomputation;
 use super::constants::EPSILON;
 #[cfg(feature = "fused")]
@@ -59,7 +59,7 @@ pub fn layer_norm_per_row(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tenso
 /// # Shapes
 /// x `[B, S, H]`, weight and bias `[H] -> [B, S, H]`
 pub fn recomputed_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3> {
-    #[cfg(feature = "fused")]
+    #[cfg(all(feature = "fused", feature = "autodiff"))]
     if fused!(x, weight, bias)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
     {
@@ -74,7 +74,7 @@ pub fn recomputed_norm(x: Tensor<3>, [weight, bias]: [Tensor<1>; 2]) -> Tensor<3
 /// # Shapes
 /// As [`layer_norm_per_row`]
 pub fn recomputed_norm_per_row(x: Tensor<3>, [weight, bias]: [Tensor<3>; 2]) -> Tensor<3> {
-    #[cfg(feature = "fused")]
+    #[cfg(all(feature = "fused", feature = "autodiff"))]
     if fused!(x, weight, bias)
         && let Some(strategy) = x.device().gradient_checkpointing_strategy()
     {

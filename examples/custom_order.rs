@@ -1,7 +1,7 @@
 //! A custom order: from both ends towards the middle, with coins of its own.
 //!
 //! ```text
-//! cargo run --release --example custom_order -- run/model 'Once upon a time' 3
+//! cargo run --release -p pgm-examples --example custom_order -- run/model 'Once upon a time' 3
 //! ```
 //!
 //! The arguments are a model folder, a prompt and a seed.

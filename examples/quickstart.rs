@@ -2,7 +2,7 @@
 //! the speed.
 //!
 //! ```text
-//! cargo run --release --example quickstart
+//! cargo run --release -p pgm-examples --example quickstart
 //! ```
 //!
 //! The text is on every machine that has built this project: the sources of its dependencies. `--text PATH` takes another
@@ -140,7 +140,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let steps = args.steps;
     if !finished.complete {
         println!("stopped after step {} of {steps}. To go on:", finished.step);
-        println!("    cargo run --release --example quickstart -- --steps {steps} --resume --out {}", shown(&out));
+        println!(
+            "    cargo run --release -p pgm-examples --example quickstart -- --steps {steps} --resume --out {}",
+            shown(&out)
+        );
         return Ok(ExitCode::from(130));
     }
     let validations: Vec<f64> = history::read(&run)?
@@ -184,10 +187,12 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("\n{:.0} s in all. Look at (a browser shows them):", start.elapsed().as_secs_f64());
     println!("    {}   how the loss fell", shown(&run.join("loss.svg")));
     println!("    {}   the order in which the first text was decoded", shown(&order));
-    println!("Try next:");
+    println!("Try next (the first command is built first, which takes some minutes):");
     println!("    cargo run --release -p pgm-infer -- generate --model {model} --template {TEMPLATE:?} --visual");
     println!("    cargo run --release -p pgm-infer -- serve --model {model}");
-    println!("    cargo run --release --example quickstart -- --steps 6000 --text 'your/texts/**/*.txt'");
+    println!(
+        "    cargo run --release -p pgm-examples --example quickstart -- --steps 6000 --text 'your/texts/**/*.txt'"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
 //! From pictures to pictures: a codec, a Partition Generative Model and a MaskGIT of equal size on handwritten digits.
 //!
 //! ```text
-//! cargo run --release --example digits
+//! cargo run --release -p pgm-examples --example digits
 //! ```
 //!
 //! It takes about twelve minutes on two cores. All pictures and figures go to a folder. `--smoke` runs the same in seconds and

@@ -3,8 +3,8 @@
 //! measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
-//! cargo run --release --example study             # 20 minutes to two hours on two cores
-//! cargo run --release --example study -- --quick  # a few minutes
+//! cargo run --release -p pgm-examples --example study             # 20 minutes to two hours on two cores
+//! cargo run --release -p pgm-examples --example study -- --quick  # a few minutes
 //! ```
 //!
 //! The output folder keeps what is done: the same command continues where it was stopped.
@@ -124,7 +124,7 @@ fn main() -> anyhow::Result<()> {
         Size::Full => (" -- --full", root.join("docs")),
     };
     let folder = args.report.unwrap_or(folder);
-    study.report(&found, &folder, &format!("cargo run --release --example study{flag}"))?;
+    study.report(&found, &folder, &format!("cargo run --release -p pgm-examples --example study{flag}"))?;
     println!(
         "{:.0} s and at most {:.0} MB in this run; {} and its plots are written, models and measurements are in {}",
         start.elapsed().as_secs_f64(),

@@ -10,7 +10,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Schema};
 use serde_json::Value;
 
-use super::read::{CodeRow, CodeSink};
+use super::code_row::{CodeRow, CodeSink};
 use crate::error::DataError;
 use crate::pictures::classes::Survey;
 use crate::pictures::columns::{class_names, features, label_of};

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "columns")]
 mod arrow;
+mod code_row;
 mod find;
 mod pickle;
 mod read;
@@ -25,8 +26,8 @@ use crate::manifest::Split;
 use crate::no_columns as arrow;
 use crate::pictures::classes::Classes;
 use crate::prepare::{Prepared, Progress};
+use code_row::CodeRow;
 use find::FoundCodes;
-use read::CodeRow;
 
 /// The settings of [`import_codes`].
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::arrow;
+use super::code_row::{CodeRow, CodeSink};
 use super::find::CodeFiles;
 use super::pickle::{Numbers, read_code_pickle};
 use crate::error::DataError;
@@ -17,18 +18,6 @@ use crate::pictures::picture::{Poll, RawLabel, malformed};
 const CHUNK_FILES: usize = 1024;
 /// A larger file is refused.
 const MOST_PICKLE_BYTES: u64 = 16 << 20;
-
-/// The codes of one picture.
-pub(super) struct CodeRow {
-    /// Where it is, for messages.
-    pub(super) place: String,
-    /// As stored, so perhaps after BOS.
-    pub(super) codes: Vec<i64>,
-    pub(super) label: Option<RawLabel>,
-}
-
-/// Takes rows in order.
-pub(super) type CodeSink<'a> = dyn FnMut(CodeRow) -> Result<(), DataError> + 'a;
 
 impl CodeFiles {
     /// Counts rows and labels.

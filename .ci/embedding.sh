@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the examples of README.md and docs/embedding.md in a crate outside the workspace, as somebody has them who embeds
-# pgm-infer, and runs them on the desktop application's model:
+# pgm-infer, and runs them on the model of pgm-infer's tests:
 #
 #   .ci/embedding.sh [DIR]
 #

@@ -30,6 +30,17 @@ fn an_unknown_log_level_is_refused_as_a_flag_and_ignored_in_the_environment() {
 }
 
 #[test]
+fn a_model_that_is_not_there_is_told_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("nothing").display().to_string();
+    for model in [&nothing, &format!("{nothing}@best"), "demo-digit"] {
+        let (succeeds, message) = run(&["generate", "--model", model, "--prompt", "x"], "");
+        assert!(!succeeds && message.contains(&format!("{model} is not there; name a model folder")), "{message}");
+        assert_eq!(message.contains("demo or demo-digits"), cfg!(feature = "demo"), "{message}");
+    }
+}
+
+#[test]
 #[cfg(feature = "flex")]
 fn rows_beyond_the_trained_length_get_a_note_and_others_none() {
     // Trained with rows of 128 tokens.

@@ -198,7 +198,7 @@ fn a_missing_or_foreign_codec_is_a_sentence_and_the_right_view_is_shown() {
     assert!(app.error.as_ref().unwrap().contains("open the model"), "{:?}", app.error);
     app.read_picture("a.png".into());
     assert!(app.error.as_ref().unwrap().contains("writes text"), "{:?}", app.error);
-    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/model");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pgm-infer/tests/byte-model");
     app.open(ModelSource::Folder { folder: text.into(), codec: Some("codec".into()) });
     until(&mut app, "a codec of a model of text is noticed", |app| app.error.is_some());
     assert!(app.error.as_ref().unwrap().contains("has no codec"), "{:?}", app.error);

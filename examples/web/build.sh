@@ -56,7 +56,7 @@ sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 25
 # The page of the server, with this folder's backend.js in place of its own, and a panel for the models.
 page=$root/pgm-infer/src/serve/page
 cp "$page"/*.js "$page"/*.css "$page"/*.svg "$out"
-cp "$here"/page/*.js "$out"
+cp "$here"/page/*.js "$here"/page/*.css "$out"
 sed -e "/<meta charset/r $here/page/head.html" -e "/<noscript>/r $here/page/local.html" "$page/index.html" >"$out/index.html"
 
 # Files name each other with the version of them all: a browser that has stored an older page does not mix the two.

@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::path::Path;
 
 use super::plain_text::PIECE;
@@ -87,6 +86,19 @@ fn json_lines_are_documents_and_a_bad_line_is_named() {
     assert!(message.contains("line 2") && message.contains("--field"), "{message}");
 }
 
+#[cfg(not(feature = "columns"))]
+#[test]
+fn a_parquet_file_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.parquet", "a.arrow"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "PAR1").unwrap();
+        let message = pieces(&path).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("prepare it with pgm-data"), "{message}");
+    }
+}
+
+#[cfg(feature = "columns")]
 #[test]
 fn parquet_columns_are_documents_and_a_missing_column_is_named() {
     use std::sync::Arc;
@@ -94,7 +106,8 @@ fn parquet_columns_are_documents_and_a_missing_column_is_named() {
     let path = folder.path().join("a.parquet");
     let column: arrow_array::ArrayRef = Arc::new(arrow_array::StringArray::from(vec![Some("one"), None, Some("zwei")]));
     let batch = arrow_array::RecordBatch::try_from_iter([("text", column)]).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     let texts: Vec<String> = pieces(&path).unwrap().into_iter().map(|piece| piece.text).collect();

@@ -118,3 +118,14 @@ fn fixed_seeds_give_the_recorded_samples() {
         assert_eq!(expected, found);
     }
 }
+
+#[test]
+fn a_device_with_autodiff_gives_the_same_samples() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
+    let sample = |device: &Device| {
+        let model = TextModel::load(&folder, device).unwrap();
+        let settings = SampleSettings { steps: 7, ..SampleSettings::default() };
+        line("partition", &model, &requests(&model, false), &settings, SamplingPath::Clean)
+    };
+    assert_eq!(sample(&Device::flex().autodiff()), sample(&Device::flex()));
+}

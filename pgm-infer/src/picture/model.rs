@@ -36,11 +36,12 @@ pub struct ImageModel {
 
 impl ImageModel {
     /// Opens a model folder. Without a `codec` it is the one [within](CodecFolder::within) the folder; a model whose tokens are
-    /// pixels needs none.
+    /// pixels needs none. Nothing is recorded for gradients, also on a device with autodiff.
     ///
     /// # Errors
     /// Says which file cannot be used, that the model writes text, or that its codec is missing.
     pub fn load(folder: &Path, codec: Option<Arc<dyn PictureCodec>>, device: &Device) -> Result<Self, InferError> {
+        let device = &device.clone().without_autodiff();
         let (config, network) = model_folder::load(folder, device)?;
         let generation = GenerationConfig::read(&folder.join(GENERATION_FILE))?;
         let codec = match (codec, CodecFolder::within(folder)) {

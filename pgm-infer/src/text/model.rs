@@ -53,7 +53,8 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Opens a model folder, or one of a training run; see [`model_folder::resolve`].
+    /// Opens a model folder, or one of a training run; see [`model_folder::resolve`]. Nothing is recorded for gradients, also on
+    /// a device with autodiff.
     ///
     /// # Errors
     /// Says which file cannot be used, which models a run has, and if the tokenizer belongs to another model.
@@ -69,6 +70,7 @@ impl TextModel {
     #[cfg(feature = "files")]
     pub fn load_with_progress(folder: &Path, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
         let folder = &model_folder::resolve(folder)?;
+        let device = &device.clone().without_autodiff();
         if model_folder::load_config(folder)?.image().is_some() {
             let message = format!("{} is a model of pictures, and a model of text is needed", folder.display());
             return Err(InferError::Request(message));
@@ -89,6 +91,7 @@ impl TextModel {
     /// # Errors
     /// Says which file cannot be used, and if it is a model of pictures or the tokenizer belongs to another model.
     pub fn from_bytes(files: &ModelBytes<'_>, device: &Device, watch: &dyn Fn(f64)) -> Result<Self, InferError> {
+        let device = &device.clone().without_autodiff();
         let (config, network) = model_folder::load_bytes(files.config, files.weights, device, watch)?;
         if config.image().is_some() {
             return Err(InferError::Request("this is a model of pictures, and a model of text is needed".into()));

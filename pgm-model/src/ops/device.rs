@@ -17,6 +17,10 @@ pub(crate) use fused;
 
 #[cfg(feature = "fused")]
 pub(crate) fn has_fused_operations(device: &Device) -> bool {
+    // Without their gradients they are for inference only.
+    if cfg!(not(feature = "autodiff")) && device.is_autodiff() {
+        return false;
+    }
     match device.clone().without_autodiff().as_dispatch() {
         #[cfg(feature = "cube")]
         DispatchDevice::Cube(_) => true,

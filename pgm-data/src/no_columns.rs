@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::pictures::classes::Survey;
 use crate::pictures::source::Columns;
-use crate::source::InputFile;
+use crate::source::input_file::InputFile;
 
 fn not_read<T>(path: &Path) -> Result<T, DataError> {
     let problem = "is a Parquet or an Arrow file, and this program was built without them; prepare it with pgm-data";

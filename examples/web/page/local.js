@@ -102,8 +102,10 @@ async function offerDevices() {
   if (kept.get("device") === "webgpu") $("device").value = "webgpu";
   $("device").addEventListener("change", async () => {
     const chosen = $("model").value;
+    const before = device;
     if (!chosen) device = $("device").value;
     else await load(chosen, sources.get(chosen));
+    if (device === before) return; // it cannot be used, or loading was stopped
     kept.set("device", device);
     for (const name of entries.keys()) if (name !== chosen) lost.add(name);
   });

@@ -11,7 +11,7 @@ mod field_path;
 mod find;
 mod format;
 mod hub;
-mod input_file;
+pub(crate) mod input_file;
 mod json;
 mod line_border;
 mod open;

@@ -1,5 +1,7 @@
 //! Code that the examples `quickstart.rs`, `digits/` and `study/` share.
 
+mod documentation;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +10,26 @@ use anyhow::{Context, anyhow, bail};
 use pgm_data::TextInputs;
 use serde_json::Value;
 
+use documentation::Documentation;
+
 /// The platform that this is built for, as cargo names it.
 const HOST: &str = env!("EXAMPLES_HOST");
+
+/// English sentences from the documentation of the pinned dependencies, an empty line between paragraphs, in order of name,
+/// until they hold `max_bytes`.
+///
+/// # Errors
+/// As [`dependency_sources`], and when a source cannot be read.
+pub fn dependency_documentation(max_bytes: usize) -> anyhow::Result<String> {
+    let mut found = Documentation::default();
+    for path in dependency_sources(u64::MAX)? {
+        found.add(&std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?);
+        if found.text().len() > max_bytes {
+            break;
+        }
+    }
+    Ok(found.text().to_string())
+}
 
 /// Rust sources of the pinned dependencies, in order of name, until they hold `max_bytes`.
 ///

@@ -5,8 +5,8 @@
 //! cargo run --release -p pgm-examples --example quickstart
 //! ```
 //!
-//! The text is on every machine that has built this project: the sources of its dependencies. `--text PATH` takes another
-//! text. Ctrl-C stops; `--resume --out FOLDER` goes on.
+//! The text is on every machine that has built this project: the English sentences in the documentation of its dependencies.
+//! `--text PATH` takes another text. Ctrl-C stops; `--resume --out FOLDER` goes on.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use clap::Parser;
 use pgm_data::{DataFolder, Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
-use pgm_examples::{dependency_sources, free_folder};
+use pgm_examples::{dependency_documentation, free_folder};
 use pgm_infer::bench::{Workload, alternate};
 use pgm_infer::denoise::HeadPositions;
 use pgm_infer::device::{self, DeviceName};
@@ -38,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Prepares a text, trains a small Partition Generative Model on it, and samples from it.
 #[derive(Parser)]
 struct Args {
-    /// A text file, a folder or a glob pattern instead of the dependencies' sources
+    /// A text file, a folder or a glob pattern instead of the dependencies' documentation
     #[arg(long)]
     text: Option<String>,
     /// Training steps
@@ -56,7 +56,7 @@ struct Args {
 }
 
 const LENGTH: usize = 128;
-const TEXT_BYTES: u64 = 4_000_000;
+const TEXT_BYTES: usize = 4_000_000;
 const VOCAB_SIZE: usize = 1024;
 
 const RUN: &str = r#"
@@ -106,7 +106,7 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("== 1. Text ==");
     let data = out.join("data");
     if !data.exists() {
-        prepare_text(args.text.as_deref(), &data)?;
+        prepare_text(args.text.as_deref(), &out)?;
     }
     let folder = DataFolder::open(&data)?;
     let (train, held_out) = (&folder.manifest().train, &folder.manifest().validation);
@@ -159,7 +159,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let settings = SampleSettings {
         steps: 64,
         schedule: Schedule::Uniform,
-        draw: DrawSettings { temperature: 0.8, ..DrawSettings::default() },
+        draw: DrawSettings { temperature: 0.5, ..DrawSettings::default() },
         ..SampleSettings::default()
     };
     let write = |parts: &[Part], length, seed| -> anyhow::Result<(String, TextAnimation)> {
@@ -196,18 +196,23 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const TEMPLATE: &str = "pub fn new({12}) -> Self {{24} }";
+const TEMPLATE: &str = "Returns the {6} of the {4}, if it {12}.";
 
-// Trains a tokenizer, and makes rows of tokens.
+// Trains a tokenizer, and makes rows of tokens in the folder `data`.
 #[allow(clippy::print_stdout)]
-fn prepare_text(text: Option<&str>, data: &Path) -> anyhow::Result<()> {
-    let patterns = match text {
-        Some(text) => vec![text.to_string()],
-        None => dependency_sources(TEXT_BYTES)?,
+fn prepare_text(text: Option<&str>, out: &Path) -> anyhow::Result<()> {
+    let pattern = match text {
+        Some(text) => text.to_string(),
+        None => {
+            let path = out.join("documentation.txt");
+            std::fs::create_dir_all(out)?;
+            write_file(&path, dependency_documentation(TEXT_BYTES)?.as_bytes())?;
+            path.display().to_string()
+        }
     };
-    let inputs = TextInputs::resolve(&patterns, "text", "text")
+    let inputs = TextInputs::resolve(std::slice::from_ref(&pattern), "text", "text")
         .map_err(|error| anyhow!(error.to_string().replace("--input", "--text")))?;
-    println!("{} files; a tokenizer of {VOCAB_SIZE} tokens is trained on them", inputs.files().len());
+    println!("{pattern}: {} files; a tokenizer of {VOCAB_SIZE} tokens is trained on them", inputs.files().len());
     let tokenizer = TextTokenizer::train(&inputs, VOCAB_SIZE, &|_| ())?;
     let what = Prepare {
         inputs: &inputs,
@@ -216,7 +221,7 @@ fn prepare_text(text: Option<&str>, data: &Path) -> anyhow::Result<()> {
         length: LENGTH,
         mode: Mode::Pack,
         row_eos: false,
-        out: data,
+        out: &out.join("data"),
     };
     prepare(&what, &mut |_| ControlFlow::Continue(()))?;
     Ok(())

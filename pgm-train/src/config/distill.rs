@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::card::CardSection;
-use super::optim::OptimSection;
+use super::optim::{OptimSection, check_number};
 use super::run::{RunConfig, at_least_one};
 use super::toml_file::{self, ConfigFile};
 use crate::TrainError;
@@ -58,6 +58,9 @@ pub struct DistillConfig {
     /// Sampling steps of the first teacher: one of its steps is `1 / teacher_steps` of the time.
     #[serde(default = "default::teacher_steps")]
     pub teacher_steps: usize,
+    /// Temperature of the sampling that is distilled: teacher and student predict at it.
+    #[serde(default = "default::temperature")]
+    pub temperature: f64,
     /// Teacher steps that the student learns to do in one. Each round multiplies the teacher's step by this number.
     #[serde(default = "default::steps_at_once")]
     pub steps_at_once: usize,
@@ -84,6 +87,9 @@ pub struct DistillConfig {
 mod default {
     pub(super) fn teacher_steps() -> usize {
         1024
+    }
+    pub(super) fn temperature() -> f64 {
+        1.0
     }
     pub(super) fn steps_at_once() -> usize {
         2
@@ -188,6 +194,7 @@ impl ConfigFile for DistillConfig {
             ("steps_at_once", self.steps_at_once),
             ("min_steps", self.min_steps),
         ])?;
+        check_number("temperature", self.temperature, self.temperature > 0.0, "must be positive")?;
         self.run.validate()?;
         if self.schedule().is_empty() {
             return Err(format!(
@@ -233,6 +240,13 @@ mod tests {
         );
         assert!(warnings(&["optim.warmup=21"])[0].starts_with("round_steps times rounds = 20 is less than"));
         assert!(warnings(&["optim.warmup=5", "restart_optimiser=true"])[0].starts_with("round_steps = 4 is less than"));
+    }
+
+    #[test]
+    fn a_temperature_is_positive() {
+        assert_eq!(parse(&["temperature=0.5"]).unwrap().temperature, 0.5);
+        let message = parse(&["temperature=0.0"]).unwrap_err().to_string();
+        assert!(message.contains("temperature = 0 must be positive"), "{message}");
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl DistillLoss {
 
     // -> [1]
     fn loss(&self, student: &Network, compared: Compared) -> Tensor<1> {
-        let student = student.logits(compared.student.unsqueeze_dim(0)); // [1, N, V]
+        let student = self.teacher.at_temperature(student.logits(compared.student.unsqueeze_dim(0))); // [1, N, V]
         let teacher = self.teacher.logits(compared.teacher); // [1, N, V]
         let divergence = divergence_per_position(self.divergence, student, teacher, self.teacher.mask_index);
         (divergence * compared.weights.unsqueeze_dim(0)).sum()

@@ -247,8 +247,10 @@ impl<'a> Distillation<'a> {
             never_drawn: self.never_drawn(),
             dt: 1.0 / teacher_steps as f64,
             n_steps: config.steps_at_once,
+            temperature: config.temperature,
             chunk: CHUNK,
         };
+        let files = self.files.clone().sampled(student_steps, config.temperature);
         let loss = DistillLoss { teacher, divergence: config.divergence, targets: config.targets };
         let student = TrainModel::new(self.first_teacher.clone(), self.mask_index())
             .with_options(config.run.step_options())
@@ -268,7 +270,7 @@ impl<'a> Distillation<'a> {
             out: &out,
             device: &self.device,
             identity: self.identity(round),
-            files: Some(self.files.clone()),
+            files: Some(files.clone()),
             start,
             interrupter: args.interrupter.clone(),
             renderer: None,
@@ -276,7 +278,7 @@ impl<'a> Distillation<'a> {
             world: world.clone(),
         };
         let end = training.launch(Arc::new(train), Arc::new(self.validation_loader()))?;
-        write_results(world, &*args.observe, &out, &self.files, end, config.round_steps)
+        write_results(world, &*args.observe, &out, &files, end, config.round_steps)
     }
 
     fn validation_loader(&self) -> ValidationLoader {

@@ -34,6 +34,8 @@ pub(crate) struct Teacher {
     pub(crate) dt: f64,
     /// Steps one after the other.
     pub(crate) n_steps: usize,
+    /// Divides the logits, the student's, too.
+    pub(crate) temperature: f64,
     /// Positions whose logits are computed at once.
     pub(crate) chunk: usize,
 }
@@ -136,12 +138,20 @@ impl Teacher {
         targets.into_iter().zip(tokens).map(|((row, position), token)| (row, position, token)).collect()
     }
 
-    /// Logits of hidden states.
+    /// Logits of hidden states, at the teacher's temperature.
     ///
     /// # Shapes
     /// `[N, H] -> [1, N, V]`
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<3> {
-        self.network.logits(hidden.unsqueeze_dim(0))
+        self.at_temperature(self.network.logits(hidden.unsqueeze_dim(0)))
+    }
+
+    /// Logits at the temperature.
+    ///
+    /// # Shapes
+    /// `[1, N, V] -> [1, N, V]`
+    pub(crate) fn at_temperature(&self, logits: Tensor<3>) -> Tensor<3> {
+        if self.temperature == 1.0 { logits } else { logits / self.temperature }
     }
 }
 
@@ -176,7 +186,8 @@ mod tests {
     fn every_masked_position_has_one_target_and_the_first_step_decodes_its_share() {
         let (network, _) = networks(false);
         let never_drawn = vec![VOCAB - 1];
-        let teacher = Teacher { network, mask_index: VOCAB - 1, never_drawn, dt: 0.125, n_steps: 2, chunk: 256 };
+        let mask_index = VOCAB - 1;
+        let teacher = Teacher { network, mask_index, never_drawn, dt: 0.125, n_steps: 2, temperature: 1.0, chunk: 256 };
         let rows = vec![MaskedRow {
             tokens: vec![1; 400],
             is_masked: vec![true; 400],

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use pgm_infer::denoise::hidden_at;
 use pgm_model::{BackboneConfig, MaskedConfig, ModelConfig, Network, PartitionConfig, Projection, Queries};
 use rand::{RngExt, SeedableRng};
@@ -65,7 +65,7 @@ fn with_sets(mut batch: DistillBatch) -> DistillBatch {
 fn loss(teacher: &Network, n_steps: usize, divergence: Divergence, targets: TargetGroups) -> DistillLoss {
     let never_drawn = vec![VOCAB - 1];
     let (network, mask_index) = (teacher.clone(), VOCAB - 1);
-    let teacher = Teacher { network, mask_index, never_drawn, dt: 0.125, n_steps, chunk: CHUNK };
+    let teacher = Teacher { network, mask_index, never_drawn, dt: 0.125, n_steps, temperature: 1.0, chunk: CHUNK };
     DistillLoss { teacher, divergence, targets }
 }
 
@@ -130,6 +130,23 @@ fn chunks_change_neither_the_loss_nor_its_gradients() {
             }
         }
     }
+}
+
+#[test]
+fn teacher_and_student_are_compared_at_the_temperature() {
+    let (teacher, other) = networks(false);
+    let batch = batch(TargetGroups::Both);
+    // A teacher of one step predicts from what the student sees.
+    let mut loss = loss(&teacher, 1, Divergence::BackwardKl, TargetGroups::Both);
+    let plain = value(&loss, &batch, &other);
+    let hidden = Tensor::random([3, 16], Distribution::Default, &Device::flex());
+    let logits = loss.teacher.logits(hidden.clone());
+    loss.teacher.temperature = 0.5;
+    assert!(value(&loss, &batch, &teacher).abs() < 1e-6);
+    // Sharper predictions differ more.
+    assert!(value(&loss, &batch, &other) > 1.5 * plain);
+    let sharper = loss.teacher.logits(hidden) - logits * 2.0;
+    assert_eq!(sharper.abs().max().into_scalar::<f32>(), 0.0);
 }
 
 #[test]

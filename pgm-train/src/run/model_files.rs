@@ -32,8 +32,14 @@ impl ModelFiles {
     /// The files of a model that was not trained before, with the usual sampler defaults.
     pub(crate) fn new(config: ModelConfig, tokenizer: Option<TokenizerFiles>) -> Self {
         let steps = if config.image().is_some() { IMAGE_STEPS } else { TEXT_STEPS };
-        let defaults = json!({ "steps": steps, "temperature": 1.0, "top_k": 0, "top_p": 1.0 });
-        Self { config, tokenizer, generation: to_json(&defaults), card: ModelCard::default() }
+        let card = ModelCard::default();
+        Self { config, tokenizer, generation: Vec::new(), card }.sampled(steps, 1.0)
+    }
+
+    /// The same files with other sampler defaults.
+    pub(crate) fn sampled(self, steps: usize, temperature: f64) -> Self {
+        let defaults = json!({ "steps": steps, "temperature": temperature, "top_k": 0, "top_p": 1.0 });
+        Self { generation: to_json(&defaults), ..self }
     }
 
     /// The same files with a card of this run.

@@ -183,6 +183,13 @@ fn the_bundled_models_are_known_by_name_and_a_text_is_drawn_while_it_fills() {
         ["generate", "--model", "demo", "--device", "flex", "--seed", "4", "--template", "And {6} the king."];
     let (succeeds, text, message) = command(&[&generate[..], &["--animate", "order.svg"]].concat());
     assert!(succeeds && text.starts_with("And ") && text.ends_with(" the king.\n"), "{text}{message}");
+    // Its folder names an order, which a flag overrides.
+    for (flags, order) in
+        [(&["--json"][..], r#""decoding_order":{"halton""#), (&["--json", "--order", "dilated"], r#""dilated""#)]
+    {
+        let (_, text, message) = command(&[&generate[..], flags].concat());
+        assert!(text.contains(order) && text.contains(r#""steps":"#), "{text}{message}");
+    }
     let svg = std::fs::read_to_string(home.path().join("order.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("<animate") && svg.contains(">king.<"), "{svg}");
     let (succeeds, _, message) = command(&[&generate[..], &["--animate", "order.png"]].concat());

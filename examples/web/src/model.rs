@@ -59,7 +59,7 @@ impl WebModel {
         };
         let defaults = json!({
             "steps": settings.steps, "temperature": settings.draw.temperature,
-            "top_k": settings.draw.top_k, "top_p": settings.draw.top_p,
+            "top_k": settings.draw.top_k, "top_p": settings.draw.top_p, "order": settings.order.name(),
         });
         let entry = json!({
             "id": id, "kind": kind, "context_length": model.config().backbone().length,

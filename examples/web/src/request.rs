@@ -47,7 +47,8 @@ impl InfillRequest {
         }
         let order = self.order.as_deref().map(str::parse).transpose();
         let order = order.map_err(|message: String| Failure::field("order", message))?;
-        let order = OrderFlags { order, ..OrderFlags::default() }.kind();
+        let defaults = SampleSettings::for_model(model);
+        let order = OrderFlags { order, ..OrderFlags::default() }.kind_or(defaults.order);
         let overrides = Overrides {
             steps: self.steps,
             order: Some(order.map_err(|message| Failure::field("order", message))?),
@@ -56,7 +57,7 @@ impl InfillRequest {
             top_p: self.top_p,
             ..Overrides::default()
         };
-        let settings = overrides.apply(SampleSettings::for_model(model));
+        let settings = overrides.apply(defaults);
         settings.validate()?;
         Ok(settings)
     }

@@ -48,7 +48,7 @@ pub fn settings(body: &Common, model: &TextModel, limits: &Limits) -> Result<Sam
         remask_rate: body.remask_rate,
         ..OrderFlags::default()
     };
-    let order = order_of(&flags, OrderKind::default())?;
+    let order = order_of(&flags, defaults.order)?;
     let overrides = Overrides {
         steps: Some(steps),
         order: Some(order),

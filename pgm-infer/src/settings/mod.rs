@@ -56,7 +56,7 @@ impl SampleSettings {
         Self {
             steps: generation.steps.unwrap_or(DEFAULT_IMAGE_STEPS),
             schedule: Schedule::Curve(Curve::Arccos),
-            order: OrderKind::Halton { roll: false },
+            order: generation.order.unwrap_or(OrderKind::Halton { roll: false }),
             draw: generation.draw(plain.draw),
             ..plain
         }
@@ -67,8 +67,9 @@ impl SampleSettings {
         let (generation, plain) = (model.generation(), Self::default());
         let draw = generation.draw(plain.draw);
         let steps = generation.steps.unwrap_or(plain.steps);
+        let order = generation.order.unwrap_or(plain.order);
         let (schedule, refresh) = (default_schedule(model.config()), Refresh::of_model(model.config()));
-        Self { steps, draw, schedule, refresh, ..plain }
+        Self { steps, draw, order, schedule, refresh, ..plain }
     }
 }
 

@@ -250,7 +250,8 @@ fn length_warning(model: &TextModel, requests: &[SampleRequest]) -> Option<Strin
 
 // The model's settings, overridden by the flags.
 fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSettings> {
-    let order = args.order.kind().map_err(|message| anyhow!(message))?;
+    let defaults = SampleSettings::for_model(model);
+    let order = args.order.kind_or(defaults.order).map_err(|message| anyhow!(message))?;
     let schedule = args.schedule.map(|curve| curve_schedule(curve, order)).or(args.sampled_schedule());
     let overrides = Overrides {
         steps: args.steps,
@@ -262,7 +263,7 @@ fn settings(model: &TextModel, args: &GenerateArgs) -> anyhow::Result<SampleSett
         refresh: args.refresh,
         ..Overrides::default()
     };
-    Ok(overrides.apply(SampleSettings::for_model(model)))
+    Ok(overrides.apply(defaults))
 }
 
 // Refuses flags that this kind of model cannot follow.

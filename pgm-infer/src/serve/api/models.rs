@@ -11,11 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::responses::{KeyError, ModelErrors};
-use crate::SampleSettings;
 use crate::serve::error::ApiError;
 use crate::serve::health::{BrokenReplica, Health};
 use crate::serve::resolve::max_length;
 use crate::serve::state::{LoadedImages, LoadedModel, Served, Server};
+use crate::{DrawSettings, SampleSettings};
 
 /// The models that are loaded.
 #[derive(Serialize, ToSchema)]
@@ -73,26 +73,24 @@ pub struct ImageEntry {
     /// 1 for grey pictures, 3 for coloured ones.
     channels: usize,
     /// The settings of a request that gives none.
-    defaults: ImageDefaults,
+    defaults: Defaults,
 }
 
 /// The settings of a request that gives none.
 #[derive(Serialize, ToSchema)]
 pub struct Defaults {
     steps: usize,
+    order: &'static str,
     temperature: f64,
     top_k: usize,
     top_p: f64,
 }
 
-/// The settings of a request for pictures that gives none.
-#[derive(Serialize, ToSchema)]
-pub struct ImageDefaults {
-    steps: usize,
-    order: &'static str,
-    temperature: f64,
-    top_k: usize,
-    top_p: f64,
+impl From<SampleSettings> for Defaults {
+    fn from(settings: SampleSettings) -> Self {
+        let SampleSettings { steps, order, draw: DrawSettings { temperature, top_k, top_p }, .. } = settings;
+        Self { steps, order: order.name(), temperature, top_k, top_p }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -139,7 +137,6 @@ impl Model {
 impl TextEntry {
     fn new(server: &Server, loaded: &LoadedModel) -> Self {
         let model = loaded.engine.model();
-        let settings = SampleSettings::for_model(model);
         Self {
             id: loaded.name.clone(),
             object: ModelObject::Model,
@@ -148,12 +145,7 @@ impl TextEntry {
             kind: ModelKind::of(model.config()),
             context_length: max_length(model, server.limits()),
             parameters: model.n_parameters(),
-            defaults: Defaults {
-                steps: settings.steps,
-                temperature: settings.draw.temperature,
-                top_k: settings.draw.top_k,
-                top_p: settings.draw.top_p,
-            },
+            defaults: SampleSettings::for_model(model).into(),
         }
     }
 }
@@ -161,7 +153,6 @@ impl TextEntry {
 impl ImageEntry {
     fn new(server: &Server, loaded: &LoadedImages) -> Self {
         let model = loaded.engine.model();
-        let settings = SampleSettings::for_image_model(model);
         let (image, (width, height, channels)) = (model.image(), model.codec().shape());
         Self {
             id: loaded.name.clone(),
@@ -175,13 +166,7 @@ impl ImageEntry {
             grid: image.grid,
             size: [width, height],
             channels,
-            defaults: ImageDefaults {
-                steps: settings.steps,
-                order: settings.order.name(),
-                temperature: settings.draw.temperature,
-                top_k: settings.draw.top_k,
-                top_p: settings.draw.top_p,
-            },
+            defaults: SampleSettings::for_image_model(model).into(),
         }
     }
 }

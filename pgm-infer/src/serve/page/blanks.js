@@ -4,13 +4,14 @@ import { WAITING, post, showError } from "./backend.js";
 import {
   $, RequestError, chooseModel, chosenModel, copy, count, duration, element, enable, everyFrame, kept, models, newSeed, put, session,
 } from "./common.js";
-import { EXAMPLES, ORDERS } from "./texts.js";
+import { EXAMPLES, MODELS_ORDER, ORDERS } from "./texts.js";
 
 const NUMBERS = ["steps", "temperature", "top-p", "top-k"];
 const FIELDS = ["model", "order", "seed", ...NUMBERS];
 const FADE = 1200; // ms, as in style.css
 
 let current = null; // the running request
+let modelsOrder = ""; // the order of a request that names none
 let shown = null; // the displayed result: { segments, seed, letters }
 let past = session.get("history") ?? [];
 
@@ -46,7 +47,7 @@ function body(text, fields, seed) {
   for (const id of NUMBERS) {
     if (fields[id] !== "") asked[id.replace("-", "_")] = Number(fields[id]);
   }
-  if (!$("order-field").hidden) asked.order = fields.order;
+  if (!$("order-field").hidden && fields.order) asked.order = fields.order;
   return asked;
 }
 
@@ -56,6 +57,9 @@ export function show() {
   const continues = model?.kind === "autoregressive";
   $("order-field").hidden = continues;
   for (const id of NUMBERS) $(id).placeholder = model?.defaults?.[id.replace("-", "_")] ?? "";
+  modelsOrder = model?.defaults?.order ?? "";
+  $("order").options[0].text = modelsOrder ? `${MODELS_ORDER}: ${modelsOrder}` : MODELS_ORDER;
+  fieldsChanged();
   ready();
 }
 
@@ -64,7 +68,7 @@ export const about = (model) => `${model.context_length} tokens in all.` +
   `${model.kind === "autoregressive" ? " It only continues a text." : ""}`;
 
 function fieldsChanged() {
-  put("order-note", ORDERS[$("order").value]);
+  put("order-note", ORDERS[$("order").value || modelsOrder] ?? "");
   $("seed").setCustomValidity(Number($("seed").value) > Number.MAX_SAFE_INTEGER ? $("seed").title : "");
 }
 
@@ -325,7 +329,7 @@ for (const [name, text] of Object.entries(EXAMPLES)) {
 for (const button of document.querySelectorAll("[data-insert]")) {
   button.addEventListener("click", () => insert(button.dataset.insert));
 }
-$("order").replaceChildren(...Object.keys(ORDERS).map((name) => new Option(name, name)));
+$("order").replaceChildren(new Option(MODELS_ORDER, ""), ...Object.keys(ORDERS).map((name) => new Option(name, name)));
 const typed = kept.get("text");
 if (typeof typed === "string") $("text").value = typed;
 $("text").addEventListener("input", keepText);

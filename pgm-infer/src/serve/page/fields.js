@@ -2,12 +2,11 @@
 
 import { showError } from "./backend.js";
 import { $, element, kept, newSeed, put } from "./common.js";
-import { PICTURE_ORDERS } from "./texts.js";
+import { MODELS_ORDER, PICTURE_ORDERS } from "./texts.js";
 
 // Fields of the page and what a request calls them.
 const NUMBERS = { "picture-steps": "steps", "picture-temperature": "temperature", "picture-cfg": "cfg" };
 const FIELDS = ["picture-order", "picture-seed", ...Object.keys(NUMBERS)];
-const MODELS_ORDER = "the model’s";
 
 let modelsOrder = ""; // which one it is
 

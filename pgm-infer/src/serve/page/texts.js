@@ -15,6 +15,9 @@ export const TITLES = {
 // Kinds of models whose names are written otherwise.
 export const KINDS = { maskgit: "MaskGIT" };
 
+// The choice of no order.
+export const MODELS_ORDER = "the model’s";
+
 export const ORDERS = {
   uniform: "In random order, as in training.",
   sequential: "From left to right.",

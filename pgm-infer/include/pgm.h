@@ -57,7 +57,7 @@ typedef struct PgmRequest {
   size_t length;
   // Sampling steps; 0 is the model's default.
   size_t steps;
-  // The name of an order: which positions a step decodes. Null is "uniform".
+  // The name of an order: which positions a step decodes. Null is the model's.
   const char *order;
   // Divides the logits; negative is the model's default.
   double temperature;

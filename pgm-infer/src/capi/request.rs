@@ -31,7 +31,7 @@ pub struct PgmRequest {
     pub length: usize,
     /// Sampling steps; 0 is the model's default.
     pub steps: usize,
-    /// The name of an order: which positions a step decodes. Null is "uniform".
+    /// The name of an order: which positions a step decodes. Null is the model's.
     pub order: *const c_char,
     /// Divides the logits; negative is the model's default.
     pub temperature: f64,

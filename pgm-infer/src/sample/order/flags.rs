@@ -30,7 +30,7 @@ pub struct OrderFlags {
 #[cfg(feature = "cli")]
 fn order_help() -> String {
     format!(
-        "Which positions a step decodes: {} [default: {}]",
+        "Which positions a step decodes: {} [default: {}; generate and edit take the model's]",
         OrderKind::NAMES.join(", "),
         OrderKind::default().name()
     )

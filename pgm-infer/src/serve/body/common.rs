@@ -40,7 +40,7 @@ pub struct Common {
     /// Sampling steps; with fewer steps than open tokens a step decodes several tokens.
     #[schema(minimum = 1, maximum = 4096)]
     pub steps: Option<usize>,
-    /// Which positions a step decodes. Default: uniform.
+    /// Which positions a step decodes. Default: the model's.
     pub order: Option<String>,
     /// How many open positions the orders confidence, margin, entropy and entropy-bounded consider. Default: all.
     #[schema(minimum = 1, maximum = 1000000)]

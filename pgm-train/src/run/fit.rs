@@ -312,6 +312,10 @@ fn drawn(model: &ModelConfig, config: &TrainConfig, device: &Device) -> Network 
     device.seed(config.run.seed);
     let network = Network::new(model, device);
     draw_parameters(&network);
+    with_embedding_scale(network, config)
+}
+
+fn with_embedding_scale(network: Network, config: &TrainConfig) -> Network {
     match config.model.embedding_scale {
         1.0 => network,
         scale => network.with_scaled_embedding(scale as f32),
@@ -365,9 +369,12 @@ mod tests {
         for model in
             [ModelConfig::Partition(partition), ModelConfig::Masked(blocks), ModelConfig::Autoregressive(causal)]
         {
+            // Drawn once: all tests share the device's generator.
+            let network = Network::new(&model, &device);
+            draw_parameters(&network);
             let weights = |set: &[&str]| {
                 let set: Vec<String> = set.iter().map(|set| set.to_string()).collect();
-                values(&drawn(&model, &TrainConfig::parse(TOML, "test", &set).unwrap(), &device))
+                values(&with_embedding_scale(network.clone(), &TrainConfig::parse(TOML, "test", &set).unwrap()))
             };
             let (plain, scaled) = (weights(&[]), weights(&["model.embedding_scale=4"]));
             assert_eq!(plain, weights(&["model.embedding_scale=1"]));

@@ -117,7 +117,7 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
     for (teacher, settings) in [
         ("partition", vec![]),
         ("partition", vec!["targets=both", "teacher_weights=raw", "divergence=tvd"]),
-        ("masked", vec!["restart_optimiser=true", "targets=both"]),
+        ("masked", vec!["restart_optimiser=true", "targets=both", "temperature=0.5"]),
     ] {
         let whole = format!("whole-{teacher}-{}", settings.len());
         let finished = run(folder, teacher, &whole, &settings, false, None).unwrap();
@@ -125,6 +125,12 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
         assert!(finished.stopped_at.is_none() && finished.models.len() == 2, "{finished:?}");
         assert_ne!(weights(&whole, 1).unwrap(), weights(&whole, 2).unwrap());
         let last = TextModel::load(&finished.models[1], &Device::flex()).unwrap();
+        // A student is sampled as it has learnt to be.
+        let temperature = if teacher == "masked" { 0.5 } else { 1.0 };
+        for (model, steps) in finished.models.iter().zip([16, 8]) {
+            let defaults = SampleSettings::for_model(&TextModel::load(model, &Device::flex()).unwrap());
+            assert_eq!((defaults.steps, defaults.draw.temperature), (steps, temperature));
+        }
         let request = last.request(&[], None, 1).unwrap();
         let settings_of_sampler = SampleSettings { steps: 4, ..SampleSettings::default() };
         let outcome = last

@@ -112,6 +112,7 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
     };
     teacher(folder, "partition");
     teacher(folder, "masked");
+    std::fs::write(folder.join("masked/generation_config.json"), r#"{"steps":64,"order":"halton"}"#).unwrap();
     teacher(folder, "autoregressive");
 
     for (teacher, settings) in [
@@ -125,11 +126,12 @@ fn a_resumed_distillation_equals_the_unbroken_one_to_the_last_digit() {
         assert!(finished.stopped_at.is_none() && finished.models.len() == 2, "{finished:?}");
         assert_ne!(weights(&whole, 1).unwrap(), weights(&whole, 2).unwrap());
         let last = TextModel::load(&finished.models[1], &Device::flex()).unwrap();
-        // A student is sampled as it has learnt to be.
-        let temperature = if teacher == "masked" { 0.5 } else { 1.0 };
+        // A student is sampled as it has learnt to be, in the teacher's order.
+        let (temperature, order) = if teacher == "masked" { (0.5, "halton") } else { (1.0, "uniform") };
         for (model, steps) in finished.models.iter().zip([16, 8]) {
             let defaults = SampleSettings::for_model(&TextModel::load(model, &Device::flex()).unwrap());
-            assert_eq!((defaults.steps, defaults.draw.temperature), (steps, temperature));
+            let found = (defaults.steps, defaults.draw.temperature, defaults.order.name());
+            assert_eq!(found, (steps, temperature, order));
         }
         let request = last.request(&[], None, 1).unwrap();
         let settings_of_sampler = SampleSettings { steps: 4, ..SampleSettings::default() };

@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use pgm_data::{DataFolder, ImageInfo, TokenRows};
+use pgm_infer::{GenerationConfig, OrderKind};
 use pgm_model::{ImageConfig, ModelConfig, Network, model_folder};
 use serde_json::{Value, json};
 
@@ -98,6 +99,8 @@ struct Distillation<'a> {
     schedule: Vec<(usize, usize)>,
     model_config: ModelConfig,
     first_teacher: Network,
+    // The order that the first teacher's folder names.
+    order: Option<OrderKind>,
     // CRC-32 of the first teacher's weights.
     teacher_crc: u32,
     files: ModelFiles,
@@ -118,6 +121,7 @@ impl<'a> Distillation<'a> {
         let (model_config, first_teacher) = model_folder::load(&teacher, &plain)?;
         check_teacher(&teacher, &model_config, &data)?;
         let weights = teacher.join(model_folder::WEIGHTS_FILE);
+        let order = GenerationConfig::read(&teacher.join(model_folder::GENERATION_FILE))?.order;
         let (_, teacher_crc) = fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
         // Pictures have none.
         let is_text = data.image().is_none();
@@ -140,6 +144,7 @@ impl<'a> Distillation<'a> {
             files: ModelFiles::new(model_config.clone(), tokenizer).with_card(card),
             model_config,
             first_teacher,
+            order,
             teacher_crc,
             data: identity,
             train_rows: Arc::new(train_rows),
@@ -250,7 +255,7 @@ impl<'a> Distillation<'a> {
             temperature: config.temperature,
             chunk: CHUNK,
         };
-        let files = self.files.clone().sampled(student_steps, config.temperature);
+        let files = self.files.clone().sampled(student_steps, config.temperature, self.order);
         let loss = DistillLoss { teacher, divergence: config.divergence, targets: config.targets };
         let student = TrainModel::new(self.first_teacher.clone(), self.mask_index())
             .with_options(config.run.step_options())

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pgm_infer::{GenerationConfig, OrderKind};
 use pgm_model::model_folder::{
     self, CONFIG_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TRAINING_FILE, WEIGHTS_FILE,
 };
 use pgm_model::{ModelConfig, Network};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::model_card::{CardSubject, ModelCard, README_FILE, StoredWeights, model_card, write_card};
 use crate::TrainError;
@@ -33,12 +34,13 @@ impl ModelFiles {
     pub(crate) fn new(config: ModelConfig, tokenizer: Option<TokenizerFiles>) -> Self {
         let steps = if config.image().is_some() { IMAGE_STEPS } else { TEXT_STEPS };
         let card = ModelCard::default();
-        Self { config, tokenizer, generation: Vec::new(), card }.sampled(steps, 1.0)
+        Self { config, tokenizer, generation: Vec::new(), card }.sampled(steps, 1.0, None)
     }
 
     /// The same files with other sampler defaults.
-    pub(crate) fn sampled(self, steps: usize, temperature: f64) -> Self {
-        let defaults = json!({ "steps": steps, "temperature": temperature, "top_k": 0, "top_p": 1.0 });
+    pub(crate) fn sampled(self, steps: usize, temperature: f64, order: Option<OrderKind>) -> Self {
+        let (steps, temperature) = (Some(steps), Some(temperature));
+        let defaults = GenerationConfig { steps, temperature, top_k: Some(0), top_p: Some(1.0), order };
         Self { generation: to_json(&defaults), ..self }
     }
 

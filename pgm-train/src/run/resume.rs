@@ -187,6 +187,7 @@ fn add_new_keys(before: &mut Value, now: &Value) {
         (Some("model"), "registers", json!(2)),
         (Some("model"), "sets", json!("one")),
         (Some("model"), "embedding_scale", json!(1.0)),
+        (Some("distill"), "temperature", json!(1.0)),
     ];
     for (section, key, value) in new {
         let (before, now) = match section {
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn checkpoints_from_before_image_models_and_sets_can_be_resumed() {
+    fn checkpoints_without_newer_keys_can_be_resumed() {
         let same = [Some("abc"); 2];
         let now = |registers: usize| json!({ "class_dropout": 0.1, "model": { "hidden": 8, "classes": 0, "registers": registers } });
         assert_eq!(check(json!({ "model": { "hidden": 8 } }), now(2), same), Ok(()));
@@ -295,6 +296,10 @@ mod tests {
         let with = |sets: &str| json!({ "model": { "hidden": 8, "sets": sets } });
         assert_eq!(check(before_sets.clone(), with("one"), same), Ok(()));
         assert!(check(before_sets, with("mix"), same).unwrap_err().contains("model.sets was \"one\""));
+        let distilled = |temperature: f64| json!({ "distill": { "rounds": 3, "temperature": temperature } });
+        let before_temperature = json!({ "distill": { "rounds": 3 } });
+        assert_eq!(check(before_temperature.clone(), distilled(1.0), same), Ok(()));
+        assert!(check(before_temperature, distilled(0.5), same).unwrap_err().contains("temperature was 1.0"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::settings::AppSettings;
 use crate::worker::{self, Choice, Message, MessageSender};
 
 /// The editor's text at the first start.
-const FIRST_TEXT: &str = "Once upon a time there was {12}. Every day she {8}, and in the end {*}";
+const FIRST_TEXT: &str = "And it came to pass that {12}. And the king said, {10}, and the people {8}.";
 
 /// The state that is saved between runs of the program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -363,6 +363,7 @@ impl App {
                 self.codec = opened.codec.clone().or(self.codec.take());
                 self.shows_pictures = opened.picture_engine().is_some();
                 self.replace(ModelState::Ready { source, opened });
+                self.fit_text_settings();
                 self.fit_picture_settings();
                 if let Some((_, previous)) = self.previous.take() {
                     models::close(previous);

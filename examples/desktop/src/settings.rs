@@ -7,13 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgm_infer::engine::{Task, TaskInput};
 use pgm_infer::text::template::Part;
-use pgm_infer::{DrawSettings, OrderKind, SampleSettings};
+use pgm_infer::{DrawSettings, OrderKind, SampleSettings, TextModel};
 use serde::{Deserialize, Serialize};
 
 /// The settings in the side panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AppSettings {
+    /// The folder of the model that these settings were made for; empty for the built-in one, absent for none yet.
+    pub model: Option<String>,
     /// Sampling steps.
     pub steps: usize,
     /// The temperature divides the logits.
@@ -34,12 +36,14 @@ pub struct AppSettings {
 
 impl Default for AppSettings {
     fn default() -> Self {
+        let plain = SampleSettings::default();
         Self {
-            steps: 64,
-            temperature: 0.8,
-            top_p: 0.95,
-            top_k: 0,
-            order: OrderKind::default().name().to_string(),
+            model: None,
+            steps: plain.steps,
+            temperature: plain.draw.temperature,
+            top_p: plain.draw.top_p,
+            top_k: plain.draw.top_k,
+            order: plain.order.name().to_string(),
             seed: String::new(),
             device: "auto".to_string(),
             blank: 12,
@@ -48,6 +52,20 @@ impl Default for AppSettings {
 }
 
 impl AppSettings {
+    /// The defaults of a model; of the settings before, the seed, the device and the length of a blank stay.
+    pub fn for_model(&self, model: &TextModel, folder: &str) -> Self {
+        let SampleSettings { steps, order, draw, .. } = SampleSettings::for_model(model);
+        Self {
+            model: Some(folder.to_string()),
+            steps,
+            temperature: draw.temperature,
+            top_p: draw.top_p,
+            top_k: draw.top_k,
+            order: order.name().to_string(),
+            ..self.clone()
+        }
+    }
+
     /// The seed of a generation that starts now.
     ///
     /// # Errors
@@ -56,18 +74,18 @@ impl AppSettings {
         seed(&self.seed)
     }
 
-    /// The task that fills the blanks of these parts.
+    /// The task that fills the blanks of these parts. What is not set here is as in `defaults`.
     ///
     /// # Errors
     /// One sentence when a setting is out of range.
-    pub fn task(&self, parts: Vec<Part>, seed: u64) -> Result<Task, String> {
+    pub fn task(&self, parts: Vec<Part>, seed: u64, defaults: SampleSettings) -> Result<Task, String> {
         let mut task = Task::new(TaskInput::Parts(parts));
         task.seed = seed;
         task.settings = SampleSettings {
             steps: self.steps,
             order: self.order.parse::<OrderKind>().map_err(|error| sentence(&error))?,
             draw: DrawSettings { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p },
-            ..SampleSettings::default()
+            ..defaults
         };
         task.settings.validate().map_err(|error| sentence(&error.to_string()))?;
         Ok(task)
@@ -118,11 +136,12 @@ mod tests {
 
     #[test]
     fn the_defaults_make_a_task_and_invalid_settings_make_a_sentence() {
-        let task = AppSettings::default().task(vec![Part::Blank(3)], 7).unwrap();
-        assert_eq!((task.seed, task.settings.steps, task.n), (7, 64, 1));
+        let task = |settings: AppSettings| settings.task(vec![Part::Blank(3)], 7, SampleSettings::default());
+        let plain = task(AppSettings::default()).unwrap();
+        assert_eq!((plain.seed, plain.settings.steps, plain.n), (7, SampleSettings::default().steps, 1));
         let invalid = AppSettings { steps: 0, ..AppSettings::default() };
-        assert_eq!(invalid.task(Vec::new(), 0).unwrap_err(), "Steps 0 must be at least 1.");
+        assert_eq!(task(invalid).unwrap_err(), "Steps 0 must be at least 1.");
         let invalid = AppSettings { order: "diagonal".into(), ..AppSettings::default() };
-        assert!(invalid.task(Vec::new(), 0).unwrap_err().starts_with("Diagonal is not an order"));
+        assert!(task(invalid).unwrap_err().starts_with("Diagonal is not an order"));
     }
 }

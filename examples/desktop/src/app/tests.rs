@@ -55,8 +55,28 @@ fn a_text_is_filled_and_the_same_seed_reproduces_it() {
 }
 
 #[test]
+fn a_model_begins_with_its_own_defaults_and_keeps_what_was_set() {
+    let settings = AppSettings { seed: "3".into(), blank: 5, ..AppSettings::default() };
+    let mut app = ready(SavedState { settings, ..SavedState::default() });
+    let found = |app: &App| (app.settings.steps, app.settings.order.clone(), app.settings.temperature);
+    assert_eq!(found(&app), (16, "halton".into(), 0.45));
+    assert_eq!((app.settings.seed.as_str(), app.settings.blank), ("3", 5));
+    app.settings.steps = 40;
+    app.reopen();
+    until(&mut app, "it opens again", App::can_generate);
+    assert_eq!(found(&app), (40, "halton".into(), 0.45));
+    // Settings of another model, and those that an earlier version saved, give way.
+    for model in [Some("/other/model".to_string()), None] {
+        let settings = AppSettings { model, ..app.settings.clone() };
+        assert_eq!(found(&ready(SavedState { settings, ..SavedState::default() })).0, 16);
+    }
+    let saved: AppSettings = serde_json::from_str(r#"{"steps":64,"temperature":0.8}"#).unwrap();
+    assert_eq!(saved.model, None);
+}
+
+#[test]
 fn a_cancelled_generation_keeps_its_partial_result() {
-    let settings = AppSettings { steps: 100_000, ..AppSettings::default() };
+    let settings = AppSettings { model: Some(String::new()), steps: 100_000, ..AppSettings::default() };
     let mut app = ready(SavedState { text: "A {40}".into(), settings, ..SavedState::default() });
     app.generate();
     until(&mut app, "a step is done", |app| app.generation.as_ref().is_some_and(|generation| generation.step > 0));
@@ -107,7 +127,7 @@ fn a_model_that_opens_too_late_is_dropped() {
 
 #[test]
 fn opening_another_model_does_not_change_the_shown_text() {
-    let settings = AppSettings { steps: 100_000, ..AppSettings::default() };
+    let settings = AppSettings { model: Some(String::new()), steps: 100_000, ..AppSettings::default() };
     let mut app = ready(SavedState { text: "A {40}".into(), settings, ..SavedState::default() });
     app.generate();
     until(&mut app, "a step is done", |app| app.generation.as_ref().is_some_and(|generation| generation.step > 0));

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use pgm_infer::SampleSettings;
 use pgm_infer::engine::{Finish, TaskEvent};
 use pgm_infer::sample::RowChange;
-use pgm_infer::settings::default_schedule;
 use pgm_infer::text::canvas::{Canvas, Segment};
 use pgm_infer::text::template;
 
@@ -31,8 +31,7 @@ impl App {
         let seed = self.settings.seed()?;
         let parts = template::parse(&self.text, self.settings.blank).map_err(message)?;
         let row = engine.model().row(&parts, None, seed).map_err(message)?;
-        let mut task = self.settings.task(parts, seed)?;
-        task.settings.schedule = default_schedule(engine.model().config());
+        let task = self.settings.task(parts, seed, SampleSettings::for_model(engine.model()))?;
         let n_steps = task.settings.steps;
         self.next_id += 1;
         let (id, sender) = (self.next_id, self.sender.clone());
@@ -58,6 +57,15 @@ impl App {
         })
     }
 
+    // The settings of another model give way to this one's defaults.
+    pub(super) fn fit_text_settings(&mut self) {
+        let Some(engine) = self.model.engine() else { return };
+        let folder = self.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string());
+        if self.settings.model.as_ref() != Some(&folder) {
+            self.settings = self.settings.for_model(engine.model(), &folder);
+        }
+    }
+
     // Cancels the running generation and ignores its later events: another model cannot decode its tokens.
     pub(super) fn abandon_generation(&mut self) {
         self.update_shown();
@@ -78,9 +86,9 @@ impl App {
         self.shown = history::segments(&entry.pieces);
         self.shown_seed = Some(entry.seed);
         self.text = entry.template;
-        let device = std::mem::take(&mut self.settings.device);
-        // The device stays as it is now.
-        self.settings = AppSettings { seed: entry.seed.to_string(), device, ..entry.settings };
+        // Device and model stay as they are now.
+        let (device, model) = (std::mem::take(&mut self.settings.device), self.settings.model.take());
+        self.settings = AppSettings { seed: entry.seed.to_string(), device, model, ..entry.settings };
         self.error = None;
     }
 

@@ -77,9 +77,9 @@ impl SelfTest {
     pub fn initial_state() -> SavedState {
         // The remask order takes all its steps, so that even rare frames see the text fill.
         let (steps, order) = (300, "remask".to_string());
-        let settings = AppSettings { steps, order, seed: "7".into(), device: "auto".into(), ..AppSettings::default() };
-        let text =
-            "Once upon a time there was {10}. Every morning she {10}, and her friend said: \"{10}\" In the end {10}.";
+        let (model, temperature, seed) = (Some(String::new()), 0.45, "7".into());
+        let settings = AppSettings { model, steps, order, temperature, seed, ..AppSettings::default() };
+        let text = "And it came to pass that {10}. And the king said, {10}, and {10}. So the people went {10}.";
         SavedState { text: text.into(), settings, ..SavedState::default() }
     }
 

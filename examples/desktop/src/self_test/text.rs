@@ -55,7 +55,7 @@ impl TextStage {
                     Some(GenerationPhase::Complete) => {
                         // Long enough that it is not complete before it is cancelled.
                         app.text =
-                            "Once upon a time there was {28}. Every morning she {20}, and in the end {12}.".into();
+                            "And it came to pass that {28}. And the king said, {20}, and the people {12}.".into();
                         app.settings.steps = 1000;
                         app.generate();
                         Ok(Next::Passed("generates", Self::Cancels { asked: false }))

@@ -44,6 +44,7 @@ export const PICTURE_ORDERS = {
 };
 
 export const EXAMPLES = {
+  "a verse": "And the king said, {12} the people {8}.",
   "a line": "To be, or {12} to be.",
   "a story": "Once upon a time, {*} and they lived happily ever after.",
   "a dialogue": "ROMEO:\n{32}\n\nJULIET:\n{32}\n",

@@ -61,6 +61,15 @@ fn masked() -> ModelConfig {
     ModelConfig::Masked(MaskedConfig { backbone: backbone(), n_blocks: 1 })
 }
 
+#[test]
+fn an_engines_task_has_the_settings_of_its_model() {
+    let schedule = |config| {
+        let engine = Engine::new(model(&config), &EngineOptions::default()).unwrap();
+        engine.task(TaskInput::Prompt("w1".into())).settings.schedule
+    };
+    assert_eq!((schedule(partition()), schedule(masked())), (Schedule::Uniform, Schedule::Binomial));
+}
+
 fn random_task(rng: &mut StdRng) -> Task {
     let length = rng.random_range(2..24_usize);
     let mut given = vec![(0, backbone().bos_index as u32)];

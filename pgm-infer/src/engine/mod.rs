@@ -46,7 +46,7 @@ pub use task::{
 
 use crate::InferError;
 use crate::denoise::{SamplingPath, wrong_order};
-use crate::sample::SampleRequest;
+use crate::sample::{SampleRequest, SampleSettings};
 use crate::text::layout::RowLayout;
 use crate::text::reader::RowReader;
 use crate::text::template::{self, Part};
@@ -120,6 +120,11 @@ impl Engine {
     /// The model, for its configuration, defaults and tokenizer; using it does not wait for the engine's thread.
     pub fn model(&self) -> &TextModel {
         self.replicas.model()
+    }
+
+    /// One sample of a text with the model's own settings ([`SampleSettings::for_model`]).
+    pub fn task(&self, text: TaskInput) -> Task {
+        Task { settings: SampleSettings::for_model(self.model()), ..Task::new(text) }
     }
 
     /// The model, for a listener that reads tokens as text.

@@ -88,7 +88,7 @@ impl std::fmt::Debug for Task {
 }
 
 impl Task {
-    /// One sample of a text with the settings' defaults, without those of a model.
+    /// One sample of a text with the settings' defaults. [`Engine::task`](super::Engine::task) has those of a model.
     pub fn new(text: TaskInput) -> Self {
         Self {
             text,

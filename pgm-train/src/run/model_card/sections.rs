@@ -193,10 +193,10 @@ fn usage(config: &ModelConfig, content: Content) -> String {
         "\nIn Rust, with the crates `pgm-infer` and `burn`:\n\n```rust\n\
          use std::{{ops::ControlFlow, path::Path}};\n\n\
          use burn::tensor::Device;\n\
-         use pgm_infer::engine::{{Engine, EngineOptions, Task, TaskInput}};\n\n\
+         use pgm_infer::engine::{{Engine, EngineOptions, TaskInput}};\n\n\
          fn main() -> Result<(), pgm_infer::InferError> {{\n    \
              let engine = Engine::open(Path::new(\"FOLDER\"), &Device::flex(), &EngineOptions::default())?;\n    \
-             let task = Task::new({input});\n    \
+             let task = engine.task({input});\n    \
              println!(\"{{}}\", engine.generate(task, &mut |_event| ControlFlow::Continue(()))?[0].text);\n    \
              Ok(())\n\
          }}\n```\n"

@@ -124,7 +124,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let interrupter = Interrupter::new();
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
-    let bits_per_byte = held_out.tokens as f64 / held_out.text_bytes as f64 / std::f64::consts::LN_2;
+    // As in model cards: the bound counts BOS and EOS, too.
+    let in_rows = (held_out.tokens - held_out.dropped_tokens) as f64 / held_out.tokens as f64;
+    let counted = (held_out.rows * LENGTH as u64) as f64;
+    let bits_per_byte = counted / (held_out.text_bytes as f64 * in_rows) / std::f64::consts::LN_2;
     let finished = fit(Fit {
         config: &config,
         data: &data,

@@ -4,7 +4,7 @@
 //! cargo run --release -p pgm-examples --example digits
 //! ```
 //!
-//! It takes about twelve minutes on two cores. All pictures and figures go to a folder. `--smoke` runs the same in seconds and
+//! It takes six to twelve minutes on two cores. All pictures and figures go to a folder. `--smoke` runs the same in seconds and
 //! learns nothing.
 
 mod pictures;

@@ -4,7 +4,7 @@
 #   examples/compare_torch.sh VENV YARDSTICK [ROUNDS] [CASE...]
 #
 # VENV is a Python environment with torch, YARDSTICK the path of pgm_torch.py. Cases: train train-large train-owt forward
-# forward-large sample-32 sample-128 sample-batch. Nothing else should run beside it.
+# forward-large sample-batch sample-K (K steps). Nothing else should run beside it.
 #
 # From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of matmuls
 # as this does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
@@ -100,7 +100,7 @@ for case in "${cases[@]}"; do
                 t="$owt --batch 16 --what sample --steps 32" ;;
             sample-*)
                 # On a CPU a hundred equal steps need no warm-up run.
-                [ "$case" != sample-128 ] || [ -n "$device" ] || runs="--runs 1 --warmup 0"
+                [ "${case#sample-}" -lt 128 ] || [ -n "$device" ] || runs="--runs 1 --warmup 0"
                 o="pgm-infer bench --preset owt-6-6 --steps ${case#sample-} --json $infer_on"
                 t="$owt --batch 1 --what sample --steps ${case#sample-}" ;;
             *) echo "no case $case" >&2; exit 2 ;;

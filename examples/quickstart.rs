@@ -30,7 +30,7 @@ use pgm_infer::{DrawSettings, SampleSettings, SamplingPath, Schedule, TextModel}
 use pgm_model::Network;
 use pgm_model::model_folder::write_file;
 use pgm_train::history::{self, Line};
-use pgm_train::{Fit, TrainConfig, TrainEvent, World, fit};
+use pgm_train::{Fit, TrainConfig, TrainEvent, World, bits_per_byte_of_a_nat, fit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -124,10 +124,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let interrupter = Interrupter::new();
     let on_signal = interrupter.clone();
     ctrlc::set_handler(move || on_signal.stop(Some("interrupted")))?;
-    // As in model cards: the bound counts BOS and EOS, too.
-    let in_rows = (held_out.tokens - held_out.dropped_tokens) as f64 / held_out.tokens as f64;
-    let counted = (held_out.rows * LENGTH as u64) as f64;
-    let bits_per_byte = counted / (held_out.text_bytes as f64 * in_rows) / std::f64::consts::LN_2;
+    // Used for validations only, which need held-out text.
+    let bits_per_byte = bits_per_byte_of_a_nat(folder.manifest(), false).unwrap_or_default();
     let finished = fit(Fit {
         config: &config,
         data: &data,

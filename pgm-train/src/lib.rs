@@ -36,6 +36,7 @@ pub use distill::{Distill, DistillResult, distill};
 pub use draws::{DrawnItem, HiddenTokens, NelboDraws};
 pub use error::{Diverged, TrainError};
 pub use run::{
-    BestValidation, Curve, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, draw_curves, fit, history,
+    BestValidation, Curve, Fit, FitResult, InitModel, StepOutput, TrainEvent, TrainModel, bits_per_byte_of_a_nat,
+    draw_curves, fit, history,
 };
 pub use world::{Message, Share, Transport, World, launcher_size, processes_started};

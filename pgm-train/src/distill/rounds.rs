@@ -120,8 +120,8 @@ impl<'a> Distillation<'a> {
         let teacher = model_folder::resolve(args.teacher)?;
         let (model_config, first_teacher) = model_folder::load(&teacher, &plain)?;
         check_teacher(&teacher, &model_config, &data)?;
-        let weights = teacher.join(model_folder::WEIGHTS_FILE);
         let order = GenerationConfig::read(&teacher.join(model_folder::GENERATION_FILE))?.order;
+        let weights = teacher.join(model_folder::WEIGHTS_FILE);
         let (_, teacher_crc) = fingerprint(&weights).map_err(|error| TrainError::file("read", &weights, error))?;
         // Pictures have none.
         let is_text = data.image().is_none();

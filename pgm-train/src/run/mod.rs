@@ -35,6 +35,7 @@ pub use curves::{Curve, draw_curves};
 pub use event::TrainEvent;
 pub use fit::{Fit, FitResult, fit};
 pub use init::InitModel;
+pub use model_card::bits_per_byte_of_a_nat;
 pub use train_model::{StepOutput, TrainModel};
 
 pub(crate) use checkpoint::Checkpoint;

@@ -70,9 +70,10 @@ pub(super) fn held_out(config: &ModelConfig, data: Option<&Manifest>, training: 
     Some(text)
 }
 
-/// Bits per byte of text for each nat per counted token: as many counted tokens as the rows have, over the bytes of the
-/// text that is in them. Absent for pictures and for no text.
-fn bits_per_byte_of_a_nat(data: &Manifest, skips_first: bool) -> Option<f64> {
+/// Bits per byte of held-out text for each nat per token: as many tokens as the rows have, BOS and EOS too, over the bytes of
+/// the text that is in them. `skips_first`: the first token of a row is not predicted (autoregressive models). Absent for
+/// pictures and for no text.
+pub fn bits_per_byte_of_a_nat(data: &Manifest, skips_first: bool) -> Option<f64> {
     let split = &data.validation;
     let kept = split.tokens.saturating_sub(split.dropped_tokens) as f64;
     let (rows, length) = (split.rows as f64, data.length as f64);

@@ -16,6 +16,7 @@ mod words;
 
 pub(crate) use card::{CardSubject, ModelCard, Recipe};
 pub(crate) use codec::codec_card;
+pub use figures::bits_per_byte_of_a_nat;
 pub(crate) use front_matter::CardWords;
 pub(crate) use seal::{edited_card, write_card};
 pub(crate) use sections::model_card;

@@ -386,6 +386,11 @@ impl App {
         }
     }
 
+    // What settings say of the model that they were made for.
+    fn folder_name(&self) -> String {
+        self.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string())
+    }
+
     fn replace(&mut self, model: ModelState) {
         if let ModelState::Ready { opened, .. } = std::mem::replace(&mut self.model, model) {
             models::close(opened);

@@ -162,7 +162,7 @@ impl App {
     // The settings of another model give way to this one's defaults.
     pub(super) fn fit_picture_settings(&mut self) {
         let Some(model) = self.model.pictures() else { return };
-        let name = self.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string());
+        let name = self.folder_name();
         let settings = &mut self.pictures.settings;
         if settings.model != name || classes::parse(&settings.classes, model).is_err() {
             *settings = settings.for_model(model, &name);

@@ -60,7 +60,7 @@ impl App {
     // The settings of another model give way to this one's defaults.
     pub(super) fn fit_text_settings(&mut self) {
         let Some(engine) = self.model.engine() else { return };
-        let folder = self.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string());
+        let folder = self.folder_name();
         if self.settings.model.as_ref() != Some(&folder) {
             self.settings = self.settings.for_model(engine.model(), &folder);
         }

@@ -98,6 +98,7 @@ for case in "${cases[@]}"; do
             sample-batch)
                 o="pgm-infer bench --preset owt-6-6 --batch 16 --steps 32 --json $infer_on"
                 t="$owt --batch 16 --what sample --steps 32" ;;
+            sample- | sample-*[!0-9]*) echo "no case $case: sample-K needs a number of steps" >&2; exit 2 ;;
             sample-*)
                 # On a CPU a hundred equal steps need no warm-up run.
                 [ "${case#sample-}" -lt 128 ] || [ -n "$device" ] || runs="--runs 1 --warmup 0"

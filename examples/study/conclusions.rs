@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::Study;
+use pgm_train::judge::metrics::Estimate;
+
 use crate::evaluate::{Difference, Findings, GeneratedSamples};
 use crate::report::title;
+use crate::{DISTILLED, SET_CAUSAL, Study};
 
 impl Study {
     /// The samples of a trained model (no `targets`) or of its last student, at a number of sampling steps.
@@ -66,6 +68,18 @@ impl Study {
                  ahead."
             )?,
         }
+        let causal = of(SET_CAUSAL, "pgm");
+        let nats: Vec<String> = causal.iter().map(|row| Estimate::shown(Some(row.nats), 4)).collect();
+        writeln!(
+            out,
+            "* A set for each token, so that each is encoded once when sampling, changes the bound by {} nats per byte: {}.",
+            nats.join(" and "),
+            match verdict(&causal) {
+                Some(true) => "it is lower with every seed, so nothing is paid for the speed",
+                Some(false) => "it is higher with every seed, which is the price of the speed",
+                None => "the seeds disagree, or an interval holds 0",
+            }
+        )?;
         let ar = found.trained.iter().find(|model| model.kind == "ar").and_then(|model| model.ppl.perplexity);
         let pgm = found.trained.iter().find(|model| model.kind == "pgm").and_then(|model| model.ppl.perplexity);
         if let (Some(ar), Some(pgm)) = (ar, pgm) {
@@ -76,7 +90,7 @@ impl Study {
                 ar.value, pgm.value
             )?;
         }
-        for kind in ["pgm", "masked"] {
+        for kind in DISTILLED {
             let few = self.plan.sampling_steps[0];
             let at = |targets| self.generated_at(found, kind, targets, few);
             let (Some(teacher), Some(one), Some(both)) = (at(None), at(Some("one")), at(Some("both"))) else {
@@ -144,7 +158,7 @@ impl Study {
 
     // Distillation with targets over both groups against targets over one.
     fn one_against_both(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
-        for kind in ["pgm", "masked"] {
+        for kind in DISTILLED {
             let at = |targets, steps| self.generated_at(found, kind, Some(targets), steps);
             let steps = self.plan.sampling_steps.iter();
             let pairs: Vec<_> = steps.filter_map(|&steps| at("one", steps).zip(at("both", steps))).collect();

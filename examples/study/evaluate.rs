@@ -18,7 +18,7 @@ use pgm_train::judge::{JudgeReport, JudgeSettings, OwnJudge, Sample, judge_sampl
 use pgm_train::{Objective, TrainError, bench};
 use serde_json::{Value, json};
 
-use crate::{KINDS, Study};
+use crate::{DISTILLED, KINDS, SET_CAUSAL, Study};
 
 /// The seed of every measurement.
 pub const SEED: u64 = 20;
@@ -184,7 +184,7 @@ impl Study {
         let seed = self.plan.seeds[0];
         let all = &self.plan.sampling_steps;
         let mut generated = Vec::new();
-        for (kind, masked) in [("pgm", false), ("masked", false), ("complementary", true), ("ar", true)] {
+        for (_, kind) in KINDS {
             let steps = if kind == "ar" { vec![self.plan.length - 1] } else { all.clone() };
             let trained = ModelToSample {
                 name: kind.to_string(),
@@ -194,7 +194,7 @@ impl Study {
                 steps,
             };
             let mut models = vec![trained];
-            for targets in ["one", "both"].into_iter().filter(|_| !masked) {
+            for targets in ["one", "both"].into_iter().filter(|_| DISTILLED.contains(&kind)) {
                 for round in 1..=self.plan.rounds {
                     // The last student samples with every number of steps, the others with the number they were distilled for.
                     let own = self.plan.teacher_steps >> round;
@@ -296,7 +296,8 @@ impl Study {
 
     fn differences(&self, trained: &[TrainedModel]) -> Vec<Difference> {
         let mut differences = Vec::new();
-        for (kind, other) in [("pgm", "masked"), ("pgm", "complementary"), ("complementary", "masked")] {
+        let pairs = [("pgm", "masked"), ("pgm", "complementary"), ("complementary", "masked"), (SET_CAUSAL, "pgm")];
+        for (kind, other) in pairs {
             for &seed in &self.plan.seeds {
                 let of = |kind: &str| trained.iter().find(|model| model.kind == kind && model.seed == seed);
                 let (Some(a), Some(b)) = (of(kind), of(other)) else { continue };

@@ -12,21 +12,22 @@ use pgm_train::judge::Pooling;
 
 use crate::evaluate::{Findings, SEED};
 use crate::report::title;
-use crate::{KINDS, Study};
+use crate::{DISTILLED, KINDS, Study};
 
 impl Study {
     /// Measures the frontier of one model of each kind and of the last students; what is kept in `frontier/` is taken from it.
     pub fn frontier(&self, data: &DataFolder) -> anyhow::Result<Frontier> {
         let seed = self.plan.seeds[0];
         let mut folders: Vec<_> =
-            KINDS.iter().map(|(_, kind)| (title(kind).to_string(), self.model(kind, seed))).collect();
-        for kind in ["pgm", "masked"] {
+            KINDS.iter().map(|(_, kind)| (title(kind).to_string(), self.model(kind, seed), None)).collect();
+        for kind in DISTILLED {
             let folder = self.student(kind, "both", self.plan.rounds);
-            folders.push((format!("{} distilled", title(kind)), folder));
+            folders.push((format!("{} distilled", title(kind)), folder, None));
         }
+        folders.push(("PGM kept".to_string(), self.model("pgm", seed), Some(Refresh::Never)));
         let mut models = Vec::new();
-        for (name, folder) in folders {
-            models.push(FrontierModel { name, model: EvalModel::load(&folder, &self.device)?, refresh: None });
+        for (name, folder, refresh) in folders {
+            models.push(FrontierModel { name, model: EvalModel::load(&folder, &self.device)?, refresh });
         }
         let judge = FrontierJudge::open(&self.judge(), data, &self.device)?;
         let settings = FrontierSettings {
@@ -111,9 +112,11 @@ impl Study {
         writeln!(out, "\n{}", frontier.matched_table())?;
         writeln!(
             out,
-            "{} Distilled models are the last students with targets over both groups. All points are in \
-             `frontier/frontier.csv` of the study's folder.\n",
-            frontier.notes().trim_end()
+            "{} Distilled models are the last students with targets over both groups. \"PGM kept\" is PGM with `--refresh inf`: \
+             each token is encoded once, without any training for it. \"PGM set-causal\" was trained for that (`model.sets = {}`). \
+             All points are in `frontier/frontier.csv` of the study's folder.\n",
+            frontier.notes().trim_end(),
+            self.plan.length
         )
     }
 }

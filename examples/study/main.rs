@@ -1,6 +1,6 @@
 //! The paper's comparison at the size of a laptop: partition, masked, masked-complementary and autoregressive models of
-//! equal parameters and steps on one real text, with several seeds. The first two are also distilled. `pgm_train::eval`
-//! measures all of them, and the results are written as tables and plots.
+//! equal parameters and steps on one real text, with several seeds, and a partition model that encodes each token once. The first
+//! two are also distilled. `pgm_train::eval` measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
 //! cargo run --release -p pgm-examples --example study             # 20 minutes to two hours on two cores
@@ -61,13 +61,20 @@ struct Args {
     device: DeviceName,
 }
 
-/// The four kinds of model, in the order of the tables.
-pub const KINDS: [(Objective, &str); 4] = [
+/// The kinds of model, in the order of the tables.
+pub const KINDS: [(Objective, &str); 5] = [
     (Objective::Partition, "pgm"),
+    (Objective::Partition, SET_CAUSAL),
     (Objective::Masked, "masked"),
     (Objective::MaskedComplementary, "complementary"),
     (Objective::Autoregressive, "ar"),
 ];
+
+/// The partition model with an ordered set for each token, which encodes each once.
+pub const SET_CAUSAL: &str = "set-causal";
+
+/// The kinds that are distilled, too.
+pub const DISTILLED: [&str; 2] = ["pgm", "masked"];
 
 /// A study: its plan, its folder, its device.
 pub struct Study {
@@ -208,20 +215,21 @@ impl Study {
     fn train(&self) -> anyhow::Result<()> {
         for &seed in &self.plan.seeds {
             for (objective, kind) in KINDS {
-                self.train_one(&format!("{kind}-{seed}"), objective, seed, self.plan.steps)?;
+                let sets = (kind == SET_CAUSAL).then_some(self.plan.length);
+                self.train_one(&format!("{kind}-{seed}"), &self.plan.training(objective, sets, seed, self.plan.steps))?;
             }
         }
-        self.train_one("judge", Objective::Autoregressive, 1000, self.plan.judge_steps)
+        self.train_one("judge", &self.plan.training(Objective::Autoregressive, None, 1000, self.plan.judge_steps))
     }
 
     #[allow(clippy::print_stdout)]
-    fn train_one(&self, name: &str, objective: Objective, seed: u64, steps: usize) -> anyhow::Result<()> {
+    fn train_one(&self, name: &str, config: &str) -> anyhow::Result<()> {
         let out = self.out.join(name);
         if out.join("model").join(CONFIG_FILE).exists() {
             return Ok(());
         }
         println!("== {name} ==");
-        let config = TrainConfig::parse(&self.plan.training(objective, seed, steps), "study", &[])?;
+        let config = TrainConfig::parse(config, "study", &[])?;
         let finished = fit(Fit {
             config: &config,
             data: &self.data(),
@@ -242,7 +250,7 @@ impl Study {
 
     #[allow(clippy::print_stdout)]
     fn distill(&self) -> anyhow::Result<()> {
-        for kind in ["pgm", "masked"] {
+        for kind in DISTILLED {
             for targets in ["one", "both"] {
                 if self.student(kind, targets, self.plan.rounds).join(CONFIG_FILE).exists() {
                     continue;

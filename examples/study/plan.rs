@@ -146,16 +146,17 @@ impl Plan {
         }
     }
 
-    /// The training configuration of a model, as TOML.
-    pub fn training(&self, objective: Objective, seed: u64, steps: usize) -> String {
+    /// The training configuration of a model, as TOML. A partition model may divide its groups into ordered `sets`.
+    pub fn training(&self, objective: Objective, sets: Option<usize>, seed: u64, steps: usize) -> String {
         let objective = serde_json::to_string(&objective).expect("an objective always serialises");
         let Self { batch, hidden, heads, blocks, length, .. } = self;
         let rows = self.rows.min(128);
         let (half, every, warmup) = (blocks / 2, steps.div_ceil(6), steps / 12);
+        let sets = sets.map_or(String::new(), |sets| format!("sets = {sets}\n"));
         format!(
             "objective = {objective}\nsteps = {steps}\nbatch = {batch}\nseed = {seed}\nlog_every = 25\n\
              validate_every = {every}\nvalidate_rows = {rows}\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
-             [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n\
+             [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n{sets}\
              [optim]\nlr = 2e-3\nwarmup = {warmup}\nema = 0.99\n"
         )
     }
@@ -184,8 +185,10 @@ mod tests {
         for size in [Size::Smoke, Size::Quick, Size::Usual, Size::Full] {
             let plan = Plan::of(size);
             for objective in [Objective::Partition, Objective::MaskedComplementary, Objective::Autoregressive] {
-                TrainConfig::parse(&plan.training(objective, 1, plan.steps), "study", &[]).unwrap();
+                TrainConfig::parse(&plan.training(objective, None, 1, plan.steps), "study", &[]).unwrap();
             }
+            TrainConfig::parse(&plan.training(Objective::Partition, Some(plan.length), 1, plan.steps), "study", &[])
+                .unwrap();
             let distillation = DistillConfig::parse(&plan.distillation("both"), "study", &[]).unwrap();
             assert_eq!(distillation.schedule().len(), plan.rounds);
             assert!(plan.blocks.is_multiple_of(2) && plan.seeds.len() >= 2);

@@ -52,7 +52,7 @@ impl Study {
     // One curve per model: the sampling speed against `value`, one point per number of steps.
     fn sampling_curves(&self, found: &Findings, value: fn(&GeneratedSamples) -> f64) -> Vec<PlotCurve> {
         let mut curves: Vec<PlotCurve> = Vec::new();
-        for kind in ["pgm", "masked", "complementary"] {
+        for (_, kind) in KINDS.into_iter().filter(|(_, kind)| *kind != "ar") {
             for targets in [None, Some("one"), Some("both")] {
                 let last = |row: &&GeneratedSamples| row.rounds == 0 || row.rounds == self.plan.rounds;
                 let rows = found.generated.iter().filter(|row| row.kind == kind && row.targets == targets);

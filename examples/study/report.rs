@@ -7,12 +7,13 @@ use pgm_model::model_folder::write_file;
 use pgm_train::judge::metrics::Estimate;
 
 use crate::evaluate::{Findings, TrainedModel};
-use crate::{KINDS, Study};
+use crate::{KINDS, SET_CAUSAL, Study};
 
 /// The name of a kind of model in tables and plots.
 pub fn title(kind: &str) -> &'static str {
     match kind {
         "pgm" => "PGM",
+        SET_CAUSAL => "PGM set-causal",
         "masked" => "masked",
         "complementary" => "masked-complementary",
         _ => "autoregressive",

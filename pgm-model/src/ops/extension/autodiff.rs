@@ -18,6 +18,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         matmul::autodiff::recomputed_matmul::<B, C>(x, weight)
     }
 
+    fn add_bias(y: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        matmul::autodiff::add_bias::<B, C>(y, bias)
+    }
+
     fn bias_gelu(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::autodiff::bias_gelu::<B, C>(x, bias)
     }

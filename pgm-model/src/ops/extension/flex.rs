@@ -22,6 +22,14 @@ impl FusedOps for Flex {
         matmul::flex::matmul_weight_backward(x, grad)
     }
 
+    fn add_bias(y: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        matmul::flex::add_bias(y, bias)
+    }
+
+    fn add_bias_backward(grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        matmul::flex::add_bias_backward(grad)
+    }
+
     fn matmul_half(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         matmul::flex::matmul_half(x, weight)
     }

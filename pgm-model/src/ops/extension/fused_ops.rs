@@ -89,6 +89,21 @@ pub trait FusedOps: Backend {
         }
     }
 
+    /// `y + bias` for the bias of a layer.
+    #[fusion(default)]
+    fn add_bias(y: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut shape = y.shape();
+        let width = shape.num_dims() - 1;
+        shape[..width].fill(1);
+        Self::float_add(y, Self::float_reshape(bias, shape))
+    }
+
+    /// Gradient of the bias; that of y is `grad` itself.
+    #[fusion(default)]
+    fn add_bias_backward(grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_bias_backward(grad)
+    }
+
     /// `x weight` for float32 x and a half-precision weight, without a gradient.
     #[fusion(default)]
     fn matmul_half(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

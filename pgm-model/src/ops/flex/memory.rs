@@ -12,7 +12,7 @@ use crate::parallel::prelude::*;
 /// Rows of one task.
 pub(crate) const ROWS: usize = 32;
 /// The most numbers that one thread writes without the others.
-const ALONE: usize = 1 << 14;
+pub(crate) const ALONE: usize = 1 << 14;
 
 /// Numbers that may not be written yet.
 pub(crate) type Uninit = [MaybeUninit<f32>];

@@ -1,4 +1,4 @@
-//! The gradients of [`matmul`](super::matmul) and of its recomputed form.
+//! The gradients of [`matmul`](super::matmul), of its recomputed form, and of the bias that is added to it.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use crate::ops::autodiff::{AutodiffTensor, Recompute, saved, tracked};
+use crate::ops::autodiff::{AutodiffTensor, Recompute, register, saved, tracked};
 use crate::ops::extension::fused_ops::FusedOps;
 
 #[derive(Debug)]
@@ -76,5 +76,33 @@ pub(crate) fn recomputed_matmul<B: FusedOps, C: CheckpointStrategy>(
             prep.finish(saved, B::recomputed_matmul(x.into_primitive(), weight.into_primitive()))
         }
         OpsKind::UnTracked(prep) => prep.finish(B::recomputed_matmul(x.into_primitive(), weight.into_primitive())),
+    }
+}
+
+#[derive(Debug)]
+struct AddBias;
+
+impl<B: FusedOps> Backward<B, 2> for AddBias {
+    type State = ();
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [y, bias] = ops.parents.map(|parent| parent.map(|parent| parent.id));
+        if bias.is_some() {
+            register::<B, 1>([bias], [B::add_bias_backward(grad.clone())], grads);
+        }
+        register::<B, 1>([y], [grad], grads);
+    }
+}
+
+pub(crate) fn add_bias<B: FusedOps, C: CheckpointStrategy>(
+    y: AutodiffTensor<B>,
+    bias: AutodiffTensor<B>,
+) -> AutodiffTensor<B> {
+    let recompute = Recompute::new([&y, &bias], |[y, bias]| B::add_bias(y, bias));
+    let prepared = AddBias.prepare::<C>([y.node(), bias.node()]).memory_bound().retro_forward(recompute);
+    match prepared.parents(tracked::<B, 2>([&y, &bias])).stateful() {
+        OpsKind::Tracked(prep) => prep.finish((), B::add_bias(y.into_primitive(), bias.into_primitive())),
+        OpsKind::UnTracked(prep) => prep.finish(B::add_bias(y.into_primitive(), bias.into_primitive())),
     }
 }

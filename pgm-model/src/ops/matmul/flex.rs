@@ -6,8 +6,10 @@ use burn_flex::{FlexQTensor, FlexTensor};
 use super::low_precision;
 use crate::ops::flex::few_rows::{self, Weight};
 use crate::ops::flex::gemm::{self, Matrix};
-use crate::ops::flex::memory::written;
-use crate::ops::flex::tensor::{shape_with_width, tensor, values, width};
+use crate::ops::flex::math;
+use crate::ops::flex::memory::{ALONE, ROWS, total, written};
+use crate::ops::flex::tensor::{owned, shape_with_width, tensor, values, width};
+use crate::parallel::prelude::*;
 
 pub(crate) fn matmul(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
@@ -40,6 +42,32 @@ pub(crate) fn matmul_weight_backward(x: FlexTensor, grad: FlexTensor) -> FlexTen
     let (lhs, rhs) = (Matrix::rows(values(&x), inputs).transposed(), Matrix::rows(values(&grad), outputs));
     let out = written(inputs * outputs, |out| gemm::assign(out, lhs, rhs, [inputs, n_rows, outputs]));
     tensor(out, Shape::new([inputs, outputs]))
+}
+
+/// `y + bias`, in y's memory unless another tensor shares it.
+pub(crate) fn add_bias(y: FlexTensor, bias: FlexTensor) -> FlexTensor {
+    let (mut y, bias) = (owned(y), bias.to_contiguous());
+    let (width, bias) = (width(&y), values(&bias));
+    let numbers = y.storage_mut::<f32>();
+    let add = |rows: &mut [f32]| rows.chunks_exact_mut(width).for_each(|row| math::add(bias, row));
+    if numbers.len() <= ALONE {
+        add(numbers);
+    } else {
+        numbers.par_chunks_mut(ROWS * width).for_each(add);
+    }
+    y
+}
+
+pub(crate) fn add_bias_backward(grad: FlexTensor) -> FlexTensor {
+    let grad = grad.to_contiguous();
+    let width = width(&grad);
+    let sum = |rows: &[f32]| {
+        let mut sum = vec![0.0; width];
+        rows.chunks_exact(width).for_each(|row| math::add(row, &mut sum));
+        sum
+    };
+    let sums: Vec<Vec<f32>> = values(&grad).par_chunks(ROWS * width).map(sum).collect();
+    tensor(total(&sums, width), Shape::new([width]))
 }
 
 pub(crate) fn matmul_half(x: FlexTensor, weight: FlexTensor) -> FlexTensor {

@@ -36,9 +36,18 @@ pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     }
     let y = matmul(x, weight);
     match bias {
-        Some(bias) => y + bias.unsqueeze::<D>(),
+        Some(bias) => add_bias(y, bias),
         None => y,
     }
+}
+
+/// `y + bias` for y `[.., out]` and a bias `[out]`, into y's own memory on the CPU.
+fn add_bias<const D: usize>(y: Tensor<D>, bias: Tensor<1>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if [y.dtype(), bias.dtype()] == [burn::tensor::DType::F32; 2] && is_flex(&y.device()) {
+        return Tensor::from_dispatch(Dispatch::add_bias(y.into_dispatch(), bias.into_dispatch()));
+    }
+    y + bias.unsqueeze::<D>()
 }
 
 /// [`linear`] whose output is recomputed in the backward pass under gradient checkpointing: several layers over one x keep
@@ -52,7 +61,7 @@ pub fn recomputed_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
         let weight = with_recomputation(layer.weight.val()).into_dispatch();
         let y = Tensor::from_dispatch(Dispatch::recomputed_matmul(x.into_dispatch(), weight));
         return match &layer.bias {
-            Some(bias) => y + with_recomputation(bias.val()).unsqueeze::<3>(),
+            Some(bias) => add_bias(y, with_recomputation(bias.val())),
             None => y,
         };
     }
@@ -102,6 +111,32 @@ mod tests {
                 flat(matmul(input.reshape([b, s, inputs]), weight.reshape([inputs, outputs])))
             });
         }
+    }
+
+    #[test]
+    fn layers_equal_burns_own() {
+        for [b, s, inputs, outputs] in [[1, 1, 1, 1], [2, 3, 5, 40], [3, 41, 67, 130], [2, 70, 30, 300]] {
+            let case = Case::new(5, &[&[b, s, inputs], &[inputs, outputs], &[outputs]], b * s * outputs);
+            case.check_matmul("layer", &|_, x| {
+                let [input, weight, bias] = [x[0].clone(), x[1].clone(), x[2].clone()];
+                let layer = Linear {
+                    weight: Param::initialized(ParamId::new(), weight.reshape([inputs, outputs])),
+                    bias: Some(Param::initialized(ParamId::new(), bias)),
+                };
+                flat(linear(&layer, input.reshape([b, s, inputs])))
+            });
+        }
+    }
+
+    // The sum is written into y, which another tensor may share.
+    #[test]
+    fn a_bias_changes_no_other_tensor() {
+        let device = Device::flex();
+        let y = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device);
+        let shared = y.clone();
+        let sum = add_bias(y, Tensor::from_data([10.0, 20.0], &device));
+        assert_eq!(sum.into_data().try_to_vec::<f32>().unwrap(), [11.0, 22.0, 13.0, 24.0]);
+        assert_eq!(shared.into_data().try_to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0]);
     }
 
     #[test]

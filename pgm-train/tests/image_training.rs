@@ -189,13 +189,13 @@ fn both_networks_learn_what_a_class_looks_like() {
     for (index, objective) in OBJECTIVES.into_iter().enumerate() {
         let settings = [
             objective,
-            "steps=300",
+            "steps=500",
             "batch=16",
             "accumulate=1",
             "model.dropout=0",
-            "validate_every=300",
+            "validate_every=500",
             "validate_rows=0",
-            "checkpoint_every=300",
+            "checkpoint_every=500",
             "log_every=100",
             "class_dropout=0",
             "optim.lr=3e-3",

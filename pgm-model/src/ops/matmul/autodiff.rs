@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use crate::ops::autodiff::{AutodiffTensor, Recompute, register, saved, tracked};
+use crate::ops::autodiff::{AutodiffTensor, Recompute, saved, tracked};
 use crate::ops::extension::fused_ops::FusedOps;
 
 #[derive(Debug)]
@@ -87,11 +87,13 @@ impl<B: FusedOps> Backward<B, 2> for AddBias {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let [y, bias] = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        if bias.is_some() {
-            register::<B, 1>([bias], [B::add_bias_backward(grad.clone())], grads);
+        let [y_node, bias_node] = ops.parents;
+        if let Some(parent) = bias_node {
+            grads.register::<B>(parent.id, B::add_bias_backward(grad.clone()));
         }
-        register::<B, 1>([y], [grad], grads);
+        if let Some(parent) = y_node {
+            grads.register::<B>(parent.id, grad);
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn matmul_weight_backward(x: FlexTensor, grad: FlexTensor) -> FlexTen
 pub(crate) fn add_bias(y: FlexTensor, bias: FlexTensor) -> FlexTensor {
     let (mut y, bias) = (owned(y), bias.to_contiguous());
     let (width, bias) = (width(&y), values(&bias));
+    assert_eq!(bias.len(), width, "the numbers of the bias and the width of y");
     let numbers = y.storage_mut::<f32>();
     let add = |rows: &mut [f32]| rows.chunks_exact_mut(width).for_each(|row| math::add(bias, row));
     if numbers.len() <= ALONE {

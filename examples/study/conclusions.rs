@@ -40,18 +40,16 @@ impl Study {
             )?,
             Some(false) => writeln!(
                 out,
-                "* **PGM is behind masked at equal steps**, with every seed and outside the intervals; in the paper it is \
-                 ahead at short lengths. With {} steps the networks have only begun to use context: a PGM's encoder sees \
-                 one group, and what it found must pass one GroupSwap and the decoder, so half of its blocks do the work \
-                 that all of the masked model's blocks share. The paper trains a million steps, where the denser \
-                 supervision has long paid for that.",
-                self.plan.steps
+                "* **PGM is behind masked at equal steps**, with every seed and outside the intervals; in the paper, after a \
+                 million steps, it is ahead at short lengths. A likely reason: a PGM's encoder sees one group, and what it \
+                 found must pass one GroupSwap and the decoder, so half of its {} blocks do the work that all of the masked \
+                 model's blocks share. This is the likelihood of equal steps, not of equal time: see the frontier.",
+                self.plan.blocks
             )?,
             None => writeln!(
                 out,
-                "* PGM and masked **cannot be told apart** at this size: the seeds disagree or an interval holds 0. After {} \
-                 steps both are still on the steep part of their curves, where the seed weighs more than the objective; the \
-                 paper, with a million steps, finds PGM ahead at short lengths.",
+                "* PGM and masked **cannot be told apart** at this size: the seeds disagree or an interval holds 0. The \
+                 paper, with a million steps instead of {}, finds PGM ahead at short lengths.",
                 self.plan.steps
             )?,
         }

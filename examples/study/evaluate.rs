@@ -89,6 +89,8 @@ pub struct GeneratedSamples {
     pub steps: Option<usize>,
     /// The judge's report.
     pub report: JudgeReport,
+    /// The text of the first sample.
+    pub first: String,
     /// Sampled tokens per second.
     pub rate: f64,
 }
@@ -220,6 +222,7 @@ impl Study {
                         targets,
                         steps: (kind != "ar").then_some(steps),
                         report,
+                        first: samples.first().map_or(String::new(), |sample| sample.text.clone()),
                         rate: tokens as f64 / seconds,
                     });
                 }

@@ -3,8 +3,8 @@
 //! two are also distilled. `pgm_train::eval` measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
-//! cargo run --release -p pgm-examples --example study             # 20 minutes to two hours on two cores
-//! cargo run --release -p pgm-examples --example study -- --quick  # a few minutes
+//! cargo run --release -p pgm-examples --example study             # two to three hours on two cores
+//! cargo run --release -p pgm-examples --example study -- --quick  # about fifteen minutes
 //! ```
 //!
 //! The output folder keeps what is done: the same command continues where it was stopped.
@@ -16,6 +16,7 @@ mod plan;
 mod plots;
 mod report;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ use anyhow::{Context, anyhow, bail};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use clap::Parser;
-use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
+use pgm_data::{Mode, Prepare, ReadOptions, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_examples::dependency_sources;
 use pgm_infer::device::{self, DeviceName};
 use pgm_model::model_folder::{CONFIG_FILE, write_file};
@@ -38,10 +39,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Compares the paper's models on one text and writes the results.
 #[derive(Parser)]
 struct Args {
-    /// A few minutes instead of up to two hours
+    /// Minutes instead of hours
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// A night instead of up to two hours
+    /// A night instead of hours
     #[arg(long)]
     full: bool,
     /// One minute, to test that everything runs
@@ -50,6 +51,9 @@ struct Args {
     /// A text file, a folder or a glob pattern instead of the dependencies' sources
     #[arg(long)]
     text: Option<String>,
+    /// What a document of --text is, as in pgm-data prepare: file, line, blank-line, or any other text as a separator
+    #[arg(long, default_value = "file", requires = "text")]
+    documents: String,
     /// Working folder [default: target/study, target/study-quick or target/study-full]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -118,20 +122,18 @@ fn main() -> anyhow::Result<()> {
         None => "the Rust sources of this project's dependencies".to_string(),
     };
     let study = Study { plan: Plan::of(size), out, device, device_name, text_name, interrupter };
-    study.check_plan(args.text.as_deref())?;
+    study.check_plan(&args)?;
 
-    study.prepare(args.text.as_deref())?;
+    study.prepare(&args)?;
     study.train()?;
     study.distill()?;
     let found = study.evaluate()?;
-    let (flag, folder) = match size {
-        Size::Quick => (" -- --quick", study.out.clone()),
-        Size::Smoke => (" -- --smoke", study.out.clone()),
-        Size::Usual => ("", root.join("docs")),
-        Size::Full => (" -- --full", root.join("docs")),
+    let folder = match size {
+        Size::Quick | Size::Smoke => study.out.clone(),
+        Size::Usual | Size::Full => root.join("docs"),
     };
-    let folder = args.report.unwrap_or(folder);
-    study.report(&found, &folder, &format!("cargo run --release -p pgm-examples --example study{flag}"))?;
+    let folder = args.report.clone().unwrap_or(folder);
+    study.report(&found, &folder, &args.command(size))?;
     println!(
         "{:.0} s and at most {:.0} MB in this run; {} and its plots are written, models and measurements are in {}",
         start.elapsed().as_secs_f64(),
@@ -140,6 +142,26 @@ fn main() -> anyhow::Result<()> {
         study.out.display()
     );
     Ok(())
+}
+
+impl Args {
+    // The command that gives the same numbers.
+    fn command(&self, size: Size) -> String {
+        let mut options = match size {
+            Size::Quick => " --quick".to_string(),
+            Size::Smoke => " --smoke".to_string(),
+            Size::Usual => String::new(),
+            Size::Full => " --full".to_string(),
+        };
+        if let Some(text) = &self.text {
+            write!(options, " --text {text}").expect("a string takes all");
+            if self.documents != "file" {
+                write!(options, " --documents '{}'", self.documents).expect("a string takes all");
+            }
+        }
+        let separator = if options.is_empty() { "" } else { " --" };
+        format!("cargo run --release -p pgm-examples --example study{separator}{options}")
+    }
 }
 
 impl Study {
@@ -169,9 +191,9 @@ impl Study {
     }
 
     // Refuses a working folder of a study with other settings.
-    fn check_plan(&self, text: Option<&str>) -> anyhow::Result<()> {
+    fn check_plan(&self, args: &Args) -> anyhow::Result<()> {
         let path = self.out.join("plan.json");
-        let now = json!({ "plan": self.plan, "text": text });
+        let now = json!({ "plan": self.plan, "text": args.text, "documents": args.documents });
         match std::fs::read(&path) {
             Ok(before) => {
                 let before: serde_json::Value =
@@ -186,16 +208,18 @@ impl Study {
     }
 
     #[allow(clippy::print_stdout)]
-    fn prepare(&self, text: Option<&str>) -> anyhow::Result<()> {
+    fn prepare(&self, args: &Args) -> anyhow::Result<()> {
         if self.data().join("data.json").exists() {
             return Ok(());
         }
         println!("== text ==");
-        let patterns = match text {
-            Some(text) => vec![text.to_string()],
+        let patterns = match &args.text {
+            Some(text) => vec![text.clone()],
             None => dependency_sources(self.plan.text_bytes)?,
         };
-        let inputs = TextInputs::resolve(&patterns, "text", "text")?;
+        let options = ReadOptions { documents: args.documents.parse()?, ..ReadOptions::default() };
+        // In random order, so that what is held out is like what is trained on.
+        let inputs = TextInputs::find(&patterns, &options)?.shuffled(Some(1));
         let tokenizer = TextTokenizer::bytes();
         let what = Prepare {
             inputs: &inputs,

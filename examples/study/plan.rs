@@ -73,13 +73,13 @@ impl Plan {
             hidden: 128,
             heads: 4,
             blocks: 4,
-            steps: 800,
+            steps: 2000,
             batch: 16,
             seeds: vec![1, 2],
-            judge_steps: 2000,
+            judge_steps: 3000,
             teacher_steps: 128,
             rounds: 3,
-            round_steps: 80,
+            round_steps: 150,
             rows: 256,
             times: 8,
             samples: 128,
@@ -133,9 +133,9 @@ impl Plan {
                 text_bytes: 16_000_000,
                 hidden: 192,
                 blocks: 6,
-                steps: 3000,
+                steps: 10_000,
                 seeds: vec![1, 2, 3],
-                judge_steps: 9000,
+                judge_steps: 12_000,
                 round_steps: 500,
                 rows: 1024,
                 samples: 256,
@@ -146,18 +146,25 @@ impl Plan {
         }
     }
 
+    /// The factor on the embedding with which a small model of a kind leaves its first plateau early (docs/training.md).
+    pub fn embedding_scale(objective: Objective) -> f64 {
+        if objective == Objective::Partition { 60.0 } else { 30.0 }
+    }
+
     /// The training configuration of a model, as TOML. A partition model may divide its groups into ordered `sets`.
     pub fn training(&self, objective: Objective, sets: Option<usize>, seed: u64, steps: usize) -> String {
+        let scale = Self::embedding_scale(objective);
         let objective = serde_json::to_string(&objective).expect("an objective always serialises");
         let Self { batch, hidden, heads, blocks, length, .. } = self;
         let rows = self.rows.min(128);
-        let (half, every, warmup) = (blocks / 2, steps.div_ceil(6), steps / 12);
+        let (half, every, warmup) = (blocks / 2, steps.div_ceil(12), steps / 20);
         let sets = sets.map_or(String::new(), |sets| format!("sets = {sets}\n"));
         format!(
             "objective = {objective}\nsteps = {steps}\nbatch = {batch}\nseed = {seed}\nlog_every = 25\n\
              validate_every = {every}\nvalidate_rows = {rows}\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
-             [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n{sets}\
-             [optim]\nlr = 2e-3\nwarmup = {warmup}\nema = 0.99\n"
+             [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n\
+             embedding_scale = {scale:.1}\n{sets}\
+             [optim]\nlr = 2e-3\nwarmup = {warmup}\nschedule = \"cosine\"\nfloor = 0.05\nweight_decay = 0.01\nema = 0.99\n"
         )
     }
 

@@ -4,9 +4,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use pgm_model::model_folder::write_file;
+use pgm_train::Objective;
 use pgm_train::judge::metrics::Estimate;
 
-use crate::evaluate::{Findings, TrainedModel};
+use crate::evaluate::{Findings, GeneratedSamples, TrainedModel};
+use crate::plan::Plan;
 use crate::{KINDS, SET_CAUSAL, Study};
 
 /// The name of a kind of model in tables and plots.
@@ -44,10 +46,11 @@ impl Study {
         )?;
         writeln!(
             out,
-            "The text is {}, the tokens are its bytes, the rows have {} of them. Every network has {} blocks of \
-             width {}, {} heads, and is trained for {} steps of {} rows (seeds {}); AdamW, learning rate 2e-3, averaged \
-             weights. The paper's models are a hundred times as large and trained on ten thousand times as much; what \
-             carries over is the comparison, not the figures.\n",
+            "The text is {}, its documents in random order and the last 5 % of them held out; the tokens are its bytes, the \
+             rows have {} of them. Every network has {} blocks of width {}, {} heads, and is trained for {} steps of {} rows \
+             (seeds {}); AdamW, learning rate 2e-3 with a cosine decay, averaged weights, `embedding_scale` {} for partition \
+             models and {} for others ([why](training.md#the-first-plateau)). The paper's models are a hundred times as large \
+             and trained on ten thousand times as much; what carries over is the comparison, not the figures.\n",
             self.text_name,
             plan.length,
             plan.blocks,
@@ -55,7 +58,9 @@ impl Study {
             plan.heads,
             plan.steps,
             plan.batch,
-            plan.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+            plan.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+            Plan::embedding_scale(Objective::Partition),
+            Plan::embedding_scale(Objective::Masked)
         )?;
         self.frontier_section(out, found)?;
         self.likelihood(out, found)?;
@@ -163,7 +168,22 @@ impl Study {
                 row.rate
             )?;
         }
-        writeln!(out)
+        writeln!(out)?;
+        self.first_samples(out, found)
+    }
+
+    // The first sample of each model and each last student, to be read.
+    fn first_samples(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
+        let steps = self.plan.sampling_steps[self.plan.sampling_steps.len() / 2];
+        writeln!(out, "The first sample of each, at {steps} steps and temperature 1:\n\n```text")?;
+        let shown = |row: &&GeneratedSamples| {
+            row.steps.is_none_or(|other| other == steps) && [0, self.plan.rounds].contains(&row.rounds)
+        };
+        for row in found.generated.iter().filter(shown) {
+            let text = row.first.split_whitespace().collect::<Vec<_>>().join(" ");
+            writeln!(out, "{}: {text}\n", row.name.replacen(row.kind, title(row.kind), 1))?;
+        }
+        writeln!(out, "```\n")
     }
 
     fn distillation(&self, out: &mut String, found: &Findings) -> std::fmt::Result {

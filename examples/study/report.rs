@@ -180,7 +180,9 @@ impl Study {
             row.steps.is_none_or(|other| other == steps) && [0, self.plan.rounds].contains(&row.rounds)
         };
         for row in found.generated.iter().filter(shown) {
-            let text = row.first.split_whitespace().collect::<Vec<_>>().join(" ");
+            // Without the BOS that each row begins with.
+            let text = row.first.strip_prefix("<|endoftext|>").unwrap_or(&row.first);
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
             writeln!(out, "{}: {text}\n", row.name.replacen(row.kind, title(row.kind), 1))?;
         }
         writeln!(out, "```\n")

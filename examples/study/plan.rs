@@ -84,7 +84,7 @@ impl Plan {
             times: 8,
             samples: 128,
             sampling_steps: vec![8, 16, 32, 64, 128],
-            frontier_steps: vec![8, 32, 128],
+            frontier_steps: vec![8, 16, 32, 128],
             temperatures: vec![0.8, 0.9, 1.0, 1.1],
             questions: 48,
             draws: 32,

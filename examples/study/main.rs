@@ -3,8 +3,8 @@
 //! two are also distilled. `pgm_train::eval` measures all of them, and the results are written as tables and plots.
 //!
 //! ```text
-//! cargo run --release -p pgm-examples --example study             # two to three hours on two cores
-//! cargo run --release -p pgm-examples --example study -- --quick  # about fifteen minutes
+//! cargo run --release -p pgm-examples --example study             # some hours on two cores
+//! cargo run --release -p pgm-examples --example study -- --quick  # four minutes
 //! ```
 //!
 //! The output folder keeps what is done: the same command continues where it was stopped.
@@ -16,7 +16,6 @@ mod plan;
 mod plots;
 mod report;
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,8 +121,6 @@ fn main() -> anyhow::Result<()> {
         None => "the Rust sources of this project's dependencies".to_string(),
     };
     let study = Study { plan: Plan::of(size), out, device, device_name, text_name, interrupter };
-    study.check_plan(&args)?;
-
     study.prepare(&args)?;
     study.train()?;
     study.distill()?;
@@ -145,22 +142,25 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Args {
-    // The command that gives the same numbers.
+    /// The command that gives the same numbers.
     fn command(&self, size: Size) -> String {
         let mut options = match size {
-            Size::Quick => " --quick".to_string(),
-            Size::Smoke => " --smoke".to_string(),
-            Size::Usual => String::new(),
-            Size::Full => " --full".to_string(),
+            Size::Smoke => vec!["--smoke".to_string()],
+            Size::Quick => vec!["--quick".to_string()],
+            Size::Usual => Vec::new(),
+            Size::Full => vec!["--full".to_string()],
         };
         if let Some(text) = &self.text {
-            write!(options, " --text {text}").expect("a string takes all");
+            options.push(format!("--text '{text}'"));
             if self.documents != "file" {
-                write!(options, " --documents '{}'", self.documents).expect("a string takes all");
+                options.push(format!("--documents '{}'", self.documents));
             }
         }
-        let separator = if options.is_empty() { "" } else { " --" };
-        format!("cargo run --release -p pgm-examples --example study{separator}{options}")
+        if !options.is_empty() {
+            options.insert(0, "--".to_string());
+        }
+        options.insert(0, "cargo run --release -p pgm-examples --example study".to_string());
+        options.join(" ")
     }
 }
 
@@ -190,8 +190,8 @@ impl Study {
         self.out.join(format!("{kind}-distilled-{targets}")).join(format!("round-{round}")).join("model")
     }
 
-    // Refuses a working folder of a study with other settings.
-    fn check_plan(&self, args: &Args) -> anyhow::Result<()> {
+    // Prepares the text, unless that is done. Refuses a working folder of a study with other settings.
+    fn prepare(&self, args: &Args) -> anyhow::Result<()> {
         let path = self.out.join("plan.json");
         let now = json!({ "plan": self.plan, "text": args.text, "documents": args.documents });
         match std::fs::read(&path) {
@@ -202,16 +202,17 @@ impl Study {
                     bail!("{} holds a study with other settings; choose another --out", self.out.display());
                 }
             }
-            Err(_) => write_file(&path, &serde_json::to_vec_pretty(&now)?)?,
+            Err(_) => {
+                self.prepare_text(args)?;
+                // Last, so that a text that cannot be read does not bind the folder to it.
+                write_file(&path, &serde_json::to_vec_pretty(&now)?)?;
+            }
         }
         Ok(())
     }
 
     #[allow(clippy::print_stdout)]
-    fn prepare(&self, args: &Args) -> anyhow::Result<()> {
-        if self.data().join("data.json").exists() {
-            return Ok(());
-        }
+    fn prepare_text(&self, args: &Args) -> anyhow::Result<()> {
         println!("== text ==");
         let patterns = match &args.text {
             Some(text) => vec![text.clone()],
@@ -317,5 +318,24 @@ fn show(event: &TrainEvent) {
         TrainEvent::Validated(line) => println!("step {:>4}  held out: perplexity {:.2}", line.step, line.val_ppl),
         TrainEvent::Saved { .. } => (),
         TrainEvent::Notice(text) => println!("{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_of_a_report_is_the_one_that_was_given() {
+        let command = |options: &[&str], size| {
+            let options = ["study"].iter().chain(options);
+            Args::try_parse_from(options).unwrap().command(size)
+        };
+        let study = "cargo run --release -p pgm-examples --example study";
+        assert_eq!(command(&[], Size::Usual), study);
+        assert_eq!(command(&["--quick"], Size::Quick), format!("{study} -- --quick"));
+        let text = ["--text", "a b.txt", "--documents", "blank-line"];
+        assert_eq!(command(&text, Size::Usual), format!("{study} -- --text 'a b.txt' --documents 'blank-line'"));
+        assert!(Args::try_parse_from(["study", "--documents", "line"]).is_err());
     }
 }

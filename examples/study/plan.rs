@@ -8,9 +8,9 @@ use serde::Serialize;
 pub enum Size {
     /// One minute, to test that everything runs.
     Smoke,
-    /// About ten minutes on two cores.
+    /// Four minutes on two cores.
     Quick,
-    /// At most two and a half hours on two cores.
+    /// Some hours on two cores.
     Usual,
     /// One night on two cores.
     Full,

@@ -58,5 +58,5 @@ pub use row::SampleRow;
 pub use row_step::RowStep;
 pub use run::{SampleOutput, StepView, sample};
 pub use sampled::{RowChange, SampledRow};
-pub use schedule::{Curve, Schedule};
+pub use schedule::{Curve, OpenCounts, Schedule};
 pub use step::{StepResult, advance, advance_async};

@@ -12,7 +12,7 @@
 use rand::Rng;
 
 use crate::sample::draw::DrawSettings;
-use crate::sample::schedule::Schedule;
+use crate::sample::schedule::{OpenCounts, Schedule};
 
 /// One of the public samplers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +97,11 @@ impl AsPublished {
         &self,
         schedule: Schedule,
         (step, steps): (usize, usize),
-        (n_open, n_left): (usize, usize),
+        positions: OpenCounts,
         rng: &mut impl Rng,
     ) -> usize {
-        let Schedule::CurveFromZero(curve) = schedule else { return schedule.count(step, steps, n_open, n_left, rng) };
+        let Schedule::CurveFromZero(curve) = schedule else { return schedule.count(step, steps, positions, rng) };
+        let OpenCounts { at_start: n_open, left: n_left, .. } = positions;
         if step + 1 >= steps {
             return n_left;
         }
@@ -130,7 +131,7 @@ mod tests {
         let decoded = |sampler, steps, n_open| {
             let (mut rng, mut decoded) = (StdRng::seed_from_u64(0), 0);
             let count = |step| {
-                let left = (n_open, n_open - decoded);
+                let left = OpenCounts { at_start: n_open, left: n_open - decoded, reopened: 0 };
                 decoded += of(sampler).count(Schedule::CurveFromZero(Curve::Square), (step, steps), left, &mut rng);
                 decoded
             };
@@ -142,8 +143,9 @@ mod tests {
         assert_eq!(decoded(PublishedSampler::MaskGitConfidence, 6, 3), [1, 2, 3, 3, 3, 3]);
         assert_eq!(decoded(PublishedSampler::PartitionConfidence, 1, 3), [3]);
         let (mut rng, curve) = (StdRng::seed_from_u64(0), Schedule::Curve(Curve::Arccos));
-        let count = of(PublishedSampler::MaskGitHalton).count(curve, (2, 8), (40, 30), &mut rng);
-        assert_eq!(count, curve.count(2, 8, 40, 30, &mut rng));
+        let left = OpenCounts { at_start: 40, left: 30, reopened: 0 };
+        let count = of(PublishedSampler::MaskGitHalton).count(curve, (2, 8), left, &mut rng);
+        assert_eq!(count, curve.count(2, 8, left, &mut rng));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::sample::refresh::Refresh;
 use crate::sample::request::{SampleRequest, SampleSettings};
 use crate::sample::row_step::RowStep;
 use crate::sample::sampled::{RowChange, SampledRow};
-use crate::sample::schedule::Schedule;
+use crate::sample::schedule::{OpenCounts, Schedule};
 
 /// A row while it is sampled.
 pub struct SampleRow {
@@ -273,15 +273,14 @@ impl SampleRow {
             let context = context(&self.clean, self.n_fixed, &self.open, 0, progress);
             forgotten = self.order.call(|order| order.remask(&context, &mut self.rng))?;
         }
+        let left = OpenCounts { at_start: self.n_open, left: self.open.len(), reopened: forgotten.len() };
+        // What is reopened is decoded in a later step.
+        let open = if forgotten.is_empty() { None } else { Some(self.open.clone()) };
         self.reopen(&forgotten)?;
-        let n_to_decode = if self.order.chooses_count() {
-            1
-        } else {
-            let (schedule, n_open, n_left) = (self.schedule, self.n_open, self.open.len());
-            match self.as_published {
-                Some(published) => published.count(schedule, (self.step, self.steps), (n_open, n_left), &mut self.rng),
-                None => schedule.count(self.step, self.steps, n_open, n_left, &mut self.rng),
-            }
+        let n_to_decode = match self.as_published {
+            _ if self.order.chooses_count() => 1,
+            Some(published) => published.count(self.schedule, (self.step, self.steps), left, &mut self.rng),
+            None => self.schedule.count(self.step, self.steps, left, &mut self.rng),
         };
         if let Some(published) = self.as_published {
             self.clean.quirks = published.network(self.seed, self.step);
@@ -290,7 +289,10 @@ impl SampleRow {
         self.step += 1;
         let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
         let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
-        let mut positions = if n_to_decode == 0 { Vec::new() } else { self.candidates(n_to_decode, progress)? };
+        let mut positions = match n_to_decode {
+            0 => Vec::new(),
+            n => self.candidates(open.as_deref(), n, progress)?,
+        };
         if self.redraws() {
             positions.extend(&self.clean.positions[self.n_fixed..]);
         }
@@ -298,12 +300,19 @@ impl SampleRow {
         Ok(RowStep { positions, uniforms, ..begun })
     }
 
-    fn candidates(&mut self, n_to_decode: usize, progress: Progress) -> Result<Vec<usize>, InferError> {
-        let context = context(&self.clean, self.n_fixed, &self.open, n_to_decode, progress);
+    // `open` are the open positions, where they are not those of the row.
+    fn candidates(
+        &mut self,
+        open: Option<&[usize]>,
+        n_to_decode: usize,
+        progress: Progress,
+    ) -> Result<Vec<usize>, InferError> {
+        let open = open.unwrap_or(&self.open);
+        let context = context(&self.clean, self.n_fixed, open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
         let mut sorted = positions.clone();
         sorted.sort_unstable();
-        let are_open = sorted.iter().all(|position| self.open.binary_search(position).is_ok());
+        let are_open = sorted.iter().all(|position| open.binary_search(position).is_ok());
         if positions.is_empty() || !are_open || sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             let message = format!("an order must name open positions, each once, at least one; it named {positions:?}");
             return Err(InferError::Request(message));

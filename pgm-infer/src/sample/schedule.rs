@@ -85,6 +85,17 @@ impl FromStr for Curve {
     }
 }
 
+/// How many positions of a row are open in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// Before the first step.
+    pub at_start: usize,
+    /// Before this step. Only these are decoded in it.
+    pub left: usize,
+    /// Decoded ones that this step opens again.
+    pub reopened: usize,
+}
+
 /// Time at which the binomial schedule stops; positions that are open then are decoded at once.
 const LAST_TIME: f64 = 1e-5;
 
@@ -110,26 +121,27 @@ impl Schedule {
         ((curve.share(r) * n_open as f64).floor() as usize).max(least).min(n_open)
     }
 
-    /// Positions that step `step` (from 0) of `steps` decodes: all that are left from the last step on. `n_open` positions
-    /// were open at the start, `n_left` are open now.
-    pub fn count(self, step: usize, steps: usize, n_open: usize, n_left: usize, rng: &mut impl Rng) -> usize {
+    /// Positions that step `step` (from 0) of `steps` decodes: all that are left from the last step on.
+    pub fn count(self, step: usize, steps: usize, positions: OpenCounts, rng: &mut impl Rng) -> usize {
+        let OpenCounts { at_start, left, reopened } = positions;
+        // A custom order may be ahead of the schedule.
+        let up_to = |wanted: usize| wanted.saturating_sub((at_start - left).saturating_sub(reopened)).min(left);
         match self {
             Self::Uniform => {
-                let decoded = n_open - n_left;
-                let wanted = (n_open as f64 * (step + 1) as f64 / steps as f64).round() as usize;
-                // A custom order may be ahead of the schedule.
-                wanted.min(n_open).saturating_sub(decoded)
+                let wanted = (at_start as f64 * (step + 1) as f64 / steps as f64).round() as usize;
+                up_to(wanted.min(at_start))
             }
-            Self::Curve(curve) => Self::curve_target(curve, false, step, steps, n_open).saturating_sub(n_open - n_left),
-            Self::CurveFromZero(curve) => {
-                Self::curve_target(curve, true, step, steps, n_open).saturating_sub(n_open - n_left)
-            }
-            Self::Binomial if step >= steps => n_left,
+            Self::Curve(curve) => up_to(Self::curve_target(curve, false, step, steps, at_start)),
+            Self::CurveFromZero(curve) => up_to(Self::curve_target(curve, true, step, steps, at_start)),
+            Self::Binomial if step >= steps => left,
             Self::Binomial => {
                 let time = |step: usize| 1.0 - (1.0 - LAST_TIME) * step as f64 / steps as f64;
-                let probability = (time(step) - time(step + 1)) / time(step);
-                // A probability in (0, 1) is always accepted.
-                Binomial::new(n_left as u64, probability).map_or(0, |count| count.sample(rng) as usize)
+                // What is reopened is decoded again elsewhere, so that the decoded share stays on its course (ReMDM, arXiv
+                // 2503.00307, with the share that was reopened for the expected one).
+                let share = time(step) - time(step + 1) + reopened as f64 / at_start.max(1) as f64;
+                let probability = (share / time(step)).min(1.0);
+                // A probability in [0, 1] is always accepted.
+                Binomial::new(left as u64, probability).map_or(0, |count| count.sample(rng) as usize)
             }
         }
     }
@@ -138,8 +150,8 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
 
     #[test]
     fn uniform_shares_sum_up_for_any_length_and_number_of_steps() {
@@ -149,7 +161,8 @@ mod tests {
                 let mut left = n_open;
                 let mut counts = Vec::new();
                 for step in 0..steps {
-                    counts.push(Schedule::Uniform.count(step, steps, n_open, left, &mut rng));
+                    let positions = OpenCounts { at_start: n_open, left, reopened: 0 };
+                    counts.push(Schedule::Uniform.count(step, steps, positions, &mut rng));
                     left -= counts[step];
                 }
                 assert_eq!(left, 0, "{n_open} positions in {steps} steps");
@@ -163,7 +176,8 @@ mod tests {
     fn decoded(schedule: Schedule, steps: usize, n_open: usize) -> Vec<usize> {
         let (mut rng, mut decoded) = (StdRng::seed_from_u64(0), 0);
         let count = |step| {
-            decoded += schedule.count(step, steps, n_open, n_open - decoded, &mut rng);
+            let positions = OpenCounts { at_start: n_open, left: n_open - decoded, reopened: 0 };
+            decoded += schedule.count(step, steps, positions, &mut rng);
             decoded
         };
         (0..steps).map(count).collect()
@@ -222,7 +236,8 @@ mod tests {
         for _ in 0..n {
             let mut left = n_open;
             for (step, sum) in sums.iter_mut().enumerate() {
-                let count = Schedule::Binomial.count(step, steps, n_open, left, &mut rng);
+                let positions = OpenCounts { at_start: n_open, left, reopened: 0 };
+                let count = Schedule::Binomial.count(step, steps, positions, &mut rng);
                 left -= count;
                 sum.0 += count as f64;
                 sum.1 += (count * count) as f64;
@@ -233,6 +248,40 @@ mod tests {
         for (mean, square) in sums[..steps].iter().map(|(a, b)| (a / f64::from(n), b / f64::from(n))) {
             assert!((mean - 15.0).abs() < 0.25, "{mean}");
             assert!((square - mean * mean - 60.0 * 0.25 * 0.75).abs() < 0.9, "{}", square - mean * mean);
+        }
+    }
+
+    // The mean number of positions that are open after each step, where each decoded one is reopened before a step with
+    // probability `rate`, or less towards the end (the order "remask").
+    fn mean_left(schedule: Schedule, steps: usize, n_open: usize, rate: f64) -> Vec<f64> {
+        let (n, mut rng) = (400, StdRng::seed_from_u64(2));
+        let mut sums = vec![0.0; steps];
+        for _ in 0..n {
+            let mut left = n_open;
+            for (step, sum) in sums.iter_mut().enumerate() {
+                let (from, to) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
+                let most = if from > 0.0 { (1.0 - to) / from } else { 0.0 };
+                let reopened = (left..n_open).filter(|_| rng.random_bool(rate.min(most))).count();
+                let count = schedule.count(step, steps, OpenCounts { at_start: n_open, left, reopened }, &mut rng);
+                assert!(count <= left);
+                left = left + reopened - count;
+                *sum += left as f64 / f64::from(n);
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn reopened_positions_do_not_delay_a_schedule() {
+        for schedule in [Schedule::Uniform, Schedule::Binomial] {
+            let left = mean_left(schedule, 32, 128, 0.1);
+            for (step, wanted) in [(7, 96.0), (15, 64.0), (27, 16.0), (31, 0.0)] {
+                assert!(
+                    (left[step] - wanted).abs() < 2.0,
+                    "{schedule:?}: {} of {wanted} after step {step}",
+                    left[step]
+                );
+            }
         }
     }
 }

@@ -240,6 +240,22 @@ fn impossible_requests_are_named() {
     assert!(ask(outside, 1).contains("position 4 is given, but the row has 4 tokens"));
 }
 
+#[test]
+fn a_reopened_position_is_decoded_in_a_later_step() {
+    for schedule in [Schedule::Uniform, Schedule::Binomial, Schedule::Curve(Curve::Arccos)] {
+        let settings =
+            SampleSettings { steps: 20, schedule, order: OrderKind::Remask { rate: 0.5 }, ..SampleSettings::default() };
+        let mut n_forgotten = 0;
+        let outcome = sample(&Fake::default(), &[request(65, 1)], &settings, &mut |view| {
+            let RowChange { decoded, forgotten, .. } = &view.changes[0];
+            n_forgotten += forgotten.len();
+            assert!(decoded.iter().all(|(position, _)| !forgotten.contains(position)), "{decoded:?} {forgotten:?}");
+            ControlFlow::Continue(())
+        });
+        assert!(outcome.unwrap().rows[0].complete && n_forgotten > 20, "{schedule:?}: {n_forgotten}");
+    }
+}
+
 // Selects one candidate whatever the schedule wants.
 struct OneByOne;
 

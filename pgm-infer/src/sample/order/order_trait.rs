@@ -64,8 +64,8 @@ pub trait Order: Send {
         (0..drawn.len()).collect()
     }
 
-    /// Positions among `context.decoded` that are opened again before a step; the default opens none. Not called after the
-    /// last planned step.
+    /// Positions among `context.decoded` that are opened again before a step; the default opens none. They are candidates from
+    /// the next step on. Not called after the last planned step.
     fn remask(&mut self, context: &OrderContext<'_>, rng: &mut dyn Rng) -> Vec<usize> {
         let _ = (context, rng);
         Vec::new()

@@ -254,7 +254,7 @@ async fn scores_are_those_of_multiple_choice() {
         (json!({"candidates": ["w1"], "draws": 0}), "draws"),
         (json!({"candidates": ["w1"], "seed": 1_u64 << 60}), "seed"),
         (json!({"candidates": ["w1 ".repeat(30)]}), "candidate 0 has 32 tokens"),
-        (json!({"candidates": vec!["w1"; 1000]}), "samples"),
+        (json!({"candidates": vec!["w1"; 1000]}), "there are 1000 candidates"),
         (json!({"candidates": ["w1"], "nonsense": 1}), "nonsense"),
     ] {
         let (status, answer) = send(&app, post("/score", &body)).await;
@@ -314,7 +314,7 @@ async fn scores_in_one_pass_are_means_over_orders() {
         let tokens = plain.encode(text).unwrap();
         let row = [&[backbone().bos_index as u32], tokens.as_slice(), &[backbone().eos_index as u32]].concat();
         let of_order = |draw| {
-            let row = OrderedRow { tokens: &row, order: random_order(9, draw, row.len()) };
+            let row = OrderedRow { tokens: &row, valid: row.len(), order: random_order(9, draw, row.len()) };
             one_pass_nll(plain.handle(), &[row]).unwrap()[0]
         };
         let mean = (0..5).map(of_order).sum::<f64>() / 5.0;

@@ -97,8 +97,25 @@ mod tests {
         DrawnItem { place, index: place, length: LENGTH, valid }
     }
 
-    fn n_hidden(drawn: &HiddenTokens) -> usize {
-        drawn.is_hidden.iter().filter(|&&is_hidden| is_hidden).count()
+    fn n_hidden(drawn: &HiddenTokens, valid: usize) -> usize {
+        drawn.is_hidden[..valid].iter().filter(|&&is_hidden| is_hidden).count()
+    }
+
+    // Over MDLM's times, 1/t for each draw that hides a token, times the number of hidden paddings, has the mean p/2 for p of
+    // them: the integral of 1/t t (p t) over t.
+    #[test]
+    fn padding_is_hidden_as_often_by_either_estimator() {
+        let (valid, padding) = (5, LENGTH - 5);
+        for estimator in [NelboEstimator::AnyOrder, NelboEstimator::Mdlm] {
+            let draws = NelboDraws::of_evaluation(estimator, 3, 2000, 8);
+            let mut sum = 0.0;
+            for place in 0..2000 {
+                for drawn in draws.all(item(place, valid)).filter(|drawn| drawn.is_hidden[0]) {
+                    sum += drawn.weight * (n_hidden(&drawn, LENGTH) - n_hidden(&drawn, valid)) as f64 / 16_000.0;
+                }
+            }
+            assert!((sum - padding as f64 / 2.0).abs() < 0.15, "{estimator:?}: {sum}");
+        }
     }
 
     #[test]
@@ -109,8 +126,8 @@ mod tests {
             for place in 0..n_items {
                 let mut parts = Vec::new();
                 for drawn in draws.all(item(place, valid)) {
-                    let k = n_hidden(&drawn);
-                    assert!(k >= 1 && drawn.is_hidden[valid..].iter().all(|&is_hidden| !is_hidden));
+                    let k = n_hidden(&drawn, valid);
+                    assert!(k >= 1);
                     assert_eq!(drawn.weight, valid as f64 / k as f64);
                     counts[k - 1] += 1;
                     parts.push(k);

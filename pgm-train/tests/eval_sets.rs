@@ -86,7 +86,8 @@ fn a_bound_depends_on_the_sets_and_is_the_models_own_without_them() {
         let tokens = rows.row(row.row).unwrap().tokens;
         let of_order = |draw: u64| {
             let order = random_order(0, row.row as u64 * 4 + draw, LENGTH);
-            one_pass_nll(mix.text_model().handle(), &[OrderedRow { tokens: &tokens, order }]).unwrap()[0]
+            one_pass_nll(mix.text_model().handle(), &[OrderedRow { tokens: &tokens, valid: tokens.len(), order }])
+                .unwrap()[0]
         };
         let mean = (0..4).map(of_order).sum::<f64>() / 4.0;
         assert!((row.nats - mean).abs() < 1e-3, "{} {mean}", row.nats);
@@ -126,9 +127,9 @@ fn keeping_everything_token_by_token_is_the_likelihood_in_one_pass() {
         let handle = model.text_model().handle();
         let behind = random_order(5, row as u64, LENGTH - 1).into_iter().map(|position| position + 1);
         let order = std::iter::once(0).chain(behind).collect();
-        expected += one_pass_nll(handle, &[OrderedRow { tokens: &tokens, order }]).unwrap()[0];
+        expected += one_pass_nll(handle, &[OrderedRow { tokens: &tokens, valid: tokens.len(), order }]).unwrap()[0];
         // BOS, which is given, is predicted from nothing.
-        expected -= one_pass_nll(handle, &[OrderedRow { tokens: &tokens[..1], order: vec![0] }]).unwrap()[0];
+        expected -= one_pass_nll(handle, &[OrderedRow { tokens: &tokens[..1], valid: 1, order: vec![0] }]).unwrap()[0];
     }
     let expected = expected / (4 * (LENGTH - 1)) as f64;
     let found = value(figures[2].nats_per_token);

@@ -35,7 +35,8 @@ pub struct HiddenTokens {
 
 impl HiddenTokens {
     /// A draw of the any-order bound for a row of `length` positions, of which the first `n` have tokens. It lies in part
-    /// `part` of `n_parts`.
+    /// `part` of `n_parts`. Padding is hidden as in a random order of all positions, since a model is trained so: visible
+    /// padding would tell it how long the text is.
     ///
     /// Each position takes one uniform, so rows of different lengths that are drawn from one stream share the order in
     /// which their common positions are hidden.
@@ -51,6 +52,8 @@ impl HiddenTokens {
         let mut positions: Vec<usize> = (0..n).collect();
         positions.sort_unstable_by(|&a, &b| uniforms[a].total_cmp(&uniforms[b]));
         positions[..k].iter().for_each(|&position| is_hidden[position] = true);
+        let last = uniforms[positions[k - 1]];
+        is_hidden[n..].iter_mut().for_each(|is_hidden| *is_hidden = rng.random::<f64>() < last);
         Self { is_hidden, weight: n as f64 / k as f64 }
     }
 }

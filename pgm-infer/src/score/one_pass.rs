@@ -17,7 +17,9 @@ use crate::denoise::NetworkHandle;
 pub struct OrderedRow<'a> {
     /// The row.
     pub tokens: &'a [u32],
-    /// Its tokens before the padding, in the order in which they are predicted. Padding is always visible.
+    /// Number of tokens before the padding. Padding does not count.
+    pub valid: usize,
+    /// Positions in the order in which their tokens are predicted. Those that it leaves out are visible from the start.
     pub order: Vec<usize>,
 }
 
@@ -61,7 +63,7 @@ pub fn one_pass_nll(handle: NetworkHandle<'_>, rows: &[OrderedRow<'_>]) -> Resul
     }
     let mut places = vec![0_i32; rows.len() * length];
     for (places, row) in places.chunks_mut(length).zip(rows) {
-        // Padding is the first set.
+        // What is visible from the start is the first set.
         let first = i32::from(row.order.len() < length);
         row.order.iter().zip(first..).for_each(|(&position, place)| places[position] = place);
     }
@@ -71,6 +73,9 @@ pub fn one_pass_nll(handle: NetworkHandle<'_>, rows: &[OrderedRow<'_>]) -> Resul
         [tokens, places].map(|values| Tensor::<2, Int>::from_data(TensorData::new(values, shape), device));
     let hidden = model.hidden_any_order(tokens.clone(), &places, None); // [B, L, H]
     let nll = read(token_nll(|hidden| network.logits(hidden), hidden, tokens, config.backbone().mask_index))?;
-    let of_row = |(nll, row): (&[f32], &OrderedRow<'_>)| row.order.iter().map(|&index| f64::from(nll[index])).sum();
+    let of_row = |(nll, row): (&[f32], &OrderedRow<'_>)| {
+        let counted = row.order.iter().filter(|&&position| position < row.valid);
+        counted.map(|&position| f64::from(nll[position])).sum()
+    };
     Ok(nll.chunks(length).zip(rows).map(of_row).collect())
 }

@@ -266,7 +266,8 @@ fn one_pass(
     for draw in 0..settings.times {
         let rows = batch.iter().zip(items).map(|(row, item)| OrderedRow {
             tokens: &row.tokens,
-            order: random_order(settings.seed, (item.index * settings.times + draw) as u64, row.valid),
+            valid: row.valid,
+            order: random_order(settings.seed, (item.index * settings.times + draw) as u64, row.tokens.len()),
         });
         let nats = one_pass_nll(model.text_model().handle(), &rows.collect::<Vec<_>>())?;
         drawn_nats.iter_mut().zip(nats).for_each(|(all, nats)| all.push(nats));

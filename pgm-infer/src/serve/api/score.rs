@@ -92,8 +92,7 @@ pub struct Score {
 pub async fn score(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
     let body: ScoreBody = read(&server, request).await?;
     let model = Arc::clone(server.model(body.model.as_deref())?);
-    let n_candidates = resolve::n_samples(1, body.candidates().len().max(1), server.limits())
-        .map_err(|error| ApiError { param: Some("candidates".into()), ..error })?;
+    let n_candidates = resolve::n_candidates(body.candidates().len().max(1), server.limits())?;
     let admission = model.admit(n_candidates, server.limits())?;
     let (admission, body, rows) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
@@ -190,7 +189,7 @@ fn bound(row: &[u32], body: &ScoreBody, model: &TextModel, watch: &ScoreWatch) -
         sets: SetDraw { sets, seed, index: draw },
     };
     let mut drawn = draws::any_order(seed, 0, row.len(), n_draws).zip(0..).map(draw);
-    let order = |draw| OrderedRow { tokens: row, order: random_order(seed, draw, row.len()) };
+    let order = |draw| OrderedRow { tokens: row, valid: row.len(), order: random_order(seed, draw, row.len()) };
     let mut ordered = (0..n_draws as u64).map(order);
     let (mut values, mut sum) = (Vec::with_capacity(n_draws), 0.0);
     while values.len() < n_draws {

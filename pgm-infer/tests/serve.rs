@@ -239,6 +239,18 @@ async fn infilling_takes_a_template_or_two_sides() {
     let mut ahead = editor.clone();
     ahead["n_predict"] = json!(0);
     assert_eq!(done(&app, "/infill", &ahead).await["content"], "");
+    ahead["stream"] = json!(true);
+    let nothing = events(&app, "/infill", &ahead).await;
+    let nothing: Value = serde_json::from_str(&nothing[0].1).unwrap();
+    assert!(nothing["stop"] == true && nothing["content"] == "", "{nothing}");
+    // A length bounds the row, and the blank keeps its own.
+    for (n_predict, n) in [(0, 0), (3, 3), (-1, 7)] {
+        let body =
+            json!({"input_prefix": "w1", "input_suffix": "w2", "n_predict": n_predict, "length": 10, "steps": 2});
+        let answer = done(&app, "/infill", &body).await;
+        let words = answer["content"].as_str().unwrap().split_whitespace().count();
+        assert!(words == n && answer["text"].as_str().unwrap().ends_with("w2"), "{body}: {answer}");
+    }
     let free = done(&app, "/infill", &json!({"input_prefix": "w1", "input_suffix": "w2"})).await;
     assert_eq!(free["tokens"].as_array().unwrap().len(), 24, "it fills the model's length");
 

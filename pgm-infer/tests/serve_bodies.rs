@@ -37,6 +37,8 @@ async fn errors_have_openais_form() {
         ("/v1/completions", json!({"prompt": "w1", "max_tokens": 23, "echo": true, "logprobs": 1}), 400, "25"),
         ("/v1/completions", json!({"prompt": "w1", "stop": ["", "a"]}), 400, "stop"),
         ("/v1/completions", json!({"prompt": "w1", "seed": 1_u64 << 60}), 400, "seed"),
+        ("/v1/completions", json!({"prompt": "w1", "seed": (1_u64 << 53) - 1, "n": 2}), 400, "9007199254740990"),
+        ("/score", json!({"context": "w1", "candidates": vec!["w2"; 65]}), 400, "65 candidates"),
         ("/v1/completions", json!({"prompt": "w1", "model": "other"}), 404, "tiny"),
         ("/v1/completions", json!(["w1"]), 400, "body"),
         ("/infill", json!({}), 400, "template"),

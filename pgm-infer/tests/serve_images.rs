@@ -257,7 +257,7 @@ async fn what_cannot_be_drawn_is_one_sentence() {
         (json!({"noise": 1}), "noise", "belongs to order confidence"),
         (json!({"order": "uniform", "roll": true}), "roll", "belongs to order halton"),
         (json!({"steps": 0}), "steps", "at least 1"),
-        (json!({"temp_warmup": 1}), "temp_warmup", "belongs to as-published"),
+        (json!({"temp_warmup": 1}), "temp_warmup", "belongs to as_published"),
         (json!({"as_published": true, "order": "uniform"}), "order", "halton or confidence"),
         (json!({"steps": ENDLESS + 1}), "steps", "between 1 and"),
         (json!({"seed": -2}), "seed", "between 0"),

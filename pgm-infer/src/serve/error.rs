@@ -117,6 +117,12 @@ impl ApiError {
         Self::with(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
+    /// 408: the client of a stream read nothing for so long that the stream ends.
+    pub fn stalled(seconds: u64) -> Self {
+        let message = format!("the client read nothing of the stream for {seconds} s; read its events as they come");
+        Self::with(StatusCode::REQUEST_TIMEOUT, "stalled", message)
+    }
+
     /// Logs an error that is the server's fault.
     pub fn log(&self) {
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -145,12 +151,7 @@ impl From<BodyError> for ApiError {
 
 impl From<InferError> for ApiError {
     fn from(error: InferError) -> Self {
-        // The library's messages name the command's flags; a client knows them as fields.
-        let mut message = error.to_string();
-        if let InferError::Setting { name, .. } = &error {
-            message = message.replacen(name, &field_of_flag(name), 1);
-        }
-        let message = message.replace("--temp ", "temperature ").replace("--top-", "top_").replace("--", "");
+        let message = fields_for_flags(&error.to_string());
         match error {
             InferError::Setting { name, .. } => Self::field(field_of_flag(name), message),
             InferError::Request(_) => Self::invalid(message),
@@ -159,6 +160,28 @@ impl From<InferError> for ApiError {
             _ => Self::with(StatusCode::INTERNAL_SERVER_ERROR, "device_error", message),
         }
     }
+}
+
+// The library's messages name the command's flags; a client knows them as fields. What a message quotes stays as it is.
+fn fields_for_flags(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let (mut quoted, mut rest) = (false, message);
+    while let Some(char) = rest.chars().next() {
+        let starts_word = out.chars().next_back().is_none_or(char::is_whitespace);
+        if !quoted
+            && starts_word
+            && rest.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        {
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(rest.len());
+            out.push_str(&field_of_flag(&rest[..end]));
+            rest = &rest[end..];
+            continue;
+        }
+        quoted ^= char == '"' && !out.ends_with('\\');
+        out.push(char);
+        rest = &rest[char.len_utf8()..];
+    }
+    out
 }
 
 /// The field of a body that has a command's flag.
@@ -189,5 +212,24 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fields_for_flags;
+
+    #[test]
+    fn flags_become_fields_and_quoted_text_stays() {
+        let cases = [
+            ("--temp -1 must be 0 or a positive number", "temperature -1 must be 0 or a positive number"),
+            ("needs 9 tokens, but --length is 4; or --top-p", "needs 9 tokens, but length is 4; or top_p"),
+            (r#"class "a--b --temp x" does not exist"#, r#"class "a--b --temp x" does not exist"#),
+            (r#""say \"--temp\" " and --top-k"#, r#""say \"--temp\" " and top_k"#),
+            ("a -- b", "a -- b"),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(fields_for_flags(message), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::sample::RowChange;
 use crate::text::canvas::Canvas;
 use crate::text::denoise::{DenoiseStep, DenoiseText};
 use crate::text::layout::BlankLayout;
-use crate::{OrderKind, TextModel};
+use crate::{OrderKind, SamplingPath, TextModel};
 
 /// A sample of a stream.
 pub struct SampleProgress {
@@ -33,18 +33,24 @@ impl SampleProgress {
     /// If a task is not given as a row.
     pub fn of_tasks(tasks: &[Task], model: &TextModel, tells_steps: bool) -> Vec<Self> {
         let eos = model.config().backbone().eos_index as u32;
+        let denoiser = tells_steps.then(|| model.denoiser(SamplingPath::Clean));
         let sample = |(number, (task, index)): (usize, (&Task, usize))| {
             let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
             let blank = row.layout.blanks.first().cloned().unwrap_or_default();
             let canvas = Canvas::of_row(row);
-            let (seed, n_steps) = (task.seed.wrapping_add(index as u64), task.settings.steps);
+            let seed = task.seed.wrapping_add(index as u64);
+            // Those of the borders count; an order may choose others than the settings say.
+            let n_steps = || Some(denoiser.as_ref()?.row(&row.request, &task.settings).ok()?.n_steps());
             Self {
                 seed,
                 stop: task.stop.clone(),
                 eos: task.ends_at_eos.then_some(eos),
                 remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
                 before: canvas.prefix(0..blank.positions.start),
-                denoise: tells_steps.then(|| DenoiseText::new(number, (seed, n_steps), &canvas, model)),
+                denoise: tells_steps.then(|| {
+                    let n_steps = n_steps().unwrap_or(task.settings.steps);
+                    DenoiseText::new(number, (seed, n_steps), &canvas, model)
+                }),
                 canvas,
                 blank,
                 n_read: 0,

@@ -113,14 +113,21 @@ pub fn order_of(flags: &OrderFlags, default: OrderKind) -> Result<OrderKind, Api
     })
 }
 
-/// The seed of a request, drawn where it names none.
-pub fn seed(body: &Common) -> u64 {
-    body.seed().unwrap_or_else(random_seed)
-}
-
-/// A seed that a client can send again.
-pub fn random_seed() -> u64 {
-    rand::random::<u64>() & MAX_SEED
+/// The seed of a request's first sample, drawn where it names none. Each of its `n_samples` has the next one, and a client
+/// can send each again.
+///
+/// # Errors
+/// For a seed whose last sample would have one that is too large.
+pub fn seed(given: Option<u64>, n_samples: usize) -> Result<u64, ApiError> {
+    let most = MAX_SEED.saturating_sub(n_samples.saturating_sub(1) as u64);
+    match given {
+        Some(seed) if seed > most => {
+            let message = format!("seed must be at most {most} for {n_samples} samples: each has the next seed");
+            Err(ApiError::field("seed", message))
+        }
+        Some(seed) => Ok(seed),
+        None => Ok(rand::random::<u64>() % (most + 1)),
+    }
 }
 
 /// The most tokens of a row.
@@ -140,6 +147,19 @@ pub fn n_samples(n: usize, n_prompts: usize, limits: &Limits) -> Result<usize, A
         return Err(ApiError::field("n", message));
     }
     Ok(samples)
+}
+
+/// Checks the number of candidates to score.
+///
+/// # Errors
+/// When they are more than a request may have.
+pub fn n_candidates(n: usize, limits: &Limits) -> Result<usize, ApiError> {
+    let most = limits.max_samples.min(limits.max_batch + limits.queue);
+    if n > most {
+        let message = format!("there are {n} candidates; a request may have at most {most}");
+        return Err(ApiError::field("candidates", message));
+    }
+    Ok(n)
 }
 
 /// Checks that the given tokens of a row, `before` its first blank and `after` it, are tokens of a text.

@@ -29,11 +29,24 @@ const STALLED: Duration = Duration::from_secs(60);
 pub struct Client(mpsc::Sender<Result<sse::Event, Infallible>>);
 
 impl Client {
-    /// Whether the client took the event in time.
-    pub async fn send(&self, event: sse::Event, deadline: Option<Instant>) -> bool {
+    /// Waits until the client takes the event, at most until the request's `deadline` and no longer than [`STALLED`].
+    ///
+    /// # Errors
+    /// `late` at the deadline, and another for a client that reads nothing for so long.
+    pub async fn send(
+        &self,
+        event: sse::Event,
+        deadline: Option<Instant>,
+        late: impl FnOnce() -> ApiError,
+    ) -> Result<(), ApiError> {
         let stalled = Instant::now() + STALLED;
         let until = deadline.map_or(stalled, |deadline| deadline.min(stalled));
-        matches!(tokio::time::timeout_at(until.into(), self.0.send(Ok(event))).await, Ok(Ok(())))
+        match tokio::time::timeout_at(until.into(), self.0.send(Ok(event))).await {
+            // A client that has left needs no error.
+            Ok(_) => Ok(()),
+            Err(_) if until < stalled => Err(late()),
+            Err(_) => Err(ApiError::stalled(STALLED.as_secs())),
+        }
     }
 }
 
@@ -49,7 +62,7 @@ where
     let failed = client.clone();
     let sending = async move {
         if let Err(error) = work.await {
-            let _ = failed.send(error_event(&error), None).await;
+            let _ = failed.send(error_event(&error), None, || error).await;
         }
     };
     let watching = async move {

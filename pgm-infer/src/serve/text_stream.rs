@@ -59,9 +59,7 @@ async fn send_events(
     }
     loop {
         for event in events.drain(..) {
-            if !client.send(event, deadline).await {
-                return Err(run.request().late());
-            }
+            client.send(event, deadline, || run.request().late()).await?;
         }
         match run.next().await? {
             Some(SampleEvent::Step { sample: index, steps, change }) => {
@@ -77,7 +75,7 @@ async fn send_events(
         }
     }
     for event in format.end() {
-        client.send(event, deadline).await;
+        client.send(event, deadline, || run.request().late()).await?;
     }
     Ok(())
 }

@@ -195,7 +195,8 @@ fn resolve_chat(body: &ChatBody, name: &str, model: &TextModel, limits: &Limits)
     let row = model.row_of_parts(&parts, 0)?;
     let n_prompt_tokens = row.n_given();
     let mut task = Task::new(TaskInput::Row(row));
-    (task.settings, task.n, task.seed) = (settings, body.n.unwrap_or(1), resolve::seed(&body.common));
+    (task.settings, task.n) = (settings, body.n.unwrap_or(1));
+    task.seed = resolve::seed(body.common.seed(), task.n)?;
     (task.stop, task.ends_at_eos) = (body.common.stops()?, true);
     Ok((task, n_prompt_tokens))
 }

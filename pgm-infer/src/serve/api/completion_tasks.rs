@@ -58,7 +58,8 @@ pub fn resolve_completion(
     let max_length = resolve::max_length(model, limits);
     // The blank is counted before memory is allocated for it.
     check_length(n_blank.saturating_add(1), max_length, "max_tokens")?;
-    let (n, seed, stop) = (body.n.unwrap_or(1), resolve::seed(&body.common), body.common.stops()?);
+    let (n, stop) = (body.n.unwrap_or(1), body.common.stops()?);
+    let seed = resolve::seed(body.common.seed(), n.saturating_mul(body.n_prompts()))?;
     let echoes = body.echo == Some(true);
     let scores_prompts = body.logprobs.filter(|_| echoes);
     let backbone = model.config().backbone();

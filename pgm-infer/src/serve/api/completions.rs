@@ -127,7 +127,7 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
         include_usage: body.common.wants_usage(),
         tells_steps: body.common.wants_steps(),
         blanks: tasks.iter().map(TaskBlanks::of).collect(),
-        seed: resolve::seed(&body.common),
+        seed: resolve::seed(body.common.seed(), n_samples)?,
         n_prompt_tokens,
         n_completion_tokens: 0,
         n_drawn_tokens: 0,
@@ -241,9 +241,7 @@ impl CompletionFormat {
         respond(TEXT_EVENTS, |client| async move {
             let first = choices.into_iter().map(|choice| event(&self.chunk(vec![choice])));
             for event in first.chain(self.end()) {
-                if !client.send(event, request.deadline()).await {
-                    return Err(request.late());
-                }
+                client.send(event, request.deadline(), || request.late()).await?;
             }
             Ok(())
         })

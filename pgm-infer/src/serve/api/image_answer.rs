@@ -193,9 +193,7 @@ impl ImageFormat {
                 PictureEvent::Done(picture) => format.completed(picture, model.engine.model()),
             };
             let event = in_background(move || Ok(write())).await?;
-            if !client.send(event, pictures.deadline()).await {
-                return Err(pictures.late());
-            }
+            client.send(event, pictures.deadline(), || pictures.late()).await?;
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
                 ..overrides(fields, images, &limits)?
             };
             let settings = overrides.settings(images)?;
-            let seed = fields.seed().unwrap_or_else(resolve::random_seed);
+            let seed = resolve::seed(fields.seed(), classes.len())?;
             let sample = |(number, class): (usize, Option<usize>)| {
                 let seed = seed.wrapping_add(number as u64);
                 PictureSample { class, seed, drawing: Drawing::new(images.request(class, seed)) }
@@ -117,7 +117,7 @@ pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Resul
             let size = edit.region().size();
             check_size(fields, size)?;
             check_pixels(classes.len(), size, &limits)?;
-            let seed = fields.seed().unwrap_or_else(resolve::random_seed);
+            let seed = resolve::seed(fields.seed(), classes.len())?;
             let sample = |(number, class): (usize, Option<usize>)| {
                 let seed = seed.wrapping_add(number as u64);
                 let run = EditRun::new(images, Arc::clone(&edit), class, seed)?;

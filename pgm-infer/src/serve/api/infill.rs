@@ -19,7 +19,7 @@ use crate::serve::kept::TaskBlanks;
 use crate::serve::resolve::{self, FinishReason, check_length};
 use crate::serve::run::{Run, RunningRequest, in_background};
 use crate::serve::state::{Limits, Server};
-use crate::serve::stream::{answer, event, named_event};
+use crate::serve::stream::{TEXT_EVENTS, answer, event, named_event, respond};
 use crate::serve::text_stream::{StreamFormat, stream_text};
 use crate::text::denoise::DenoiseStep;
 use crate::text::template::{self, Part};
@@ -159,7 +159,13 @@ pub async fn infill(State(server): State<Arc<Server>>, request: Request) -> Resu
     let (task, format) = match resolved {
         ResolvedInfill::Run { task, format } => (*task, InfillFormat { tells_steps, ..*format }),
         ResolvedInfill::Nothing(nothing) => {
-            return answer(RunningRequest::new(&server, &model.name, admission), || Ok(nothing)).await;
+            let request = RunningRequest::new(&server, &model.name, admission);
+            if stream {
+                return Ok(respond(TEXT_EVENTS, |client| async move {
+                    client.send(event(&nothing), request.deadline(), || request.late()).await
+                }));
+            }
+            return answer(request, || Ok(nothing)).await;
         }
     };
     let tasks = [task];
@@ -209,40 +215,34 @@ fn resolve_infill(
         ..GenerationSettings::default()
     };
     let mut ends_at_eos = false;
-    let row = match (&body.template, body.length) {
-        (None, None) => {
+    if let Some(length) = body.length {
+        check_length(length, max_length, "length")?;
+    }
+    let row = match &body.template {
+        None => {
             let (before, after) = body.sides();
             if body.n_predict == Some(0) {
                 return Ok(ResolvedInfill::Nothing(Box::new(format.nothing(&before, &after, model)?)));
             }
             // Text before a suffix does not end at an EOS: the suffix follows.
             ends_at_eos = after.is_empty();
-            let fitted = fit_sides(model, (&before, &after), body.n_predict(), max_length)
+            let fitted = fit_sides(model, (&before, &after), body.n_predict(), body.length.unwrap_or(max_length))
                 .map_err(|error| error.about("input_prefix"))?;
             resolve::check_given(&fitted.row, model, "input_prefix", "input_suffix")?;
             format.settings.n_predict = fitted.n_blank;
             (format.left, format.right) = (fitted.left, fitted.right);
             fitted.row
         }
-        (template, length) => {
-            let parts = match template {
-                Some(template) => template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
-                    .map_err(|error| ApiError::from(error).about("template"))?,
-                None => sides(body),
-            };
+        Some(template) => {
+            let parts = template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
+                .map_err(|error| ApiError::from(error).about("template"))?;
             // Blanks of a given length are counted before memory is allocated for them.
             let n_blank = parts.iter().map(|part| if let Part::Blank(n) = part { *n } else { 0 });
             check_length(n_blank.fold(1, usize::saturating_add), max_length, "template")?;
-            if let Some(length) = length {
-                check_length(length, max_length, "length")?;
-            }
-            let (before, after) = match template {
-                Some(_) => ("template", "template"),
-                None => ("input_prefix", "input_suffix"),
-            };
-            let row =
-                model.row_within(max_length, &parts, length, 0).map_err(|error| ApiError::from(error).about(before))?;
-            resolve::check_given(&row, model, before, after)?;
+            let row = model
+                .row_within(max_length, &parts, body.length, 0)
+                .map_err(|error| ApiError::from(error).about("template"))?;
+            resolve::check_given(&row, model, "template", "template")?;
             check_length(row.request.length, max_length, "template")?;
             format.settings.n_predict = row.request.length - 1 - row.n_given();
             row
@@ -250,19 +250,11 @@ fn resolve_infill(
     };
     format.n_prompt_tokens = row.n_given();
     let mut task = Task::new(TaskInput::Row(row));
-    (task.settings, task.seed) = (settings, resolve::seed(&body.common));
+    (task.settings, task.seed) = (settings, resolve::seed(body.common.seed(), 1)?);
     (task.stop, task.ends_at_eos) = (format.settings.stop.clone(), ends_at_eos);
     format.blanks = TaskBlanks::of(&task);
     format.settings.seed = task.seed;
     Ok(ResolvedInfill::Run { task: Box::new(task), format: Box::new(format) })
-}
-
-// llama.cpp's form in a row of a given length.
-fn sides(body: &InfillBody) -> Vec<Part> {
-    let text = |text: String| (!text.is_empty()).then_some(Part::Text(text));
-    let (before, after) = body.sides();
-    let blank = body.n_predict().map_or(Part::Free, Part::Blank);
-    [text(before), Some(blank), text(after)].into_iter().flatten().collect()
 }
 
 /// How the answer to one request is written.

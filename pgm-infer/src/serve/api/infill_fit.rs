@@ -71,7 +71,7 @@ pub fn fit_sides(
 ) -> Result<FittedSides, ApiError> {
     let room = most.saturating_sub(1);
     if room == 0 {
-        let message = format!("the server takes at most {most} tokens with BOS, which leaves no room for a blank");
+        let message = format!("at most {most} tokens with BOS leave no room for a blank");
         return Err(ApiError::field("n_predict", message));
     }
     let (before, after) = (Side::new(before, model)?, Side::new(after, model)?);

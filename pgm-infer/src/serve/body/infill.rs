@@ -34,7 +34,8 @@ pub struct InfillBody {
     /// Tokens of a ___ blank. Default: 8.
     #[schema(minimum = 1, maximum = 16777216)]
     pub blank: Option<usize>,
-    /// Tokens of the text, BOS included. Default: what the template needs, and with {*} the model's length.
+    /// Tokens of the text, BOS included. Default: what the template needs, and with {*} the model's length. With a prefix or
+    /// suffix it is the most that they and the blank may have.
     #[schema(minimum = 1, maximum = 16777216)]
     pub length: Option<usize>,
     #[serde(flatten)]

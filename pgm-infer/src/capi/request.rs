@@ -10,8 +10,9 @@ use crate::engine::{Task, TaskInput};
 use crate::sample::Refresh;
 use crate::sample::order::OrderFlags;
 use crate::settings::Overrides;
+use crate::text::TextRow;
 use crate::text::template::{self, Part};
-use crate::{Engine, OrderKind, SampleRequest, SampleSettings, TextModel};
+use crate::{Engine, OrderKind, SampleSettings, TextModel};
 
 /// Tokens of a `___` blank.
 const DEFAULT_BLANK: usize = 8;
@@ -149,7 +150,7 @@ pub(super) unsafe fn read_request(request: *const PgmRequest) -> Result<PgmReque
 // The task, and its row before the first step.
 //
 // SAFETY: the request's texts are null or end in NUL, and `stops` has `n_stops` of them.
-pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(Task, SampleRequest), String> {
+pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(Task, TextRow), String> {
     let given = |pointer: *const c_char, what| {
         // SAFETY: see above.
         (!pointer.is_null()).then(|| unsafe { text(pointer, what) }).transpose()
@@ -162,8 +163,8 @@ pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(T
     };
     let length = (request.length > 0).then_some(request.length);
     let row = engine.model().row(&parts, length, request.seed).map_err(message_of)?;
-    let first = row.request.clone();
-    let order = order(given(request.order, "order")?, request)?;
+    let first = row.clone();
+    let order = order(engine.model(), given(request.order, "order")?, request)?;
     let mut task = Task::new(TaskInput::Row(row));
     task.settings = settings(engine.model(), request, order)?;
     if request.n_stops > 0 && request.stops.is_null() {
@@ -178,8 +179,8 @@ pub(super) unsafe fn task_of(engine: &Engine, request: &PgmRequest) -> Result<(T
     Ok((task, first))
 }
 
-// The order with its settings; none if the request has neither.
-fn order(name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, String> {
+// The order with its settings, the model's where none is named; none if the request has neither.
+fn order(model: &TextModel, name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, String> {
     let flags = OrderFlags {
         order: name.map(str::parse::<OrderKind>).transpose()?,
         candidates: (request.candidates > 0).then_some(request.candidates),
@@ -194,7 +195,10 @@ fn order(name: Option<&str>, request: &PgmRequest) -> Result<Option<OrderKind>, 
     let named = |message: String| fields.iter().fold(message, |message, (flag, field)| message.replace(flag, field));
     let is_default =
         name.is_none() && request.candidates == 0 && request.entropy_bound < 0.0 && request.remask_rate < 0.0;
-    if is_default { Ok(None) } else { flags.kind().map(Some).map_err(named) }
+    if is_default {
+        return Ok(None);
+    }
+    flags.kind_or(SampleSettings::for_model(model).order).map(Some).map_err(named)
 }
 
 // How often the decoded tokens are encoded anew; none for the model's default.
@@ -229,9 +233,13 @@ fn settings(model: &TextModel, request: &PgmRequest, order: Option<OrderKind>) -
 #[cfg(test)]
 mod tests {
     use std::ffi::CStr;
+    use std::path::Path;
+
+    use burn::tensor::Device;
 
     use super::super::pgm_last_error;
     use super::*;
+    use crate::sample::order::CandidateLimit;
 
     #[test]
     fn a_request_of_another_version_is_refused_and_one_of_ours_has_the_defaults() {
@@ -272,15 +280,23 @@ mod tests {
     #[test]
     fn an_order_has_its_settings_and_no_others() {
         let request = || default_request();
+        let byte_model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/byte-model");
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            std::fs::copy(byte_model.join(file), folder.path().join(file)).unwrap();
+        }
+        // A model with an order of its own.
+        std::fs::write(folder.path().join("generation_config.json"), r#"{"order": "confidence"}"#).unwrap();
+        let model = TextModel::load(folder.path(), &Device::flex()).unwrap();
+        let order = |name: Option<&str>, request: &PgmRequest| order(&model, name, request);
         assert_eq!(order(None, &request()), Ok(None));
+        let looked = order(None, &PgmRequest { candidates: 16, ..request() }).unwrap().unwrap();
+        assert_eq!(looked.with_candidates(CandidateLimit::All), "confidence".parse().unwrap());
         let remask = PgmRequest { remask_rate: 0.25, ..request() };
         assert_eq!(order(Some("remask"), &remask), Ok(Some(OrderKind::Remask { rate: 0.25 })));
         let bounded = PgmRequest { entropy_bound: 0.0, candidates: 3, ..request() };
         let bounded = order(Some("entropy-bounded"), &bounded).unwrap().unwrap();
-        assert_eq!(
-            bounded,
-            OrderKind::EntropyBounded { bound: 0.0, limit: crate::sample::order::CandidateLimit::Some(3) }
-        );
+        assert_eq!(bounded, OrderKind::EntropyBounded { bound: 0.0, limit: CandidateLimit::Some(3) });
         for (name, request, says) in [
             (None, &remask, "remask_rate belongs to order remask"),
             (

@@ -3,7 +3,8 @@
 use std::ffi::{CString, c_char};
 
 use crate::TextModel;
-use crate::sample::{RowChange, SampleRequest};
+use crate::sample::RowChange;
+use crate::text::TextRow;
 use crate::text::canvas::{Canvas, Segment};
 
 /// What a stretch of a text is.
@@ -67,8 +68,8 @@ pub(super) struct StepTexts {
 
 impl StepTexts {
     /// The texts of `n` samples of a row before the first step.
-    pub(super) fn new(request: &SampleRequest, n: usize) -> Self {
-        Self { canvases: vec![Canvas::new(&request.given, request.length); n] }
+    pub(super) fn new(row: &TextRow, n: usize) -> Self {
+        Self { canvases: vec![Canvas::of_row(row); n] }
     }
 
     /// Applies a step to a sample, and calls `callback` with it.

@@ -253,11 +253,17 @@ fn fine_tuning_starts_from_a_model_and_needs_no_section_model() {
     assert!(message.contains("has model.encoder + model.decoder = 2, the configuration says 4"), "{message}");
 
     // Resumed, it keeps its architecture and needs neither the model nor the section.
+    let generation = case.path("base/model/generation_config.json");
+    std::fs::write(&generation, r#"{"steps": 16, "temperature": 0.7}"#).unwrap();
     case.fit("parts", "--config tune.toml --data other --init base --set steps=4");
     case.fit("parts", "--config tune.toml --data other --resume --set steps=8");
     case.fit("parts-whole", "--config tune.toml --data other --init base --set steps=8");
     assert!(case.weights("parts") == case.weights("parts-whole"));
     assert_eq!(case.training("parts")["settings"]["init"]["model"], "base");
+    let generation = std::fs::read(generation).unwrap();
+    for run in ["parts", "parts-whole"] {
+        assert_eq!(std::fs::read(case.path(run).join("model/generation_config.json")).unwrap(), generation, "{run}");
+    }
     let message = case.refused("parts", "--config tune.toml --data other --resume --init base@step-8 --set steps=9");
     assert!(message.contains("--init was base (weights ") && message.contains("and is now base@step-8"), "{message}");
 }

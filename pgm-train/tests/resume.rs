@@ -207,4 +207,27 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_last_digit() {
     std::fs::rename(folder.join("old-data"), folder.join("data")).unwrap();
     let (resumed, _) = run(folder, "whole", &[], true, None);
     assert!(resumed.unwrap().complete);
+
+    // A finished run whose checkpoints are gone is not trained anew over its model.
+    std::fs::remove_dir_all(folder.join("whole/checkpoints")).unwrap();
+    let model = weights("whole");
+    let (refused, _) = run(folder, "whole", &["optim.lr=0.5"], true, None);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("whole/model") && message.contains("checkpoints are gone"), "{message}");
+    assert!(weights("whole") == model && lines(folder, "whole") == whole);
+
+    // A validation with ordered sets is the same whatever the batch is.
+    let first = |out: &str, settings: &[&str]| {
+        let settings: Vec<&str> =
+            ["model.sets=\"mix\"", "steps=1", "optim.warmup=0"].iter().chain(settings).copied().collect();
+        run(folder, out, &settings, false, None).0.unwrap();
+        let lines = history::read(&folder.join(out)).unwrap();
+        lines
+            .into_iter()
+            .find_map(|line| if let Line::Validation(line) = line { Some(line.val_nelbo) } else { None })
+            .unwrap()
+    };
+    let (four, one) =
+        (first("sets-four", &["batch=4", "accumulate=1"]), first("sets-one", &["batch=1", "accumulate=1"]));
+    assert!((four / one - 1.0).abs() < 1e-6, "{four} {one}");
 }

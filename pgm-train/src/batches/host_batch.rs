@@ -115,9 +115,13 @@ pub(super) fn causal_weights(length: usize) -> Vec<f64> {
 }
 
 /// Draws the set of each position in its group's order, row after row; nothing where each group is one set.
-pub(super) fn draw_sets(sets: Sets, groups: &[Vec<bool>], rng: &mut ChaCha8Rng) -> Option<Vec<Vec<usize>>> {
-    let draw = |groups: &Vec<bool>| sets.draw_groups(groups, || rng.random::<f64>());
-    (!sets.is_one()).then(|| groups.iter().map(draw).collect())
+pub(super) fn draw_sets(
+    sets: Sets,
+    groups: &[Vec<bool>],
+    mut uniform: impl FnMut(usize) -> f64,
+) -> Option<Vec<Vec<usize>>> {
+    let draw = |(row, groups): (usize, &Vec<bool>)| sets.draw_groups(groups, || uniform(row));
+    (!sets.is_one()).then(|| groups.iter().enumerate().map(draw).collect())
 }
 
 /// Draws whether each position is in group 1, row after row.

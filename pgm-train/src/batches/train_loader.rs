@@ -85,7 +85,8 @@ impl TrainLoader {
         let weights = levels.iter().zip(&groups).map(|(&level, groups)| weigh(level, groups)).collect();
         let mut dropped = stream(run.seed, CLASSES, step as u64);
         let classes = kind.classes(&rows, || dropped.random::<f64>() < class_dropout);
-        let sets = draw_sets(self.config.model.sets, &groups, &mut stream(run.seed, SETS, step as u64));
+        let mut rng = stream(run.seed, SETS, step as u64);
+        let sets = draw_sets(self.config.model.sets, &groups, |_| rng.random());
         let host = HostBatch { kind, rows, classes, groups, sets, weights };
         let scale = 1.0 / host.n_valid().max(1) as f64;
         let mut dropout = stream(run.seed, DROPOUT, step as u64);

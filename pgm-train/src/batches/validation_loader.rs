@@ -9,6 +9,8 @@ use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use pgm_data::TokenRows;
 use pgm_model::Sets;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
 use super::batch::ValidationBatch;
 use super::host_batch::{BatchKind, HostBatch, causal_weights, draw_sets, read_rows};
@@ -97,7 +99,9 @@ impl ValidationLoader {
             }
         }
         let classes = kind.classes(&rows, || false);
-        let sets = draw_sets(sets, &groups, &mut stream(VALIDATION_SEED, VALIDATION_SETS, index as u64));
+        let set_stream = |row: usize| stream(VALIDATION_SEED, VALIDATION_SETS, (row * times + draw) as u64);
+        let mut streams: Vec<ChaCha8Rng> = range.clone().map(set_stream).collect();
+        let sets = draw_sets(sets, &groups, |row| streams[row].random());
         let batch = HostBatch { kind, rows, classes, groups, sets, weights }.upload(0..range.len(), &self.device, 1.0);
         Ok(ValidationBatch { batch, rows: range, tokens })
     }

@@ -19,7 +19,7 @@ use crate::config::{CodecTrainConfig, ConfigFile};
 use crate::run::{
     Checkpoint, DataIdentity, LoopSettings, LoopStart, ModelCard, Recipe, RunIdentity, RunLock, StoredWeights,
     TrainEvent, Training, checkpoint, codec_card, draw_curve, draw_parameters, edited_notice, newest_checkpoint,
-    write_card,
+    start_again, write_card,
 };
 use crate::world::World;
 
@@ -168,8 +168,7 @@ fn resumed(
     notice: &dyn Fn(&TrainEvent),
 ) -> Result<Option<LoopStart>, TrainError> {
     let Some(Checkpoint { state, records, .. }) = newest_checkpoint(args.out, device, notice)? else {
-        notice(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
-        return Ok(None);
+        return start_again(&args.out.join(CODEC_FOLDER), notice).map(|()| None);
     };
     identity.check(args.out, &state, &args.config.free_keys())?;
     if state.step > args.config.steps {

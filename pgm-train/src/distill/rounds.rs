@@ -295,6 +295,7 @@ impl<'a> Distillation<'a> {
         let mask = self.mask_index() as u32;
         ValidationLoader::new(self.validation_rows.clone(), objective, &self.config.run, mask, self.plain.clone())
             .of_images(self.model_config.image().is_some())
+            .with_sets(self.model_config.sets())
     }
 
     // The mask, and BOS where rows are codes.

@@ -27,7 +27,7 @@ use super::start_together::{check_same, rows_of};
 use super::teacher::TeacherModel;
 use super::train_loop::LoopEnd;
 use super::train_model::{TaughtLoss, TrainModel};
-use super::{checkpoint, plot};
+use super::{checkpoint, plot, resume};
 use crate::TrainError;
 use crate::batches::{ObjectiveBatch, TrainLoader, ValidationLoader};
 use crate::config::{ConfigFile, TrainConfig};
@@ -226,6 +226,10 @@ fn resumed(
     if found.folder.join(CONFIG_FILE).exists() {
         files.config = model_folder::load_config(&found.folder)?;
     }
+    // A run that started from a model keeps its sampler defaults and its tokenizer's settings.
+    if !state.config["init"].is_null() {
+        files.take_over(&found.folder)?;
+    }
     let mut start = LoopStart::from_checkpoint(state, found.records);
     let validates_alike = ["validate_rows", "validate_times", "validate_estimator"]
         .iter()
@@ -251,8 +255,7 @@ fn start_again(args: &Fit) -> Result<(), TrainError> {
         );
         return Err(TrainError::Config { origin: format!("--out {}", args.out.display()), problem });
     }
-    (args.observe)(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
-    Ok(())
+    resume::start_again(&args.out.join(MODEL_FOLDER), &*args.observe)
 }
 
 // Takes over what the checkpoint records of the model that the run started from.

@@ -54,6 +54,6 @@ pub(crate) use model_card::{
 pub(crate) use model_files::ModelFiles;
 pub(crate) use optim::{AdamW, clip_global_norm, weight_norm};
 pub(crate) use plot::draw as draw_curve;
-pub(crate) use resume::{Counters, LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint};
+pub(crate) use resume::{Counters, LoopStart, LrPlan, RunIdentity, ScheduleCheck, newest_checkpoint, start_again};
 pub(crate) use start_together::{check_same, rows_of, weights_of_first};
 pub(crate) use train_model::TaughtLoss;

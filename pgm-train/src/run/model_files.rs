@@ -44,6 +44,25 @@ impl ModelFiles {
         Self { generation: to_json(&defaults), ..self }
     }
 
+    /// Takes over what a checkpoint's folder has of the model that its run started from.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] when a file cannot be read.
+    pub(crate) fn take_over(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
+        let read = |name: &str| match std::fs::read(checkpoint.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(TrainError::file("read", checkpoint.join(name), error)),
+        };
+        if let Some(generation) = read(GENERATION_FILE)? {
+            self.generation = generation;
+        }
+        if let (Some(tokenizer), Some(config)) = (&mut self.tokenizer, read(TOKENIZER_CONFIG_FILE)?) {
+            tokenizer.config = config;
+        }
+        Ok(())
+    }
+
     /// The same files with a card of this run.
     pub(crate) fn with_card(self, card: ModelCard) -> Self {
         Self { card, ..self }

@@ -65,6 +65,20 @@ pub(crate) fn newest_checkpoint(
     Ok(newest)
 }
 
+/// Whether a run without a checkpoint may start again: not over the `finished` model of one whose checkpoints are gone.
+///
+/// # Errors
+/// [`TrainError::Config`] when that folder exists.
+pub(crate) fn start_again(finished: &Path, observe: &dyn Fn(&TrainEvent)) -> Result<(), TrainError> {
+    if finished.exists() {
+        let problem = "is the model of a finished run whose checkpoints are gone, so there is nothing to resume; choose \
+                       another --out, and start from this model if you want to go on with it";
+        return Err(TrainError::Config { origin: finished.display().to_string(), problem: problem.to_string() });
+    }
+    observe(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));
+    Ok(())
+}
+
 /// The settings of a run as a checkpoint stores them, and the data. A resumed run must have the same.
 #[derive(Clone, Debug)]
 pub(crate) struct RunIdentity {

@@ -30,7 +30,8 @@ pub(crate) fn read_json_lines<T: DeserializeOwned>(
         })?;
         Ok((index + 1, item))
     };
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let lines = text.split(|&byte| byte == b'\n').enumerate();
     let items: Vec<(usize, T)> =
         lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(parse).collect::<Result<_, _>>()?;
     if items.is_empty() {

@@ -63,7 +63,8 @@ pub struct GreedySettings {
 /// The result for one text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WordResult {
-    /// Number of the word's tokens; 0 when the text is too long for the model.
+    /// Number of the word's tokens; 0 when nothing was predicted: the text is too long for the model, or the tokenizer makes
+    /// no token of the word.
     pub tokens: usize,
     /// Whether every token of the word was the most probable one.
     pub right: bool,
@@ -81,7 +82,7 @@ pub struct GreedyReport {
     pub perplexity: Option<Estimate>,
     /// Number of texts whose word was predicted.
     pub answered: usize,
-    /// Texts skipped because they are too long for the model.
+    /// Texts skipped because they are too long for the model, or because the tokenizer makes no token of their last word.
     pub too_long: usize,
     /// The settings.
     pub settings: GreedySettings,
@@ -144,7 +145,7 @@ fn last_word(model: &EvalModel, item: &LastWord) -> Result<WordResult, TrainErro
     row.extend(text_model.encode(word)?);
     let end = row.len();
     row.push(backbone.eos_index as u32);
-    if row.len() > model.length() {
+    if row.len() > model.length() || start == end {
         return Ok(WordResult { tokens: 0, right: false, nats: 0.0 });
     }
     let (mut nats, mut right) = (0.0, true);

@@ -28,17 +28,18 @@ impl<T: Serialize + DeserializeOwned> ResultLog<T> {
     pub fn open(path: Option<&Path>, settings: &Value) -> Result<Self, TrainError> {
         let Some(path) = path else { return Ok(Self { done: Vec::new(), file: None }) };
         let mut done = Vec::new();
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let mut lines = text.lines();
-                let first: Value = lines.next().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(|| {
-                    TrainError::file("continue from", path, "it is not a progress file; name a new file")
-                })?;
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let mut lines = bytes.split(|&byte| byte == b'\n');
+                let first: Value =
+                    lines.next().and_then(|line| serde_json::from_slice(line).ok()).ok_or_else(|| {
+                        TrainError::file("continue from", path, "it is not a progress file; name a new file")
+                    })?;
                 if first != *settings {
                     return Err(changed(path, &first, settings));
                 }
-                // A crash may have cut off the last line.
-                done.extend(lines.map_while(|line| serde_json::from_str(line).ok()));
+                // A crash may have cut off the last line, even within a character.
+                done.extend(lines.map_while(|line| serde_json::from_slice(line).ok()));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(TrainError::file("read", path, error)),
@@ -108,11 +109,16 @@ mod tests {
             log.push(entry).unwrap();
         }
         drop(log);
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        text.push_str("0.");
-        std::fs::write(&path, text).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The second one ends within a character.
+        for cut in [&b"0."[..], b"\"\xc3"] {
+            bytes.extend(cut);
+            std::fs::write(&path, &bytes).unwrap();
+            let log: ResultLog<f64> = ResultLog::open(Some(&path), &settings).unwrap();
+            assert_eq!(log.done(), [0.1, 1.0 / 3.0]);
+            bytes = std::fs::read(&path).unwrap();
+        }
         let mut log: ResultLog<f64> = ResultLog::open(Some(&path), &settings).unwrap();
-        assert_eq!(log.done(), [0.1, 1.0 / 3.0]);
         log.push(2.0).unwrap();
         drop(log);
         assert_eq!(ResultLog::<f64>::open(Some(&path), &settings).unwrap().into_done(), [0.1, 1.0 / 3.0, 2.0]);

@@ -305,7 +305,12 @@ fn run_ppl(args: &PplArgs) -> anyhow::Result<Value> {
 
 fn run_generative(args: &GenerativeArgs) -> anyhow::Result<Value> {
     let (device, device_name) = args.common.open_device()?;
-    // Opened first, so that a wrong folder fails before hours of sampling.
+    // Tried first, so that a wrong folder fails before hours of sampling.
+    if let Some(path) = &args.save_samples
+        && path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+    {
+        bail!("cannot write --save-samples {}: its folder does not exist; make it first", path.display());
+    }
     let judge = judge::open(&args.judge, &device)?;
     let references = args.mauve.as_deref().map(read_samples).transpose()?;
     let mut object = json!({

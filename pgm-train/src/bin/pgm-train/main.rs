@@ -47,7 +47,7 @@ enum Command {
     Decode(transcode::TranscodeArgs),
     /// Makes a partition model of a masked one, for fit to train on
     Convert(convert::ConvertArgs),
-    /// Distils a model in rounds: the student samples as well in fewer steps
+    /// Distils a model in rounds: the student of each learns to do in one step what its teacher does in two
     Distill(distill::DistillArgs),
     /// Measures a model and prints one JSON object
     #[command(subcommand)]

@@ -225,7 +225,7 @@ impl Frontier {
             Reached::AtOnce { curve } => {
                 let curve = &self.curves[curve];
                 let time = short(curve.wall_time.median);
-                format!("{model} reaches {first}'s perplexity with {} already, {time} s", curve.name)
+                format!("Its fastest curve, {} ({time} s), already reaches {first}'s perplexity", curve.name)
             }
             Reached::Times { value, interval } => {
                 let end = |end: Option<f64>| end.map_or("never".to_string(), short);
@@ -373,7 +373,10 @@ mod tests {
         has(2, "a|b's perplexity is 0.800 times that (0.700 to 0.900): a|b is better");
         has(2, ". For a|b's perplexity c, d takes 2.5 times a|b's wall time (1.5 to never).");
         has(3, "they cannot be told apart. e does not reach a|b's perplexity with any of its curves.");
-        has(4, "f: none of its curves fits, the fastest (c, d) takes 0.25 s. f reaches");
+        has(
+            4,
+            "f: none of its curves fits, the fastest (c, d) takes 0.25 s. Its fastest curve, c, d (0.25 s), already reaches",
+        );
         has(5, "c, d (0.25 s) does not reach that entropy");
         has(5, "a|b is worse.");
     }

@@ -156,6 +156,7 @@ fn a_mixture_has_the_shares_of_its_weights_and_uses_no_text_twice() {
         ("--input a.txt --weight 0.7 --input b.txt --weight 0", "--weight 0 must be a number above 0"),
         ("--input a.txt --weight 1 --input empty.txt --weight 1", "empty.txt has no text for its --weight"),
         ("--input a.txt --weight 1 --input missing.txt --weight 1", "missing.txt"),
+        ("--input a.txt --weight 1 --input a.txt --weight 1", "a.txt is in two inputs of the mixture"),
     ] {
         let output = run(args);
         assert!(!output.ok && output.stderr.contains(says), "{args}: {}", output.stderr);

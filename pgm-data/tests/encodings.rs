@@ -39,6 +39,19 @@ fn utf16_is_named_with_and_without_its_mark_and_read_with_its_encoding() {
 }
 
 #[test]
+fn a_folder_leaves_out_a_text_that_is_not_utf8_and_says_so() {
+    let case = Case::with("in/l.txt", b"na\xefve");
+    case.write("in/a.txt", "plain");
+    let output = case.prepare("--input in --val in");
+    assert!(
+        output.ok && output.stderr.contains("left out: in/l.txt (is not UTF-8 text at byte 2"),
+        "{}",
+        output.stderr
+    );
+    assert_eq!(case.rows(Split::Train), ["plain"]);
+}
+
+#[test]
 fn other_encodings_are_named_with_the_byte_and_read_with_their_name() {
     let mut latin1 = b"na\xefve caf\xe9 ".repeat(3);
     latin1.extend(b"and more");

@@ -54,6 +54,17 @@ fn nothing_to_learn_from_and_absurd_sizes_are_refused() {
 }
 
 #[test]
+fn no_file_is_overwritten_and_a_folder_that_is_missing_is_told_at_once() {
+    let case = Case::with("a.txt", "some text");
+    let run = |out: &str| case.run(&["train-tokenizer", "--input", "a.txt", "--vocab-size", "300", "--out", out]);
+    for (out, says) in [("a.txt", "a.txt exists already"), ("none/tokenizer.json", "its folder does not exist")] {
+        let output = run(out);
+        assert!(!output.ok && output.stderr.contains(says), "{}", output.stderr);
+    }
+    assert_eq!(std::fs::read_to_string(case.path("a.txt")).unwrap(), "some text");
+}
+
+#[test]
 fn it_says_what_it_reads_and_how_far_it_is() {
     let case = Case::with("dna.txt", dna(6_000_000));
     let output = train(&case, "--input dna.txt --vocab-size 600");

@@ -28,6 +28,8 @@ pub(super) struct DetectedFormat {
     pub(super) encoding: Option<TextEncoding>,
     /// Whether the content says that there are JSON records, and the name does not.
     pub(super) found_by_content: bool,
+    /// The byte at which the start of a plain text is not UTF-8, if it is not. A named file is read up to there, for the error.
+    pub(super) not_utf8: Option<usize>,
 }
 
 /// Looks at the start of a file. `name` is the name that has its extension.
@@ -65,7 +67,7 @@ pub(super) fn detect(path: &Path, name: &str, options: &ReadOptions) -> Result<D
     if !format.is_text() {
         let readable = compression == Compression::None;
         let problem = || format!("is {format} within {compression}; decompress it first");
-        let detected = DetectedFormat { format, compression, encoding: None, found_by_content: false };
+        let detected = DetectedFormat { format, compression, encoding: None, found_by_content: false, not_utf8: None };
         return Ok(if readable { Detected::Readable(detected) } else { Detected::Unreadable(problem()) });
     }
     let encoding = options.encoding.filter(|encoding| !is_utf8(&head, *encoding));
@@ -76,12 +78,14 @@ pub(super) fn detect(path: &Path, name: &str, options: &ReadOptions) -> Result<D
             None => head,
         },
     };
+    let invalid = std::str::from_utf8(&head).err().filter(|error| error.error_len().is_some());
     let records = json_format(&head).filter(|_| format == FileFormat::Text && options.format.is_none());
     Ok(Detected::Readable(DetectedFormat {
         format: records.unwrap_or(format),
         compression,
         encoding,
         found_by_content: records.is_some(),
+        not_utf8: invalid.filter(|_| records.unwrap_or(format) == FileFormat::Text).map(|error| error.valid_up_to()),
     }))
 }
 

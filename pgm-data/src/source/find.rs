@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::detect::{Detected, detect};
+use super::detect::{Detected, DetectedFormat, detect};
 use super::hub;
 use super::input_file::{InputFile, SkippedFile};
 use super::options::ReadOptions;
@@ -28,11 +28,11 @@ pub(super) struct FoundFiles {
 impl FoundFiles {
     /// Finds the files of all patterns.
     pub(super) fn of_patterns(patterns: &[String], options: &ReadOptions) -> Result<Self, DataError> {
-        let mut found = Self::default();
+        let (mut found, mut known) = (Self::default(), HashSet::new());
         for pattern in patterns {
             let path = Path::new(pattern);
             let before = found.files.len();
-            let n_skipped = found.skipped.len();
+            let (n_validation, n_skipped) = (found.validation.len(), found.skipped.len());
             if pattern == STANDARD_INPUT {
                 found.push_copy(Path::new("standard input"), &mut std::io::stdin().lock(), options)?;
             } else if path.is_dir() {
@@ -46,12 +46,26 @@ impl FoundFiles {
             } else {
                 found.push_glob(pattern, options)?;
             }
+            found.leave_out_known(before, n_validation, &mut known);
             if found.files.len() == before {
                 let reasons: Vec<String> = found.skipped[n_skipped..].iter().map(ToString::to_string).collect();
                 return Err(DataError::NoInput { pattern: pattern.clone(), reasons });
             }
         }
         Ok(found)
+    }
+
+    // Leaves out files from a place on that were found before: read twice, held-out text would be in the training text, too.
+    fn leave_out_known(&mut self, n_files: usize, n_validation: usize, known: &mut HashSet<PathBuf>) {
+        let (files, validation) = (self.files.split_off(n_files), self.validation.split_off(n_validation));
+        let mut is_new = |file: &InputFile| file.identity().is_none_or(|path| known.insert(path));
+        let (files, again): (Vec<_>, Vec<_>) = files.into_iter().partition(&mut is_new);
+        let (validation, also_again): (Vec<_>, Vec<_>) = validation.into_iter().partition(&mut is_new);
+        self.files.extend(files);
+        self.validation.extend(validation);
+        for file in again.into_iter().chain(also_again) {
+            self.skip(file.path().to_path_buf(), "is read already");
+        }
     }
 
     // A file that was named: what cannot be read is an error.
@@ -105,6 +119,11 @@ impl FoundFiles {
         let mut files = Vec::new();
         for path in paths {
             match detect(&path, &path.to_string_lossy(), options)? {
+                Detected::Readable(DetectedFormat { not_utf8: Some(at), .. }) => {
+                    let reason =
+                        format!("is not UTF-8 text at byte {at}; read it with --encoding (latin1, for example)");
+                    self.skip(path, &reason);
+                }
                 Detected::Readable(detected) => files.push(InputFile::new(path, detected, None)),
                 Detected::Unreadable(reason) => self.skip(path, &reason),
             }

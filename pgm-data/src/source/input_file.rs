@@ -29,7 +29,7 @@ pub struct InputFile {
 
 impl InputFile {
     pub(super) fn new(path: PathBuf, detected: DetectedFormat, copy: Option<Arc<TempPath>>) -> Self {
-        let DetectedFormat { format, compression, encoding, found_by_content } = detected;
+        let DetectedFormat { format, compression, encoding, found_by_content, .. } = detected;
         Self { path, format, encoding, found_by_content, compression, copy }
     }
 
@@ -46,6 +46,11 @@ impl InputFile {
     /// Its name in messages: its path, or "standard input".
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same path for the same file, however it was named. What was read from a pipe has none.
+    pub(super) fn identity(&self) -> Option<PathBuf> {
+        if self.is_copy() { None } else { self.path.canonicalize().ok() }
     }
 
     /// Where its content is.

@@ -25,6 +25,7 @@ mod share;
 mod shuffle;
 mod table;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 pub use compression::Compression;
@@ -139,8 +140,16 @@ impl TextInputs {
         if parts.iter().any(|(inputs, _)| inputs.detokenizer != first.detokenizer) {
             return refused("all inputs of a mixture must have the same detokenizer".to_string());
         }
-        let mut found = FoundFiles::default();
+        let (mut found, mut known) = (FoundFiles::default(), HashSet::new());
         for (inputs, _) in &parts {
+            let files = inputs.found.files.iter().chain(&inputs.found.validation);
+            if let Some(twice) = files.clone().find(|file| file.identity().is_some_and(|path| known.contains(&path))) {
+                return refused(format!(
+                    "{} is in two inputs of the mixture; name it in one of them, since no text is used twice",
+                    twice.path().display()
+                ));
+            }
+            known.extend(files.filter_map(InputFile::identity));
             found.files.extend(inputs.found.files.iter().cloned());
             found.validation.extend(inputs.found.validation.iter().cloned());
             found.skipped.extend(inputs.found.skipped.iter().cloned());

@@ -72,6 +72,7 @@ impl SavedInputs {
                 compression: file.compression,
                 encoding: file.encoding.as_deref().map(str::parse).transpose()?,
                 found_by_content: file.found_by_content,
+                not_utf8: None,
             };
             Ok(InputFile::new(PathBuf::from(&file.path), detected, None))
         };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgm_data::TextTokenizer;
 
@@ -17,6 +18,14 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &TrainTokenizerArgs) -> anyhow::Result<()> {
     args.no_shard
         .check("train-tokenizer", "merges are chosen by the counts of all words; give it a sample of the files")?;
+    let out = args.out.display();
+    // Before the work. It may even be one of the inputs.
+    if args.out.exists() {
+        bail!("{out} exists already; choose another --out, or delete it");
+    }
+    if args.out.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        bail!("cannot write {out}: its folder does not exist; make it first");
+    }
     let inputs = args.input.resolve()?;
     let _ = listing::write(&mut std::io::stderr(), &inputs, None, false);
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

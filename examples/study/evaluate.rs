@@ -18,7 +18,7 @@ use pgm_train::judge::{JudgeReport, JudgeSettings, OwnJudge, Sample, judge_sampl
 use pgm_train::{Objective, TrainError, bench};
 use serde_json::{Value, json};
 
-use crate::{DISTILLED, KINDS, SET_CAUSAL, Study};
+use crate::{DISTILLED, KINDS, SET_CAUSAL, Study, WIDE};
 
 /// The seed of every measurement.
 pub const SEED: u64 = 20;
@@ -299,7 +299,13 @@ impl Study {
 
     fn differences(&self, trained: &[TrainedModel]) -> Vec<Difference> {
         let mut differences = Vec::new();
-        let pairs = [("pgm", "masked"), ("pgm", "complementary"), ("complementary", "masked"), (SET_CAUSAL, "pgm")];
+        let pairs = [
+            ("pgm", "masked"),
+            (WIDE, "masked"),
+            ("pgm", "complementary"),
+            ("complementary", "masked"),
+            (SET_CAUSAL, "pgm"),
+        ];
         for (kind, other) in pairs {
             for &seed in &self.plan.seeds {
                 let of = |kind: &str| trained.iter().find(|model| model.kind == kind && model.seed == seed);

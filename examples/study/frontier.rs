@@ -87,8 +87,8 @@ impl Study {
         writeln!(out, "## Kept encodings\n\n![nats per byte against speed](results-kept.svg)\n")?;
         writeln!(
             out,
-            "PGM, seed {}, as it was trained. Clean tokens are encoded anew every `refresh` steps, those between against what \
-             is kept (`--refresh`, `eval cache`). {} steps; speed with one row. The bound is that of writing held-out rows in \
+            "PGM, seed {}, as it was trained. All clean tokens are encoded anew every `refresh` steps; in between, new ones attend \
+             to what is kept (`--refresh`, `eval cache`). {} steps; speed with one row. The bound is that of writing held-out rows in \
              random orders.\n",
             self.plan.seeds[0],
             self.plan.sampling_steps.iter().copied().max().unwrap_or(1).div_ceil(2)
@@ -104,7 +104,11 @@ impl Study {
         writeln!(
             out,
             "A lower temperature lowers the perplexity of samples, and their entropy. So each model is sampled at several \
-             temperatures, and models are compared at the entropy of held-out text, at equal wall time (`eval frontier`).\n"
+             temperatures, and models are compared at the entropy of held-out text, at equal wall time (`eval frontier`): each \
+             with the most of {} sampling steps that fit into it. The models are of seed {}: intervals are over samples, and leave out \
+             what another seed of the training changes, which [the likelihood](#likelihood) shows.\n",
+            self.plan.frontier_steps.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+            self.plan.seeds[0]
         )?;
         for sentence in frontier.sentences() {
             writeln!(out, "* {sentence}")?;

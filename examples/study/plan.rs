@@ -3,6 +3,11 @@
 use pgm_train::Objective;
 use serde::Serialize;
 
+use crate::{SET_CAUSAL, WIDE};
+
+/// The factor on the embedding with which a small model leaves its first plateau early (docs/training.md).
+pub const EMBEDDING_SCALE: f64 = 20.0;
+
 /// The size of a study, by its running time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -23,9 +28,9 @@ pub struct Plan {
     pub text_bytes: u64,
     /// Length of a row. Tokens are bytes, which a small model learns faster than words.
     pub length: usize,
-    /// Hidden size of every network.
+    /// Hidden size of every network but the wider one.
     pub hidden: usize,
-    /// Attention heads of every network.
+    /// Attention heads of every network but the wider one.
     pub heads: usize,
     /// Blocks of every network. Half of the partition model's are encoder blocks, half decoder blocks.
     pub blocks: usize,
@@ -84,7 +89,7 @@ impl Plan {
             times: 8,
             samples: 128,
             sampling_steps: vec![8, 16, 32, 64, 128],
-            frontier_steps: vec![8, 16, 32, 128],
+            frontier_steps: vec![8, 16, 24, 32, 128],
             temperatures: vec![0.8, 0.9, 1.0, 1.1],
             questions: 48,
             draws: 32,
@@ -146,24 +151,24 @@ impl Plan {
         }
     }
 
-    /// The factor on the embedding with which a small model of a kind leaves its first plateau early (docs/training.md).
-    pub fn embedding_scale(objective: Objective) -> f64 {
-        if objective == Objective::Partition { 60.0 } else { 30.0 }
+    /// Hidden size and heads of the wider partition model: one more head of the same size.
+    pub fn wide(&self) -> (usize, usize) {
+        (self.hidden + self.hidden / self.heads, self.heads + 1)
     }
 
-    /// The training configuration of a model, as TOML. A partition model may divide its groups into ordered `sets`.
-    pub fn training(&self, objective: Objective, sets: Option<usize>, seed: u64, steps: usize) -> String {
-        let scale = Self::embedding_scale(objective);
+    /// The training configuration of a kind of model, as TOML.
+    pub fn training(&self, objective: Objective, kind: &str, seed: u64, steps: usize) -> String {
         let objective = serde_json::to_string(&objective).expect("an objective always serialises");
-        let Self { batch, hidden, heads, blocks, length, .. } = self;
+        let Self { batch, blocks, length, .. } = self;
+        let (hidden, heads) = if kind == WIDE { self.wide() } else { (self.hidden, self.heads) };
         let rows = self.rows.min(128);
         let (half, every, warmup) = (blocks / 2, steps.div_ceil(12), steps / 20);
-        let sets = sets.map_or(String::new(), |sets| format!("sets = {sets}\n"));
+        let sets = if kind == SET_CAUSAL { format!("sets = {length}\n") } else { String::new() };
         format!(
             "objective = {objective}\nsteps = {steps}\nbatch = {batch}\nseed = {seed}\nlog_every = 25\n\
              validate_every = {every}\nvalidate_rows = {rows}\ncheckpoint_every = 100\ncheckpoint_keep = 1\n\
              [model]\nhidden = {hidden}\nheads = {heads}\nencoder = {half}\ndecoder = {half}\nlength = {length}\n\
-             embedding_scale = {scale:.1}\n{sets}\
+             embedding_scale = {EMBEDDING_SCALE:.1}\n{sets}\
              [optim]\nlr = 2e-3\nwarmup = {warmup}\nschedule = \"cosine\"\nfloor = 0.05\nweight_decay = 0.01\nema = 0.99\n"
         )
     }
@@ -186,16 +191,16 @@ mod tests {
     use pgm_train::{DistillConfig, TrainConfig};
 
     use super::*;
+    use crate::KINDS;
 
     #[test]
     fn every_size_is_a_valid_run() {
         for size in [Size::Smoke, Size::Quick, Size::Usual, Size::Full] {
             let plan = Plan::of(size);
-            for objective in [Objective::Partition, Objective::MaskedComplementary, Objective::Autoregressive] {
-                TrainConfig::parse(&plan.training(objective, None, 1, plan.steps), "study", &[]).unwrap();
+            for (objective, kind) in KINDS {
+                let config = TrainConfig::parse(&plan.training(objective, kind, 1, plan.steps), "study", &[]).unwrap();
+                assert_eq!(config.model.hidden > plan.hidden, kind == WIDE);
             }
-            TrainConfig::parse(&plan.training(Objective::Partition, Some(plan.length), 1, plan.steps), "study", &[])
-                .unwrap();
             let distillation = DistillConfig::parse(&plan.distillation("both"), "study", &[]).unwrap();
             assert_eq!(distillation.schedule().len(), plan.rounds);
             assert!(plan.blocks.is_multiple_of(2) && plan.seeds.len() >= 2);

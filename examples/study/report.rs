@@ -4,17 +4,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 use pgm_model::model_folder::write_file;
-use pgm_train::Objective;
 use pgm_train::judge::metrics::Estimate;
 
 use crate::evaluate::{Findings, GeneratedSamples, TrainedModel};
-use crate::plan::Plan;
-use crate::{KINDS, SET_CAUSAL, Study};
+use crate::plan::EMBEDDING_SCALE;
+use crate::{KINDS, SET_CAUSAL, Study, WIDE};
 
 /// The name of a kind of model in tables and plots.
 pub fn title(kind: &str) -> &'static str {
     match kind {
         "pgm" => "PGM",
+        WIDE => "PGM wider",
         SET_CAUSAL => "PGM set-causal",
         "masked" => "masked",
         "complementary" => "masked-complementary",
@@ -47,20 +47,21 @@ impl Study {
         writeln!(
             out,
             "The text is {}, its documents in random order and the last 5 % of them held out; the tokens are its bytes, the \
-             rows have {} of them. Every network has {} blocks of width {}, {} heads, and is trained for {} steps of {} rows \
-             (seeds {}); AdamW, learning rate 2e-3 with a cosine decay, averaged weights, `embedding_scale` {} for partition \
-             models and {} for others ([why](training.md#the-first-plateau)). The paper's models are a hundred times as large \
+             rows have {} of them. Every network has {} blocks of width {} with {} heads (\"PGM wider\": {} with {}, as the \
+             paper's 6/6-1024 is wider than its masked model) and is trained for {} steps of {} rows (seeds {}); AdamW, learning rate 2e-3 with a cosine decay, averaged weights, `embedding_scale` {} \
+             ([why](training.md#the-first-plateau)). The paper's models are a hundred times as large \
              and trained on ten thousand times as much; what carries over is the comparison, not the figures.\n",
             self.text_name,
             plan.length,
             plan.blocks,
             plan.hidden,
             plan.heads,
+            plan.wide().0,
+            plan.wide().1,
             plan.steps,
             plan.batch,
             plan.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
-            Plan::embedding_scale(Objective::Partition),
-            Plan::embedding_scale(Objective::Masked)
+            EMBEDDING_SCALE
         )?;
         self.frontier_section(out, found)?;
         self.likelihood(out, found)?;

@@ -13,7 +13,7 @@ const LEGEND_LINE: i32 = 18;
 /// A colour: red, green, blue.
 pub type Colour = [u8; 3];
 
-const PALETTE: [Colour; 8] = [
+const PALETTE: [Colour; 10] = [
     [50, 100, 190],
     [210, 110, 30],
     [40, 140, 70],
@@ -22,9 +22,11 @@ const PALETTE: [Colour; 8] = [
     [190, 50, 60],
     [30, 150, 170],
     [150, 120, 30],
+    [220, 120, 170],
+    [30, 50, 90],
 ];
 
-/// The colour of the curve with this number; they repeat after eight.
+/// The colour of the curve with this number; they repeat after ten.
 pub fn colour(index: usize) -> Colour {
     PALETTE[index % PALETTE.len()]
 }

@@ -275,7 +275,7 @@ impl SampleRow {
         }
         let left = OpenCounts { at_start: self.n_open, left: self.open.len(), reopened: forgotten.len() };
         // What is reopened is decoded in a later step.
-        let open = if forgotten.is_empty() { None } else { Some(self.open.clone()) };
+        let open = self.open.clone();
         self.reopen(&forgotten)?;
         let n_to_decode = match self.as_published {
             _ if self.order.chooses_count() => 1,
@@ -287,27 +287,19 @@ impl SampleRow {
         }
         let guidance_weight = self.guidance.weight_at(self.step, planned);
         self.step += 1;
-        let (positions, uniforms, border_queries) = (Vec::new(), Vec::new(), Vec::new());
-        let begun = RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight };
         let mut positions = match n_to_decode {
             0 => Vec::new(),
-            n => self.candidates(open.as_deref(), n, progress)?,
+            n => self.candidates(&open, n, progress)?,
         };
         if self.redraws() {
             positions.extend(&self.clean.positions[self.n_fixed..]);
         }
         let uniforms = positions.iter().map(|_| self.rng.random()).collect();
-        Ok(RowStep { positions, uniforms, ..begun })
+        let border_queries = Vec::new();
+        Ok(RowStep { positions, uniforms, forgotten, n_to_decode, progress, border_queries, guidance_weight })
     }
 
-    // `open` are the open positions, where they are not those of the row.
-    fn candidates(
-        &mut self,
-        open: Option<&[usize]>,
-        n_to_decode: usize,
-        progress: Progress,
-    ) -> Result<Vec<usize>, InferError> {
-        let open = open.unwrap_or(&self.open);
+    fn candidates(&mut self, open: &[usize], n_to_decode: usize, progress: Progress) -> Result<Vec<usize>, InferError> {
         let context = context(&self.clean, self.n_fixed, open, n_to_decode, progress);
         let positions = self.order.call(|order| order.candidates(&context, &mut self.rng))?;
         let mut sorted = positions.clone();

@@ -57,7 +57,7 @@ impl Study {
             match verdict(&of(WIDE, "masked")) {
                 Some(true) => "is ahead of masked with every seed",
                 Some(false) => "is behind masked with every seed, too",
-                None => "cannot be told from masked",
+                None => "cannot be told from masked (the seeds disagree, or an interval holds 0)",
             }
         )?;
         match verdict(&of("complementary", "masked")) {

@@ -382,6 +382,9 @@ fn task_files_are_read_with_the_harness_field_names_and_errors_name_the_line() {
                 {\"question\": \"a\", \"choices\": [\"b\", \"c\"], \"answer\": \"c\"}\n";
     std::fs::write(&path, good).unwrap();
     assert_eq!(read_questions(&path).unwrap().len(), 3);
+    // As some editors write it, with a byte order mark.
+    std::fs::write(&path, format!("\u{feff}{good}")).unwrap();
+    assert_eq!(read_questions(&path).unwrap().len(), 3);
     for (line, problem) in [
         ("{\"context\": \"a\", \"choices\": [\"b\"], \"label\": 0}", "line 4: needs at least two choices"),
         ("{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"label\": 2}", "line 4: needs at least two choices"),

@@ -1,6 +1,7 @@
 //! The paper's comparison at the size of a laptop: partition, masked, masked-complementary and autoregressive models of
 //! equal width and steps on one real text, with several seeds, besides a wider partition model and one that encodes each token
-//! once. The first partition model and the masked one are also distilled. `pgm_train::eval` measures all of them, and the results are written as tables and plots.
+//! once. The first partition model and the masked one are also distilled. `pgm_train::eval` measures all of them, and the
+//! results are written as tables and plots.
 //!
 //! ```text
 //! cargo run --release -p pgm-examples --example study             # some hours on two cores

@@ -301,6 +301,29 @@ mod served {
         data.filter_map(|(_, data)| text(&serde_json::from_str(data).unwrap())).collect()
     }
 
+    // The text that the steps say, as the client in docs/server.md keeps it: one text for each position.
+    fn text_of_steps(steps: &[Value]) -> String {
+        let list = |step: &Value, name: &str| step[name].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value["text"].as_str().unwrap_or_default().to_string();
+        let mut texts: Vec<String> = Vec::new();
+        for step in steps {
+            for segment in list(step, "segments") {
+                let (start, n) = (segment["start"].as_u64().unwrap() as usize, segment["n"].as_u64().unwrap() as usize);
+                texts.resize(texts.len().max(start + n), String::new());
+                if segment["kind"] == "given" {
+                    texts[start] = text(&segment);
+                }
+            }
+            for position in list(step, "forgotten") {
+                texts[position.as_u64().unwrap() as usize].clear();
+            }
+            for changed in list(step, "decoded").iter().chain(&list(step, "changed")) {
+                texts[changed["position"].as_u64().unwrap() as usize] = text(changed);
+            }
+        }
+        texts.concat()
+    }
+
     #[tokio::test]
     async fn a_stream_of_healed_text_is_the_plain_answer_byte_for_byte() {
         for model in [bpe, unigram, llama, bytes] {
@@ -315,20 +338,22 @@ mod served {
                     assert_eq!(plain["text"], format!("{left}{content}{right}"), "{left:?} {right:?} {order}");
                     assert_eq!(plain["tokens_predicted"], 5, "{left:?} {right:?} {order}");
                     body["stream"] = json!(true);
+                    body["stream_options"] = json!({"denoise": true});
                     let events = events(&app, "/infill", &body).await;
                     let streamed = joined(&events, |data| Some(data["content"].as_str()?.to_string()));
                     let last: Value = serde_json::from_str(&events.last().unwrap().1).unwrap();
                     assert_eq!(last["tokens"], plain["tokens"]);
                     assert_eq!(streamed, content, "{left:?} {right:?} {order}");
-                    // Each step shows what is given as it was given.
-                    for (_, data) in events.iter().filter(|(name, _)| name.as_deref() == Some("denoise")) {
-                        let data: Value = serde_json::from_str(data).unwrap();
-                        let segments = data["segments"].as_array().unwrap();
-                        let given = segments.iter().filter(|segment| segment["kind"] == "given");
-                        let given: Vec<&str> = given.map(|segment| segment["text"].as_str().unwrap()).collect();
-                        let expected = [left, right].into_iter().filter(|text| !text.is_empty());
-                        assert_eq!(given, expected.collect::<Vec<_>>(), "{left:?} {right:?} {data}");
-                    }
+                    let steps = events.iter().filter(|(name, _)| name.as_deref() == Some("denoise"));
+                    let steps: Vec<Value> = steps.map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+                    // What is given is shown as it was given, and the number of steps is told from the first on.
+                    let segments = steps[0]["segments"].as_array().unwrap();
+                    let given = segments.iter().filter(|segment| segment["kind"] == "given");
+                    let given: Vec<&str> = given.map(|segment| segment["text"].as_str().unwrap()).collect();
+                    let expected = [left, right].into_iter().filter(|text| !text.is_empty());
+                    assert_eq!(given, expected.collect::<Vec<_>>(), "{left:?} {right:?} {order}");
+                    assert!(steps.iter().all(|step| step["n_steps"] == steps[0]["n_steps"]), "{steps:?}");
+                    assert_eq!(text_of_steps(&steps), plain["text"].as_str().unwrap(), "{left:?} {right:?} {order}");
                 }
             }
         }

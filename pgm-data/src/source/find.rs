@@ -46,11 +46,11 @@ impl FoundFiles {
             } else {
                 found.push_glob(pattern, options)?;
             }
-            found.leave_out_known(before, n_validation, &mut known);
             if found.files.len() == before {
                 let reasons: Vec<String> = found.skipped[n_skipped..].iter().map(ToString::to_string).collect();
                 return Err(DataError::NoInput { pattern: pattern.clone(), reasons });
             }
+            found.leave_out_known(before, n_validation, &mut known);
         }
         Ok(found)
     }

@@ -1,7 +1,7 @@
 //! A sample while it is decoded: the text so far, and the part of it that cannot change any more.
 
 use crate::engine::{Task, TaskInput};
-use crate::sample::RowChange;
+use crate::sample::{Denoiser, RowChange};
 use crate::text::canvas::Canvas;
 use crate::text::denoise::{DenoiseStep, DenoiseText};
 use crate::text::layout::BlankLayout;
@@ -33,31 +33,29 @@ impl SampleProgress {
     /// If a task is not given as a row.
     pub fn of_tasks(tasks: &[Task], model: &TextModel, tells_steps: bool) -> Vec<Self> {
         let eos = model.config().backbone().eos_index as u32;
-        let denoiser = tells_steps.then(|| model.denoiser(SamplingPath::Clean));
-        let sample = |(number, (task, index)): (usize, (&Task, usize))| {
+        let sample = |(number, (task, index, n_steps)): (usize, (&Task, usize, Option<usize>))| {
             let TaskInput::Row(row) = &task.text else { panic!("a server's task is given as a row") };
             let blank = row.layout.blanks.first().cloned().unwrap_or_default();
             let canvas = Canvas::of_row(row);
             let seed = task.seed.wrapping_add(index as u64);
-            // Those of the borders count; an order may choose others than the settings say.
-            let n_steps = || Some(denoiser.as_ref()?.row(&row.request, &task.settings).ok()?.n_steps());
             Self {
                 seed,
                 stop: task.stop.clone(),
                 eos: task.ends_at_eos.then_some(eos),
                 remasks: matches!(task.settings.order, OrderKind::Remask { .. }),
                 before: canvas.prefix(0..blank.positions.start),
-                denoise: tells_steps.then(|| {
-                    let n_steps = n_steps().unwrap_or(task.settings.steps);
-                    DenoiseText::new(number, (seed, n_steps), &canvas, model)
-                }),
+                denoise: n_steps.map(|n_steps| DenoiseText::new(number, (seed, n_steps), &canvas, model)),
                 canvas,
                 blank,
                 n_read: 0,
                 sent: String::new(),
             }
         };
-        let all = tasks.iter().flat_map(|task| (0..task.n).map(move |index| (task, index)));
+        let denoiser = tells_steps.then(|| model.denoiser(SamplingPath::Clean));
+        let all = tasks.iter().flat_map(|task| {
+            let n_steps = denoiser.as_ref().map(|denoiser| n_steps(task, denoiser.as_ref()));
+            (0..task.n).map(move |index| (task, index, n_steps))
+        });
         all.enumerate().map(sample).collect()
     }
 
@@ -110,6 +108,12 @@ impl SampleProgress {
         let common = self.sent.char_indices().zip(text.chars()).take_while(|((_, a), b)| a == b);
         &text[common.last().map_or(0, |((at, a), _)| at + a.len_utf8())..]
     }
+}
+
+// Steps of a task's rows: those of the borders count, and an order may choose others than the settings say.
+fn n_steps(task: &Task, denoiser: &dyn Denoiser) -> usize {
+    let TaskInput::Row(row) = &task.text else { return task.settings.steps };
+    denoiser.row(&row.request, &task.settings).map_or(task.settings.steps, |row| row.n_steps())
 }
 
 // The part of a text that stays whatever follows. It ends before an incomplete character, before a stop string, and before

@@ -72,7 +72,7 @@ pub(crate) fn newest_checkpoint(
 pub(crate) fn start_again(finished: &Path, observe: &dyn Fn(&TrainEvent)) -> Result<(), TrainError> {
     if finished.exists() {
         let problem = "is the model of a finished run whose checkpoints are gone, so there is nothing to resume; choose \
-                       another --out, and start from this model if you want to go on with it";
+                       another --out";
         return Err(TrainError::Config { origin: finished.display().to_string(), problem: problem.to_string() });
     }
     observe(&TrainEvent::Notice("there is no checkpoint yet; starting from step 0".to_string()));

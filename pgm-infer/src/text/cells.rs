@@ -1,6 +1,7 @@
 //! The text of a row by positions: what a stream tells once, and then by its changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -38,19 +39,22 @@ enum StretchKind {
 #[derive(Debug)]
 pub struct CellTexts {
     texts: Vec<String>,
+    // Given stretches whose text was told as that of their first position.
+    whole: Vec<Range<usize>>,
 }
 
 impl CellTexts {
     /// The texts of a row.
     pub fn new(canvas: &Canvas, model: &TextModel) -> Self {
-        let mut cells = Self { texts: vec![String::new(); canvas.length()] };
+        let mut cells = Self { texts: vec![String::new(); canvas.length()], whole: Vec::new() };
         let mut position = 0;
         while position < canvas.length() {
             if canvas.is_open(position) {
                 position += 1;
                 continue;
             }
-            let (_, tokens) = canvas.around(position, 0, canvas.length());
+            let (start, tokens) = canvas.around(position, 0, canvas.length());
+            cells.whole.push(start..start + tokens.len());
             for text in model.pieces(&tokens) {
                 cells.texts[position] = text;
                 position += 1;
@@ -104,6 +108,23 @@ impl CellTexts {
                 }
             }
         }
+        self.whole =
+            std::mem::take(&mut self.whole).into_iter().filter_map(|run| self.divided(run, &mut changed)).collect();
         changed
+    }
+
+    // Tells the positions of a whole stretch by themselves up to the last changed one, and the rest as that of the next
+    // position. Returns the rest that is still told as a whole.
+    fn divided(&self, run: Range<usize>, changed: &mut BTreeMap<usize, String>) -> Option<Range<usize>> {
+        let Some((&last, _)) = changed.range(run.clone()).next_back() else { return Some(run) };
+        for position in run.start..=last {
+            changed.entry(position).or_insert_with(|| self.texts[position].clone());
+        }
+        let rest = last + 1..run.end;
+        if rest.is_empty() {
+            return None;
+        }
+        changed.insert(rest.start, self.texts[rest.clone()].concat());
+        Some(rest)
     }
 }

@@ -24,9 +24,35 @@ const PIECE: usize = 64 << 10;
 /// How long a stream waits for a client that reads nothing.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// Why a client did not take something.
+enum NotTaken {
+    Left,
+    Late,
+    Stalled,
+}
+
+/// Waits until the other end takes `value`, at most until `deadline` and no longer than `patience`.
+async fn hand<T>(
+    to: &mpsc::Sender<T>,
+    value: T,
+    deadline: Option<Instant>,
+    patience: Duration,
+) -> Result<(), NotTaken> {
+    let stalled = Instant::now() + patience;
+    let until = deadline.map_or(stalled, |deadline| deadline.min(stalled));
+    match tokio::time::timeout_at(until.into(), to.send(value)).await {
+        Ok(sent) => sent.map_err(|_| NotTaken::Left),
+        Err(_) if until < stalled => Err(NotTaken::Late),
+        Err(_) => Err(NotTaken::Stalled),
+    }
+}
+
 /// The client's end of a stream.
 #[derive(Clone)]
-pub struct Client(mpsc::Sender<Result<sse::Event, Infallible>>);
+pub struct Client {
+    events: mpsc::Sender<Result<sse::Event, Infallible>>,
+    patience: Duration,
+}
 
 impl Client {
     /// Waits until the client takes the event, at most until the request's `deadline` and no longer than [`STALLED`].
@@ -39,13 +65,11 @@ impl Client {
         deadline: Option<Instant>,
         late: impl FnOnce() -> ApiError,
     ) -> Result<(), ApiError> {
-        let stalled = Instant::now() + STALLED;
-        let until = deadline.map_or(stalled, |deadline| deadline.min(stalled));
-        match tokio::time::timeout_at(until.into(), self.0.send(Ok(event))).await {
+        match hand(&self.events, Ok(event), deadline, self.patience).await {
             // A client that has left needs no error.
-            Ok(_) => Ok(()),
-            Err(_) if until < stalled => Err(late()),
-            Err(_) => Err(ApiError::stalled(STALLED.as_secs())),
+            Ok(()) | Err(NotTaken::Left) => Ok(()),
+            Err(NotTaken::Late) => Err(late()),
+            Err(NotTaken::Stalled) => Err(ApiError::stalled(self.patience.as_secs())),
         }
     }
 }
@@ -56,8 +80,15 @@ pub fn respond<F>(buffered: usize, send: impl FnOnce(Client) -> F) -> Response
 where
     F: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(buffered);
-    let client = Client(sender);
+    respond_with(buffered, STALLED, send)
+}
+
+fn respond_with<F>(buffered: usize, patience: Duration, send: impl FnOnce(Client) -> F) -> Response
+where
+    F: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let (events, receiver) = mpsc::channel(buffered);
+    let client = Client { events, patience };
     let work = send(client.clone());
     let failed = client.clone();
     let sending = async move {
@@ -70,9 +101,9 @@ where
         let mut sending = tokio::spawn(sending.in_current_span());
         tokio::select! {
             // The client has left; dropping the work cancels its tasks.
-            () = client.0.closed() => sending.abort(),
+            () = client.events.closed() => sending.abort(),
             ended = &mut sending => if ended.is_err() {
-                let _ = client.0.try_send(Ok(error_event(&ApiError::panicked())));
+                let _ = client.events.try_send(Ok(error_event(&ApiError::panicked())));
             },
         }
     };
@@ -105,9 +136,7 @@ pub async fn answer<T: Serialize>(
     let sending = async move {
         while !rest.is_empty() {
             let piece = rest.split_to(PIECE.min(rest.len()));
-            let stalled = Instant::now() + STALLED;
-            let until = request.deadline().map_or(stalled, |deadline| deadline.min(stalled));
-            if !matches!(tokio::time::timeout_at(until.into(), sender.send(Ok(piece))).await, Ok(Ok(()))) {
+            if hand(&sender, Ok(piece), request.deadline(), STALLED).await.is_err() {
                 return;
             }
         }
@@ -137,4 +166,36 @@ pub fn named_event(name: &str, data: &impl Serialize) -> sse::Event {
 
 fn json(event: sse::Event, data: &impl Serialize) -> sse::Event {
     event.data(serde_json::to_string(data).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body of a stream of five events behind `wait`, for which the client reads nothing.
+    async fn read_late(wait: Duration, patience: Duration, deadline: Option<Instant>) -> String {
+        let late = || ApiError::timeout(1);
+        let response = respond_with(1, patience, move |client| async move {
+            for number in 0..5 {
+                client.send(event(&number), deadline, late).await?;
+            }
+            Ok(())
+        });
+        tokio::time::sleep(wait).await;
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_gets_what_was_sent_and_an_error() {
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+        let in_time = read_late(short, long, None).await;
+        assert!(in_time.contains("data: 0") && in_time.ends_with("data: 4\n\n"), "{in_time}");
+        // Longer than the wait for one event, shorter than that for the event and the error.
+        let stalled = read_late(short * 3 / 2, short, None).await;
+        assert!(stalled.contains("data: 0") && stalled.contains("stalled"), "{stalled}");
+        assert!(!stalled.contains("data: 4"), "{stalled}");
+        let late = read_late(short, long, Some(Instant::now())).await;
+        assert!(late.contains("data: 0") && late.contains("timeout") && !late.contains("data: 4"), "{late}");
+    }
 }

@@ -12,6 +12,7 @@ mod files;
 pub mod image_info;
 pub mod image_writer;
 pub mod manifest;
+mod mix;
 #[cfg(not(feature = "columns"))]
 mod no_columns;
 pub mod pictures;

@@ -3,6 +3,8 @@
 //! No permutation is stored, so the order costs no memory for a data set of any size, and a resumed run reads the same
 //! rows as an uninterrupted one.
 
+use crate::mix::mix;
+
 /// The order of training rows for one seed.
 #[derive(Clone, Copy, Debug)]
 pub struct RowOrder {
@@ -48,14 +50,6 @@ impl RowOrder {
         }
         left << half | right
     }
-}
-
-/// The finalizer of SplitMix64, a bijection of 64 bits.
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

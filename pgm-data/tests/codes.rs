@@ -121,8 +121,8 @@ fn pairs_of_npy_files_give_a_row_for_each_augmentation() {
         output.stdout
     );
     let row = |start: u32, label| ((start..start + 6).collect::<Vec<u32>>(), Some(label));
-    assert_eq!(rows(&case, Split::Train), [row(0, 0), row(6, 0), row(100, 1), row(106, 1)]);
-    assert_eq!(rows(&case, Split::Validation), [row(200, 2), row(206, 2)]);
+    assert_eq!(rows(&case, Split::Train), [row(0, 0), row(6, 0), row(200, 2), row(206, 2)]);
+    assert_eq!(rows(&case, Split::Validation), [row(100, 1), row(106, 1)]);
     assert_eq!(case.folder().image().unwrap().codec.as_ref().unwrap().hash.as_deref(), Some("abcd"));
 
     let bytes = [0_u16, 1, 2, 3, 4, 16_384].iter().flat_map(|code| code.to_le_bytes()).collect();

@@ -25,6 +25,7 @@ use crate::manifest::Split;
 #[cfg(not(feature = "columns"))]
 use crate::no_columns as arrow;
 use crate::pictures::classes::Classes;
+use crate::pictures::held_out::is_held_out;
 use crate::prepare::{Prepared, Progress};
 use code_row::CodeRow;
 use find::FoundCodes;
@@ -85,7 +86,6 @@ pub fn import_codes(
     let (mut done, total) = (0, survey.n_pictures);
     let own_split = found.validation.as_ref().filter(|_| options.val_fraction.is_none());
     let fraction = if own_split.is_some() { 0.0 } else { options.val_fraction.unwrap_or(0.05) };
-    let whole = |n: u64| (n as f64 * fraction) as u64;
     let mut picture = 0;
     // Rows of one file of LlamaGen are augmentations of one picture, so they go to one split.
     let mut last_file = String::new();
@@ -99,7 +99,7 @@ pub fn import_codes(
             }
             None => picture += 1,
         }
-        let split = if whole(picture) > whole(picture - 1) { Split::Validation } else { Split::Train };
+        let split = if is_held_out(picture - 1, fraction) { Split::Validation } else { Split::Train };
         push(&mut writer, &classes, split, row)?;
         done += 1;
         if done % 256 == 0 { report(done, total) } else { Ok(()) }

@@ -8,6 +8,7 @@ pub(crate) mod classes;
 #[cfg(feature = "columns")]
 pub(crate) mod columns;
 mod decode;
+pub(crate) mod held_out;
 mod inputs;
 mod label_file;
 mod packed;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::classes::{Classes, Survey};
 use super::decode::{decode, with_channels_of};
+use super::held_out::is_held_out;
 use super::inputs::PictureInputs;
 use super::picture::{BadPicture, Picture, PictureContent};
 use super::square::{Square, mirrored, to_square};
@@ -163,13 +164,9 @@ pub fn prepare_images(
     let mut number = 0_u64;
     for source in sources {
         source.read(&mut |picture| {
-            // Evenly spread, so that validation has its share of each class of sorted inputs.
             let split = match options.validation {
-                PictureValidation::Fraction(fraction) => {
-                    let whole = |n: u64| (n as f64 * fraction) as u64;
-                    if whole(number + 1) > whole(number) { Split::Validation } else { Split::Train }
-                }
-                PictureValidation::Inputs(_) => Split::Train,
+                PictureValidation::Fraction(fraction) if is_held_out(number, *fraction) => Split::Validation,
+                PictureValidation::Fraction(_) | PictureValidation::Inputs(_) => Split::Train,
             };
             number += 1;
             chunk.push(split, picture, &mut report)

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 
 use super::piece::TextPiece;
 use crate::error::DataError;
+use crate::mix::mix;
 
 /// Bytes of text per bucket, which is sorted in memory.
 const BUCKET_BYTES: u64 = 256 << 20;
@@ -111,12 +112,4 @@ impl Spilled for TextPiece {
         let (ends_document, divisible) = (flags & 1 != 0, flags & 2 != 0);
         Ok(Self { text, tokens, ends_document, divisible, source_bytes: u64_at(1) })
     }
-}
-
-/// The finalizer of SplitMix64, a bijection of 64 bits.
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

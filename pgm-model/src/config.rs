@@ -117,8 +117,9 @@ impl BackboneConfig {
         if self.length > MAX_LENGTH {
             return Err(invalid("length", self.length, format!("must be at most {MAX_LENGTH}")));
         }
-        if !self.hidden_size.is_multiple_of(2 * self.n_heads) {
-            let problem = format!("must be a multiple of 2 * n_heads = {}", 2 * self.n_heads);
+        let twice = self.n_heads.saturating_mul(2);
+        if !self.hidden_size.is_multiple_of(twice) {
+            let problem = format!("must be a multiple of 2 * n_heads = {twice}");
             return Err(invalid("hidden_size", self.hidden_size, problem));
         }
         if !(0.0..1.0).contains(&self.dropout) {

@@ -90,6 +90,7 @@ fn span(rows: &[Vec<usize>]) -> usize {
 fn to_tensor<T>(rows: &[Vec<T>], width: usize, device: &Device, to_int: impl Fn(&T) -> i32) -> Tensor<2, Int> {
     let mut values = Vec::with_capacity(rows.len() * width);
     for row in rows {
+        assert!(row.len() <= width, "a row of {} numbers does not fit a width of {width}", row.len());
         values.extend(row.iter().map(&to_int));
         values.resize(values.len() + width - row.len(), 0);
     }
@@ -114,8 +115,12 @@ impl Partition {
     }
 
     /// Groups from the host: `true` is group 1, which has the role of the masked tokens. All rows have the same length.
+    ///
+    /// # Panics
+    /// When they have not.
     pub fn from_rows(rows: &[Vec<bool>], device: &Device) -> Self {
         let length = rows.first().map_or(0, Vec::len);
+        assert!(rows.iter().all(|row| row.len() == length), "rows of groups have one length");
         Self::new(to_tensor(rows, length, device, |&in_group_one| i32::from(in_group_one)))
     }
 

@@ -117,10 +117,10 @@ fn gradients_equal_differences_of_the_loss_for_every_parameter() {
         for (index, &expected) in directional.2.iter().enumerate() {
             let step = 1e-3;
             let found = (at(index, step) - at(index, -step)) / (2.0 * f64::from(step));
-            let close = (found - expected).abs() < 0.02 * expected.abs() + 0.02;
+            let close = (found - expected).abs() < 0.02 * expected.abs() + 2e-3;
             assert!(close, "parameter {index} of {config:?}: {found} by differences, {expected} by backward");
         }
-        assert!(directional.2.iter().filter(|g| g.abs() > 1e-3).count() > directional.2.len() / 2);
+        assert!(directional.2.iter().filter(|g| g.abs() > 5e-3).count() > directional.2.len() / 2);
     }
 }
 
@@ -165,7 +165,9 @@ fn a_model_folder_keeps_weights_classes_and_grid() {
 
 #[test]
 fn configurations_that_contradict_themselves_are_refused() {
-    let refusals: [(fn(&mut BackboneConfig), usize, &str); 7] = [
+    let refusals: [(fn(&mut BackboneConfig), usize, &str); 9] = [
+        (|b| b.image.as_mut().unwrap().grid = [usize::MAX / 2, 3], 0, "image.grid"),
+        (|b| b.n_heads = usize::MAX, 0, "hidden_size"),
         (|b| b.image.as_mut().unwrap().grid = [3, 3], 0, "image.grid = 3x3x1"),
         (|b| b.image.as_mut().unwrap().n_classes = usize::MAX, 0, "image.n_classes"),
         (|b| b.image.as_mut().unwrap().registers = 1, 1, "image.registers = 1"),

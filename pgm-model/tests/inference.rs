@@ -47,6 +47,7 @@ fn configs(hidden_size: usize) -> [ModelConfig; 3] {
 fn difference(before: &[f32], after: &[f32]) -> f32 {
     let largest = before.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     assert!(largest > 0.1, "the logits are not all near zero");
+    assert!(before.len() == after.len() && before.iter().chain(after).all(|logit| logit.is_finite()));
     before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }
 
@@ -112,6 +113,7 @@ fn the_gradient_of_a_cast_network_reaches_the_float32_weights() {
         (gradients(&network, &network), gradients(&network, &network.clone().cast_matmul_weights(FloatDType::BF16)));
     assert_eq!(full.len(), half.len());
     for (full, half) in full.iter().zip(&half) {
+        assert!(full.len() == half.len() && full.iter().chain(half).all(|gradient| gradient.is_finite()));
         let largest = full.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
         let worst = full.iter().zip(half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
         assert!(worst < 0.05, "{worst}");

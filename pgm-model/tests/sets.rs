@@ -102,8 +102,9 @@ fn vectors(logits: Tensor<3>) -> Vec<Vec<f32>> {
 }
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {
-    let largest = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(largest < TOLERANCE, "{what}: {largest}");
+    assert_eq!(a.len(), b.len(), "{what}");
+    let far = a.iter().zip(b).find(|(a, b)| !((*a - *b).abs() < TOLERANCE));
+    assert!(far.is_none(), "{what}: {far:?}");
 }
 
 proptest! {

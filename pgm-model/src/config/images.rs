@@ -71,8 +71,9 @@ impl ImageConfig {
         if self.n_cells() == 0 {
             return Err(invalid("image.grid", grid, "must have at least one cell"));
         }
-        if self.n_cells().saturating_add(n_before) != backbone.length {
-            let problem = format!("does not fit length = {}: it needs {}", backbone.length, self.n_cells() + n_before);
+        let length = self.n_cells().saturating_add(n_before);
+        if length != backbone.length {
+            let problem = format!("does not fit length = {}: it needs {length}", backbone.length);
             return Err(invalid("image.grid", grid, problem));
         }
         if backbone.cond_dim != backbone.hidden_size {

@@ -9,7 +9,7 @@ use super::published_checkpoint::PublishedCheckpoint;
 use super::tensors::EMBEDDING;
 use super::torch_file::shortened;
 use crate::config::{
-    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries,
+    AutoregressiveConfig, BackboneConfig, MaskedConfig, ModelConfig, PartitionConfig, Projection, Queries, Sets,
 };
 use crate::error::ModelError;
 use crate::presets;
@@ -100,7 +100,7 @@ impl PublishedCheckpoint<'_> {
                 decoder_blocks,
                 queries: self.queries(&mut picker, overrides)?,
                 projection: self.projection(&mut picker),
-                sets: Default::default(),
+                sets: self.sets(&mut picker),
             }),
             (None, true) => ModelConfig::Autoregressive(AutoregressiveConfig { backbone, n_blocks: sizes.n_blocks }),
             (None, false) => ModelConfig::Masked(MaskedConfig { backbone, n_blocks: sizes.n_blocks }),
@@ -268,6 +268,17 @@ impl PublishedCheckpoint<'_> {
         };
         picker.note("queries", name_of(&queries), source);
         Ok(queries)
+    }
+
+    // Only files that this crate wrote have some.
+    fn sets(&self, picker: &mut Picker) -> Sets {
+        match &self.metadata.config {
+            Some(ModelConfig::Partition(config)) => {
+                picker.note("sets", config.sets, FILE);
+                config.sets
+            }
+            _ => Sets::default(),
+        }
     }
 
     fn projection(&self, picker: &mut Picker) -> Projection {

@@ -93,6 +93,9 @@ impl VqCodecConfig {
                 return invalid(key, value.to_string(), "must be at least 1, and at most a million");
             }
         }
+        if !self.base_width.is_multiple_of(N_GROUPS) {
+            return invalid("base_width", self.base_width.to_string(), "must be a multiple of 32, for the group norms");
+        }
         let multipliers = format!("{:?}", self.multipliers);
         if self.multipliers.is_empty() || self.multipliers.len() > MAX_LEVELS {
             return invalid("multipliers", multipliers, "must have one entry for each of 1 to 9 levels");

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
-use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader};
 use pgm_model::model_folder::write_file;
 
 use crate::InferError;
@@ -69,7 +69,8 @@ impl Picture {
         &mut self.pixels[(y * self.width + x) * self.channels..][..self.channels]
     }
 
-    /// Reads a PNG, JPEG or WebP file; transparency is left out.
+    /// Reads a PNG, JPEG or WebP file as `pgm-data images` reads those of a training: the Exif orientation is applied,
+    /// transparent pixels lie over white, and a colour's grey is ITU-R 601 luma.
     ///
     /// # Errors
     /// [`InferError::File`] naming the file.
@@ -101,8 +102,14 @@ impl Picture {
 
     fn of_image(image: &DynamicImage, channels: usize) -> Self {
         let (width, height) = (image.width() as usize, image.height() as usize);
-        let pixels = if channels == 1 { image.to_luma8().into_raw() } else { image.to_rgb8().into_raw() };
-        Self::new(width, height, channels, pixels)
+        let color = image.color();
+        let picture = match (color.has_color(), color.has_alpha()) {
+            (true, true) => Self::new(width, height, 3, over_white(image.to_rgba8().as_raw(), 3)),
+            (true, false) => Self::new(width, height, 3, image.to_rgb8().into_raw()),
+            (false, true) => Self::new(width, height, 1, over_white(image.to_luma_alpha8().as_raw(), 1)),
+            (false, false) => Self::new(width, height, 1, image.to_luma8().into_raw()),
+        };
+        picture.with_channels(channels)
     }
 
     /// The picture in grey or in colours.
@@ -111,10 +118,10 @@ impl Picture {
         match (self.channels, channels) {
             (1, 3) => Self { channels, pixels: self.pixels.iter().flat_map(|&value| [value; 3]).collect(), ..self },
             (3, 1) => {
-                // The luma that the image crate takes for files.
+                // ITU-R 601, in 16 bits.
                 let luma = |pixel: &[u8]| {
                     let [red, green, blue] = [0, 1, 2].map(|index: usize| u32::from(pixel[index]));
-                    ((2126 * red + 7152 * green + 722 * blue) / 10_000) as u8
+                    ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
                 };
                 Self { channels, pixels: self.pixels.chunks_exact(3).map(luma).collect(), ..self }
             }
@@ -207,6 +214,15 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     }
 }
 
+// Pixels whose last channel is alpha.
+fn over_white(pixels: &[u8], channels: usize) -> Vec<u8> {
+    let blend = |value: u8, alpha: u8| {
+        ((u32::from(value) * u32::from(alpha) + 255 * (255 - u32::from(alpha)) + 127) / 255) as u8
+    };
+    let pixels = pixels.chunks_exact(channels + 1);
+    pixels.flat_map(|pixel| pixel[..channels].iter().map(move |&value| blend(value, pixel[channels]))).collect()
+}
+
 fn broken(error: ImageError) -> String {
     format!("{error}; it may be truncated, copy it again")
 }
@@ -214,8 +230,15 @@ fn broken(error: ImageError) -> String {
 /// Decodes a PNG, JPEG or WebP file.
 pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     let reader = reader(bytes)?;
+    let decode = || {
+        let mut decoder = reader.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image)
+    };
     // A decoder's panic on a damaged file is that file's error.
-    let image = crate::unwind::catch(|| reader.decode())?.map_err(broken)?;
+    let image = crate::unwind::catch(decode)?.map_err(broken)?;
     if image.width() == 0 || image.height() == 0 {
         return Err("it has no pixels".into());
     }

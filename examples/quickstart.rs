@@ -265,9 +265,8 @@ fn show(event: &TrainEvent, bits_per_byte: f64) {
     match event {
         TrainEvent::Round { .. } | TrainEvent::Saved { .. } => {}
         TrainEvent::Started { parameters, rows, .. } => println!("{parameters} parameters, {rows} rows"),
-        TrainEvent::Trained { line, steps } => {
-            let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
-            println!("step {:>4} of {steps}  loss {:.3}  {:.0} s left", line.step, line.train_loss, left);
+        TrainEvent::Trained { line, steps, seconds_left } => {
+            println!("step {:>4} of {steps}  loss {:.3}  {seconds_left:.0} s left", line.step, line.train_loss);
         }
         TrainEvent::Validated(line) => {
             println!("step {:>4}  held out: {:.3} bits per byte", line.step, line.val_nelbo * bits_per_byte);

@@ -96,9 +96,8 @@ pub fn codes(pixels: &DataFolder, codec: &Path, out: &Path, device: &Device) -> 
 #[allow(clippy::print_stdout)]
 fn show(event: &TrainEvent<CodecLine>) {
     match event {
-        TrainEvent::Trained { line, steps } => {
-            let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
-            println!("step {:>4} of {steps}  loss {:.4}  {left:.0} s left", line.step, line.train_loss);
+        TrainEvent::Trained { line, steps, seconds_left } => {
+            println!("step {:>4} of {steps}  loss {:.4}  {seconds_left:.0} s left", line.step, line.train_loss);
         }
         TrainEvent::Validated(line) => {
             println!("step {:>4}  held out: PSNR {:.2} dB, SSIM {:.3}", line.step, line.val_psnr, line.val_ssim);

@@ -64,9 +64,8 @@ pub fn train(
 #[allow(clippy::print_stdout)]
 fn show(event: &TrainEvent) {
     match event {
-        TrainEvent::Trained { line, steps } => {
-            let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
-            println!("step {:>4} of {steps}  loss {:.3}  {left:.0} s left", line.step, line.train_loss);
+        TrainEvent::Trained { line, steps, seconds_left } => {
+            println!("step {:>4} of {steps}  loss {:.3}  {seconds_left:.0} s left", line.step, line.train_loss);
         }
         TrainEvent::Validated(line) => {
             let bits = line.val_nelbo / std::f64::consts::LN_2;

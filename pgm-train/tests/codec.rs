@@ -216,6 +216,11 @@ fn what_no_codec_can_be_trained_on_is_refused_in_a_sentence() {
     run(folder, "run", &["steps=2"], false, None).unwrap();
     let message = run(folder, "run", &["steps=2"], false, None).unwrap_err();
     assert!(matches!(message, TrainError::Exists { .. }), "{message}");
+    // Nor does it empty the figures of a run whose checkpoints are gone.
+    std::fs::create_dir(folder.join("figures")).unwrap();
+    std::fs::copy(folder.join("run/metrics.jsonl"), folder.join("figures/metrics.jsonl")).unwrap();
+    let message = run(folder, "figures", &["steps=2"], false, None).unwrap_err();
+    assert!(matches!(message, TrainError::Exists { .. }), "{message}");
     assert!(refused("run", &["loss=l2"], true).contains("loss was \"l1\" and is now \"l2\""));
     assert!(refused("run", &["steps=1"], true).contains("steps was 2 done"));
     // More steps are allowed, other pictures are not.
@@ -273,6 +278,16 @@ fn the_command_says_what_it_does_and_fails_in_a_sentence() {
         "/codec   originals above",
     ] {
         assert!(out.contains(says), "{says:?} in {out}");
+    }
+    // The commands that the card names exist.
+    let card = std::fs::read_to_string(folder.join("out/codec/README.md")).unwrap();
+    let named: Vec<&str> =
+        card.lines().filter(|line| line.contains(" --")).filter_map(|line| line.strip_prefix("pgm-train ")).collect();
+    assert!(!named.is_empty() && card.contains("pgm-train encode --codec"), "{card}");
+    for arguments in named {
+        let name = arguments.split(' ').next().unwrap();
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_pgm-train")).args([name, "-h"]).output().unwrap();
+        assert!(help.status.success(), "pgm-train {name}");
     }
     let image = image::open(folder.join("out/reconstructions.png")).unwrap();
     // Ten pairs of 8 x 12 pixels, five times as large.

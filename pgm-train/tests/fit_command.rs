@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use pgm_data::{Mode, Prepare, TextInputs, TextTokenizer, Validation, prepare};
 use pgm_infer::TextModel;
 use pgm_model::model_folder::{self, resolve};
-use pgm_model::{WeightDtype, model_folder::to_published};
+use pgm_model::{Sets, WeightDtype, model_folder::to_published};
 use pgm_train::history::{self, Line};
 use serde_json::Value;
 
@@ -245,6 +245,14 @@ fn fine_tuning_starts_from_a_model_and_needs_no_section_model() {
     let (_, rounded) = model_folder::load(&half, &Device::flex()).unwrap();
     assert!(case.weights("still-half@best") == model_folder::to_safetensors(&rounded).unwrap());
 
+    // The sets that it is trained with from now on are those of the model.
+    case.fit("sets", "--config tune.toml --init base --set steps=2 model.sets=mix");
+    case.fit("no-sets", "--config tune.toml --init sets --set steps=2 model.sets=one");
+    let sets = |run: &str| model_folder::load_config(&case.path(run).join("model")).unwrap().sets();
+    assert_eq!(["base", "sets", "no-sets"].map(sets), [Sets::One, Sets::Mix, Sets::One]);
+    let message = case.refused("x", "--set objective=masked model.sets=mix");
+    assert!(message.contains("model.sets is for partition models"), "{message}");
+
     // A masked model may go on with the other loss of its kind, and its blocks are counted together.
     case.fit("masked", "--set objective=masked steps=2");
     case.fit("masked-tuned", "--config tune.toml --init masked --set objective=masked-complementary steps=2");
@@ -315,6 +323,20 @@ fn a_resumed_run_may_change_what_does_not_change_the_past() {
     }
     let message = case.refused("whole", &format!("--resume --set steps=30 {wsd}"));
     assert!(message.contains("steps was 20 and is now 30; with optim.schedule = \"wsd\""), "{message}");
+
+    // A stopped run that ends where it stands has a validation of its last step.
+    let short = "steps=7 validate_every=5 checkpoint_every=3";
+    case.fit("short", &format!("--set {short}"));
+    std::fs::remove_dir_all(case.path("short/model")).unwrap();
+    let metrics = case.path("short/metrics.jsonl");
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let (rest, last) = text.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.contains("val_nelbo"), "{last}");
+    std::fs::write(&metrics, format!("{rest}\n")).unwrap();
+    let steps = || case.validations("short").iter().map(|(step, ..)| *step).collect::<Vec<_>>();
+    assert_eq!(steps(), [0, 5]);
+    assert!(case.fit("short", &format!("--resume --set {short}")).contains("step 7  validation"));
+    assert_eq!(steps(), [0, 5, 7]);
 
     // A cosine over all steps cannot, and the sentence says why and what to do. `optim.decay` is the former name.
     case.fit("cosine", "--set steps=8 optim.decay=cosine");

@@ -9,7 +9,8 @@ use pgm_data::{CodecIdentity, DataFolder, ImageFolderWriter, ImageInfo, PixelSha
 use pgm_model::{ModelConfig, model_folder};
 use pgm_train::batches::{NetworkInputs, ObjectiveBatch, TrainLoader};
 use pgm_train::{
-    Distill, DistillConfig, Fit, FitResult, TrainConfig, TrainError, TrainEvent, World, distill, fit, history,
+    Distill, DistillConfig, Fit, FitResult, InitModel, TrainConfig, TrainError, TrainEvent, World, distill, fit,
+    history,
 };
 
 const TOML: &str = "
@@ -68,11 +69,22 @@ fn try_run(
     resume: bool,
     stop_at: Option<usize>,
 ) -> Result<FitResult, TrainError> {
+    run_from(folder, None, out, config, resume, stop_at)
+}
+
+fn run_from(
+    folder: &Path,
+    init: Option<&InitModel>,
+    out: &str,
+    config: &TrainConfig,
+    resume: bool,
+    stop_at: Option<usize>,
+) -> Result<FitResult, TrainError> {
     let interrupter = Interrupter::new();
     let stop = interrupter.clone();
     fit(Fit {
         config,
-        init: None,
+        init,
         data: &folder.join("data"),
         out: &folder.join(out),
         resume,
@@ -164,9 +176,9 @@ fn a_resumed_run_equals_the_unbroken_one_for_both_networks() {
         assert!(weights(&whole) == weights(&cut), "{objective}");
         let losses = |out: &str| {
             let lines = history::read(&folder.join(out)).unwrap().into_iter();
-            lines.map(|line| format!("{line:?}").split("seconds").next().unwrap().to_string()).collect::<Vec<_>>()
+            lines.map(|line| format!("{line:?}").split("tokens_per_second").next().unwrap().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(losses(&whole).len(), losses(&cut).len());
+        assert_eq!(losses(&whole), losses(&cut));
 
         // The model folder says what the codes are, and has no tokenizer.
         let (config, _) = model_folder::load(&folder.join(&whole).join("model"), &Device::flex()).unwrap();
@@ -178,6 +190,46 @@ fn a_resumed_run_equals_the_unbroken_one_for_both_networks() {
         assert_eq!(matches!(config, ModelConfig::MaskGit(_)), index == 1);
         assert!(!folder.join(&whole).join("model/tokenizer.json").exists());
     }
+}
+
+#[test]
+fn a_run_goes_on_and_is_fine_tuned_with_a_file_that_leaves_the_data_s_sizes_out() {
+    let _one_at_a_time = DEVICE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    data(&folder.join("data"), 40);
+    let file = folder.join("run.toml");
+    std::fs::write(&file, TOML).unwrap();
+    for (index, objective) in OBJECTIVES.into_iter().enumerate() {
+        let out = format!("run-{index}");
+        run(folder, &out, &config(&[objective, "steps=3", "model.dropout=0"]), false, None);
+        // As the command reads the file of a run that is resumed.
+        let settings = [objective, "steps=5", "model.dropout=0"].map(str::to_string);
+        let resumed = TrainConfig::load_for_run(&file, &settings, &folder.join(&out).join("model")).unwrap();
+        assert_eq!(run(folder, &out, &resumed, true, None).step, 5, "{objective}");
+
+        let init = InitModel::open(&folder.join(&out)).unwrap();
+        let settings = ["steps=2", "optim.lr=1e-30"].map(str::to_string);
+        let tune = "steps = 2\nbatch = 4\n[optim]\nwarmup = 1\n";
+        let tuned = TrainConfig::parse_for_model(tune, &settings, init.config(), 10).unwrap();
+        let name = format!("tuned-{index}");
+        run_from(folder, Some(&init), &name, &tuned, false, None).unwrap();
+        let config = |run: &str| model_folder::load_config(&folder.join(run).join("model")).unwrap();
+        assert_eq!(config(&name), config(&out), "{objective}");
+    }
+    // Pictures of other classes.
+    std::fs::rename(folder.join("data"), folder.join("before")).unwrap();
+    let codec = CodecIdentity { codebook: N_CODES as usize, hash: Some("c0dec".to_string()) };
+    let info = ImageInfo::of_codes([3, 3], codec, None, vec!["cat".to_string()]);
+    let mut writer = ImageFolderWriter::create(&folder.join("data"), info).unwrap();
+    for split in [Split::Train, Split::Validation] {
+        writer.push_tokens(split, &[1; 9], Some(0)).unwrap();
+    }
+    writer.finish().unwrap();
+    let init = InitModel::open(&folder.join("run-0")).unwrap();
+    let tuned = TrainConfig::parse_for_model("steps = 2\nbatch = 4\n", &[], init.config(), 10).unwrap();
+    let message = run_from(folder, Some(&init), "refused", &tuned, false, None).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("--init") && message.contains("has 3 classes, the data has 1"), "{message}");
 }
 
 #[test]

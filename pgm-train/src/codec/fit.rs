@@ -71,7 +71,7 @@ pub fn fit_codec(args: FitCodec) -> Result<FitCodecResult, TrainError> {
     let train_rows = Arc::new(data.pixels(Split::Train)?);
     let validation_rows = Arc::new(data.pixels(Split::Validation)?);
     let sizes = config.autoencoder(shape_of(&train_rows))?;
-    if !args.resume && (!checkpoint::list(args.out).is_empty() || args.out.join(CODEC_FOLDER).exists()) {
+    if !args.resume && (checkpoint::started(args.out) || args.out.join(CODEC_FOLDER).exists()) {
         return Err(TrainError::Exists { path: args.out.to_path_buf() });
     }
     let identity = RunIdentity {

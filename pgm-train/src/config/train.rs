@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use pgm_data::Manifest;
-use pgm_model::ModelConfig;
+use pgm_model::model_folder::TRAINING_FILE;
+use pgm_model::{ModelConfig, Sets};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -75,6 +76,29 @@ impl TrainConfig {
         toml_file::load(path, settings, &base_of(model, length))
     }
 
+    /// As [`load_for_model`](Self::load_for_model), for a run that is resumed: `objective` and the keys of `[model]` that the
+    /// file leaves out are those that `folder`, a model folder of the run, records.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for_run(path: &Path, settings: &[String], folder: &Path) -> Result<Self, TrainError> {
+        #[derive(Deserialize)]
+        struct Recorded {
+            settings: RecordedSettings,
+        }
+        #[derive(Deserialize)]
+        struct RecordedSettings {
+            objective: Objective,
+            model: ModelSection,
+        }
+        let record = std::fs::read(folder.join(TRAINING_FILE)).ok();
+        let base = match record.and_then(|json| serde_json::from_slice::<Recorded>(&json).ok()) {
+            Some(Recorded { settings }) => base_table(settings.objective, settings.model),
+            None => Table::new(),
+        };
+        toml_file::load(path, settings, &base)
+    }
+
     /// As [`load_for_model`](Self::load_for_model), from a text.
     ///
     /// # Errors
@@ -117,9 +141,12 @@ impl TrainConfig {
 
 // What a configuration for a model need not say.
 fn base_of(model: &ModelConfig, length: usize) -> Table {
-    let section = ModelSection { length, ..ModelSection::of(model) };
+    base_table(Objective::of(model), ModelSection { length, ..ModelSection::of(model) })
+}
+
+fn base_table(objective: Objective, section: ModelSection) -> Table {
     let section = Table::try_from(section).expect("a section always serialises");
-    let objective = Value::String(Objective::of(model).name().to_string());
+    let objective = Value::String(objective.name().to_string());
     Table::from_iter([("objective".to_string(), objective), ("model".to_string(), Value::Table(section))])
 }
 
@@ -176,6 +203,9 @@ impl ConfigFile for TrainConfig {
             return Err(
                 "model.embedding_scale is not for maskgit, whose head has the weight of the embedding".to_string()
             );
+        }
+        if self.objective != Objective::Partition && self.model.sets != Sets::One {
+            return Err("model.sets is for partition models; remove it, or set it to \"one\"".to_string());
         }
         self.teacher.as_ref().map_or(Ok(()), |teacher| teacher.validate(self.objective))?;
         self.run.validate()

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use pgm_data::{DataFolder, ImageInfo, TokenRows};
+use pgm_data::{DataFolder, TokenRows};
 use pgm_infer::{GenerationConfig, OrderKind};
-use pgm_model::{ImageConfig, ModelConfig, Network, model_folder};
+use pgm_model::{ModelConfig, Network, model_folder};
 use serde_json::{Value, json};
 
 use super::loader::DistillLoader;
@@ -17,7 +17,7 @@ use super::teacher::Teacher;
 use crate::TrainError;
 use crate::batches::ValidationLoader;
 use crate::config::{ConfigFile, DistillConfig, Objective, TeacherWeights};
-use crate::eval::check_same_tokens;
+use crate::eval::check_same_data;
 use crate::files::fingerprint;
 use crate::run::checkpoint::{Checkpoint, CheckpointRecords, StoredAverage, started};
 use crate::run::history::ValidationLine;
@@ -344,44 +344,9 @@ fn check_teacher(folder: &Path, model: &ModelConfig, data: &DataFolder) -> Resul
     if matches!(model, ModelConfig::Autoregressive(_)) {
         return refuse("is autoregressive; distillation needs a partition or a masked model".to_string());
     }
-    match (model.image(), data.image()) {
-        (Some(image), Some(info)) => return check_same_images(image, model, info, data).or_else(refuse),
-        (Some(_), None) => return refuse("is a model of images, but the data is text".to_string()),
-        (None, Some(_)) => return refuse("is no model of images, but the data is pictures".to_string()),
-        (None, None) => {}
-    }
     let (model_length, data_length) = (model.backbone().length, data.manifest().length);
-    if model_length != data_length {
+    if model.image().is_none() && data.image().is_none() && model_length != data_length {
         return refuse(format!("has {model_length} tokens in a row, the data has {data_length}; prepare such rows"));
     }
-    check_same_tokens(folder, "--teacher", model, data)
-}
-
-// The problem, if model and data differ in grid, codes or classes.
-fn check_same_images(
-    image: &ImageConfig,
-    model: &ModelConfig,
-    info: &ImageInfo,
-    data: &DataFolder,
-) -> Result<(), String> {
-    let (n_codes, of_data) = (model.backbone().mask_index, info.n_values());
-    let (length, of_row) = (1 + image.n_cells(), data.manifest().length);
-    if length != of_row {
-        return Err(format!("has {length} tokens in a row, the data has {of_row}; prepare such rows"));
-    }
-    if n_codes != of_data {
-        return Err(format!("knows {n_codes} codes, the data has {of_data}; prepare the data with the model's codec"));
-    }
-    if let (Some(model), Some(data)) = (&image.codec, info.codec.as_ref().and_then(|codec| codec.hash.as_ref()))
-        && model != data
-    {
-        return Err(format!("was trained on codes of the codec {model}, the data has those of {data}"));
-    }
-    if image.n_classes != info.class_names.len() {
-        let (n_classes, of_data) = (image.n_classes, info.class_names.len());
-        return Err(format!(
-            "has {n_classes} classes, the data has {of_data}; prepare the data with the model's classes"
-        ));
-    }
-    Ok(())
+    check_same_data(folder, "--teacher", model, data)
 }

@@ -20,7 +20,7 @@ pub use choice::{ChoiceReport, ChoiceSettings, Question, choice};
 pub use frontier::{Frontier, FrontierSettings, frontier};
 pub use generative::{GenerativeSettings, sample_texts};
 pub use greedy::{GreedyReport, GreedySettings, LastWord, greedy};
-pub(crate) use model::check_same_tokens;
 pub use model::{EvalModel, kind, same_tokenizer};
+pub(crate) use model::{check_same_data, check_same_tokens};
 pub use ppl::{PplReport, PplSettings, RowNats, ppl};
 pub use result_log::ResultLog;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use pgm_data::DataFolder;
+use pgm_data::{DataFolder, ImageInfo};
 use pgm_infer::TextModel;
 use pgm_model::model_folder::{TOKENIZER_FILE, WEIGHTS_FILE, resolve};
-use pgm_model::{ModelConfig, Network, WeightDtype};
+use pgm_model::{ImageConfig, ModelConfig, Network, WeightDtype};
 use serde_json::{Value, json};
 
 use crate::special_tokens::{first_difference, prepare_flag, special_of_data, special_of_model};
@@ -122,6 +122,52 @@ pub fn kind(config: &ModelConfig) -> &'static str {
         ModelConfig::Autoregressive(_) => "autoregressive",
         ModelConfig::MaskGit(_) => "maskgit",
     }
+}
+
+/// Checks that a model fits a data folder: the same tokens, or for pictures the same grid, codes and classes. `flag` names the
+/// model in the error.
+pub(crate) fn check_same_data(
+    folder: &Path,
+    flag: &str,
+    model: &ModelConfig,
+    data: &DataFolder,
+) -> Result<(), TrainError> {
+    let refuse = |problem: String| Err(TrainError::Config { origin: format!("{flag} {}", folder.display()), problem });
+    match (model.image(), data.image()) {
+        (Some(image), Some(info)) => check_same_images(image, model, info, data).or_else(refuse),
+        (Some(_), None) => refuse("is a model of images, but the data is text".to_string()),
+        (None, Some(_)) => refuse("is no model of images, but the data is pictures".to_string()),
+        (None, None) => check_same_tokens(folder, flag, model, data),
+    }
+}
+
+// The problem, if model and data differ in grid, codes or classes.
+fn check_same_images(
+    image: &ImageConfig,
+    model: &ModelConfig,
+    info: &ImageInfo,
+    data: &DataFolder,
+) -> Result<(), String> {
+    let (n_codes, of_data) = (model.backbone().mask_index, info.n_values());
+    let (length, of_row) = (1 + image.n_cells(), data.manifest().length);
+    if length != of_row {
+        return Err(format!("has {length} tokens in a row, the data has {of_row}; prepare such rows"));
+    }
+    if n_codes != of_data {
+        return Err(format!("knows {n_codes} codes, the data has {of_data}; prepare the data with the model's codec"));
+    }
+    if let (Some(model), Some(data)) = (&image.codec, info.codec.as_ref().and_then(|codec| codec.hash.as_ref()))
+        && model != data
+    {
+        return Err(format!("was trained on codes of the codec {model}, the data has those of {data}"));
+    }
+    if image.n_classes != info.class_names.len() {
+        let (n_classes, of_data) = (image.n_classes, info.class_names.len());
+        return Err(format!(
+            "has {n_classes} classes, the data has {of_data}; prepare the data with the model's classes"
+        ));
+    }
+    Ok(())
 }
 
 /// Checks that a model and a data folder have the same vocabulary, special tokens and tokenizer. `flag` names the model in the error.

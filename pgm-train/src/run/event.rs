@@ -33,6 +33,8 @@ pub enum TrainEvent<V = ValidationLine> {
         line: TrainLine,
         /// Steps in all.
         steps: usize,
+        /// Seconds until the last of them, at the rate of this process's steps, validations included.
+        seconds_left: f64,
     },
     /// A validation.
     Validated(V),

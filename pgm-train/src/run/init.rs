@@ -13,7 +13,7 @@ use super::model_files::ModelFiles;
 use super::optim::weight_norm;
 use crate::TrainError;
 use crate::config::TrainConfig;
-use crate::eval::check_same_tokens;
+use crate::eval::check_same_data;
 use crate::files::fingerprint;
 use crate::special_tokens::TokenizerFiles;
 
@@ -48,7 +48,7 @@ impl InitModel {
         &self.folder
     }
 
-    /// The configuration of the run's model: the model's, with the run's dropout and length of rows.
+    /// The configuration of the run's model: the model's, with the run's dropout, sets and length of rows.
     ///
     /// # Errors
     /// [`TrainError::Config`] with the first key of the run's configuration, or the first token of the data, that the model
@@ -72,12 +72,18 @@ impl InitModel {
                 "has model.{key} = {model}, the configuration says {run}; leave [model] out, or set the model's value"
             ));
         }
-        check_same_tokens(&self.folder, "--init", &self.config, data)?;
+        check_same_data(&self.folder, "--init", &self.config, data)?;
         config.model.check_length(data.manifest())?;
         let mut found = self.config.clone();
         let backbone = found.backbone_mut();
-        backbone.length = config.model.length;
         backbone.dropout = config.model.dropout;
+        // Pictures of another grid are refused.
+        if backbone.image.is_none() {
+            backbone.length = config.model.length;
+        }
+        if let ModelConfig::Partition(partition) = &mut found {
+            partition.sets = config.model.sets;
+        }
         found.validate()?;
         Ok(found)
     }

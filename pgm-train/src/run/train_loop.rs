@@ -99,6 +99,8 @@ struct LoopState<M: LoopModel> {
     validation: Option<M::Line>,
     start: Instant,
     seconds_before: f64,
+    // Steps done when this process began.
+    steps_before: usize,
     // Tokens since the last line of figures, and its time.
     tokens: usize,
     since: Instant,
@@ -128,7 +130,11 @@ impl<M: LoopModel> TrainLoop<M> {
         self.show_training(components)?;
         let mut batches = train.iter();
         let mut last_validation = None;
-        if state.step == 0 {
+        // A run that is resumed for no more steps than it has ends with a validation, as every run does.
+        let is_over =
+            state.step == settings.steps && state.validation.as_ref().is_none_or(|line| line.step() != state.step);
+        let is_over = self.world.broadcast("the validation of the last step", is_over).map_err(TrainError::Ranks)?;
+        if state.step == 0 || is_over {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
         // Of several processes none stops alone.
@@ -262,6 +268,7 @@ impl<M: LoopModel> TrainLoop<M> {
             validation,
             start: now,
             seconds_before: seconds,
+            steps_before: step,
             tokens: 0,
             since: now,
             exchange: ExchangeCost::default(),
@@ -332,7 +339,10 @@ impl<M: LoopModel> TrainLoop<M> {
         let output = StepOutput { loss: state.loss_sum.clone(), figures: Some(figures) };
         let item = TrainingItem::new(output, progress, Some(state.step), Some(learner.lr_current()));
         sent(components.event_processor.process_train(LearnerEvent::ProcessedItem(item)))?;
-        (self.observe)(&TrainEvent::Trained { line: line.clone(), steps: self.settings.steps });
+        let steps = self.settings.steps;
+        let rate = (state.step - state.steps_before) as f64 / state.start.elapsed().as_secs_f64();
+        let seconds_left = (steps - state.step) as f64 / rate;
+        (self.observe)(&TrainEvent::Trained { line: line.clone(), steps, seconds_left });
         if let Some(history) = &mut state.history {
             history.push(&Line::<M::Line>::Train(line))?;
         }

@@ -52,9 +52,7 @@ pub fn print_event_with<V: ValidationFigures>(event: &TrainEvent<V>, counted: &s
             let ranks = if *world_size > 1 { format!(", {world_size} ranks") } else { String::new() };
             format!("{parameters} parameters, {rows} training rows, from step {step}{ranks}")
         }
-        TrainEvent::Trained { line, steps } => {
-            let rate = line.step as f64 / line.seconds;
-            let left = (steps - line.step) as f64 / rate;
+        TrainEvent::Trained { line, steps, seconds_left } => {
             let exchange = line.world.as_ref().map(|world| format!("  exchange {:.1} ms", world.exchange_ms));
             format!(
                 "step {}/{steps}  loss {:.4}  lr {:.2e}  grad {:.3}  {:.0} {counted}/s{}  {} left",
@@ -64,7 +62,7 @@ pub fn print_event_with<V: ValidationFigures>(event: &TrainEvent<V>, counted: &s
                 line.grad_norm,
                 line.tokens_per_second,
                 exchange.unwrap_or_default(),
-                clock(left)
+                clock(*seconds_left)
             )
         }
         TrainEvent::Validated(line) => {

@@ -117,17 +117,14 @@ fn fit_in(args: &FitArgs, world: &World, interrupter: Interrupter) -> anyhow::Re
 
 /// The configuration. Where it starts from a model, or resumes a run, the model's architecture need not be in the file.
 fn load_config(args: &FitArgs, init: Option<&InitModel>) -> anyhow::Result<TrainConfig> {
-    let base = match init {
-        Some(init) => Some((init.config().clone(), DataFolder::open(&args.data)?.manifest().length)),
-        None if args.resume => {
-            let model = model_folder::resolve(&args.out).and_then(|folder| model_folder::load_config(&folder)).ok();
-            model.map(|model| (model.clone(), model.backbone().length))
+    let of_run = args.resume.then(|| model_folder::resolve(&args.out).ok()).flatten();
+    Ok(match (init, of_run) {
+        (Some(init), _) => {
+            let length = DataFolder::open(&args.data)?.manifest().length;
+            TrainConfig::load_for_model(&args.config, &args.set, init.config(), length)?
         }
-        None => None,
-    };
-    Ok(match base {
-        Some((model, length)) => TrainConfig::load_for_model(&args.config, &args.set, &model, length)?,
-        None => TrainConfig::load(&args.config, &args.set)?,
+        (None, Some(folder)) => TrainConfig::load_for_run(&args.config, &args.set, &folder)?,
+        (None, None) => TrainConfig::load(&args.config, &args.set)?,
     })
 }
 

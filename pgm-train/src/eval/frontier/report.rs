@@ -229,6 +229,8 @@ impl Frontier {
             }
             Reached::Times { value, interval } => {
                 let end = |end: Option<f64>| end.map_or("never".to_string(), short);
+                // Resamples that all choose one curve say nothing of the clock.
+                let interval = interval.filter(|[low, high]| low != high);
                 let interval =
                     interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", end(low), end(high)));
                 format!("For {first}'s perplexity {model} takes {} times {first}'s wall time{interval}", short(value))
@@ -356,6 +358,12 @@ mod tests {
                     choice("e", Some(0), ratio(1.05), Some(Reached::Never)),
                     choice("f", None, None, Some(Reached::AtOnce { curve: 1 })),
                     choice("g", Some(1), ratio(1.2), None),
+                    choice(
+                        "h",
+                        Some(0),
+                        ratio(1.2),
+                        Some(Reached::Times { value: 0.5, interval: Some([Some(0.5); 2]) }),
+                    ),
                 ],
             },
         }
@@ -379,6 +387,7 @@ mod tests {
         );
         has(5, "c, d (0.25 s) does not reach that entropy");
         has(5, "a|b is worse.");
+        has(6, "For a|b's perplexity h takes 0.5 times a|b's wall time.");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) fn codec_card(
     }
     text += "\n## Use\n\nFOLDER is this folder.\n\n```text\n\
              pgm-data images --input PICTURES --size SIZE --out pixels\n\
-             pgm-infer encode --codec FOLDER --data pixels --out codes\n\
+             pgm-train encode --codec FOLDER --data pixels --out codes\n\
              pgm-infer generate --model MODEL --codec FOLDER -n 4 --out pictures.png\n```\n\n";
     if let Some(data) = &card.data {
         text += &format!("{}\n", data_section(data, &card.section.data, training));

@@ -312,7 +312,9 @@ def check_a_failed_model_is_loaded_again(page: Page) -> None:
     worker = (faulty / "worker.js").read_text()
     call = "const json = await model.infill("
     need(worker.count(call) == 1, f"worker.js has no {call!r}")
-    fault = "if (await self.caches.delete('fault')) throw new WebAssembly.RuntimeError('unreachable');"
+    # As a trap within a future of Rust's: in a microtask, and without an end of the promise.
+    trap = "queueMicrotask(() => { throw new WebAssembly.RuntimeError('unreachable'); })"
+    fault = f"if (await self.caches.delete('fault')) await new Promise(() => {trap});"
     (faulty / "worker.js").write_text(worker.replace(call, f"{fault} {call}"))
     page.goto(page.base.replace(PREFIX, str(Path(PREFIX).parent / "faulty")))
     wait_until_ready(page)

@@ -11,7 +11,9 @@ export const connect = (page) => offer(page);
 
 // The events of a request: { name, data }. `path` is always `infill`.
 export async function* post(path, body, signal) {
-  await restore(body.model);
+  const stopped = new Promise((resolve) => { signal.addEventListener("abort", resolve, { once: true }); });
+  await Promise.race([restore(body.model), stopped]);
+  if (signal.aborted) return;
   const events = [];
   let wake = () => {};
   let ended = false;

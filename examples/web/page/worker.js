@@ -6,6 +6,7 @@ import { bundle, bundledFiles, remove } from "./bundle.js";
 const models = new Map(); // by name
 const stopped = new Map(); // an AbortController for each call that is not over
 const programs = new Map(); // a promise of the program of each device, or of why it cannot be started
+let loading = false; // whether the last call loads a model
 
 async function start(device) {
   const program = await (device === "webgpu" ? import("./pgm_web_gpu.js") : import("./pgm_web.js"));
@@ -94,8 +95,23 @@ const handlers = {
   },
 };
 
+// The program has trapped and is in no defined state any more: the page ends this worker.
+function crash() {
+  const why = self.panicMessage ?? "perhaps it needs more memory than a page may have, which is 4 GB at most";
+  const next = loading ? "" : "; generate again to load it again";
+  self.postMessage({ crash: `the model failed: ${why.replace(/\s+/g, " ")}${next}` });
+}
+
+// Rust's futures are polled in microtasks of their own: a trap in one reaches no `catch`, and its promise never settles.
+self.addEventListener("error", (event) => {
+  if (!(event.error instanceof WebAssembly.RuntimeError)) return;
+  event.preventDefault();
+  crash();
+});
+
 self.onmessage = async ({ data: { id, name, ...values } }) => {
   if (name === "stop") return stopped.get(id)?.abort();
+  loading = name === "load";
   const abort = new AbortController();
   stopped.set(id, abort);
   const report = (value) => self.postMessage({ id, report: value });
@@ -104,10 +120,7 @@ self.onmessage = async ({ data: { id, name, ...values } }) => {
     self.postMessage({ id, result });
   } catch (error) {
     if (error instanceof WebAssembly.RuntimeError) {
-      // The program is in no defined state any more.
-      const why = self.panicMessage ?? "perhaps it needs more memory than a page may have, which is 4 GB at most";
-      const next = name === "load" ? "" : "; generate again to load it again";
-      self.postMessage({ crash: `the model failed: ${why.replace(/\s+/g, " ")}${next}` });
+      crash();
     } else if (abort.signal.aborted) {
       self.postMessage({ id, result: null });
     } else {

@@ -242,6 +242,29 @@ def check_a_part_is_drawn_again_by_keyboard(page: Page) -> None:
     need(page.evaluate(PIXELS) == whole, "undo does not bring the picture before back")
 
 
+def check_another_picture_ends_the_refills_of_the_one_before(page: Page) -> None:
+    """The server does not answer, so that the next picture is opened while the run waits."""
+    choose_the_model(page)
+    choose_classes(page, [1, 2])
+    draw(page, each=1)
+    page.route("**/v1/images/edits", lambda route: None)
+    open_first(page)
+    need(page.input_value("#refill-class") == "1", "the class of the picture is not chosen")
+    mark_cells(page, ["ArrowRight"])
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#refill-status")).to_have_text("Waiting for the server…", timeout=PATIENCE)
+    page.focus("#tiles button >> nth=1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#refill")).to_have_attribute("aria-disabled", "false", timeout=PATIENCE)
+    need(page.locator("#refills li").count() == 0, "results of the picture before are shown under this one")
+    need(page.text_content("#refill-status") == "", f"it says {page.text_content('#refill-status')!r}")
+    need(page.input_value("#refill-class") == "2", "the class is not that of this picture")
+    page.click("#undo")
+    page.wait_for_timeout(100)
+    need(page.input_value("#refill-class") == "1", "undo brings a picture back without its class")
+    page.unroute("**/v1/images/edits")
+
+
 def check_nothing_marked_is_said(page: Page) -> None:
     open_first(page)
     page.click("#refill")
@@ -385,6 +408,7 @@ if __name__ == "__main__":
         check_stopping_ends_a_long_run,
         check_what_the_server_refuses_is_said_beside_its_field,
         check_a_part_is_drawn_again_by_keyboard,
+        check_another_picture_ends_the_refills_of_the_one_before,
         check_nothing_marked_is_said,
         check_a_mask_is_painted_by_pointer,
         check_an_own_picture_is_scaled_to_the_model,

@@ -65,13 +65,15 @@ const imageOf = async (url) => {
 // Takes a picture of the model's size as the one that is edited. One with a class (null for none) is new, so nothing of it is
 // marked; a result keeps marks and class.
 function take(source, index) {
-  if (picture) remember();
+  // Undo brings the class back with the picture that it was chosen for.
+  if (picture) remember(index === undefined ? {} : { class: $("refill-class").value });
   picture = canvasOf(model.size);
   penOf(picture).drawImage(source, 0, 0);
   mask ??= new Mask(model.size, model.grid);
   if (index !== undefined) {
     mask.clear();
     $("refill-class").value = index ?? "";
+    tiles.stopIn($("refills"));
     $("refills").replaceChildren();
     $("refills-note").hidden = true;
   }
@@ -154,14 +156,15 @@ function redraw() {
 
 const state = () => ({ pixels: picture.toDataURL(), runs: mask.runs() });
 
-function remember() {
-  before = [...before, state()].slice(-MOST_UNDO);
+function remember(more = {}) {
+  before = [...before, { ...state(), ...more }].slice(-MOST_UNDO);
 }
 
 async function undo() {
   const last = before.pop();
   if (!last) return;
   await bringBack(last);
+  $("refill-class").value = last.class ?? $("refill-class").value;
   put("stage-status", "Undone.");
   keep();
 }
@@ -306,7 +309,7 @@ async function refill() {
     bar: $("refill-bar"),
     progress: (text) => put("refill-status", text),
   });
-  if (model !== asks) return; // another model is chosen by now
+  if (model !== asks || run.dropped) return; // another model or picture is chosen by now
   const done = run.tiles.filter((tile) => tile.done);
   $("refills-note").hidden = !done.length;
   if (run.complete) {

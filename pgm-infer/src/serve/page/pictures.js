@@ -199,6 +199,7 @@ function showPast() {
       element("span", "note", `seed ${entry.seed} · ${count(entry.pictures.length, "picture")}`),
     );
     button.addEventListener("click", () => {
+      if (!models.length) return say("The models are not known yet.");
       if (tiles.isRunning()) return say("A run is going on; stop it first.");
       chooseModel(entry.model);
       if (chosenModel().id !== entry.model) return complain(`The server no longer has the model ${entry.model}.`);

@@ -13,6 +13,8 @@ let changed = () => {}; // is called when a run begins or ends
 
 export const isRunning = () => current !== null;
 export const stop = () => current?.abort.abort();
+// Stops what fills a list.
+export const stopIn = (list) => { if (current?.list === list) stop(); };
 export const whenRunsChange = (call) => { changed = call; };
 
 export const pngUrl = (b64) => `data:image/png;base64,${b64}`;
@@ -94,6 +96,9 @@ export function showPictures(list, pictures, size, on) {
   pictures.forEach((picture, i) => finish(tiles[i], picture));
 }
 
+// Whether a run's tiles are still in their list: another picture or model may have taken their place.
+const isShown = (run) => run.list.contains(run.tiles[0].item);
+
 // Shows what has arrived. Resolves when the run has ended and all was shown.
 const play = (run, watch) => everyFrame((due) => {
   const share = run.abort.signal.aborted ? 1 : due;
@@ -110,7 +115,7 @@ const play = (run, watch) => everyFrame((due) => {
   const nDone = run.tiles.filter(({ done }) => done).length;
   const parts = run.tiles.map(({ done, part }) => (done ? 1 : part ?? 0));
   watch.bar.value = parts.reduce((sum, part) => sum + part, 0) / parts.length;
-  if (run.first) watch.progress(`${nDone} of ${count(run.tiles.length, "picture")} · ${duration(run)}`);
+  if (run.first && isShown(run)) watch.progress(`${nDone} of ${count(run.tiles.length, "picture")} · ${duration(run)}`);
   return run.ended && !run.queue.length;
 });
 
@@ -119,7 +124,7 @@ const play = (run, watch) => everyFrame((due) => {
 export async function fill(list, { path, event, asked, captions }, on, watch) {
   const { size, defaults } = chosenModel();
   const earlier = [...list.children];
-  const run = { abort: new AbortController(), queue: [], tiles: prepare(list, captions, size, on), started: performance.now() };
+  const run = { list, abort: new AbortController(), queue: [], tiles: prepare(list, captions, size, on), started: performance.now() };
   const nPartial = partialOf(asked.steps ?? defaults?.steps ?? 32, size, Math.min(captions.length, AT_ONCE));
   current = run;
   changed();
@@ -151,7 +156,8 @@ export async function fill(list, { path, event, asked, captions }, on, watch) {
   await played;
   current = null;
   list.setAttribute("aria-busy", "false");
-  if (run.first === undefined) list.replaceChildren(...earlier); // nothing came, so nothing is lost
+  run.dropped = !isShown(run);
+  if (run.first === undefined && !run.dropped) list.replaceChildren(...earlier); // nothing came, so nothing is lost
   for (const tile of run.tiles) if (!tile.done) label(tile, "not finished");
   run.complete = arrived === captions.length;
   run.stopped = !run.complete && run.abort.signal.aborted;

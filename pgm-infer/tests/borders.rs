@@ -2,10 +2,10 @@
 #![cfg(feature = "flex")]
 
 use std::ops::ControlFlow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use pgm_infer::sample::BorderPart;
-use pgm_infer::text::template::Part;
+use pgm_infer::text::template::{Part, parse};
 use pgm_infer::{SampleSettings, SamplingPath, TextModel};
 use proptest::prelude::*;
 
@@ -179,10 +179,33 @@ fn masked_and_autoregressive_models_have_the_same_borders() {
             check("bpe", &causal, &[text(prompt)], seed as u64);
         }
     }
+    // Text behind a blank is refused, also where all of it is a border.
+    for template in ["the {2}of", "the king{1}of", "the king {2}s", "{2}of"] {
+        let row = causal.row(&parse(template, 0).unwrap(), None, 0).unwrap();
+        assert!(!row.request.borders.is_empty(), "{template}: {row:?}");
+        let denoiser = causal.denoiser(SamplingPath::Clean);
+        let message = denoiser.row(&row.request, &SampleSettings::default()).unwrap_err().to_string();
+        assert!(message.contains("only continues a text"), "{template}: {message}");
+    }
     let (masked, whole) = (masked_bpe(), "the kingdom of the beg");
     for cut in 1..whole.len() {
         check("bpe", &masked, &[text(&whole[..cut]), Part::Blank(3), text(&whole[cut..])], cut as u64);
     }
+}
+
+#[test]
+fn blanks_that_do_not_fit_are_refused_before_the_text_between_them_is_read() {
+    // The text is one that the tokenizer must not see.
+    let model = common::model_whose_tokenizer_cannot_encode();
+    for template in [" {*}".repeat(50_000), "a {1}".repeat(50_000)] {
+        let message = model.row(&parse(&template, 0).unwrap(), None, 0).unwrap_err().to_string();
+        assert!(message.contains("50000 blanks"), "{message}");
+    }
+    // Rows with the same border hold one list of its tokens.
+    let model = bpe();
+    let row = model.row(&parse(&" {1}".repeat(9), 0).unwrap(), None, 0).unwrap();
+    let lists: Vec<_> = row.request.borders.iter().map(|border| &border.parts[0].allowed).collect();
+    assert!(lists.len() > 5 && lists.iter().all(|list| Arc::ptr_eq(list, lists[0])), "{lists:?}");
 }
 
 // Pieces of texts that tokenizers treat in ways of their own.

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use pgm_infer::serve::{Limits, allow_origins, local_only, router};
+use pgm_infer::serve::{Limits, router, router_for};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -280,8 +280,8 @@ async fn pages_of_allowed_origins_may_use_the_server() {
         response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|origin| origin.to_str().unwrap().to_string())
     };
     let keys = ["secret".to_string()];
-    let closed = router(&server(Limits::default(), &keys));
-    let response = closed.clone().oneshot(preflight("http://localhost:3000")).await.unwrap();
+    let server = server(Limits::default(), &keys);
+    let response = router(&server).oneshot(preflight("http://localhost:3000")).await.unwrap();
     assert!(response.status() == StatusCode::METHOD_NOT_ALLOWED && allowed(&response).is_none());
     for (origins, origin, expected) in [
         (&["http://localhost:3000"][..], "http://localhost:3000", Some("http://localhost:3000")),
@@ -290,7 +290,7 @@ async fn pages_of_allowed_origins_may_use_the_server() {
         (&["*"], "http://example.org", Some("*")),
     ] {
         let origins: Vec<String> = origins.iter().map(ToString::to_string).collect();
-        let app = allow_origins(closed.clone(), &origins).unwrap();
+        let app = router_for(&server, &origins, false).unwrap();
         // The preflight has no key.
         let response = app.clone().oneshot(preflight(origin)).await.unwrap();
         assert_eq!((response.status(), allowed(&response).as_deref()), (StatusCode::OK, expected), "{origin}");
@@ -304,7 +304,7 @@ async fn pages_of_allowed_origins_may_use_the_server() {
             assert_eq!((response.status(), allowed(&response).as_deref()), (status, expected), "{origin}");
         }
     }
-    assert!(allow_origins(closed, &["example.org".into()]).is_err());
+    assert!(router_for(&server, &["example.org".into()], false).is_err());
 }
 
 #[tokio::test]
@@ -332,7 +332,8 @@ async fn a_server_with_keys_asks_for_one() {
 
 #[tokio::test]
 async fn a_local_server_answers_to_local_names_only() {
-    let app = local_only(app());
+    let server = server(Limits::default(), &[]);
+    let app = router_for(&server, &[], true).unwrap();
     let from = |host: &str| Request::get("/v1/models").header(header::HOST, host).body(Body::empty()).unwrap();
     for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080", "127.3.2.1"] {
         assert_eq!(send(&app, from(host)).await.0, StatusCode::OK, "{host}");
@@ -340,6 +341,8 @@ async fn a_local_server_answers_to_local_names_only() {
     for host in ["example.org", "example.org:8080", "10.0.0.1", "localhost.example.org", ""] {
         let (status, answer) = send(&app, from(host)).await;
         assert!(status == StatusCode::FORBIDDEN && answer["error"]["code"] == "wrong_host", "{host}: {answer}");
+        let response = app.clone().oneshot(from(host)).await.unwrap();
+        assert!(response.headers().contains_key("x-request-id"), "{host}");
     }
     assert_eq!(send(&app, get("/v1/models")).await.0, StatusCode::OK, "without a name");
 }

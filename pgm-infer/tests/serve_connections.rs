@@ -57,7 +57,7 @@ impl Running {
 }
 
 fn limits() -> ConnectionLimits {
-    ConnectionLimits { max: 64, header_timeout: NEVER, idle_timeout: NEVER }
+    ConnectionLimits { max: 64, header_timeout: NEVER, idle_timeout: NEVER, write_timeout: NEVER }
 }
 
 // Answers at once at /, and at /slow when it is told to.
@@ -129,6 +129,32 @@ async fn connections_without_a_request_do_not_hold_up_the_end_and_running_reques
     let answer = rest(&mut slow);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
     tokio::time::timeout(PATIENCE, serving).await.expect("the server does not end").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_a_large_answer_loses_its_connection() {
+    let app =
+        Router::new().route("/", get(|| async { "quick" })).route("/large", get(|| async { "x".repeat(64 << 20) }));
+    let limits = ConnectionLimits { max: 1, write_timeout: Duration::from_millis(300), ..limits() };
+    let running = Running::start(app, limits).await;
+    let mut unread = running.asks("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    // There is one place only, so this is answered when the first connection is closed.
+    read_until(&mut running.asks(QUICK), "quick");
+    let mut taken = Vec::new();
+    let _ = unread.read_to_end(&mut taken);
+    assert!(taken.len() < 64 << 20, "all of it was sent");
+
+    // One that reads slowly, but reads, gets everything.
+    let mut slow = running.asks("GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let (mut n_read, mut part) = (0, vec![0; 4 << 20]);
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        match slow.read(&mut part).unwrap() {
+            0 => break,
+            n => n_read += n,
+        }
+    }
+    assert!(n_read > 64 << 20, "{n_read}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

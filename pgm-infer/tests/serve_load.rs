@@ -100,6 +100,20 @@ async fn a_client_that_stops_reading_loses_its_place_when_its_time_is_over() {
     assert!(text.contains("event: denoise") && text.contains("\"timeout\""), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_too_many_steps_wait_for_its_client() {
+    let app = router(&server(Limits { max_batch: 1, queue: 1, ..Limits::default() }, &[]));
+    let mut body = streamed(endless());
+    (body["logprobs"], body["stream_options"]) = (json!(5), json!({"denoise": true}));
+    let response = app.clone().oneshot(post("/v1/completions", &body)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    // There is one row, so this is answered when the engine has given up the stream that nothing reads.
+    done(&app, "/v1/completions", &json!({"prompt": "w1", "max_tokens": 2})).await;
+    let text = text(response).await;
+    let end = text.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(text.contains("event: denoise") && end.contains("reads the stream much more slowly"), "{end}");
+}
+
 // Requests whose answers are larger than what lies between the server and a client that reads nothing, and their places.
 fn large() -> [(&'static str, Value, usize); 2] {
     let completion = json!({"prompt": "w1", "max_tokens": 20, "n": 64, "logprobs": 5, "steps": 2});

@@ -115,6 +115,14 @@ impl Denoiser for CausalDenoiser<'_> {
     fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         beginning(&positions, &tokens)?;
+        // A border behind a blank would be drawn before it.
+        let of_borders = request.borders.iter().flat_map(|border| {
+            let parts = border.parts.iter().map(|part| part.position);
+            parts.chain(border.next)
+        });
+        if of_borders.zip(positions.len()..).any(|(position, expected)| position != expected) {
+            return Err(only_continues());
+        }
         Drawable::without(self.mask_index).check(request)?;
         if !matches!(settings.order, OrderKind::Uniform | OrderKind::Sequential) {
             return Err(wrong_order());
@@ -135,9 +143,13 @@ fn beginning(positions: &[usize], tokens: &[u32]) -> Result<Vec<u32>, InferError
     let mut given: Vec<(usize, u32)> = positions.iter().copied().zip(tokens.iter().copied()).collect();
     given.sort_unstable();
     if given.is_empty() || given.iter().enumerate().any(|(index, &(position, _))| index != position) {
-        let message = "an autoregressive model only continues a text: it can neither fill a blank before given text nor \
-                       start without BOS; give a --prompt, or use a partition or masked model";
-        return Err(InferError::Request(message.to_string()));
+        return Err(only_continues());
     }
     Ok(given.into_iter().map(|(_, token)| token).collect())
+}
+
+fn only_continues() -> InferError {
+    let message = "an autoregressive model only continues a text: it can neither fill a blank before given text nor start \
+                   without BOS; give a --prompt, or use a partition or masked model";
+    InferError::Request(message.to_string())
 }

@@ -12,7 +12,7 @@ use super::task::Finish;
 use crate::InferError;
 use crate::denoise::SamplingPath;
 use crate::picture::ImageModel;
-use crate::sample::{Denoiser, SampleRequest, SampleRow, SampleSettings, advance};
+use crate::sample::{Denoiser, SampleRequest, SampleRow, SampleSettings, StepResult, advance};
 use crate::text::TextModel;
 use crate::unwind::catch;
 
@@ -151,9 +151,10 @@ impl<'a> Worker<'a> {
         if !failed && n_decoded > 0 {
             self.cost.record(n_rows, duration);
         }
-        // A step without an evaluation says nothing of the device.
-        if result.as_ref().map_or(true, |result| result.evaluated) {
-            self.status.set_failing(failed);
+        // A step without an evaluation says nothing of the device, and neither does a row that cannot be evaluated.
+        match &result {
+            Ok(StepResult { evaluated: false, .. }) | Err(InferError::Request(_)) => {}
+            _ => self.status.set_failing(failed),
         }
         let (replica, cache_bytes) = (self.status.number, denoiser.cache_bytes());
         self.report(&StepMetrics { replica, n_rows, n_waiting, n_decoded, cache_bytes, duration, failed });

@@ -34,11 +34,18 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
+    /// How long a client may take none of what is sent to it.
+    pub write_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { max: 1024, header_timeout: Duration::from_secs(30), idle_timeout: Duration::from_secs(75) }
+        Self {
+            max: 1024,
+            header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -86,7 +93,8 @@ async fn serve_connection<I: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let phase = Arc::new(watch::Sender::new(Phase::Head(Instant::now())));
     let mut phases = phase.subscribe();
-    let io = TokioIo::new(WatchedIo { io, phase: Arc::clone(&phase) });
+    let (blocked, mut writes) = watch::channel(None);
+    let io = TokioIo::new(WatchedIo { io, phase: Arc::clone(&phase), blocked });
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |request: axum::http::Request<Incoming>| {
         let (running, response) = (Running::begin(&phase), app.call(request));
@@ -100,12 +108,15 @@ async fn serve_connection<I: AsyncRead + AsyncWrite + Unpin>(
         connection.as_mut().graceful_shutdown();
     }
     loop {
+        let blocked: Option<Instant> = *writes.borrow_and_update();
+        let blocked_until = blocked.and_then(|since| since.checked_add(limits.write_timeout));
         let ends_at = match *phases.borrow_and_update() {
             Phase::Head(_) if is_stopping => return,
             Phase::Head(since) => since.checked_add(limits.header_timeout),
             Phase::Idle(since) => since.checked_add(limits.idle_timeout),
             Phase::Running => None,
         };
+        let ends_at = ends_at.into_iter().chain(blocked_until).min();
         let late = async {
             match ends_at {
                 Some(ends_at) => tokio::time::sleep_until(ends_at).await,
@@ -121,13 +132,14 @@ async fn serve_connection<I: AsyncRead + AsyncWrite + Unpin>(
                 return;
             }
             Ok(()) = phases.changed() => {}
+            Ok(()) = writes.changed() => {}
             _ = stopped.wait_for(|stopped| *stopped), if !is_stopping => {
                 is_stopping = true;
                 // An idle connection ends with this, another one after its response.
                 connection.as_mut().graceful_shutdown();
             }
             () = late => {
-                tracing::debug!("a connection without a request was closed");
+                tracing::debug!("a connection was closed that had no request, or whose client took nothing of its answer");
                 return;
             }
         }
@@ -189,6 +201,21 @@ impl HttpBody for WatchedBody {
 struct WatchedIo<I> {
     io: I,
     phase: Arc<watch::Sender<Phase>>,
+    // Since when the client has taken nothing of what waits for it.
+    blocked: watch::Sender<Option<Instant>>,
+}
+
+impl<I> WatchedIo<I> {
+    fn watched<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.blocked.send_if_modified(|blocked| {
+            let changes = polled.is_pending() != blocked.is_some();
+            if changes {
+                *blocked = polled.is_pending().then(Instant::now);
+            }
+            changes
+        });
+        polled
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
@@ -210,7 +237,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<IoResult<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.watched(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<IoResult<()>> {
@@ -226,7 +254,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<IoResult<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, parts)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(context, parts);
+        self.watched(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -123,6 +123,13 @@ impl ApiError {
         Self::with(StatusCode::REQUEST_TIMEOUT, "stalled", message)
     }
 
+    /// 408: the client of a stream reads so slowly that too many steps wait for it.
+    pub fn too_slow() -> Self {
+        let message =
+            "the client reads the stream much more slowly than the model writes; read its events as they come";
+        Self::with(StatusCode::REQUEST_TIMEOUT, "stalled", message)
+    }
+
     /// Logs an error that is the server's fault.
     pub fn log(&self) {
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {

@@ -22,6 +22,7 @@
 //! checked and tokenised. The caller opens the socket.
 
 mod api;
+mod backlog;
 mod body;
 mod chat;
 mod connections;
@@ -45,5 +46,5 @@ mod text_stream;
 pub use connections::{ConnectionLimits, serve_connections};
 pub use error::ApiError;
 pub use metrics::Metrics;
-pub use router::{allow_origins, local_only, router};
+pub use router::{router, router_for};
 pub use state::{Limits, Server, ServerPhase};

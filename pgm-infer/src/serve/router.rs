@@ -32,6 +32,23 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The server's routes. The caller opens the socket.
 pub fn router(server: &Arc<Server>) -> Router {
+    watched(routes(server), server)
+}
+
+/// The server's routes for the pages of other sites, whose origins are like `https://example.org` or `http://localhost:3000`;
+/// `*` allows all of them. Browsers ask before they send a request, and the answer needs no key.
+///
+/// With `is_local` they answer only when the `Host` header names this machine, which is for a server without keys on a
+/// loopback address: otherwise a web site whose name resolves to 127.0.0.1 could use it through its visitors' browsers.
+///
+/// # Errors
+/// Says which origin is none.
+pub fn router_for(server: &Arc<Server>, origins: &[String], is_local: bool) -> Result<Router, String> {
+    let router = allow_origins(routes(server), origins)?;
+    Ok(watched(if is_local { local_only(router) } else { router }, server))
+}
+
+fn routes(server: &Arc<Server>) -> Router<Arc<Server>> {
     let limits = server.limits();
     let guarded = Router::new()
         .route("/v1/models", get(models::models))
@@ -54,7 +71,6 @@ pub fn router(server: &Arc<Server>) -> Router {
         .layer(RequestBodyLimitLayer::new(limits.max_picture_body))
         .layer(map_response_with_state(limits.max_picture_body, name_large_body));
     let guarded = guarded.merge(edits).route_layer(from_fn_with_state(Arc::clone(server), check_key));
-    // From the inside out: the last layer sees a request first.
     Router::new()
         .merge(page::routes())
         .route("/health", get(models::health))
@@ -66,6 +82,12 @@ pub fn router(server: &Arc<Server>) -> Router {
             let message = "this address does not take this method";
             ApiError::with(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
         })
+}
+
+// With what every response has: an error for a panic, its count, its line in the log, and its name.
+fn watched(router: Router<Arc<Server>>, server: &Arc<Server>) -> Router {
+    // From the inside out: the last layer sees a request first.
+    router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(server), count_response))
         .layer(
@@ -83,12 +105,7 @@ pub fn router(server: &Arc<Server>) -> Router {
         .with_state(Arc::clone(server))
 }
 
-/// The same routes for pages of other sites, whose origins are like `https://example.org` or `http://localhost:3000`; `*`
-/// allows all of them. Browsers ask before they send a request, and the answer needs no key.
-///
-/// # Errors
-/// Says which origin is none.
-pub fn allow_origins(router: Router, origins: &[String]) -> Result<Router, String> {
+fn allow_origins(router: Router<Arc<Server>>, origins: &[String]) -> Result<Router<Arc<Server>>, String> {
     if origins.is_empty() {
         return Ok(router);
     }
@@ -127,9 +144,7 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(origin).ok().filter(|_| is_origin).ok_or_else(wrong)
 }
 
-/// The same routes for a server without keys on a loopback address: they answer only when the `Host` header names this
-/// machine. Otherwise a web site whose name resolves to 127.0.0.1 could use the server through its visitors' browsers.
-pub fn local_only(router: Router) -> Router {
+fn local_only(router: Router<Arc<Server>>) -> Router<Arc<Server>> {
     router.layer(from_fn(|request: Request, next: Next| async {
         if is_local(request.headers()) {
             return next.run(request).await;

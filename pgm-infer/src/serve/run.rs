@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::backlog::Backlog;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::queue::QueuePermit;
 use super::state::{Admission, LoadedModel, Server, ServerPhase};
 use crate::engine::{
-    EventListener, Finish, ImageEngine, ImageTask, RequestId, Task, TaskEvent, TaskHandle, TaskOutput,
+    EventListener, Finish, ImageEngine, ImageTask, RequestId, Task, TaskEvent, TaskHandle, TaskInput, TaskOutput,
 };
 use crate::sample::{RowChange, SampleRequest, SampleSettings};
 
@@ -91,10 +92,11 @@ impl RunningRequest {
     fn listener(
         &self,
         sender: &mpsc::UnboundedSender<(usize, TaskEvent)>,
+        backlog: &Backlog,
         index: usize,
         wants_steps: bool,
     ) -> EventListener {
-        let (sender, permit) = (sender.clone(), Arc::clone(&self.permit));
+        let (sender, permit, backlog) = (sender.clone(), Arc::clone(&self.permit), backlog.clone());
         let (metrics, name) = (Arc::clone(&self.metrics), self.model.clone());
         Box::new(move |event: TaskEvent| {
             // The engine's thread owns a share of the places until it drops this listener.
@@ -107,6 +109,7 @@ impl RunningRequest {
             }
             let has_left = match event {
                 TaskEvent::Step { .. } if !wants_steps => sender.is_closed(),
+                TaskEvent::Step { ref change, .. } if !backlog.push(change) => true,
                 event => sender.send((index, event)).is_err(),
             };
             if has_left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -118,6 +121,7 @@ impl RunningRequest {
 pub struct Run {
     request: RunningRequest,
     events: mpsc::UnboundedReceiver<(usize, TaskEvent)>,
+    backlog: Backlog,
     handles: Vec<TaskHandle>,
     // Samples of each task, and samples in all that have not ended.
     n_per_task: usize,
@@ -147,9 +151,11 @@ impl Run {
         let (sender, events) = mpsc::unbounded_channel();
         let n_per_task = tasks.first().map_or(1, |task| task.n);
         let n_running = tasks.iter().map(|task| task.n).sum();
-        let mut run = Self { request, events, handles: Vec::new(), n_per_task, n_running };
+        let n_tokens = tasks.iter().map(|task| task.n * row_length(task)).sum();
+        let backlog = Backlog::new(n_tokens, &tasks.first().map(|task| task.settings).unwrap_or_default());
+        let mut run = Self { request, events, backlog, handles: Vec::new(), n_per_task, n_running };
         for (index, task) in tasks.iter().enumerate() {
-            let listener = run.request.listener(&sender, index, wants_steps);
+            let listener = run.request.listener(&sender, &run.backlog, index, wants_steps);
             let (timeout, request) = (run.request.time_left(), Some(run.request.request));
             let task = Task { timeout, request, ..task.clone() };
             run.handles.push(model.engine.submit(task, listener)?);
@@ -169,11 +175,12 @@ impl Run {
         wants_steps: bool,
     ) -> Result<Self, ApiError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let listener = request.listener(&sender, 0, wants_steps);
+        let backlog = Backlog::new(row.length, &settings);
+        let listener = request.listener(&sender, &backlog, 0, wants_steps);
         let (timeout, id) = (request.time_left(), Some(request.request));
         let task = ImageTask { timeout, request: id, ..ImageTask::new(vec![row], settings) };
         let handles = vec![engine.submit(task, listener)?];
-        Ok(Self { request: request.clone(), events, handles, n_per_task: 1, n_running: 1 })
+        Ok(Self { request: request.clone(), events, backlog, handles, n_per_task: 1, n_running: 1 })
     }
 
     /// The request of this run.
@@ -184,8 +191,12 @@ impl Run {
     /// The next event; none after the last.
     ///
     /// # Errors
-    /// When a sample fails, takes too long, or is ended with the server.
+    /// When a sample fails, takes too long, or is ended with the server; when the client reads much more slowly than the steps
+    /// are done.
     pub async fn next(&mut self) -> Result<Option<SampleEvent>, ApiError> {
+        if self.backlog.is_full() {
+            return Err(ApiError::too_slow());
+        }
         let event = tokio::select! {
             event = self.events.recv() => event,
             Ok(_) = self.request.phase.wait_for(|phase| *phase == ServerPhase::Cut) => return Err(ApiError::stopping()),
@@ -196,6 +207,7 @@ impl Run {
         let sample = |index: usize| task * self.n_per_task + index;
         match event {
             TaskEvent::Step { index, step, n_steps, change } => {
+                self.backlog.pop(&change);
                 Ok(Some(SampleEvent::Step { sample: sample(index), steps: (step, n_steps), change }))
             }
             TaskEvent::Done(output) => {
@@ -234,6 +246,13 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.handles.iter().for_each(TaskHandle::cancel);
+    }
+}
+
+fn row_length(task: &Task) -> usize {
+    match &task.text {
+        TaskInput::Row(row) => row.request.length,
+        _ => 0,
     }
 }
 

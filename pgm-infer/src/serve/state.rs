@@ -167,7 +167,7 @@ pub struct Server {
     keys: Vec<[u8; 32]>,
     metrics: Arc<Metrics>,
     phase: watch::Sender<ServerPhase>,
-    uploads: Semaphore,
+    uploads: Arc<Semaphore>,
     started: u64,
 }
 
@@ -180,7 +180,7 @@ impl Server {
             keys: keys.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
             metrics: Arc::new(Metrics::default()),
             phase: watch::Sender::new(ServerPhase::Open),
-            uploads: Semaphore::new(MAX_UPLOADS),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             started: unix_seconds(),
         })
     }
@@ -223,7 +223,7 @@ impl Server {
     }
 
     /// The turns of bodies with pictures.
-    pub(super) fn uploads(&self) -> &Semaphore {
+    pub(super) fn uploads(&self) -> &Arc<Semaphore> {
         &self.uploads
     }
 

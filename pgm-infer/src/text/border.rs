@@ -119,7 +119,7 @@ impl GivenText {
                     let first = probe_ends.iter().position(|&end| end > n_head).unwrap_or(last);
                     let bytes = table.get(probe[last]).and_then(|bytes| bytes.strip_suffix(letter.as_bytes()));
                     let allowed = bytes.map(|bytes| table.starting_with(bytes));
-                    let part = allowed.map(|allowed| TextPart { allowed: allowed.into(), plain: probe[last] });
+                    let part = allowed.map(|allowed| TextPart { allowed, plain: probe[last] });
                     let border = bytes.zip(part).and_then(|(bytes, part)| border(bytes, vec![part]));
                     // With a border at either end both must agree on the tokens between them.
                     let is_aligned = given.head.is_none() || start(first) == n_head;
@@ -152,7 +152,7 @@ fn tail(text: &str, tokens: &[u32], ends: &[usize], table: &TokenBytes) -> Optio
         let Some(bytes) = joined(&tokens[first..], table) else { continue };
         let parts = (first..tokens.len()).map(|index| {
             let allowed = joined(&tokens[index..], table).map(|bytes| table.starting_with(&bytes)).unwrap_or_default();
-            TextPart { allowed: allowed.into(), plain: tokens[index] }
+            TextPart { allowed, plain: tokens[index] }
         });
         let is_text = text.as_bytes().ends_with(&bytes) || bytes.strip_prefix(b" ") == Some(text.as_bytes());
         if let Some(border) = border(&bytes, parts.collect()).filter(|_| is_text) {
@@ -162,7 +162,7 @@ fn tail(text: &str, tokens: &[u32], ends: &[usize], table: &TokenBytes) -> Optio
     let (&last, &end) = tokens.last().zip(ends.last())?;
     let start = ends.len().checked_sub(2).map_or(0, |index| ends[index]);
     let bytes = table.get(last).filter(|_| start < end)?;
-    border(bytes, vec![TextPart { allowed: table.starting_with(bytes).into(), plain: last }])
+    border(bytes, vec![TextPart { allowed: table.starting_with(bytes), plain: last }])
         .filter(|border| *border.parts[0].allowed != [last])
 }
 
@@ -218,7 +218,7 @@ fn head_parts(tokens: &[u32], table: &TokenBytes) -> Option<(Vec<u8>, Vec<TextPa
     };
     let part = |index: usize| {
         let allowed = up_to(index + 1).filter(|bytes| !bytes.is_empty()).map(|bytes| table.ending_with(&bytes));
-        TextPart { allowed: allowed.unwrap_or_default().into(), plain: tokens[index] }
+        TextPart { allowed: allowed.unwrap_or_default(), plain: tokens[index] }
     };
     Some((up_to(tokens.len())?, (0..tokens.len()).rev().map(part).collect()))
 }

@@ -71,6 +71,12 @@ impl TextModel {
         length: Option<usize>,
         seed: u64,
     ) -> Result<TextRow, InferError> {
+        // Blanks that cannot fit are refused before the text around them is tokenised.
+        let n_blanks = parts.iter().filter(|part| part.least() > 0).count();
+        let room = length.unwrap_or(most);
+        if n_blanks > room {
+            return Err(InferError::Request(format!("{n_blanks} blanks do not fit into a row of {room} tokens")));
+        }
         let parts: Vec<RowPart> = parts.iter().cloned().map(RowPart::Template).collect();
         let pieces = self.pieces_of(&parts)?;
         let n_free = pieces.iter().filter(|piece| matches!(piece, Piece::Free)).count();

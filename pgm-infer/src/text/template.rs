@@ -15,6 +15,17 @@ pub enum Part {
     Free,
 }
 
+impl Part {
+    /// The least tokens that a blank takes; text counts as none.
+    pub(crate) fn least(&self) -> usize {
+        match self {
+            Self::Text(_) => 0,
+            Self::Blank(n_tokens) => *n_tokens,
+            Self::Free => 1,
+        }
+    }
+}
+
 /// A stretch of a template and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {

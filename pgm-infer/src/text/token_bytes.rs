@@ -9,6 +9,7 @@
 //! Tokenizers with another decoder have no table: their tokens are whole words, and no token can hold a border of a blank.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -20,7 +21,19 @@ pub(super) struct TokenBytes {
     // Token ids, sorted by their bytes, and by their bytes read backwards.
     by_start: Vec<u32>,
     by_end: Vec<u32>,
+    // The lists that rows hold now, so that equal ones are held once.
+    lists: Mutex<HashMap<(Side, Box<[u8]>), Weak<[u32]>>>,
 }
+
+/// Where in a token the bytes stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Side {
+    Start,
+    End,
+}
+
+/// With so many lists those that nobody holds any more are taken out.
+const MANY_LISTS: usize = 1024;
 
 enum Kind {
     ByteLevel,
@@ -54,7 +67,7 @@ impl TokenBytes {
         let (mut by_start, mut by_end): (Vec<u32>, Vec<u32>) = (known().collect(), known().collect());
         by_start.sort_by(|a, b| start(a).cmp(start(b)));
         by_end.sort_by(|a, b| start(a).iter().rev().cmp(start(b).iter().rev()));
-        Some(Self { bytes, by_start, by_end })
+        Some(Self { bytes, by_start, by_end, lists: Mutex::default() })
     }
 
     /// The bytes of a token; none for special tokens.
@@ -63,19 +76,34 @@ impl TokenBytes {
     }
 
     /// The tokens that begin with `start`, ascending.
-    pub(super) fn starting_with(&self, start: &[u8]) -> Vec<u32> {
+    pub(super) fn starting_with(&self, start: &[u8]) -> Arc<[u32]> {
         let bytes = |id: &u32| self.get(*id).unwrap_or_default();
-        let from = self.by_start.partition_point(|id| bytes(id) < start);
-        let found = self.by_start[from..].iter().copied().take_while(|id| bytes(id).starts_with(start));
-        sorted(found)
+        self.list(Side::Start, start, || {
+            let from = self.by_start.partition_point(|id| bytes(id) < start);
+            sorted(self.by_start[from..].iter().copied().take_while(|id| bytes(id).starts_with(start)))
+        })
     }
 
     /// The tokens that end with `end`, ascending.
-    pub(super) fn ending_with(&self, end: &[u8]) -> Vec<u32> {
+    pub(super) fn ending_with(&self, end: &[u8]) -> Arc<[u32]> {
         let bytes = |id: &u32| self.get(*id).unwrap_or_default();
-        let from = self.by_end.partition_point(|id| bytes(id).iter().rev().lt(end.iter().rev()));
-        let found = self.by_end[from..].iter().copied().take_while(|id| bytes(id).ends_with(end));
-        sorted(found)
+        self.list(Side::End, end, || {
+            let from = self.by_end.partition_point(|id| bytes(id).iter().rev().lt(end.iter().rev()));
+            sorted(self.by_end[from..].iter().copied().take_while(|id| bytes(id).ends_with(end)))
+        })
+    }
+
+    fn list(&self, side: Side, bytes: &[u8], find: impl FnOnce() -> Vec<u32>) -> Arc<[u32]> {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(list) = lists.get(&(side, bytes.into())).and_then(Weak::upgrade) {
+            return list;
+        }
+        if lists.len() >= MANY_LISTS {
+            lists.retain(|_, list| list.strong_count() > 0);
+        }
+        let list: Arc<[u32]> = find().into();
+        lists.insert((side, bytes.into()), Arc::downgrade(&list));
+        list
     }
 }
 

@@ -11,9 +11,7 @@ use clap::Args;
 use pgm_infer::device::{DeviceList, WeightArgs};
 use pgm_infer::engine::{EngineOptions, ImageEngine};
 use pgm_infer::picture::{CodecFolder, GridCodec, PictureCodec, PixelLevels};
-use pgm_infer::serve::{
-    ConnectionLimits, Limits, Server, ServerPhase, allow_origins, local_only, router, serve_connections,
-};
+use pgm_infer::serve::{ConnectionLimits, Limits, Server, ServerPhase, router_for, serve_connections};
 use pgm_infer::{Engine, ImageModel, TextModel};
 use pgm_model::{ModelConfig, model_folder};
 use tokio::task::JoinHandle;
@@ -130,13 +128,17 @@ async fn run(
     models: Vec<(PathBuf, String)>,
     open: bool,
 ) -> anyhow::Result<()> {
-    let app =
-        allow_origins(router(server), &args.cors_origin).map_err(|message| anyhow!("--cors-origin: {message}"))?;
+    let app = |is_local: bool| {
+        router_for(server, &args.cors_origin, is_local).map_err(|message| anyhow!("--cors-origin: {message}"))
+    };
+    // A wrong origin is said before the socket is opened.
+    let everywhere = app(false)?;
     let bound = Bound::open(address, args.port, args.socket_mode).await?;
     let limits = ConnectionLimits {
         max: open_connections(args.max_connections),
         header_timeout: Duration::from_secs(args.header_timeout),
         idle_timeout: Duration::from_secs(args.idle_timeout),
+        ..ConnectionLimits::default()
     };
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let until = async move {
@@ -151,7 +153,7 @@ async fn run(
             if open && !is_local {
                 tracing::warn!("anyone who reaches this address can use the models; --api-key-file F asks for a key");
             }
-            let app = if open && is_local { local_only(app) } else { app };
+            let app = if open && is_local { app(true)? } else { everywhere };
             let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
             tracing::info!("listening at http://{address}");
             tokio::spawn(serve_connections(listener, app, limits, until))
@@ -162,7 +164,7 @@ async fn run(
             // Until the end.
             _file = file;
             tracing::info!("listening at {address}");
-            tokio::spawn(serve_connections(listener, app, limits, until))
+            tokio::spawn(serve_connections(listener, everywhere, limits, until))
         }
     };
     let loading = tokio::task::spawn_blocking({

@@ -145,6 +145,8 @@ pub async fn chat(State(server): State<Arc<Server>>, request: Request) -> Result
         n_drawn_tokens: 0,
     };
     let tasks = [task];
+    // A body may hold much that nothing needs while the request waits.
+    drop(body);
     let run = Run::start(&server, &model, admission, &tasks, stream)?;
     if stream {
         return Ok(stream_text(run, &model, &tasks, format));

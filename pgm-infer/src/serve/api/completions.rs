@@ -132,6 +132,8 @@ pub async fn completions(State(server): State<Arc<Server>>, request: Request) ->
         n_completion_tokens: 0,
         n_drawn_tokens: 0,
     };
+    // A body may hold much that nothing needs while the request waits.
+    drop(body);
     // Without a token to write there is nothing to run.
     let run = match tasks.is_empty() {
         true => Err(admission),

@@ -100,7 +100,7 @@ pub async fn generations(State(server): State<Arc<Server>>, request: Request) ->
     ),
 )]
 pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
-    let body = read_edit(&server, request).await?;
+    let (body, turn) = read_edit(&server, request).await?;
     let model = Arc::clone(server.images(body.picture.model.as_deref())?);
     body.picture.classes()?;
     let n_pictures = resolve::n_samples(body.picture.n_pictures(), 1, server.limits())?;
@@ -108,6 +108,8 @@ pub async fn edits(State(server): State<Arc<Server>>, request: Request) -> Resul
     let (admission, samples, settings, format) = in_background({
         let (model, limits) = (Arc::clone(&model), *server.limits());
         move || {
+            // The next body is read when the pictures of this one are decoded and dropped.
+            let _turn = turn;
             body.check()?;
             let (fields, images) = (&body.picture, model.engine.model());
             let classes = classes(fields, images)?;

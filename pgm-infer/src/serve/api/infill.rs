@@ -236,8 +236,8 @@ fn resolve_infill(
         Some(template) => {
             let parts = template::parse(template, body.blank.unwrap_or(DEFAULT_BLANK))
                 .map_err(|error| ApiError::from(error).about("template"))?;
-            // Blanks of a given length are counted before memory is allocated for them.
-            let n_blank = parts.iter().map(|part| if let Part::Blank(n) = part { *n } else { 0 });
+            // Blanks are counted before memory is allocated for them.
+            let n_blank = parts.iter().map(Part::least);
             check_length(n_blank.fold(1, usize::saturating_add), max_length, "template")?;
             let row = model
                 .row_within(max_length, &parts, body.length, 0)

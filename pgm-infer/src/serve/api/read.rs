@@ -1,12 +1,14 @@
 //! Reads the body of a request.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::serve::body::{EditBody, FormField, RequestBody, parse};
 use crate::serve::error::ApiError;
@@ -39,7 +41,7 @@ pub async fn read<B: RequestBody>(server: &Server, request: Request) -> Result<B
 ///
 /// # Errors
 /// As [`read`], and for a form that a page of another site posts.
-pub async fn read_edit(server: &Server, request: Request) -> Result<EditBody, ApiError> {
+pub async fn read_edit(server: &Server, request: Request) -> Result<(EditBody, OwnedSemaphorePermit), ApiError> {
     server.check_open()?;
     let headers = request.headers();
     check_encoding(headers)?;
@@ -59,13 +61,14 @@ pub async fn read_edit(server: &Server, request: Request) -> Result<EditBody, Ap
         Some(boundary)
     };
     // So many large bodies are held at a time; a request whose turn does not come is refused.
-    let turn = tokio::time::timeout(BODY_TIMEOUT, server.uploads().acquire()).await;
-    let _turn = turn.map_err(|_| ApiError::queue_full())?;
+    let turn = tokio::time::timeout(BODY_TIMEOUT, Arc::clone(server.uploads()).acquire_owned()).await;
+    let turn = turn.ok().and_then(Result::ok).ok_or_else(ApiError::queue_full)?;
     let bytes = read_bytes(server, request, server.limits().max_picture_body).await?;
-    match form {
-        Some(boundary) => Ok(EditBody::from_form(form_fields(bytes, boundary).await?)?),
-        None => in_background(move || Ok(parse(&bytes)?)).await,
-    }
+    let body = match form {
+        Some(boundary) => EditBody::from_form(form_fields(bytes, boundary).await?)?,
+        None => in_background(move || Ok(parse(&bytes)?)).await?,
+    };
+    Ok((body, turn))
 }
 
 // The fields of a form that is in memory, in their order.

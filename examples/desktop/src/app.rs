@@ -109,6 +109,9 @@ impl ModelState {
     }
 }
 
+/// The best device.
+const AUTO: &str = "auto";
+
 /// The state of the application.
 #[derive(Debug)]
 pub struct App {
@@ -148,6 +151,10 @@ pub struct App {
     opening_id: u64,
     // The model that stays open if the new one cannot be opened.
     previous: Option<(ModelSource, Box<OpenModel>)>,
+    // The device of the model that is open.
+    open_device: Option<String>,
+    // What stays saved while the built-in model stands for the last one, which could not be opened.
+    lost: Option<Box<SavedState>>,
 }
 
 impl App {
@@ -159,7 +166,7 @@ impl App {
             settings: saved.settings,
             history: saved.history,
             model: ModelState::Absent,
-            devices: vec!["auto".to_string()],
+            devices: vec![AUTO.to_string()],
             generation: None,
             shown: Vec::new(),
             shown_seed: None,
@@ -180,6 +187,8 @@ impl App {
             next_id: 0,
             opening_id: 0,
             previous: None,
+            open_device: None,
+            lost: None,
         }
     }
 
@@ -199,7 +208,7 @@ impl App {
 
     /// The state to save.
     pub fn saved_state(&self) -> SavedState {
-        SavedState {
+        let now = SavedState {
             text: self.text.clone(),
             settings: self.settings.clone(),
             history: self.history.clone(),
@@ -207,6 +216,12 @@ impl App {
             codec: self.codec.clone(),
             picture_settings: self.pictures.settings.clone(),
             picture_history: self.pictures.history.clone(),
+        };
+        match self.lost.as_deref().cloned() {
+            Some(lost) => {
+                SavedState { text: now.text, history: now.history, picture_history: now.picture_history, ..lost }
+            }
+            None => now,
         }
     }
 
@@ -214,7 +229,7 @@ impl App {
     pub fn open(&mut self, source: ModelSource) {
         self.abandon_generation();
         self.abandon_job();
-        (self.error, self.notice, self.wants_codec) = (None, None, None);
+        (self.error, self.notice, self.wants_codec, self.lost) = (None, None, None, None);
         self.next_id += 1;
         self.opening_id = self.next_id;
         let device = self.settings.device.clone();
@@ -239,7 +254,11 @@ impl App {
     /// Opens the current model again, on the device of the settings.
     pub fn reopen(&mut self) {
         match &self.model {
-            ModelState::Opening { source, .. } | ModelState::Ready { source, .. } => self.open(source.clone()),
+            ModelState::Opening { source, .. } | ModelState::Ready { source, .. } => {
+                let (source, lost) = (source.clone(), self.lost.take());
+                self.open(source);
+                self.lost = lost;
+            }
             ModelState::Absent => self.open(self.last_source()),
         }
     }
@@ -360,6 +379,7 @@ impl App {
                     ModelSource::Bundled => None,
                     ModelSource::Folder { folder, .. } => Some(folder.clone()),
                 };
+                self.open_device = Some(self.settings.device.clone());
                 self.codec = opened.codec.clone().or(self.codec.take());
                 self.shows_pictures = opened.picture_engine().is_some();
                 self.replace(ModelState::Ready { source, opened });
@@ -370,11 +390,23 @@ impl App {
                 }
             }
             Err(OpenError { sentence, wants_codec }) => {
-                // The previous model stays open; without one, the built-in model opens.
+                // The previous model stays open on its device. Without one, the same is tried on the best device, and then
+                // the built-in model opens.
                 let previous = self.previous.take();
                 match (previous, &source) {
-                    (Some((source, opened)), _) => self.replace(ModelState::Ready { source, opened }),
-                    (None, ModelSource::Folder { .. }) => self.open(ModelSource::Bundled),
+                    (Some((source, opened)), _) => {
+                        self.settings.device = self.open_device.clone().unwrap_or_else(|| AUTO.to_string());
+                        self.replace(ModelState::Ready { source, opened });
+                    }
+                    (None, _) if self.settings.device != AUTO => {
+                        self.settings.device = AUTO.to_string();
+                        self.open(source.clone());
+                    }
+                    (None, ModelSource::Folder { .. }) => {
+                        let lost = self.saved_state();
+                        self.open(ModelSource::Bundled);
+                        self.lost = Some(Box::new(lost));
+                    }
                     (None, ModelSource::Bundled) => self.replace(ModelState::Absent),
                 }
                 self.error = Some(sentence);

@@ -109,9 +109,45 @@ fn errors_are_one_sentence_and_the_application_continues() {
     app.settings.device = "abacus".into();
     app.open(ModelSource::Bundled);
     until(&mut app, "a missing device is noticed", |app| app.error.is_some());
-    app.settings.device = "auto".into();
+    assert_eq!(app.saved_state().settings.device, "auto", "that of the model that is open");
     app.reopen();
     until(&mut app, "the built-in model opens again", App::can_generate);
+}
+
+#[test]
+fn a_model_and_a_device_that_are_not_there_today_are_not_forgotten_or_kept() {
+    let folder = PathBuf::from("/media/unplugged/model");
+    let settings = AppSettings {
+        model: Some(folder.display().to_string()),
+        steps: 77,
+        device: "abacus".into(),
+        ..AppSettings::default()
+    };
+    let saved = SavedState { folder: Some(folder.clone()), settings, text: "A {3}".into(), ..SavedState::default() };
+    let mut app = App::new(saved, Arc::new(|| ()));
+    app.start(None, None);
+    until(&mut app, "the built-in model opens in its place", App::can_generate);
+    assert!(app.error.as_ref().is_some_and(|error| error.contains("unplugged")), "{:?}", app.error);
+    assert_eq!((app.settings.device.as_str(), app.settings.steps), ("auto", 16));
+    app.text = "B {3}".into();
+    let kept = app.saved_state();
+    assert_eq!((kept.folder.as_ref(), kept.settings.steps), (Some(&folder), 77));
+    assert_eq!((kept.settings.device.as_str(), kept.text.as_str()), ("auto", "B {3}"));
+    // Until another model is chosen.
+    app.open(ModelSource::Bundled);
+    until(&mut app, "it opens", App::can_generate);
+    assert_eq!((app.saved_state().folder, app.saved_state().settings.steps), (None, 16));
+}
+
+#[test]
+fn a_model_s_defaults_stay_as_they_are_until_a_control_is_moved() {
+    let mut app = ready(SavedState::default());
+    (app.settings.top_p, app.settings.temperature, app.settings.steps) = (0.9994, 0.4567, 9000);
+    let context = eframe::egui::Context::default();
+    let input = eframe::egui::RawInput::default();
+    let mut output = context.run_ui(input, |ui| crate::view::side_panel::show(ui, &mut app));
+    output.textures_delta.clear();
+    assert_eq!((app.settings.top_p, app.settings.temperature, app.settings.steps), (0.9994, 0.4567, 9000));
 }
 
 #[test]

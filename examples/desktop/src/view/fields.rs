@@ -1,8 +1,11 @@
 //! What the views of text and of pictures have in common.
 
+use std::ops::RangeInclusive;
+
+use eframe::egui::emath::Numeric;
 use eframe::egui::{
-    self, Align2, Button, Color32, ComboBox, CursorIcon, Frame, Label, ProgressBar, RichText, Sense, Stroke,
-    StrokeKind, TextEdit, Ui, vec2,
+    self, Align2, Button, Color32, ComboBox, CursorIcon, Frame, Label, ProgressBar, RichText, Sense, Slider,
+    SliderClamping, Stroke, StrokeKind, TextEdit, Ui, vec2,
 };
 use pgm_infer::OrderKind;
 
@@ -41,6 +44,11 @@ pub fn seed(ui: &mut Ui, seed: &mut String) {
             seed.clear();
         }
     });
+}
+
+/// A slider that leaves a value as it is until it is moved: a model's default may have more digits, or lie outside.
+pub fn slider<N: Numeric>(value: &mut N, range: RangeInclusive<N>) -> Slider<'_> {
+    Slider::new(value, range).clamping(SliderClamping::Edits)
 }
 
 /// The device. The model is opened again when it changes.

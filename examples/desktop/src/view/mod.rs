@@ -12,7 +12,7 @@ mod editor;
 mod fields;
 mod header;
 mod pictures;
-mod side_panel;
+pub(crate) mod side_panel;
 mod status;
 
 use eframe::egui::{CentralPanel, Color32, Context, Frame, Key, Margin, Modifiers, Panel, TextStyle, Ui, vec2};

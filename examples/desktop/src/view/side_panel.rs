@@ -1,6 +1,6 @@
 //! The side panel of text: the settings and the history.
 
-use eframe::egui::{DragValue, Grid, RichText, ScrollArea, Slider, Ui, vec2};
+use eframe::egui::{DragValue, Grid, RichText, ScrollArea, Ui, vec2};
 
 use super::fields::{self, name};
 use crate::app::App;
@@ -11,13 +11,13 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     Grid::new("settings").num_columns(2).spacing(vec2(12.0, 8.0)).show(ui, |ui| {
         let settings = &mut app.settings;
         name(ui, "Steps", "Network evaluations; fewer than blank tokens write several at once");
-        ui.add(Slider::new(&mut settings.steps, 1..=4096).logarithmic(true));
+        ui.add(fields::slider(&mut settings.steps, 1..=4096).logarithmic(true));
         ui.end_row();
         name(ui, "Temperature", "Divides the logits; 0 takes the most probable token");
-        ui.add(Slider::new(&mut settings.temperature, 0.0..=2.0).max_decimals(2));
+        ui.add(fields::slider(&mut settings.temperature, 0.0..=2.0).max_decimals(2));
         ui.end_row();
         name(ui, "Top-p", "Keeps the most probable tokens that hold this probability; 1 keeps all");
-        ui.add(Slider::new(&mut settings.top_p, 0.01..=1.0).max_decimals(2));
+        ui.add(fields::slider(&mut settings.top_p, 0.01..=1.0).max_decimals(2));
         ui.end_row();
         name(ui, "Top-k", "Keeps this many of the most probable tokens");
         let shown = |n: f64, _: std::ops::RangeInclusive<usize>| if n < 1.0 { "all".into() } else { format!("{n:.0}") };

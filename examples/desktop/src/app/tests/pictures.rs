@@ -158,6 +158,14 @@ fn a_file_of_another_size_is_scaled_or_edited_in_its_own() {
     finished(&mut app);
     assert_eq!((app.error.clone(), app.canvas().unwrap().n_open()), (None, 0));
     assert_eq!(app.pictures.opened.as_ref().unwrap().before.len(), 1);
+    // Back at the grid, the picture and what it was before are still there.
+    let refilled = app.canvas().unwrap().picture.clone();
+    app.close_editor();
+    assert!(app.canvas().is_none());
+    app.edit(Target::Opened);
+    assert_eq!(app.canvas().unwrap().picture, refilled);
+    app.undo();
+    assert!(app.canvas().unwrap().picture != refilled);
     std::fs::write(folder.path().join("cut.png"), b"no picture").unwrap();
     app.open_path(folder.path().join("cut.png"));
     until(&mut app, "a damaged file is noticed", |app| app.error.is_some());

@@ -33,6 +33,12 @@ pub fn show(ui: &mut Ui, app: &mut App, textures: &mut Textures, side: &mut f32)
             if open.on_hover_text("Choose a picture to edit, or drop one onto the window").clicked() {
                 app.choose(Choice::Picture);
             }
+            if let Some(name) = app.pictures.opened.as_ref().map(|opened| shortened(&opened.name, 24)) {
+                let again = ui.button(format!("Go on with {name}"));
+                if again.on_hover_text("The picture of a file that was edited last, as it is now").clicked() {
+                    app.edit(Target::Opened);
+                }
+            }
             ui.add(Slider::new(side, 24.0..=320.0).show_value(false)).on_hover_text("Size of the pictures");
             ui.weak("Size");
         });

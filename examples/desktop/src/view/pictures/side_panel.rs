@@ -1,6 +1,6 @@
 //! The side panel of pictures: classes, settings and history.
 
-use eframe::egui::{DragValue, Grid, RichText, ScrollArea, Slider, TextEdit, Ui, vec2};
+use eframe::egui::{DragValue, Grid, RichText, ScrollArea, TextEdit, Ui, vec2};
 
 use super::chips::{self, Clicked};
 use crate::app::App;
@@ -76,7 +76,7 @@ fn settings(ui: &mut Ui, app: &mut App, has_classes: bool) {
             ui.end_row();
         }
         name(ui, "Steps", "Network evaluations; the fewer, the more cells each one draws");
-        ui.add(Slider::new(&mut settings.steps, 1..=most_steps).logarithmic(true));
+        ui.add(fields::slider(&mut settings.steps, 1..=most_steps).logarithmic(true));
         ui.end_row();
         if has_classes {
             name(ui, "Guidance", "How much more the class counts; 0 is not guided and twice as fast");
@@ -91,7 +91,7 @@ fn settings(ui: &mut Ui, app: &mut App, has_classes: bool) {
             ui.end_row();
         }
         name(ui, "Temperature", "Divides the logits; 0 takes the most probable token");
-        ui.add(Slider::new(&mut settings.temperature, 0.0..=2.0).max_decimals(2));
+        ui.add(fields::slider(&mut settings.temperature, 0.0..=2.0).max_decimals(2));
         ui.end_row();
         name(ui, "Order", "Which open cells a step draws; docs/orders.md compares them");
         fields::order(ui, &mut settings.order);

@@ -1,5 +1,6 @@
 //! The comparison with the paper in `results.md`: sentences chosen by the measured numbers.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use pgm_train::judge::metrics::Estimate;
@@ -28,61 +29,68 @@ impl Study {
     pub fn conclusions(&self, out: &mut String, found: &Findings) -> std::fmt::Result {
         writeln!(out, "## Beside the paper\n")?;
         self.at_equal_time(out, found)?;
-        let of = |kind: &str, other: &str| -> Vec<&Difference> {
-            found.differences.iter().filter(|row| row.kind == kind && row.other == other).collect()
-        };
+        let of = |kind: &str, other: &str| Comparison::new(found, kind, other);
         let against_masked = of("pgm", "masked");
-        match verdict(&against_masked) {
+        let nats = against_masked.shown();
+        match against_masked.verdict() {
             Some(true) => writeln!(
                 out,
-                "* **PGM is ahead of masked at equal steps**, with every seed and outside the intervals, as in the paper \
-                 at short lengths: each step supervises every position, the masked loss about half of them."
+                "* **PGM is ahead of masked at equal steps** ({nats}), as in the paper at short lengths: each step supervises \
+                 every position, the masked loss about half of them."
             )?,
             Some(false) => writeln!(
                 out,
-                "* **PGM is behind masked at equal steps**, with every seed and outside the intervals; in the paper it is \
-                 ahead on LM1B (rows of 128) and behind on OpenWebText at equal width and depth, where a wider or a deeper one \
-                 is ahead. This is the likelihood of equal steps, not of equal time: see the frontier."
+                "* **PGM is behind masked at equal steps** ({nats}); in the paper it is ahead on LM1B (rows of 128) and behind \
+                 on OpenWebText at equal width and depth, where a wider or a deeper one is ahead. This is the likelihood of \
+                 equal steps, not of equal time: see the frontier."
             )?,
             None => writeln!(
                 out,
-                "* PGM and masked **cannot be told apart** at this size: the seeds disagree or an interval holds 0. The \
-                 paper, with a million steps instead of {}, finds PGM ahead at short lengths.",
+                "* PGM and masked **cannot be told apart at equal steps**: {nats}. The paper, with a million steps instead of \
+                 {}, finds PGM ahead at short lengths.",
                 self.plan.steps
             )?,
         }
+        let wide = of(WIDE, "masked");
         writeln!(
             out,
-            "* The wider PGM {} at equal steps; the paper's, 6/6-1024 on OpenWebText, is ahead.",
-            match verdict(&of(WIDE, "masked")) {
-                Some(true) => "is ahead of masked with every seed",
-                Some(false) => "is behind masked with every seed, too",
-                None => "cannot be told from masked (the seeds disagree, or an interval holds 0)",
-            }
+            "* The wider PGM {} at equal steps ({}); the paper's, 6/6-1024 on OpenWebText, is ahead.",
+            match wide.verdict() {
+                Some(true) => "is ahead of masked",
+                Some(false) => "is behind masked, too",
+                None => "cannot be told from masked",
+            },
+            wide.shown()
         )?;
-        match verdict(&of("complementary", "masked")) {
+        let complementary = of("complementary", "masked");
+        match complementary.verdict() {
             Some(true) => writeln!(
                 out,
-                "* Complementary masks are ahead of masked at equal steps, as in the paper, at twice the work of a step: \
-                 the denser supervision helps by itself."
+                "* Complementary masks are ahead of masked at equal steps ({}), as in the paper, at twice the work of a step: \
+                 the denser supervision helps by itself.",
+                complementary.shown()
             )?,
-            Some(false) => writeln!(out, "* Complementary masks are behind masked, unlike in the paper.")?,
+            Some(false) => writeln!(
+                out,
+                "* Complementary masks are behind masked ({}), unlike in the paper.",
+                complementary.shown()
+            )?,
             None => writeln!(
                 out,
-                "* Complementary masks, twice the work of a step, cannot be told from masked here; in the paper they are \
-                 ahead."
+                "* Complementary masks, twice the work of a step, cannot be told from masked here ({}); in the paper they are \
+                 ahead.",
+                complementary.shown()
             )?,
         }
         let causal = of(SET_CAUSAL, "pgm");
-        let nats: Vec<String> = causal.iter().map(|row| Estimate::shown(Some(row.nats), 4)).collect();
         writeln!(
             out,
-            "* A set for each token, so that each is encoded once when sampling, changes the bound by {} nats per byte: {}.",
-            nats.join(" and "),
-            match verdict(&causal) {
-                Some(true) => "it is lower with every seed, so nothing is paid for the speed",
-                Some(false) => "it is higher with every seed, which is the price of the speed",
-                None => "the seeds disagree, or an interval holds 0",
+            "* A set for each token, so that each is encoded once when sampling, changes the bound by {}: {}.",
+            causal.shown(),
+            match causal.verdict() {
+                Some(true) => "it is lower, so nothing is paid for the speed",
+                Some(false) => "it is higher, which is the price of the speed",
+                None => "nothing that these seeds can tell",
             }
         )?;
         let ar = found.trained.iter().find(|model| model.kind == "ar").and_then(|model| model.ppl.perplexity);
@@ -101,29 +109,12 @@ impl Study {
             let (Some(teacher), Some(one), Some(both)) = (at(None), at(Some("one")), at(Some("both"))) else {
                 continue;
             };
-            let change = |row: &GeneratedSamples| {
-                let lower = row.perplexity() < teacher.perplexity();
-                let poorer = row.entropy() < teacher.entropy();
-                let words = match (lower, poorer) {
-                    (true, true) => "trades entropy for perplexity, as in the paper",
-                    (true, false) => "lowers perplexity without losing entropy",
-                    (false, true) => "loses entropy and gains nothing",
-                    (false, false) => "neither lowers perplexity nor loses entropy",
-                };
-                format!(
-                    "{words} ({:.2} to {:.2}, entropy {:.3} to {:.3})",
-                    teacher.perplexity(),
-                    row.perplexity(),
-                    teacher.entropy(),
-                    row.entropy()
-                )
-            };
             writeln!(
                 out,
                 "* Distilled {}, at {few} steps: over one group it {}; over both it {}.",
                 title(kind),
-                change(one),
-                change(both)
+                change(teacher, one),
+                change(teacher, both)
             )?;
         }
         self.one_against_both(out, found)?;
@@ -154,7 +145,8 @@ impl Study {
         writeln!(
             out,
             "* **At equal wall time and the entropy of held-out text** {first} is better than: {}; worse than: {}; cannot be \
-             told from: {}. The paper compares at equal steps, with the speed beside it.",
+             told from: {}. These are models of one seed; the likelihoods say what another seed changes. The paper compares at equal \
+             steps, with the speed beside it.",
             who(|[_, high]| high < 1.0),
             who(|[low, _]| low > 1.0),
             who(|[low, high]| low <= 1.0 && high >= 1.0)
@@ -212,15 +204,102 @@ impl Study {
     }
 }
 
-// Whether the first kind is better: true when every interval lies below 0, false when every interval lies above.
-fn verdict(differences: &[&Difference]) -> Option<bool> {
-    let below = |row: &&Difference| row.nats.interval.is_some_and(|[_, high]| high < 0.0);
-    let above = |row: &&Difference| row.nats.interval.is_some_and(|[low, _]| low > 0.0);
-    if differences.iter().all(below) {
-        Some(true)
-    } else if differences.iter().all(above) {
-        Some(false)
-    } else {
-        None
+/// How far apart the seeds of one kind are, and what the differences of two kinds are worth beside that.
+struct Comparison<'a> {
+    differences: Vec<&'a Difference>,
+    // The largest distance between two trainings of one of the kinds that differ in their seed only, nats.
+    between_seeds: f64,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(found: &'a Findings, kind: &str, other: &str) -> Self {
+        let between = |kind: &str| {
+            let of_kind = found.trained.iter().filter(|model| model.kind == kind);
+            let nats: Vec<f64> = of_kind.filter_map(|model| Some(model.ppl.perplexity?.value.ln())).collect();
+            let ends = nats.iter().fold(None, |ends: Option<[f64; 2]>, &value| {
+                Some(ends.map_or([value; 2], |[low, high]| [low.min(value), high.max(value)]))
+            });
+            ends.map_or(0.0, |[low, high]| high - low)
+        };
+        let differences = found.differences.iter().filter(|row| row.kind == kind && row.other == other).collect();
+        Self { differences, between_seeds: between(kind).max(between(other)) }
+    }
+
+    // Whether the first kind is better: true when every seed says so, outside its interval and by more than two seeds differ,
+    // false when every seed says the reverse in this way.
+    fn verdict(&self) -> Option<bool> {
+        let is = |sign: f64| {
+            let clear = |row: &&Difference| {
+                let outside = row.nats.interval.is_some_and(|ends| ends.iter().all(|end| sign * end > 0.0));
+                outside && row.nats.value.abs() > self.between_seeds
+            };
+            !self.differences.is_empty() && self.differences.iter().all(clear)
+        };
+        if is(-1.0) {
+            Some(true)
+        } else if is(1.0) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    // The differences by seed, and how far apart seeds are.
+    fn shown(&self) -> String {
+        let nats: Vec<String> = self.differences.iter().map(|row| Estimate::shown(Some(row.nats), 4)).collect();
+        format!("{} nats, where two seeds of one kind lie up to {:.3} apart", nats.join(" and "), self.between_seeds)
+    }
+}
+
+// How a student's samples are, compared with its teacher's: by intervals, not by the values alone.
+fn change(teacher: &GeneratedSamples, student: &GeneratedSamples) -> String {
+    let compared = |of: fn(&GeneratedSamples) -> Option<Estimate>| {
+        let [before, now] = [teacher, student].map(|row| of(row).and_then(|estimate| estimate.interval));
+        match (before, now) {
+            (Some([low, _]), Some([_, high])) if high < low => Ordering::Less,
+            (Some([_, high]), Some([low, _])) if low > high => Ordering::Greater,
+            _ => Ordering::Equal,
+        }
+    };
+    let perplexity = compared(|row| row.report.paper.perplexity);
+    let entropy = compared(|row| row.report.entropy_model_tokens);
+    let words = match (perplexity, entropy) {
+        (Ordering::Less, Ordering::Less) => "trades entropy for perplexity, as in the paper",
+        (Ordering::Less, _) => "lowers perplexity without losing entropy",
+        (Ordering::Greater, _) => "is worse than its teacher",
+        (Ordering::Equal, Ordering::Less) => "loses entropy and gains nothing",
+        (Ordering::Equal, _) => "cannot be told from its teacher",
+    };
+    format!(
+        "{words} ({:.2} to {:.2}, entropy {:.3} to {:.3})",
+        teacher.perplexity(),
+        student.perplexity(),
+        teacher.entropy(),
+        student.entropy()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_needs_every_seed_its_interval_and_more_than_seeds_differ_by() {
+        let difference = |seed: u64, value: f64| {
+            let nats = Estimate { value, interval: Some([value - 0.01, value + 0.01]) };
+            Difference { kind: "pgm", other: "masked", seed, nats }
+        };
+        for (values, between_seeds, expected) in [
+            (&[-0.2, -0.19][..], 0.1, Some(true)),
+            (&[0.2, 0.19], 0.1, Some(false)),
+            (&[-0.046, -0.02], 0.09, None),
+            (&[-0.2, -0.005], 0.0, None),
+            (&[-0.2, 0.2], 0.1, None),
+            (&[], 0.0, None),
+        ] {
+            let rows: Vec<Difference> = values.iter().enumerate().map(|(i, &v)| difference(i as u64, v)).collect();
+            let comparison = Comparison { differences: rows.iter().collect(), between_seeds };
+            assert_eq!(comparison.verdict(), expected, "{values:?}");
+        }
     }
 }

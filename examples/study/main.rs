@@ -315,9 +315,8 @@ fn show(event: &TrainEvent) {
         TrainEvent::Started { parameters, rows, step, .. } => {
             println!("{parameters} parameters, {rows} rows, from step {step}")
         }
-        TrainEvent::Trained { line, steps } => {
-            let left = (steps - line.step) as f64 * line.seconds / line.step as f64;
-            println!("step {:>4} of {steps}  loss {:.3}  {left:.0} s left", line.step, line.train_loss);
+        TrainEvent::Trained { line, steps, seconds_left } => {
+            println!("step {:>4} of {steps}  loss {:.3}  {seconds_left:.0} s left", line.step, line.train_loss);
         }
         TrainEvent::Validated(line) => println!("step {:>4}  held out: perplexity {:.2}", line.step, line.val_ppl),
         TrainEvent::Saved { .. } => (),

@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
 # Compares the speed with PyTorch, in alternation on this machine, as ratios of tokens/s (above 1: this is faster).
 #
-#   examples/compare_torch.sh VENV YARDSTICK [ROUNDS] [CASE...]
+#   examples/compare_torch.sh VENV [ROUNDS] [CASE...]
 #
-# VENV is a Python environment with torch, YARDSTICK the path of pgm_torch.py. Cases: train train-large train-owt forward
-# forward-large sample-batch sample-K (K steps). Nothing else should run beside it.
+# VENV is a Python environment with torch. Cases: train train-large train-owt forward forward-large sample-batch sample-K (K steps).
+# Nothing else should run beside it. YARDSTICK=FILE takes another program than torch_pgm.py, one with the options of its `bench`.
 #
 # From the environment: DEVICE=cuda runs both there, with PRECISION tf32 (default: PyTorch may round the inputs of matmuls
 # as this does), f32 (it may not) or bf16 (autocast in training, a bfloat16 model in sampling). BINARIES=DIR takes
 # pgm-train and pgm-infer from a folder instead of building them. Paths are absolute or begin where this is called.
 set -euo pipefail
-if [ $# -lt 2 ]; then
+if [ $# -lt 1 ]; then
     sed -n '2,13s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 device=${DEVICE:-} precision=${PRECISION:-tf32}
 case $precision in tf32 | f32 | bf16) ;; *) echo "no precision $precision: tf32, f32 or bf16" >&2; exit 2 ;; esac
-python=$(realpath -s "$1")/bin/python yardstick=$(realpath "$2") rounds=${3:-5}
+python=$(realpath -s "$1")/bin/python rounds=${2:-5}
+yardstick=$(realpath "${YARDSTICK:-$(dirname "$0")/torch_pgm.py}")
 [ -z "${BINARIES:-}" ] || binaries=$(realpath "$BINARIES")
-shift $(($# < 3 ? $# : 3))
+shift $(($# < 2 ? $# : 2))
 cases=("$@")
 [ ${#cases[@]} -gt 0 ] || cases=(train train-large forward forward-large sample-32)
 cd "$(dirname "$0")/.."

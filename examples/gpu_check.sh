@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures everything on one GPU: one table and one JSON file, in at most 8 minutes.
 #
-#   examples/gpu_check.sh --device cuda --programs DIR [--tests DIR] [--torch VENV --yardstick FILE] [--out DIR] [--small]
+#   examples/gpu_check.sh --device cuda --programs DIR [--tests DIR] [--torch VENV] [--out DIR] [--small]
 #
 # DIR of --programs has pgm-train and pgm-infer, that of --tests the test programs (see below); both are built before:
 #
@@ -13,7 +13,7 @@
 set -uo pipefail
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
-device="" programs="" tests="" torch="" yardstick="" out="gpu-check" small="" limit=${LIMIT:-480}
+device="" programs="" tests="" torch="" out="gpu-check" small="" limit=${LIMIT:-480}
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=1; shift; continue ;;
@@ -41,7 +41,7 @@ for line in sys.stdin:
         shutil.copy(item["executable"], "%s/%s-%s" % (sys.argv[1], crate, item["target"]["name"].replace("pgm_", "lib-")))
 ' "$3" "$2"
             exit ;;
-        --device | --programs | --tests | --torch | --yardstick | --out)
+        --device | --programs | --tests | --torch | --out)
             [ $# -ge 2 ] || usage
             printf -v "${1#--}" %s "$2"; shift 2 ;;
         *) usage ;;
@@ -114,10 +114,10 @@ train matmul-f32 40 --what matmul --hidden $side --runs $runs
     sample sample-masked 90 $owt --baseline mdlm-lean
     sample images 60 $pictures
 }
-if [ -n "$torch" ] && [ -n "$yardstick" ]; then
+if [ -n "$torch" ]; then
     for precision in tf32 f32 bf16; do
         step "torch-$precision" 90 env DEVICE="$device" PRECISION=$precision BINARIES="$programs" \
-            "$here/compare_torch.sh" "$torch" "$yardstick" 1 train-owt sample-batch
+            "$here/compare_torch.sh" "$torch" 1 train-owt sample-batch
     done
 fi
 if command -v nvidia-smi > /dev/null; then

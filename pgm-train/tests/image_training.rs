@@ -176,7 +176,9 @@ fn a_resumed_run_equals_the_unbroken_one_for_both_networks() {
         assert!(weights(&whole) == weights(&cut), "{objective}");
         let losses = |out: &str| {
             let lines = history::read(&folder.join(out)).unwrap().into_iter();
-            lines.map(|line| format!("{line:?}").split("tokens_per_second").next().unwrap().to_string()).collect::<Vec<_>>()
+            lines
+                .map(|line| format!("{line:?}").split("tokens_per_second").next().unwrap().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(losses(&whole), losses(&cut));
 

@@ -103,8 +103,9 @@ fn vectors(logits: Tensor<3>) -> Vec<Vec<f32>> {
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {
     assert_eq!(a.len(), b.len(), "{what}");
-    let far = a.iter().zip(b).find(|(a, b)| !((*a - *b).abs() < TOLERANCE));
-    assert!(far.is_none(), "{what}: {far:?}");
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() < TOLERANCE, "{what}: {a} and {b}");
+    }
 }
 
 proptest! {

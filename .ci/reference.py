@@ -20,7 +20,8 @@ WRITE = "cargo build && .ci/reference.py target/debug --write"
 
 
 def help_of(binary, words):
-    text = subprocess.run([binary, *words, "-h"], check=True, capture_output=True, text=True).stdout
+    # Help is as wide as the terminal, so it gets none.
+    text = subprocess.run([binary, *words, "-h"], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
@@ -91,13 +92,14 @@ def type_of(schema, schemas):
     if "exclusiveMinimum" in schema:
         kind += f", above {number(schema['exclusiveMinimum'])}"
     if low is not None and low == high:
-        kind += f", {number(low)}"
+        kind += f", {number(low)} only"
     elif low is not None and high is not None:
         kind += f", {number(low)} to {number(high)}"
     elif low is not None or high is not None:
         kind += f", at least {number(low)}" if low is not None else f", at most {number(high)}"
     if schema.get("maxItems"):
-        kind += f", at most {schema['maxItems']}"
+        exact = schema.get("minItems") == schema["maxItems"]
+        kind += f", {'exactly' if exact else 'at most'} {schema['maxItems']}"
     return kind if kinds else ""
 
 
@@ -108,6 +110,9 @@ def cell(text):
 def meaning_of(about, schemas):
     if about.get("description"):
         return about["description"]
+    for option in about.get("oneOf", []):
+        if option.get("description"):
+            return option["description"]
     refs = [option["$ref"].rsplit("/", 1)[1] for option in [about, *about.get("oneOf", [])] if "$ref" in option]
     inner = schemas[refs[0]] if refs else {}
     parts = [f"`{key}`: {value['description']}" for key, value in sorted(inner.get("properties", {}).items())]
@@ -132,8 +137,11 @@ def fields(name, schemas):
 def api(document):
     schemas = document["components"]["schemas"]
     page = ["# Which fields has each route?", "", f"<!-- Made from the server's /openapi.json: {WRITE} -->", ""]
-    page += ["A field that is left out or `null` has its default. [server.md](server.md) has examples, events and errors.", ""]
-    for path, methods in document["paths"].items():
+    page += ["The fields of requests. A field that is left out or `null` has its default. `/v1/images/edits` takes the same fields as a form, with", "files for `image` and `mask`. Answers are in `/openapi.json`; [server.md](server.md) has examples, events and errors.", ""]
+    # Routes with fields first, texts before pictures.
+    order = ["/v1/completions", "/v1/chat/completions", "/infill", "/v1/images/generations", "/v1/images/edits", "/score"]
+    paths = document["paths"].items()
+    for path, methods in sorted(paths, key=lambda item: order.index(item[0]) if item[0] in order else len(order)):
         for method, route in methods.items():
             page += [f"## {method.upper()} {path}", "", cell(route["summary"] + ".")]
             if route.get("description"):
@@ -160,5 +168,6 @@ def main():
 
 
 if __name__ == "__main__":
-    os.environ.pop("RUST_LOG", None)
+    for name in ("RUST_LOG", "COLUMNS"):
+        os.environ.pop(name, None)
     main()

@@ -266,9 +266,11 @@ fn change(teacher: &GeneratedSamples, student: &GeneratedSamples) -> String {
     let words = match (perplexity, entropy) {
         (Ordering::Less, Ordering::Less) => "trades entropy for perplexity, as in the paper",
         (Ordering::Less, _) => "lowers perplexity without losing entropy",
-        (Ordering::Greater, _) => "is worse than its teacher",
+        (Ordering::Greater, Ordering::Greater) => "trades perplexity for entropy",
+        (Ordering::Greater, _) => "raises perplexity and gains no entropy",
         (Ordering::Equal, Ordering::Less) => "loses entropy and gains nothing",
-        (Ordering::Equal, _) => "cannot be told from its teacher",
+        (Ordering::Equal, Ordering::Greater) => "gains entropy at no cost",
+        (Ordering::Equal, Ordering::Equal) => "cannot be told from its teacher",
     };
     format!(
         "{words} ({:.2} to {:.2}, entropy {:.3} to {:.3})",

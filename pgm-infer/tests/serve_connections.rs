@@ -135,7 +135,7 @@ async fn connections_without_a_request_do_not_hold_up_the_end_and_running_reques
 async fn a_client_that_takes_nothing_of_a_large_answer_loses_its_connection() {
     let app =
         Router::new().route("/", get(|| async { "quick" })).route("/large", get(|| async { "x".repeat(64 << 20) }));
-    let limits = ConnectionLimits { max: 1, write_timeout: Duration::from_millis(300), ..limits() };
+    let limits = ConnectionLimits { max: 1, write_timeout: Duration::from_secs(2), ..limits() };
     let running = Running::start(app, limits).await;
     let mut unread = running.asks("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n");
     // There is one place only, so this is answered when the first connection is closed.

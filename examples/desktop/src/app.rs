@@ -153,8 +153,12 @@ pub struct App {
     previous: Option<(ModelSource, Box<OpenModel>)>,
     // The device of the model that is open.
     open_device: Option<String>,
-    // What stays saved while the built-in model stands for the last one, which could not be opened.
+    // What stays saved while the built-in model stands in for the last one, which could not be opened.
     lost: Option<Box<SavedState>>,
+    // Whether the model that opens, or was opened last, stands in for it.
+    stands_in: bool,
+    // The device that was chosen, while the best one is tried in its place.
+    device_before: Option<String>,
 }
 
 impl App {
@@ -189,6 +193,8 @@ impl App {
             previous: None,
             open_device: None,
             lost: None,
+            stands_in: false,
+            device_before: None,
         }
     }
 
@@ -229,7 +235,8 @@ impl App {
     pub fn open(&mut self, source: ModelSource) {
         self.abandon_generation();
         self.abandon_job();
-        (self.error, self.notice, self.wants_codec, self.lost) = (None, None, None, None);
+        (self.error, self.notice, self.wants_codec) = (None, None, None);
+        (self.stands_in, self.device_before) = (false, None);
         self.next_id += 1;
         self.opening_id = self.next_id;
         let device = self.settings.device.clone();
@@ -255,9 +262,9 @@ impl App {
     pub fn reopen(&mut self) {
         match &self.model {
             ModelState::Opening { source, .. } | ModelState::Ready { source, .. } => {
-                let (source, lost) = (source.clone(), self.lost.take());
+                let (source, stands_in) = (source.clone(), self.stands_in);
                 self.open(source);
-                self.lost = lost;
+                self.stands_in = stands_in;
             }
             ModelState::Absent => self.open(self.last_source()),
         }
@@ -380,6 +387,7 @@ impl App {
                     ModelSource::Folder { folder, .. } => Some(folder.clone()),
                 };
                 self.open_device = Some(self.settings.device.clone());
+                self.lost = self.lost.take().filter(|_| self.stands_in);
                 self.codec = opened.codec.clone().or(self.codec.take());
                 self.shows_pictures = opened.picture_engine().is_some();
                 self.replace(ModelState::Ready { source, opened });
@@ -396,16 +404,21 @@ impl App {
                 match (previous, &source) {
                     (Some((source, opened)), _) => {
                         self.settings.device = self.open_device.clone().unwrap_or_else(|| AUTO.to_string());
+                        self.stands_in = self.lost.is_some();
                         self.replace(ModelState::Ready { source, opened });
                     }
                     (None, _) if self.settings.device != AUTO => {
-                        self.settings.device = AUTO.to_string();
+                        let device = std::mem::replace(&mut self.settings.device, AUTO.to_string());
                         self.open(source.clone());
+                        self.device_before = Some(device);
                     }
                     (None, ModelSource::Folder { .. }) => {
-                        let lost = self.saved_state();
+                        let mut lost = self.saved_state();
+                        if let Some(device) = self.device_before.take() {
+                            lost.settings.device = device;
+                        }
                         self.open(ModelSource::Bundled);
-                        self.lost = Some(Box::new(lost));
+                        (self.lost, self.stands_in) = (Some(Box::new(lost)), true);
                     }
                     (None, ModelSource::Bundled) => self.replace(ModelState::Absent),
                 }

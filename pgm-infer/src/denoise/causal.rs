@@ -115,12 +115,13 @@ impl Denoiser for CausalDenoiser<'_> {
     fn row(&self, request: &SampleRequest, settings: &SampleSettings) -> Result<SampleRow, InferError> {
         let (positions, tokens): (Vec<_>, Vec<_>) = request.given.iter().copied().unzip();
         beginning(&positions, &tokens)?;
-        // A border behind a blank would be drawn before it.
+        // A border behind a blank would be drawn with the one before it.
         let of_borders = request.borders.iter().flat_map(|border| {
             let parts = border.parts.iter().map(|part| part.position);
             parts.chain(border.next)
         });
-        if of_borders.zip(positions.len()..).any(|(position, expected)| position != expected) {
+        let continues = of_borders.zip(positions.len()..).all(|(position, expected)| position == expected);
+        if !continues || request.borders.len() > 1 {
             return Err(only_continues());
         }
         Drawable::without(self.mask_index).check(request)?;

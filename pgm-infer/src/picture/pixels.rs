@@ -4,7 +4,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+};
 use pgm_model::model_folder::write_file;
 
 use crate::InferError;
@@ -232,6 +234,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     let reader = reader(bytes)?;
     let decode = || {
         let mut decoder = reader.into_decoder()?;
+        let mut limits = Limits::default();
+        limits.reserve(decoder.total_bytes())?;
+        decoder.set_limits(limits)?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);

@@ -58,15 +58,23 @@ impl Region {
     /// [`InferError::Request`] for a mask that is no picture, has another size or marks nothing; `origin` names it.
     pub fn of_mask(picture: &Picture, mask: &[u8], origin: &str) -> Result<Self, InferError> {
         let wrong = |problem: String| InferError::Request(format!("the mask {origin}: {problem}"));
-        // A mask of another size is not decoded, however large it is.
-        let (width, height) = size(mask).map_err(wrong)?;
-        if (width, height) != (picture.width(), picture.height()) {
-            let (all, lines) = (picture.width(), picture.height());
+        let (all, lines) = (picture.width(), picture.height());
+        let check = |(width, height): (usize, usize)| {
+            if (width, height) == (all, lines) {
+                return Ok(());
+            }
             let problem =
                 format!("it has {width} x {height} pixels and the picture {all} x {lines}; they must be equal");
-            return Err(wrong(problem));
+            Err(wrong(problem))
+        };
+        // A mask of another size is not decoded, however large it is. One may be turned by its Exif orientation.
+        let header = size(mask).map_err(wrong)?;
+        if header != (lines, all) {
+            check(header)?;
         }
         let mask = decode(mask).map_err(wrong)?;
+        let (width, height) = (mask.width() as usize, mask.height() as usize);
+        check((width, height))?;
         let redrawn = marked(&mask);
         if !redrawn.contains(&true) {
             return Err(wrong("it marks nothing; what is to be drawn again must be white or transparent".into()));

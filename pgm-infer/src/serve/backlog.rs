@@ -1,7 +1,7 @@
 //! How much of a stream waits for a client that reads slowly.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::sample::{RowChange, SampleSettings};
 
@@ -14,6 +14,7 @@ const TIMES: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Backlog {
     waiting: Arc<AtomicUsize>,
+    is_full: Arc<AtomicBool>,
     most: usize,
 }
 
@@ -21,14 +22,16 @@ impl Backlog {
     /// A backlog for rows of `n_tokens` in all.
     pub fn new(n_tokens: usize, settings: &SampleSettings) -> Self {
         let most = LEAST + TIMES * n_tokens * token_bytes(settings.alternatives);
-        Self { waiting: Arc::default(), most }
+        Self { waiting: Arc::default(), is_full: Arc::default(), most }
     }
 
     /// Adds a step, unless the client is too far behind.
     #[must_use]
     pub fn push(&self, change: &RowChange) -> bool {
         let bytes = bytes_of(change);
-        self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most
+        let has_room = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most;
+        self.is_full.fetch_or(!has_room, Ordering::Relaxed);
+        has_room
     }
 
     /// A step was taken.
@@ -36,9 +39,9 @@ impl Backlog {
         self.waiting.fetch_sub(bytes_of(change), Ordering::Relaxed);
     }
 
-    /// Whether a step had no room.
+    /// Whether a step has had no room, so that the stream has ended.
     pub fn is_full(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > self.most
+        self.is_full.load(Ordering::Relaxed)
     }
 }
 

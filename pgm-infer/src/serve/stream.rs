@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_reads_nothing_gets_what_was_sent_and_an_error() {
-        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (short, long) = (Duration::from_secs(3), Duration::from_secs(60));
         let in_time = read_late(short, long, None).await;
         assert!(in_time.contains("data: 0") && in_time.ends_with("data: 4\n\n"), "{in_time}");
         // Longer than the wait for one event, shorter than that for the event and the error.

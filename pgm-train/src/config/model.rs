@@ -37,8 +37,8 @@ pub struct ModelSection {
     /// group draws the number, so that one model serves every number.
     #[serde(default)]
     pub sets: Sets,
-    /// Factor on the token embedding of a new network; 1 is the paper's. With 20 to 60 a small network leaves its first plateau
-    /// hundreds of steps earlier. Not for `maskgit`.
+    /// Factor on the token embedding of a new network; 1 is the paper's. With 20 to 60 a small network of bytes leaves its first
+    /// plateau hundreds of steps earlier. Not for `maskgit`.
     #[serde(default = "default_scale")]
     pub embedding_scale: f64,
     /// Width of the conditioning vector of a text model; that of an image model is `hidden`.

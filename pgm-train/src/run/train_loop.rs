@@ -137,9 +137,13 @@ impl<M: LoopModel> TrainLoop<M> {
         if state.step == 0 || is_over {
             last_validation = Some(self.validate(components, validation, &mut state)?);
         }
+        if is_over {
+            // With the best validation, and how long ago it was.
+            self.save(components, learner, &mut state)?;
+        }
         // Of several processes none stops alone.
         let mut stops = self.world.is_alone() && components.interrupter.should_stop();
-        let mut stopped_early = self.is_out_of_patience(&state);
+        let mut stopped_early = state.step < settings.steps && self.is_out_of_patience(&state);
         while state.step < settings.steps && !stops && !stopped_early {
             let mut accumulator = GradientsAccumulator::new();
             let mut loss: Option<Tensor<1>> = None;

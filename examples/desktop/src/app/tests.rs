@@ -132,8 +132,13 @@ fn a_model_and_a_device_that_are_not_there_today_are_not_forgotten_or_kept() {
     app.text = "B {3}".into();
     let kept = app.saved_state();
     assert_eq!((kept.folder.as_ref(), kept.settings.steps), (Some(&folder), 77));
-    assert_eq!((kept.settings.device.as_str(), kept.text.as_str()), ("auto", "B {3}"));
-    // Until another model is chosen.
+    assert_eq!((kept.settings.device.as_str(), kept.text.as_str()), ("abacus", "B {3}"));
+    // Until another model is opened.
+    app.open(ModelSource::folder("/nowhere/at/all".into()));
+    until(&mut app, "a missing folder is noticed", |app| app.error.is_some() && app.can_generate());
+    app.reopen();
+    until(&mut app, "the built-in model opens again", App::can_generate);
+    assert_eq!(app.saved_state().folder.as_ref(), Some(&folder));
     app.open(ModelSource::Bundled);
     until(&mut app, "it opens", App::can_generate);
     assert_eq!((app.saved_state().folder, app.saved_state().settings.steps), (None, 16));

@@ -30,7 +30,7 @@ pub struct OrderFlags {
 #[cfg(feature = "cli")]
 fn order_help() -> String {
     format!(
-        "Which positions a step decodes: {} [default: {}; generate and edit take the model's]",
+        "Which positions a step decodes: {} [default: {}, halton for pictures; generate, edit and eval images take the model's first]",
         OrderKind::NAMES.join(", "),
         OrderKind::default().name()
     )

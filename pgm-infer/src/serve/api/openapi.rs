@@ -76,6 +76,7 @@ pub fn document() -> &'static str {
         for body in ["ImageEditRequest", "ImageEditForm"] {
             schemas[body]["required"] = json!(["image"]);
         }
+        schemas["ChatRequest"]["required"] = json!(["messages"]);
         let fields = &mut schemas["InfillRequest"]["properties"];
         for (name, meaning) in llama_cpp::FIELDS {
             fields[*name] = json!({ "description": llama_cpp::description(*meaning) });

@@ -18,7 +18,7 @@ const MAX_STOPS: usize = 16;
 /// The fields that both bodies have. The comments are the descriptions in `/openapi.json`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Common {
-    /// A name from `/v1/models`. Default: the first.
+    /// A name from `/v1/models`. Default: the first model of text.
     pub model: Option<String>,
     /// Send server-sent events instead of one JSON object.
     pub stream: Option<bool>,
@@ -26,10 +26,10 @@ pub struct Common {
     /// Divides the logits; 0 takes the most probable token. Default: the model's, else 1.
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Keep the fewest most probable tokens whose probabilities add up to this.
+    /// Keep the fewest most probable tokens whose probabilities add up to this. Default: the model's, else 1.
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
-    /// Keep the k most probable tokens; 0 keeps all.
+    /// Keep the k most probable tokens; 0 keeps all. Default: the model's, else 0.
     #[schema(minimum = 0, maximum = 1000000)]
     pub top_k: Option<usize>,
     /// Seed of the first sample; sample i uses seed + i. Without a seed, or with -1, the server draws one and returns it.
@@ -37,7 +37,7 @@ pub struct Common {
     seed: Option<i64>,
     #[schema(schema_with = stop_schema)]
     stop: Option<Value>,
-    /// Sampling steps; with fewer steps than open tokens a step decodes several tokens.
+    /// Sampling steps; with fewer steps than open tokens a step decodes several tokens. Default: the model's, else 128.
     #[schema(minimum = 1, maximum = 4096)]
     pub steps: Option<usize>,
     /// Which positions a step decodes. Default: the model's.

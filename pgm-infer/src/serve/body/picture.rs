@@ -69,10 +69,10 @@ pub struct PictureFields {
     /// Divides the logits; 0 takes the most probable token. Default: the model's, else 1.
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Keep the fewest most probable tokens whose probabilities add up to this.
+    /// Keep the fewest most probable tokens whose probabilities add up to this. Default: the model's, else 1.
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
-    /// Keep the k most probable tokens; 0 keeps all.
+    /// Keep the k most probable tokens; 0 keeps all. Default: the model's, else 0.
     #[schema(minimum = 0, maximum = 1000000)]
     pub top_k: Option<usize>,
     #[schema(schema_with = refresh_schema)]

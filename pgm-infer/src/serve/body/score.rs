@@ -17,7 +17,7 @@ const DEFAULT_DRAWS: usize = 128;
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = ScoreRequest, description = "A context and the texts that may follow it.")]
 pub struct ScoreBody {
-    /// A name from `/v1/models`. Default: the first.
+    /// A name from `/v1/models`. Default: the first model of text.
     pub model: Option<String>,
     /// The text before each candidate. Default: none.
     #[serde(alias = "query", alias = "ctx", alias = "prompt", alias = "question")]

@@ -11,7 +11,7 @@ use super::parse::{BodyError, RequestBody};
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = TokenizeRequest, description = "A text: content as llama.cpp names it, or prompt as vLLM does.")]
 pub struct TokenizeBody {
-    /// A name from `/v1/models`. Default: the first.
+    /// A name from `/v1/models`. Default: the first model of text.
     pub model: Option<String>,
     /// The text.
     content: Option<String>,
@@ -37,7 +37,7 @@ pub struct TokenizeBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = DetokenizeRequest, description = "Token ids.")]
 pub struct DetokenizeBody {
-    /// A name from `/v1/models`. Default: the first.
+    /// A name from `/v1/models`. Default: the first model of text.
     pub model: Option<String>,
     /// The ids.
     #[schema(required = true)]

@@ -116,7 +116,8 @@ pub fn generate(args: &GenerateArgs, config: &ModelConfig) -> anyhow::Result<()>
         if !args.json {
             writeln!(
                 out,
-                "{n} pictures in {seconds:.1} s ({:.2} per second), {n_evaluations} network evaluations, seed {seed}: {}",
+                "{n} picture{} in {seconds:.1} s ({:.2} per second), {n_evaluations} network evaluations, seed {seed}: {}",
+                if n == 1 { "" } else { "s" },
                 n as f64 / seconds,
                 path.display()
             )?;

@@ -229,10 +229,9 @@ impl Frontier {
             }
             Reached::Times { value, interval } => {
                 let end = |end: Option<f64>| end.map_or("never".to_string(), short);
-                // Resamples that all choose one curve say nothing of the clock.
-                let interval = interval.filter(|[low, high]| low != high);
-                let interval =
-                    interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", end(low), end(high)));
+                // Resamples that all choose one curve say nothing of the clock: their ends differ by rounding alone.
+                let ends = interval.map(|ends| ends.map(end)).filter(|[low, high]| low != high);
+                let interval = ends.map_or(String::new(), |[low, high]| format!(" ({low} to {high})"));
                 format!("For {first}'s perplexity {model} takes {} times {first}'s wall time{interval}", short(value))
             }
         }
@@ -362,7 +361,7 @@ mod tests {
                         "h",
                         Some(0),
                         ratio(1.2),
-                        Some(Reached::Times { value: 0.5, interval: Some([Some(0.5); 2]) }),
+                        Some(Reached::Times { value: 0.5, interval: Some([Some(0.5), Some(0.500_000_1)]) }),
                     ),
                 ],
             },

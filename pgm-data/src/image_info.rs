@@ -216,6 +216,17 @@ impl ImageInfo {
         spread.max(first(level)).min(first(level + 1) - 1).min(255) as u8
     }
 
+    /// Rows and columns of cells, and the tokens of a cell: the channels of pixels as tokens, else 1. Rows of `length` tokens, BOS
+    /// included, that have no grid are one line.
+    pub fn cells(&self, length: usize) -> ([usize; 2], usize) {
+        let channels = match (self.levels, self.pixels) {
+            (Some(_), Some(pixels)) => pixels.channels,
+            _ => 1,
+        };
+        let [rows, columns] = self.grid.unwrap_or([1, length - 1]);
+        ([rows, columns / channels], channels)
+    }
+
     /// SHA-256 of what gives a stored row its meaning.
     pub(crate) fn hash(&self) -> [u8; 32] {
         Sha256::digest(serde_json::to_vec(self).expect("a manifest always serialises")).into()

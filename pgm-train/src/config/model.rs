@@ -199,15 +199,11 @@ impl ModelSection {
                 ),
             });
         }
-        let channels = match (info.levels, info.pixels) {
-            (Some(_), Some(pixels)) => pixels.channels,
-            _ => 1,
-        };
-        let [rows, columns] = info.grid.unwrap_or([1, backbone.length - 1]);
+        let (grid, channels) = info.cells(backbone.length);
         let image = ImageConfig {
             n_classes,
             registers: self.registers,
-            grid: [rows, columns / channels],
+            grid,
             channels,
             codec: info.codec.as_ref().and_then(|codec| codec.hash.clone()),
             class_names: info.class_names.clone(),

@@ -153,12 +153,11 @@ fn check_same_images(
     if length != of_row {
         return Err(format!("has {length} tokens in a row, the data has {of_row}; prepare such rows"));
     }
-    let channels = if info.levels.is_some() { info.pixels.map_or(1, |pixels| pixels.channels) } else { 1 };
-    let grid = info.grid.map(|[rows, columns]| [rows, columns / channels]);
-    if grid.is_some_and(|grid| grid != image.grid) || channels != image.channels {
-        let ([rows, columns], [of_rows, of_columns]) = (image.grid, grid.unwrap_or([1, length - 1]));
+    let (grid, channels) = info.cells(of_row);
+    if (grid, channels) != (image.grid, image.channels) {
+        let ([rows, columns], [of_rows, of_columns]) = (image.grid, grid);
         return Err(format!(
-            "has {rows} x {columns} cells of {} channels, the data has {of_rows} x {of_columns} of {channels}; prepare such rows",
+            "has {rows} x {columns} cells of {} tokens, the data has {of_rows} x {of_columns} of {channels}; prepare such rows",
             image.channels
         ));
     }

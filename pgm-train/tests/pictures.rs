@@ -8,6 +8,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use pgm_data::pictures::{PictureInputs, PictureOptions, PictureValidation, PrepareImages, prepare_images};
 use pgm_data::{Crop, DataFolder, Split};
 use pgm_infer::Picture;
+use pgm_infer::picture::Region;
 
 const SIDE: usize = 8;
 
@@ -19,12 +20,15 @@ fn png(channels: usize, kind: ExtendedColorType) -> Vec<u8> {
     bytes
 }
 
-// A photograph that was taken with the camera turned: the top of the picture is at the right of the pixels.
+// A photograph that was taken with the camera turned: the left of the pixels is the top of the picture.
 fn turned_jpeg() -> Vec<u8> {
-    let pixels: Vec<u8> =
-        (0..SIDE * SIDE).flat_map(|index| [index as u8 * 3, 200, (index / SIDE) as u8 * 30]).collect();
+    let pixel = |index: usize| [index as u8 * 3, 200, (index / SIDE) as u8 * 30];
+    turned(&(0..SIDE * SIDE).flat_map(pixel).collect::<Vec<u8>>(), [SIDE, SIDE], ExtendedColorType::Rgb8)
+}
+
+fn turned(pixels: &[u8], [width, height]: [usize; 2], kind: ExtendedColorType) -> Vec<u8> {
     let mut jpeg = Vec::new();
-    JpegEncoder::new(&mut jpeg).write_image(&pixels, SIDE as u32, SIDE as u32, ExtendedColorType::Rgb8).unwrap();
+    JpegEncoder::new(&mut jpeg).write_image(pixels, width as u32, height as u32, kind).unwrap();
     let tiff = *b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let segment = [&[0xff, 0xe1, 0, tiff.len() as u8 + 2][..], &tiff].concat();
     jpeg.splice(2..2, segment);
@@ -72,4 +76,18 @@ fn a_picture_to_edit_has_the_pixels_that_it_would_have_in_a_training() {
     // The pixels of the turned photograph are not those of the file.
     let turned = Picture::from_bytes(&turned_jpeg(), 3).unwrap();
     assert!(turned.pixel(0, 0)[2] > 150 && turned.pixel(SIDE - 1, 0)[2] < 60, "{turned:?}");
+}
+
+#[test]
+fn a_mask_is_turned_as_its_picture_is() {
+    // 16 x 8 pixels, of which the left half is white: the upper half of a picture of 8 x 16.
+    let pixels: Vec<u8> = (0..16 * 8).map(|index| if index % 16 < 8 { 255 } else { 0 }).collect();
+    let mask = turned(&pixels, [16, 8], ExtendedColorType::L8);
+    let region = Region::of_mask(&Picture::filled(8, 16, &[0]), &mask, "of the test").unwrap();
+    assert_eq!(region.size(), (8, 16));
+    for y in 0..16 {
+        assert!((0..8).all(|x| region.contains(x, y) == (y < 8)), "line {y}");
+    }
+    let message = Region::of_mask(&Picture::filled(16, 8, &[0]), &mask, "of the test").unwrap_err().to_string();
+    assert!(message.contains("8 x 16 pixels and the picture 16 x 8"), "{message}");
 }

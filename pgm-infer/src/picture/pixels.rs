@@ -298,6 +298,9 @@ mod tests {
         header[29..33].copy_from_slice(&crc.to_be_bytes());
         let error = Picture::from_bytes_within(&header, 1, 1 << 22).unwrap_err();
         assert!(error.contains("30000 x 30000") || error.contains("truncated"), "{error}");
+        // Nor is memory taken for them where no number of pixels is given.
+        let error = Picture::from_bytes(&[&header[..], &png[33..]].concat(), 1).unwrap_err();
+        assert!(error.to_lowercase().contains("limit"), "{error}");
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

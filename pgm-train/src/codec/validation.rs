@@ -13,7 +13,7 @@ use crate::judge::metrics::Estimate;
 const INTERVAL_SEED: u64 = 0;
 /// Pictures are dealt to so many blocks for the interval of the codes' perplexity.
 const BLOCKS: usize = 32;
-/// With fewer it has none.
+/// With fewer blocks it has none.
 const FEWEST_BLOCKS: usize = 8;
 
 /// A validation of a codec. Intervals are of 95 %, over the pictures; a single picture has none.
@@ -194,6 +194,7 @@ mod tests {
         sums.add([&[1.0], &[f32::NAN]], [1, 1, 1], (&[0], 2), ReconstructionLoss::L2);
         assert!(sums.line(0).is_none());
     }
+
     #[test]
     fn the_perplexity_of_codes_that_occur_several_times_is_unbiased_and_within_its_interval() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);

@@ -387,7 +387,14 @@ impl App {
                     ModelSource::Folder { folder, .. } => Some(folder.clone()),
                 };
                 self.open_device = Some(self.settings.device.clone());
-                self.lost = self.lost.take().filter(|_| self.stands_in);
+                // The settings of the model that is found again.
+                if let Some(lost) = self.lost.take_if(|_| !self.stands_in)
+                    && lost.folder == self.folder
+                {
+                    let device = self.settings.device.clone();
+                    self.settings = AppSettings { device, ..lost.settings };
+                    self.pictures.settings = lost.picture_settings;
+                }
                 self.codec = opened.codec.clone().or(self.codec.take());
                 self.shows_pictures = opened.picture_engine().is_some();
                 self.replace(ModelState::Ready { source, opened });

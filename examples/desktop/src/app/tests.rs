@@ -139,6 +139,18 @@ fn a_model_and_a_device_that_are_not_there_today_are_not_forgotten_or_kept() {
     app.reopen();
     until(&mut app, "the built-in model opens again", App::can_generate);
     assert_eq!(app.saved_state().folder.as_ref(), Some(&folder));
+    // Found again, it has its settings.
+    let found = tempfile::tempdir().unwrap();
+    app.lost.as_mut().unwrap().folder = Some(found.path().into());
+    app.lost.as_mut().unwrap().settings.model = Some(found.path().display().to_string());
+    let bundled = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pgm-infer/demo/text");
+    for file in std::fs::read_dir(bundled).unwrap().map(|file| file.unwrap().path()) {
+        std::fs::copy(&file, found.path().join(file.file_name().unwrap())).unwrap();
+    }
+    app.open(ModelSource::folder(found.path().into()));
+    until(&mut app, "the model opens", App::can_generate);
+    assert_eq!((app.settings.steps, app.settings.device.as_str()), (77, "auto"));
+    assert!(app.lost.is_none());
     app.open(ModelSource::Bundled);
     until(&mut app, "it opens", App::can_generate);
     assert_eq!((app.saved_state().folder, app.saved_state().settings.steps), (None, 16));

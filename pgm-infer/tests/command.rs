@@ -196,7 +196,7 @@ fn the_bundled_models_are_known_by_name_and_a_text_is_drawn_while_it_fills() {
     assert!(!succeeds && message.contains("must end with .svg"), "{message}");
     let draw = ["generate", "--device", "flex", "--class", "3", "--out", "three.png", "--model"];
     let (succeeds, text, message) = command(&[&draw[..], &["demo-digits"]].concat());
-    assert!(succeeds && text.starts_with("1 pictures"), "{text}{message}");
+    assert!(succeeds && text.starts_with("1 picture in "), "{text}{message}");
     // A folder of that name is itself.
     std::fs::create_dir(home.path().join("demo-digits")).unwrap();
     let (succeeds, _, message) = command(&[&draw[..], &["demo-digits"]].concat());

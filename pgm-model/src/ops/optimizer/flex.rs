@@ -39,7 +39,11 @@ pub(crate) fn sum_of_squares(x: FlexTensor) -> FlexTensor {
 }
 
 pub(crate) fn scale(x: FlexTensor, factor: FlexTensor) -> FlexTensor {
-    let (mut x, factor) = (owned(x), values(&factor.to_contiguous())[0]);
+    let factor = values(&factor.to_contiguous())[0];
+    if factor == 1.0 {
+        return x;
+    }
+    let mut x = owned(x);
     x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|x| scale_in_place(x, factor));
     x
 }

@@ -12,6 +12,7 @@ mod eval_frontier;
 mod eval_images;
 mod events;
 mod fit;
+mod memory;
 mod progress;
 mod ranks;
 mod transcode;
@@ -21,11 +22,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgm_infer::device;
-
-// Burn's Flex backend allocates a new tensor for every result. This allocator keeps freed memory, which saves the page
-// faults of new memory.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Trains, distils and measures Partition Generative Models and their baselines.
 #[derive(Parser)]
@@ -66,6 +62,7 @@ fn main() -> ExitCode {
     unsafe {
         device::restore_through_the_cpu();
     }
+    memory::keep_what_is_freed();
     let command = Cli::parse().command;
     let in_ranks = matches!(command, Command::Fit(_) | Command::Distill(_));
     let allowed = if in_ranks { Ok(()) } else { pgm_train::processes_started("this command") };

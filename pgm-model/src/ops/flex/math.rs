@@ -49,6 +49,7 @@ fn add_body<const FMA: bool>(values: &[f32], sums: &mut [f32]) {
 }
 
 /// Prefetches these numbers into the cache, where the processor has an instruction for it.
+#[inline(always)]
 #[allow(unsafe_code)] // a compiler intrinsic
 #[allow(unused_variables)] // on other processors
 pub(crate) fn prefetch(x: &[f32]) {

@@ -74,75 +74,85 @@ pub(crate) fn exp_of<const FMA: bool>(x: f32) -> f32 {
 
 // The compiler must not reorder sums of floats, so a sum is kept as this many partial sums, which it can add side by side.
 const LANES: usize = 64;
+// Terms behind the last whole LANES go to the first of them in pieces of this size.
+const PIECE: usize = 16;
 
-/// The sum of `term(i)` below n.
+/// The sum of `term(i)` below n: term i goes to the partial sum i mod 64, but for the last n mod 16, which are added one after the
+/// other. Partial sums are added by halves.
 #[inline(always)]
 pub(crate) fn sum_of(n: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut sums = [0.0_f32; LANES];
-    let whole = n - n % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(start + lane);
-        }
-    }
-    let rest: f32 = (whole..n).map(&term).sum();
-    if whole == 0 {
-        return rest + 0.0; // the sum of the lanes, without 64 additions that wait for each other
-    }
-    rest + sums.iter().sum::<f32>()
+    over_lanes(n, |lane, i| sums[lane] += term(i));
+    (n - n % PIECE..n).map(&term).sum::<f32>() + by_halves(&mut sums, |a, b| a + b)
 }
 
-/// The largest `value(i)` below n.
+/// The largest `value(i)` below n. A NaN counts for nothing.
 #[inline(always)]
 pub(crate) fn max_of(n: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut maxima = [f32::NEG_INFINITY; LANES];
+    over_lanes(n, |lane, i| maxima[lane] = larger(maxima[lane], value(i)));
+    (n - n % PIECE..n).map(&value).fold(by_halves(&mut maxima, larger), larger)
+}
+
+// Calls `add(lane, i)` for each i below n, without the last n mod PIECE. The lanes are constants, so that they stay in registers.
+#[inline(always)]
+fn over_lanes(n: usize, mut add: impl FnMut(usize, usize)) {
     let whole = n - n % LANES;
     for start in (0..whole).step_by(LANES) {
-        for (lane, max) in maxima.iter_mut().enumerate() {
-            let value = value(start + lane);
-            *max = if value > *max { value } else { *max };
+        for lane in 0..LANES {
+            add(lane, start + lane);
         }
     }
-    let rest = (whole..n).map(&value).fold(f32::NEG_INFINITY, f32::max);
-    // By halves: one after the other each would wait for the last. No maximum is NaN.
-    let mut n_lanes = if whole == 0 { 1 } else { LANES };
-    while n_lanes > 1 {
-        n_lanes /= 2;
-        for lane in 0..n_lanes {
-            let other = maxima[lane + n_lanes];
-            maxima[lane] = if other > maxima[lane] { other } else { maxima[lane] };
+    for first in [0, PIECE, 2 * PIECE] {
+        if whole + first + PIECE <= n {
+            for lane in first..first + PIECE {
+                add(lane, whole + lane);
+            }
         }
     }
-    rest.max(maxima[0])
+}
+
+// One after the other each would wait for the last.
+#[inline(always)]
+fn by_halves(lanes: &mut [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [32, 16, 8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = join(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // One partial sum after the other, as the numbers of a training run have always been added.
+    // The definition, term by term.
     fn in_order(x: &[f32]) -> f32 {
         let mut sums = [0.0_f32; LANES];
-        let (whole, rest) = x.as_chunks::<LANES>();
-        for chunk in whole {
-            sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
+        let (pieces, rest) = x.split_at(x.len() - x.len() % PIECE);
+        pieces.iter().enumerate().for_each(|(i, x)| sums[i % LANES] += x);
+        let mut sums = sums.to_vec();
+        while sums.len() > 1 {
+            let (low, high) = sums.split_at(sums.len() / 2);
+            sums = low.iter().zip(high).map(|(low, high)| low + high).collect();
         }
-        rest.iter().sum::<f32>() + sums.iter().sum::<f32>()
+        rest.iter().sum::<f32>() + sums[0]
     }
 
     #[test]
     fn sums_have_their_order_whatever_their_length() {
-        for n in [0, 1, 31, 63, 64, 65, 128, 200] {
+        for n in [0, 1, 15, 16, 17, 31, 32, 47, 48, 63, 64, 65, 100, 128, 200] {
             let x: Vec<f32> = (0..n).map(|i| (i * 104_729 % 1013) as f32 / 37.0 - 11.0).collect();
             assert_eq!(sum_of(n, |i| x[i]).to_bits(), in_order(&x).to_bits(), "{n} numbers");
         }
-        let zeros = [-0.0; 3];
-        assert_eq!(sum_of(3, |i| zeros[i]).to_bits(), in_order(&zeros).to_bits());
+        assert_eq!(sum_of(3, |_| -0.0).to_bits(), 0.0_f32.to_bits());
     }
 
     #[test]
     fn the_largest_value_is_found_wherever_it_is() {
-        for n in [1, 5, 64, 70, 128, 131] {
+        for n in [1, 5, 16, 40, 63, 64, 70, 128, 131, 190] {
             for best in 0..n {
                 let value = |i: usize| if i == best { 3.0 } else { -(i as f32) };
                 assert_eq!(max_of(n, value), 3.0, "{best} of {n}");

@@ -6,14 +6,14 @@ use super::loops;
 use super::shared_output::SharedOutput;
 use crate::ops::flex::gemm::{self, Matrix};
 use crate::ops::flex::math;
-use crate::ops::flex::memory::{Uninit, scratch, write_chunks, write_each};
+use crate::ops::flex::memory::{Uninit, scratch, write_each};
 use crate::ops::flex::tensor::values;
 use crate::parallel::for_each_task_with;
 
 /// Gradients of the queries' tensor and of the keys' tensor. If the keys are in the queries' tensor, the first has all
 /// gradients and the second is empty.
 pub(super) fn gradients(inputs: &AttentionInputs, upstream: [&[f32]; 3]) -> (Vec<f32>, Vec<f32>) {
-    let mut query_grads = vec![0.0; values(&inputs.queries).len()];
+    let mut query_grads = vec![0.0; inputs.queries_len()];
     let mut key_grads = vec![0.0; inputs.keys.as_ref().map_or(0, |keys| values(keys).len())];
     let groups = inputs.groups();
     let outputs = (SharedOutput::new(&mut query_grads), SharedOutput::new(&mut key_grads));
@@ -58,7 +58,7 @@ fn group_gradients(
     [query_grads, key_grads]: [&SharedOutput<'_>; 2],
     buffers: &mut Buffers,
 ) {
-    let (d, half, row) = (inputs.head_width, inputs.head_width / 2, group.row);
+    let (d, row) = (inputs.head_width, group.row);
     let lse = &lse[(row * inputs.n_heads + head) * inputs.n_queries..][..inputs.n_queries];
     let [keys, key_values, k_grad, v_grad] = buffers.keys.each_mut().map(|buffer| &mut **buffer);
     let keys = inputs.rotated_keys(group, head, keys);
@@ -73,12 +73,9 @@ fn group_gradients(
         let [q, grads, q_grad] = buffers.queries.each_mut().map(|buffer| &mut **buffer);
         let q = inputs.rotated_queries(group, head, queries, q);
         let mut shifts = [0.0; QUERIES];
-        let grads = write_chunks(&mut grads[..n * d], d, |i, grads| {
-            let start = inputs.output_start(row, queries[i], head);
-            let grad = &grad[start..start + d];
-            shifts[i] = math::dot(grad, &out[start..start + d]);
-            grads.write_copy_of_slice(grad)
-        });
+        let vectors = |values| inputs.output_vectors(values, row, head);
+        loops::dots(vectors(out), vectors(grad), queries, &mut shifts);
+        let grads: &[f32] = loops::gather(vectors(grad), queries, &mut grads[..n * d]);
         let (q, grads) = (Matrix::rows(q, d), Matrix::rows(grads, d));
         let (k, v) = (Matrix::rows(keys, d), Matrix::rows(key_values, d));
         let [probabilities, score_grads] = buffers.scores.each_mut().map(|buffer| &mut buffer[..n * n_keys]);
@@ -94,21 +91,21 @@ fn group_gradients(
         gemm::add_here(&mut v_grad[..n_keys * d], probabilities.transposed(), grads, [n_keys, n, d]);
         gemm::add_here(&mut k_grad[..n_keys * d], score_grads.transposed(), q, [n_keys, n, d]);
         let q_grad = gemm::assign_here(&mut q_grad[..n * d], score_grads, k, [n, n_keys, d]);
+        let angles = inputs.angles[0].of_row(row, inputs.n_queries, d);
         for (query, grad) in queries.iter().zip(q_grad.chunks_exact(d)) {
-            let [cos, sin] = inputs.angles[0].at(row, inputs.n_queries, *query, half);
             let Columns { row: stride, first } = inputs.columns[0];
             let start = (row * inputs.n_queries + query) * stride + first + head * d;
             // SAFETY: no other task has this query and head.
             let out = unsafe { query_grads.slice(start, d) };
-            loops::rotate_back(grad, cos, sin, inputs.scale(), out);
+            loops::rotate_back(grad, &angles[query * d..][..d], inputs.scale(), out);
         }
     }
+    let angles = inputs.angles[1].of_row(row, inputs.n_keys, d);
     for (i, key) in group.keys.iter().enumerate() {
-        let [cos, sin] = inputs.angles[1].at(row, inputs.n_keys, *key, half);
         let start = |columns: Columns| (row * inputs.n_keys + key) * columns.row + columns.first + head * d;
         // SAFETY: no other task has this key and head, and the columns of keys and values are apart.
         let [key_grad, value_grad] = [1, 2].map(|which| unsafe { key_grads.slice(start(inputs.columns[which]), d) });
-        loops::rotate_back(&k_grad[i * d..(i + 1) * d], cos, sin, 1.0, key_grad);
+        loops::rotate_back(&k_grad[i * d..(i + 1) * d], &angles[key * d..][..d], 1.0, key_grad);
         value_grad.copy_from_slice(&v_grad[i * d..(i + 1) * d]);
     }
 }

@@ -4,10 +4,9 @@
 
 use burn_flex::FlexTensor;
 
-use super::loops;
+use super::loops::{self, Vectors};
 use crate::ops::attention::settings::AttentionSettings;
-use crate::ops::flex::math;
-use crate::ops::flex::memory::{Uninit, write_chunks};
+use crate::ops::flex::memory::Uninit;
 use crate::ops::flex::tensor::{ints, side_by_side, values};
 use crate::visibility::MAX_SETS;
 
@@ -19,7 +18,9 @@ pub(super) struct Columns {
 }
 
 pub(super) struct AttentionInputs {
-    pub(super) queries: FlexTensor,
+    queries: FlexTensor,
+    // Whether all rows have the same queries, and the tensor those of one row.
+    shared_queries: bool,
     /// Keys and values, if they are not in the queries' tensor.
     pub(super) keys: Option<FlexTensor>,
     /// Where queries, keys and values begin.
@@ -48,11 +49,10 @@ impl Angles {
         Self { table: table.to_contiguous(), shared: table.layout().shape()[0] == 1 }
     }
 
-    /// Cosines and sines of a token.
-    pub(super) fn at(&self, row: usize, n_tokens: usize, token: usize, half: usize) -> [&[f32]; 2] {
-        let index = if self.shared { token } else { row * n_tokens + token };
-        let (cos, sin) = values(&self.table)[2 * half * index..][..2 * half].split_at(half);
-        [cos, sin]
+    /// The cosines and sines of a row's tokens, `[S, d]`.
+    pub(super) fn of_row(&self, row: usize, n_tokens: usize, head_width: usize) -> &[f32] {
+        let first = if self.shared { 0 } else { row * n_tokens };
+        &values(&self.table)[first * head_width..][..n_tokens * head_width]
     }
 }
 
@@ -103,6 +103,7 @@ impl AttentionInputs {
         let labels = labels_of(labels, n_rows * n_tokens, settings.labelled);
         Self {
             queries: qkv.to_contiguous(),
+            shared_queries: false,
             keys: None,
             columns: [0, 1, 2].map(|index| Columns { row, first: index * width }),
             angles: [Angles::new(angles), Angles::new(angles)],
@@ -126,8 +127,10 @@ impl AttentionInputs {
         let [n_rows, n_queries, width] = q.layout().shape().dims();
         let [_, n_keys, row] = kv.layout().shape().dims();
         let labels = [(q_labels, n_queries), (k_labels, n_keys)];
+        let shared_queries = n_rows > 1 && q.layout().strides()[0] == 0;
         Self {
-            queries: side_by_side(q),
+            queries: side_by_side(&if shared_queries { q.narrow(0, 0, 1) } else { q.clone() }),
+            shared_queries,
             keys: Some(side_by_side(kv)),
             columns: [Columns { row: width, first: 0 }, Columns { row, first: 0 }, Columns { row, first: width }],
             angles: angles.map(Angles::new),
@@ -146,6 +149,11 @@ impl AttentionInputs {
         self.n_heads * self.head_width
     }
 
+    /// The number of elements of the queries' tensor, each row by itself.
+    pub(super) fn queries_len(&self) -> usize {
+        self.n_rows * self.n_queries * self.columns[0].row
+    }
+
     /// The factor of the queries, `1 / sqrt(d)`.
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.head_width as f32).sqrt()
@@ -154,6 +162,11 @@ impl AttentionInputs {
     /// Where the vector of a query and head begins in the output.
     pub(super) fn output_start(&self, row: usize, query: usize, head: usize) -> usize {
         (row * self.n_queries + query) * self.width() + head * self.head_width
+    }
+
+    /// One head's vectors of a row's queries in the output or in something of its shape.
+    pub(super) fn output_vectors<'a>(&self, values: &'a [f32], row: usize, head: usize) -> Vectors<'a> {
+        Vectors { values: &values[self.output_start(row, 0, head)..], stride: self.width(), size: self.head_width }
     }
 
     /// The groups of all rows.
@@ -218,62 +231,32 @@ impl AttentionInputs {
         queries: &[usize],
         out: &'a mut Uninit,
     ) -> &'a [f32] {
-        let all = (values(&self.queries), self.columns[0], self.n_queries);
-        self.rotated(all, (&self.angles[0], self.scale()), [group.row, head], queries, out)
+        let row = if self.shared_queries { 0 } else { group.row };
+        let vectors = self.vectors(&self.queries, self.columns[0], row * self.n_queries, head);
+        let angles = self.angles[0].of_row(group.row, self.n_queries, self.head_width);
+        loops::rotate(vectors, queries, angles, self.scale(), &mut out[..queries.len() * self.head_width])
     }
 
     /// The keys of a group, rotated, at the beginning of `out`.
     pub(super) fn rotated_keys<'a>(&self, group: &Group, head: usize, out: &'a mut Uninit) -> &'a [f32] {
-        let all = (values(self.keys()), self.columns[1], self.n_keys);
-        self.rotated(all, (&self.angles[1], 1.0), [group.row, head], &group.keys, out)
+        let vectors = self.vectors(self.keys(), self.columns[1], group.row * self.n_keys, head);
+        let angles = self.angles[1].of_row(group.row, self.n_keys, self.head_width);
+        loops::rotate(vectors, &group.keys, angles, 1.0, &mut out[..group.keys.len() * self.head_width])
     }
 
     /// The values of a group at the beginning of `out`.
     pub(super) fn gathered_values<'a>(&self, group: &Group, head: usize, out: &'a mut Uninit) -> &'a [f32] {
-        let all = (values(self.keys()), self.columns[2], self.n_keys);
-        let mut vectors = self.vectors(all, [group.row, head], &group.keys);
-        let out = &mut out[..group.keys.len() * self.head_width];
-        write_chunks(out, self.head_width, |_, out| {
-            out.write_copy_of_slice(vectors.next().expect("a vector for each key"))
-        })
+        let vectors = self.vectors(self.keys(), self.columns[2], group.row * self.n_keys, head);
+        loops::gather(vectors, &group.keys, &mut out[..group.keys.len() * self.head_width])
     }
 
     fn keys(&self) -> &FlexTensor {
         self.keys.as_ref().unwrap_or(&self.queries)
     }
 
-    fn rotated<'a>(
-        &self,
-        all @ (_, _, n_tokens): (&[f32], Columns, usize),
-        (angles, scale): (&Angles, f32),
-        [row, head]: [usize; 2],
-        tokens: &[usize],
-        out: &'a mut Uninit,
-    ) -> &'a [f32] {
-        let d = self.head_width;
-        let mut vectors = self.vectors(all, [row, head], tokens);
-        write_chunks(&mut out[..tokens.len() * d], d, |i, out| {
-            let [cos, sin] = angles.at(row, n_tokens, tokens[i], d / 2);
-            loops::rotate(vectors.next().expect("a vector for each token"), cos, sin, scale, out)
-        })
-    }
-
-    // One head's vectors of some tokens of a row. The tokens of a group follow no pattern that a processor could predict,
-    // so the next vectors are prefetched.
-    fn vectors<'a>(
-        &self,
-        (all, columns, n_tokens): (&'a [f32], Columns, usize),
-        [row, head]: [usize; 2],
-        tokens: &'a [usize],
-    ) -> impl Iterator<Item = &'a [f32]> + use<'a> {
-        const AHEAD: usize = 8;
-        let d = self.head_width;
-        let at = move |token: usize| &all[(row * n_tokens + token) * columns.row + columns.first + head * d..][..d];
-        tokens.iter().enumerate().map(move |(index, token)| {
-            if let Some(next) = tokens.get(index + AHEAD) {
-                math::prefetch(at(*next));
-            }
-            at(*token)
-        })
+    // One head's vectors of the tokens from `first` on.
+    fn vectors<'a>(&self, all: &'a FlexTensor, columns: Columns, first: usize, head: usize) -> Vectors<'a> {
+        let start = first * columns.row + columns.first + head * self.head_width;
+        Vectors { values: &values(all)[start..], stride: columns.row, size: self.head_width }
     }
 }

@@ -59,16 +59,16 @@ fn a_model_begins_with_its_own_defaults_and_keeps_what_was_set() {
     let settings = AppSettings { seed: "3".into(), blank: 5, ..AppSettings::default() };
     let mut app = ready(SavedState { settings, ..SavedState::default() });
     let found = |app: &App| (app.settings.steps, app.settings.order.clone(), app.settings.temperature);
-    assert_eq!(found(&app), (16, "halton".into(), 0.45));
+    assert_eq!(found(&app), (64, "halton".into(), 0.55));
     assert_eq!((app.settings.seed.as_str(), app.settings.blank), ("3", 5));
     app.settings.steps = 40;
     app.reopen();
     until(&mut app, "it opens again", App::can_generate);
-    assert_eq!(found(&app), (40, "halton".into(), 0.45));
+    assert_eq!(found(&app), (40, "halton".into(), 0.55));
     // Settings of another model, and those that an earlier version saved, give way.
     for model in [Some("/other/model".to_string()), None] {
         let settings = AppSettings { model, ..app.settings.clone() };
-        assert_eq!(found(&ready(SavedState { settings, ..SavedState::default() })).0, 16);
+        assert_eq!(found(&ready(SavedState { settings, ..SavedState::default() })).0, 64);
     }
     let saved: AppSettings = serde_json::from_str(r#"{"steps":64,"temperature":0.8}"#).unwrap();
     assert_eq!(saved.model, None);
@@ -128,7 +128,7 @@ fn a_model_and_a_device_that_are_not_there_today_are_not_forgotten_or_kept() {
     app.start(None, None);
     until(&mut app, "the built-in model opens in its place", App::can_generate);
     assert!(app.error.as_ref().is_some_and(|error| error.contains("unplugged")), "{:?}", app.error);
-    assert_eq!((app.settings.device.as_str(), app.settings.steps), ("auto", 16));
+    assert_eq!((app.settings.device.as_str(), app.settings.steps), ("auto", 64));
     app.text = "B {3}".into();
     let kept = app.saved_state();
     assert_eq!((kept.folder.as_ref(), kept.settings.steps), (Some(&folder), 77));
@@ -153,7 +153,7 @@ fn a_model_and_a_device_that_are_not_there_today_are_not_forgotten_or_kept() {
     assert!(app.lost.is_none());
     app.open(ModelSource::Bundled);
     until(&mut app, "it opens", App::can_generate);
-    assert_eq!((app.saved_state().folder, app.saved_state().settings.steps), (None, 16));
+    assert_eq!((app.saved_state().folder, app.saved_state().settings.steps), (None, 64));
 }
 
 #[test]

@@ -89,7 +89,8 @@ theirs() {
 for case in "${cases[@]}"; do
     pairs=""
     for _ in $(seq "$rounds"); do
-        runs="--runs 3"
+        # The first steps of a training get their memory from the system.
+        case $case in train*) runs="--runs 9" ;; *) runs="--runs 3" ;; esac
         case $case in
             train) o="pgm-train bench $small --what train $train_on" t="$small --what train" ;;
             train-large) o="pgm-train bench $large --what train $train_on" t="$large --what train" ;;

@@ -41,6 +41,21 @@ macro_rules! write_each {
 }
 pub(crate) use write_each;
 
+/// Writes chunks of `size` numbers; `write(i, chunk)` returns chunk i as numbers.
+#[inline(always)]
+pub(crate) fn write_chunks(
+    out: &mut Uninit,
+    size: usize,
+    mut write: impl FnMut(usize, &mut Uninit) -> &mut [f32],
+) -> &mut [f32] {
+    assert!(out.len().is_multiple_of(size.max(1)), "whole chunks");
+    for (i, chunk) in out.chunks_exact_mut(size.max(1)).enumerate() {
+        write_whole(chunk, |chunk| write(i, chunk));
+    }
+    // SAFETY: every element lies in a chunk, and each chunk was written.
+    unsafe { out.assume_init_mut() }
+}
+
 /// A vector of `n` numbers; `write` returns the memory that it gets as numbers.
 pub(crate) fn written(n: usize, write: impl FnOnce(&mut Uninit) -> &mut [f32]) -> Vec<f32> {
     let mut values = Vec::new();

@@ -1,4 +1,5 @@
 //! The allocator of the command.
+#![allow(unsafe_code)] // options of a C library
 
 use libmimalloc_sys::{mi_option_set_default, mi_option_t};
 
@@ -13,7 +14,6 @@ const PURGE_DELAY: mi_option_t = 15;
 /// Keeps freed memory for the next step. By default it goes back to the system after a second, so that a step that takes longer
 /// gets its gradients in pages that the system must clear first: a quarter of the time of a large model's step. The variable
 /// `MIMALLOC_PURGE_DELAY` overrides this.
-#[allow(unsafe_code)]
 pub fn keep_what_is_freed() {
     // SAFETY: the option exists, and no other thread reads it yet.
     unsafe { mi_option_set_default(PURGE_DELAY, -1) };
@@ -25,13 +25,8 @@ mod tests {
 
     #[test]
     fn the_option_is_the_delay_and_the_environment_overrides_it() {
-        let read = || {
-            // SAFETY: the option exists.
-            #[allow(unsafe_code)]
-            unsafe {
-                libmimalloc_sys::mi_option_get(PURGE_DELAY)
-            }
-        };
+        // SAFETY: the option exists.
+        let read = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
         keep_what_is_freed();
         if let Ok(given) = std::env::var("MIMALLOC_PURGE_DELAY") {
             assert_eq!(read().to_string(), given);

@@ -1,7 +1,7 @@
-//! Vector loops of attention: rotation and the gradient of the softmax.
+//! Vector loops of attention: the vectors of some tokens gathered, rotated and multiplied; the gradient of the softmax.
 
 use crate::ops::flex::math;
-use crate::ops::flex::memory::Uninit;
+use crate::ops::flex::memory::{Uninit, write_chunks};
 use crate::ops::flex::simd::{for_each_instruction_set, sum_of};
 
 /// Vectors of `size` numbers, the i-th from `i * stride` on.
@@ -55,7 +55,7 @@ macro_rules! with_usual_sizes {
 }
 
 #[inline(always)]
-#[allow(unsafe_code)] // every vector of the output is written
+#[allow(unsafe_code)] // both halves of each vector are written
 fn rotate_body<'a, const FMA: bool>(
     vectors: Vectors<'_>,
     tokens: &[usize],
@@ -85,22 +85,17 @@ fn rotate_sized(size: usize, vectors: Vectors<'_>, tokens: &[usize], angles: &[f
 }
 
 #[inline(always)]
-#[allow(unsafe_code)] // every vector of the output is written
 fn gather_body<'a, const FMA: bool>(vectors: Vectors<'_>, tokens: &[usize], out: &'a mut Uninit) -> &'a mut [f32] {
     assert_eq!(out.len(), tokens.len() * vectors.size, "a vector for each token");
-    with_usual_sizes!(vectors.size, gather_sized(vectors, tokens, out));
-    // SAFETY: the loop wrote each vector.
-    unsafe { out.assume_init_mut() }
+    with_usual_sizes!(vectors.size, gather_sized(vectors, tokens, out))
 }
 
 #[inline(always)]
-fn gather_sized(size: usize, vectors: Vectors<'_>, tokens: &[usize], out: &mut Uninit) {
-    for (place, (token, out)) in tokens.iter().zip(out.chunks_exact_mut(size)).enumerate() {
+fn gather_sized<'a>(size: usize, vectors: Vectors<'_>, tokens: &[usize], out: &'a mut Uninit) -> &'a mut [f32] {
+    write_chunks(out, size, |place, out| {
         vectors.prefetch_after(place, tokens);
-        for (out, value) in out.iter_mut().zip(&vectors.at(*token)[..size]) {
-            out.write(*value);
-        }
-    }
+        out.write_copy_of_slice(&vectors.at(tokens[place])[..size])
+    })
 }
 
 #[inline(always)]
